@@ -1,0 +1,67 @@
+// Holds the import graph of src/ to the layers of docs/architecture.md: imports point one way, and no circle exists.
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { test } from "node:test";
+import ts from "typescript";
+
+const root = resolve(import.meta.dirname, "../..");
+const source = join(root, "src");
+
+/** What each folder of src/ may import, besides itself and npm packages. */
+const MAY_IMPORT: Record<string, readonly string[]> = {
+  torch: [],
+  images: ["torch"],
+  tokenizer: ["torch"],
+  safetensors: ["torch"],
+  optim: ["torch"],
+  schedulers: ["torch"],
+  nn: ["torch", "safetensors"],
+  runs: ["safetensors"],
+  models: ["torch", "safetensors", "nn"],
+  lora: ["torch", "safetensors", "nn"],
+  pipeline: ["torch", "models", "schedulers", "tokenizer"],
+  rewards: ["torch", "models", "tokenizer", "images"],
+  world: ["torch", "safetensors", "nn", "models", "images"],
+};
+
+const files = readdirSync(source, { recursive: true, encoding: "utf8" })
+  .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts"))
+  .map((file) => join(source, file));
+
+const importsOf = (file: string): string[] =>
+  ts
+    .preProcessFile(readFileSync(file, "utf8"), true, true)
+    .importedFiles.map((imported) => imported.fileName)
+    .filter((name) => name.startsWith("."))
+    .map((name) => resolve(dirname(file), name.replace(/\.js$/, ".ts")));
+
+const graph = new Map(files.map((file) => [file, importsOf(file)]));
+const folderOf = (file: string): string => relative(source, file).split("/")[0]!;
+
+test("imports between folders point one way", () => {
+  for (const [file, imports] of graph) {
+    const allowed = MAY_IMPORT[folderOf(file)];
+    if (allowed === undefined) continue; // b2, cli and index.ts stand on top of everything.
+    for (const imported of imports) {
+      const folder = folderOf(imported);
+      assert.ok(
+        folder === folderOf(file) || allowed.includes(folder),
+        `${relative(root, file)} imports ${relative(root, imported)}, but src/${folderOf(file)} may only import ${allowed.join(", ") || "nothing"}`,
+      );
+    }
+  }
+});
+
+test("the import graph has no circle", () => {
+  const state = new Map<string, "open" | "done">();
+  const visit = (file: string, path: readonly string[]): void => {
+    if (state.get(file) === "done") return;
+    assert.notEqual(state.get(file), "open", `circle: ${[...path, file].map((f) => relative(root, f)).join(" -> ")}`);
+    state.set(file, "open");
+    for (const next of graph.get(file) ?? []) visit(next, [...path, file]);
+    state.set(file, "done");
+  };
+  for (const file of graph.keys()) visit(file, []);
+  assert.ok(files.length > 0);
+});
