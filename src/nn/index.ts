@@ -1,0 +1,5 @@
+export { constant, fanInUniform, normal, onesInit, uniform, zerosInit, type Init } from "./init.js";
+export { Conv2d, Embedding, GroupNorm, LayerNorm, Linear } from "./layers.js";
+export type { Conv2dOptions, LinearBranch, LinearOptions } from "./layers.js";
+export { Module } from "./module.js";
+export { Weights, type WeightsOptions } from "./weights.js";

@@ -1,0 +1,37 @@
+/**
+ * How fresh parameters are drawn. The defaults of the layers are PyTorch's: kaiming_uniform with a = sqrt(5), which
+ * is uniform in +-1/sqrt(fan in), for weights and biases of linear and convolutional layers.
+ */
+import { full, rand, randn, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
+
+/** Draws a parameter of a shape. Explicit about its randomness: the generator is the caller's. */
+export type Init = (
+  shape: readonly number[],
+  options: { readonly generator: Generator; readonly dtype: DType; readonly device: Device },
+) => Tensor;
+
+/** Every element the same. */
+export function constant(value: number): Init {
+  return (shape, { dtype, device }) => full(shape, value, { dtype, device });
+}
+
+export const zerosInit: Init = constant(0);
+export const onesInit: Init = constant(1);
+
+/** Uniform in +-bound. */
+export function uniform(bound: number): Init {
+  return (shape, options) =>
+    rand(shape, options)
+      .mul_(2 * bound)
+      .sub_(bound);
+}
+
+/** Normal with mean 0. */
+export function normal(std: number): Init {
+  return (shape, options) => randn(shape, options).mul_(std);
+}
+
+/** PyTorch's default for a layer whose every output sums over `fanIn` inputs. */
+export function fanInUniform(fanIn: number): Init {
+  return uniform(fanIn > 0 ? 1 / Math.sqrt(fanIn) : 0);
+}

@@ -1,0 +1,146 @@
+/**
+ * The layers that every model here is made of. Names and defaults are PyTorch's.
+ */
+import { conv2d, embedding, groupNorm, layerNorm, linear, type Tensor } from "../torch/index.js";
+import { fanInUniform, normal, onesInit, zerosInit, type Init } from "./init.js";
+import { Module } from "./module.js";
+import type { Weights } from "./weights.js";
+
+/** What an adapter adds to a linear layer; see src/lora. */
+export interface LinearBranch {
+  /**
+   * @param input the layer's input, [..., inFeatures]
+   * @param output the layer's own output, [..., outFeatures]
+   * @returns the output with the branch's share added
+   */
+  addTo(input: Tensor, output: Tensor): Tensor;
+}
+
+export interface LinearOptions {
+  readonly bias?: boolean;
+  readonly init?: Init;
+  readonly biasInit?: Init;
+}
+
+export class Linear extends Module {
+  readonly weight: Tensor; // [outFeatures, inFeatures]
+  readonly bias: Tensor | undefined; // [outFeatures]
+  lora: LinearBranch | undefined;
+
+  constructor(
+    weights: Weights,
+    readonly inFeatures: number,
+    readonly outFeatures: number,
+    { bias = true, init = fanInUniform(inFeatures), biasInit = fanInUniform(inFeatures) }: LinearOptions = {},
+  ) {
+    super(weights);
+    this.weight = weights.parameter("weight", [outFeatures, inFeatures], init);
+    this.bias = bias ? weights.parameter("bias", [outFeatures], biasInit) : undefined;
+  }
+
+  /** [..., inFeatures] -> [..., outFeatures] */
+  forward(x: Tensor): Tensor {
+    const y = linear(x, this.weight, this.bias);
+    return this.lora === undefined ? y : this.lora.addTo(x, y);
+  }
+}
+
+export interface Conv2dOptions {
+  readonly kernel?: number;
+  readonly stride?: number;
+  readonly padding?: number;
+  readonly bias?: boolean;
+  readonly init?: Init;
+}
+
+export class Conv2d extends Module {
+  readonly weight: Tensor; // [outChannels, inChannels, kernel, kernel], channels-last
+  readonly bias: Tensor | undefined; // [outChannels]
+  readonly #options: { readonly stride: number; readonly padding: number };
+
+  /** A 3x3 convolution that keeps height and width, unless told otherwise. */
+  constructor(
+    weights: Weights,
+    readonly inChannels: number,
+    readonly outChannels: number,
+    { kernel = 3, stride = 1, padding = (kernel - 1) / 2, bias = true, init }: Conv2dOptions = {},
+  ) {
+    super(weights);
+    const fanIn = inChannels * kernel * kernel;
+    this.weight = weights.parameter("weight", [outChannels, inChannels, kernel, kernel], init ?? fanInUniform(fanIn));
+    this.bias = bias ? weights.parameter("bias", [outChannels], fanInUniform(fanIn)) : undefined;
+    this.#options = { stride, padding };
+  }
+
+  /** [B, inChannels, H, W] -> [B, outChannels, H', W'] */
+  forward(x: Tensor): Tensor {
+    return conv2d(x, this.weight, this.bias, this.#options);
+  }
+}
+
+export class GroupNorm extends Module {
+  readonly weight: Tensor; // [channels]
+  readonly bias: Tensor; // [channels]
+
+  constructor(
+    weights: Weights,
+    readonly groups: number,
+    readonly channels: number,
+    readonly eps = 1e-5,
+  ) {
+    super(weights);
+    if (channels % groups !== 0) {
+      throw new Error(
+        `Expected a multiple of ${groups} groups for channels of ${weights.path} but received ${channels}`,
+      );
+    }
+    this.weight = weights.parameter("weight", [channels], onesInit);
+    this.bias = weights.parameter("bias", [channels], zerosInit);
+  }
+
+  /** [B, channels, ...] -> the same */
+  forward(x: Tensor): Tensor {
+    return groupNorm(x, this.groups, this.weight, this.bias, this.eps);
+  }
+}
+
+export class LayerNorm extends Module {
+  readonly weight: Tensor; // [features]
+  readonly bias: Tensor; // [features]
+  readonly #shape: readonly number[];
+
+  constructor(
+    weights: Weights,
+    readonly features: number,
+    readonly eps = 1e-5,
+  ) {
+    super(weights);
+    this.#shape = [features];
+    this.weight = weights.parameter("weight", [features], onesInit);
+    this.bias = weights.parameter("bias", [features], zerosInit);
+  }
+
+  /** [..., features] -> the same */
+  forward(x: Tensor): Tensor {
+    return layerNorm(x, this.#shape, this.weight, this.bias, this.eps);
+  }
+}
+
+export class Embedding extends Module {
+  readonly weight: Tensor; // [count, features]
+
+  constructor(
+    weights: Weights,
+    readonly count: number,
+    readonly features: number,
+    { init = normal(1) }: { init?: Init } = {},
+  ) {
+    super(weights);
+    this.weight = weights.parameter("weight", [count, features], init);
+  }
+
+  /** int64 [...] -> [..., features] */
+  forward(ids: Tensor): Tensor {
+    return embedding(this.weight, ids);
+  }
+}

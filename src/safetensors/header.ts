@@ -1,0 +1,191 @@
+/**
+ * The header of a safetensors file, read and checked.
+ *
+ * Layout: an unsigned 64-bit little-endian length N, N bytes of JSON that map each key to its dtype, shape and byte
+ * range, then the data. The ranges have to tile the data without holes or overlaps, which is also what keeps one file
+ * from being two different things to two readers. Source: https://github.com/huggingface/safetensors (format section).
+ *
+ * Nothing here needs libtorch.
+ */
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { SafetensorsError } from "./error.js";
+
+/** Bytes of one element of each dtype of the format that is a whole number of bytes. */
+const elementSizes = {
+  F64: 8,
+  F32: 4,
+  F16: 2,
+  BF16: 2,
+  F8_E5M2: 1,
+  F8_E4M3: 1,
+  I64: 8,
+  I32: 4,
+  I16: 2,
+  I8: 1,
+  U64: 8,
+  U32: 4,
+  U16: 2,
+  U8: 1,
+  BOOL: 1,
+} as const;
+
+export type SafetensorsDType = keyof typeof elementSizes;
+
+/** One tensor as the header describes it; `begin` and `end` are byte offsets from the start of the file. */
+export interface TensorEntry {
+  readonly dtype: SafetensorsDType;
+  readonly shape: readonly number[];
+  readonly begin: number;
+  readonly end: number;
+}
+
+export interface SafetensorsHeader {
+  readonly file: string;
+  readonly size: number;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly tensors: ReadonlyMap<string, TensorEntry>;
+}
+
+/** The reference implementation's limit; a longer length is a sign of some other kind of file. */
+const maxHeaderBytes = 100_000_000;
+
+/**
+ * Reads and checks the header of a safetensors file.
+ *
+ * @throws SafetensorsError naming the file, and the key where one is at fault, when the file is truncated, is not
+ *   safetensors, or describes tensors that do not fit its data
+ */
+export function readHeader(file: string): SafetensorsHeader {
+  const { json, dataStart, size } = readJson(file);
+  const tensors = new Map<string, TensorEntry>();
+  let metadata: Record<string, string> = {};
+  for (const [key, value] of Object.entries(json)) {
+    if (key === "__metadata__") metadata = parseMetadata(file, value);
+    else tensors.set(key, parseEntry(file, key, value, dataStart, size));
+  }
+  checkTiling(file, tensors, dataStart, size);
+  return { file, size, metadata, tensors };
+}
+
+/** Bytes that a tensor of this dtype and shape takes. */
+export function byteLength(dtype: SafetensorsDType, shape: readonly number[]): number {
+  return shape.reduce((product, n) => product * n, elementSizes[dtype]);
+}
+
+function readJson(file: string): { json: object; dataStart: number; size: number } {
+  let fd: number;
+  try {
+    fd = openSync(file, "r");
+  } catch (cause) {
+    throw new SafetensorsError(file, `Expected a readable file but received ${describe(cause)}`);
+  }
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) throw new SafetensorsError(file, "Expected a file but received something else");
+    const size = stat.size;
+    if (size < 8) throw new SafetensorsError(file, `Expected at least 8 bytes but received ${size}`);
+    const length = readBytes(file, fd, 8, 0).readBigUInt64LE();
+    if (length > BigInt(maxHeaderBytes)) {
+      throw new SafetensorsError(
+        file,
+        `Expected at most ${maxHeaderBytes} bytes for the header but received ${length.toString()}; is this a safetensors file?`,
+      );
+    }
+    const dataStart = 8 + Number(length);
+    if (dataStart > size) {
+      throw new SafetensorsError(
+        file,
+        `Expected ${dataStart} bytes for the length and the header but received a file of ${size}; it is truncated`,
+      );
+    }
+    return { json: parseJson(file, readBytes(file, fd, Number(length), 8)), dataStart, size };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function readBytes(file: string, fd: number, length: number, position: number): Buffer {
+  const bytes = Buffer.allocUnsafe(length);
+  const read = readSync(fd, bytes, 0, length, position);
+  if (read !== length) throw new SafetensorsError(file, `Expected ${length} bytes at ${position} but received ${read}`);
+  return bytes;
+}
+
+function parseJson(file: string, bytes: Buffer): object {
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw new SafetensorsError(file, `Expected JSON for the header but received ${describe(cause)}`);
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw new SafetensorsError(file, `Expected a JSON object for the header but received ${show(json)}`);
+  }
+  return json;
+}
+
+function parseMetadata(file: string, value: unknown): Record<string, string> {
+  if (typeof value !== "object" || value === null || Object.values(value).some((v) => typeof v !== "string")) {
+    throw new SafetensorsError(file, `Expected strings for __metadata__ but received ${show(value)}`);
+  }
+  return value as Record<string, string>;
+}
+
+function parseEntry(file: string, key: string, value: unknown, dataStart: number, size: number): TensorEntry {
+  const fail = (expected: string, of: string, received: unknown): never => {
+    throw new SafetensorsError(file, `Expected ${expected} for ${of} but received ${show(received)}`, key);
+  };
+  if (typeof value !== "object" || value === null) return fail("an object", "the entry", value);
+  const { dtype, shape, data_offsets: offsets } = value as Record<string, unknown>;
+  if (typeof dtype !== "string" || !Object.hasOwn(elementSizes, dtype)) {
+    return fail(`one of ${Object.keys(elementSizes).join(", ")}`, "dtype", dtype);
+  }
+  if (!isNaturals(shape)) return fail("a list of natural numbers", "shape", shape);
+  if (!isNaturals(offsets) || offsets.length !== 2) return fail("two natural numbers", "data_offsets", offsets);
+  const [from, to] = offsets as [number, number];
+  if (to < from || dataStart + to > size) {
+    return fail(`a range within the file's ${size - dataStart} bytes of data`, "data_offsets", offsets);
+  }
+  const bytes = byteLength(dtype as SafetensorsDType, shape);
+  if (to - from !== bytes) {
+    return fail(`${bytes} bytes (${dtype} [${shape.join(", ")}])`, "data_offsets", offsets);
+  }
+  return { dtype: dtype as SafetensorsDType, shape, begin: dataStart + from, end: dataStart + to };
+}
+
+function checkTiling(file: string, tensors: ReadonlyMap<string, TensorEntry>, dataStart: number, size: number): void {
+  const inOrder = [...tensors].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
+  let position = dataStart;
+  let before = "the header";
+  for (const [key, { begin, end }] of inOrder) {
+    if (begin !== position) {
+      const kind = begin < position ? "an overlap" : "a hole";
+      throw new SafetensorsError(
+        file,
+        `Expected data that starts at byte ${position}, after ${before}, but received ${begin}: ${kind}`,
+        key,
+      );
+    }
+    position = end;
+    before = key;
+  }
+  if (position !== size) {
+    throw new SafetensorsError(
+      file,
+      `Expected the file to end at byte ${position}, after ${before}, but received ${size} bytes`,
+    );
+  }
+}
+
+function isNaturals(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
+}
+
+function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}
+
+function describe(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}

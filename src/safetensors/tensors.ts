@@ -1,0 +1,154 @@
+/**
+ * Tensors in and out of safetensors files.
+ *
+ * Reads are memory-mapped: a tensor that is wanted as it is stored is a view of the file, and the pages are the
+ * kernel's to drop. One that has to be converted is read through a mapping of its own, which is gone before the next
+ * tensor is read, so that loading never holds much more than the weights.
+ */
+import { fromFile, op, Tensor, tidy, type Device, type DType, type MemoryFormat } from "../torch/index.js";
+import { SafetensorsError } from "./error.js";
+import { readHeader, type SafetensorsDType, type SafetensorsHeader, type TensorEntry } from "./header.js";
+import { writeRaw, type RawTensor } from "./write.js";
+
+const torchDTypes = {
+  F64: "float64",
+  F32: "float32",
+  F16: "float16",
+  BF16: "bfloat16",
+  I64: "int64",
+  I32: "int32",
+  I16: "int16",
+  I8: "int8",
+  U8: "uint8",
+  BOOL: "bool",
+} as const satisfies Partial<Record<SafetensorsDType, DType>>;
+
+const fileDTypes = Object.fromEntries(Object.entries(torchDTypes).map(([file, torch]) => [torch, file])) as Record<
+  DType,
+  SafetensorsDType
+>;
+
+/** Reinterprets the bytes of a tensor; both calls are views. */
+const viewAs = op("aten::view.dtype", ["Tensor", "ScalarType"], "Tensor");
+
+export interface ReadOptions {
+  /** Convert to this dtype. Default: as stored. */
+  readonly dtype?: DType;
+  readonly device?: Device;
+  readonly memoryFormat?: MemoryFormat;
+}
+
+/** An open safetensors file whose tensors are read one by one. */
+export class SafetensorsFile {
+  readonly header: SafetensorsHeader;
+  #mapping: Tensor | undefined;
+
+  /** @throws SafetensorsError, see readHeader */
+  constructor(readonly file: string) {
+    this.header = readHeader(file);
+  }
+
+  keys(): string[] {
+    return [...this.header.tensors.keys()];
+  }
+
+  /**
+   * Reads one tensor.
+   *
+   * @throws SafetensorsError naming the file and the key when there is no such tensor, or libtorch has no such dtype
+   */
+  tensor(key: string, { dtype, device = "cpu", memoryFormat = "preserve" }: ReadOptions = {}): Tensor {
+    const entry = this.header.tensors.get(key);
+    if (entry === undefined) {
+      throw new SafetensorsError(this.file, "Expected a tensor of this name but received a file without it", key);
+    }
+    const stored = this.dtype(key);
+    const wanted = dtype ?? stored;
+    if (entry.begin === entry.end) return this.#empty(entry, wanted, device);
+    // channels-last reorders only images and kernels larger than a point.
+    const reorders = memoryFormat === "channelsLast" && entry.shape.length === 4 && !isPoint(entry.shape);
+    if (wanted === stored && device === "cpu" && !reorders && isAligned(entry)) {
+      this.#mapping ??= this.#map();
+      const mapping = this.#mapping;
+      return tidy(() => view(mapping, entry, stored));
+    }
+    return tidy(() => {
+      const source = view(this.#map(), entry, stored);
+      const format = memoryFormat === "preserve" || entry.shape.length !== 4 ? {} : { memoryFormat };
+      const converted = source.to({ dtype: wanted, device, ...format });
+      // `to` may return its input, which would keep this mapping alive.
+      return wanted === stored && device === "cpu" ? converted.clone(format) : converted;
+    });
+  }
+
+  /** The dtype a tensor is stored in. */
+  dtype(key: string): DType {
+    const dtype = this.header.tensors.get(key)?.dtype;
+    if (dtype === undefined || !Object.hasOwn(torchDTypes, dtype)) {
+      throw new SafetensorsError(
+        this.file,
+        `Expected one of ${Object.keys(torchDTypes).join(", ")} for dtype but received ${dtype ?? "no tensor"}`,
+        key,
+      );
+    }
+    return torchDTypes[dtype as keyof typeof torchDTypes];
+  }
+
+  #map(): Tensor {
+    return fromFile(this.file, { dtype: "uint8", size: this.header.size });
+  }
+
+  #empty(entry: TensorEntry, dtype: DType, device: Device): Tensor {
+    return tidy(() => this.#map().slice(0, 0, 0).to({ dtype, device }).reshape(entry.shape).clone());
+  }
+}
+
+/**
+ * Reads every tensor of a file, in the file's order.
+ *
+ * @throws SafetensorsError naming the file, and the key where one is at fault
+ */
+export function loadSafetensors(file: string, options: ReadOptions = {}): Map<string, Tensor> {
+  const source = new SafetensorsFile(file);
+  return new Map(source.keys().map((key) => [key, source.tensor(key, options)]));
+}
+
+/** Writes tensors of any device and memory format; atomic, and equal contents make equal files. */
+export function saveSafetensors(
+  file: string,
+  tensors: ReadonlyMap<string, Tensor> | Readonly<Record<string, Tensor>>,
+  metadata: Readonly<Record<string, string>> = {},
+): void {
+  const entries = tensors instanceof Map ? [...(tensors as Map<string, Tensor>)] : Object.entries(tensors);
+  const raw = entries.map(([key, tensor]): [string, RawTensor] => [
+    key,
+    { dtype: fileDTypes[tensor.dtype], shape: tensor.shape, bytes: () => toBytes(tensor) },
+  ]);
+  writeRaw(file, new Map(raw), metadata);
+}
+
+/** A tensor's elements in row-major order as bytes. */
+function toBytes(tensor: Tensor): Uint8Array {
+  if (tensor.numel === 0) return new Uint8Array(0);
+  let bytes = new Uint8Array(0);
+  tidy(() => {
+    const flat = tensor.detach().to({ device: "cpu" }).contiguous({ memoryFormat: "contiguous" }).reshape([-1]);
+    bytes = viewAs(flat, "uint8").toTypedArray() as Uint8Array<ArrayBuffer>;
+  });
+  return bytes;
+}
+
+/** A tensor over a range of the mapped file. Ranges that are not aligned to their element are copied. */
+function view(mapping: Tensor, entry: TensorEntry, dtype: DType): Tensor {
+  const range = mapping.narrow(0, entry.begin, entry.end - entry.begin);
+  return viewAs(isAligned(entry) ? range : range.clone(), dtype).reshape(entry.shape);
+}
+
+function isAligned({ begin, end, shape }: TensorEntry): boolean {
+  const elements = shape.reduce((product, n) => product * n, 1);
+  return begin % ((end - begin) / elements) === 0;
+}
+
+function isPoint([, , height, width]: readonly number[]): boolean {
+  return height === 1 && width === 1;
+}

@@ -1,0 +1,72 @@
+/**
+ * Writes a safetensors file from raw bytes, one tensor at a time, atomically: a reader sees the old file or the new
+ * one and never a part. Nothing here needs libtorch.
+ */
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { dirname } from "node:path";
+import { byteLength, type SafetensorsDType } from "./header.js";
+import { SafetensorsError } from "./error.js";
+
+/** One tensor to be written; `bytes` is called when its turn comes, so that only one is in memory. */
+export interface RawTensor {
+  readonly dtype: SafetensorsDType;
+  readonly shape: readonly number[];
+  readonly bytes: () => Uint8Array;
+}
+
+/**
+ * Writes `tensors` to `file`: widest elements first, then by name, so that every tensor is aligned to its element
+ * and equal contents make equal files.
+ *
+ * @throws SafetensorsError when a tensor's bytes do not fill its shape
+ */
+export function writeRaw(
+  file: string,
+  tensors: ReadonlyMap<string, RawTensor>,
+  metadata: Readonly<Record<string, string>> = {},
+): void {
+  const width = (t: RawTensor) => byteLength(t.dtype, []);
+  const inOrder = [...tensors].sort(([a, x], [b, y]) => width(y) - width(x) || (a < b ? -1 : 1));
+
+  const header: [string, unknown][] = Object.keys(metadata).length > 0 ? [["__metadata__", metadata]] : [];
+  let offset = 0;
+  for (const [key, { dtype, shape }] of inOrder) {
+    const end = offset + byteLength(dtype, shape);
+    header.push([key, { dtype, shape, data_offsets: [offset, end] }]);
+    offset = end;
+  }
+  // Spaces up to a multiple of 8, so that the data starts aligned.
+  const json = Buffer.from(JSON.stringify(Object.fromEntries(header)));
+  const padded = Buffer.concat([json, Buffer.alloc(-json.length & 7, " ")]);
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(padded.length));
+
+  mkdirSync(dirname(file), { recursive: true });
+  const temporary = `${file}.${process.pid}.tmp`;
+  try {
+    const fd = openSync(temporary, "w");
+    try {
+      writeAll(fd, length);
+      writeAll(fd, padded);
+      for (const [key, { dtype, shape, bytes }] of inOrder) {
+        const data = bytes();
+        const expected = byteLength(dtype, shape);
+        if (data.byteLength !== expected) {
+          throw new SafetensorsError(file, `Expected ${expected} bytes but received ${data.byteLength}`, key);
+        }
+        writeAll(fd, data);
+      }
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, file);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+}
+
+function writeAll(fd: number, data: Uint8Array): void {
+  for (let done = 0; done < data.byteLength;) done += writeSync(fd, data, done);
+}
