@@ -1,0 +1,303 @@
+/**
+ * The configuration of a run: plain data, one schema, every default the reference's.
+ *
+ * Source: the hyperparameters of "Towards Better Alignment" (B2-DiffuRL, arXiv 2503.11240) and of its public PyTorch
+ * reference. Keys that the reference has no counterpart for (memory bounds, evaluation, records) say so by having
+ * defaults that do not change what is computed. docs/config.md is generated from the descriptions below.
+ *
+ * Reading a config from files and command lines, and refusing a bad one, is resolve-config.ts.
+ */
+import { z } from "zod";
+
+const count = (): z.ZodNumber => z.int().min(1);
+const path = (): z.ZodString => z.string().min(1);
+
+/** Prompts are written out, or named: a file, or a list of the embedded world. */
+const promptSource = z.union([path(), z.array(z.string().min(1)).min(1)]);
+
+const model = z.strictObject({
+  path: path()
+    .default("models/emoji")
+    .describe(
+      "Model folder in diffusers' layout. A relative path is looked for from the working folder, then from the package.",
+    ),
+  dtype: z
+    .enum(["float32", "bfloat16", "float16"])
+    .default("float32")
+    .describe(
+      "Number format of the frozen weights and the forward passes. Latents, log-probs and LoRA weights are float32 in any case.",
+    ),
+  device: z
+    .string()
+    .regex(/^(cpu|mps|cuda(:\d+)?)$/, "Expected cpu, mps, cuda or cuda:<index>")
+    .default("cpu")
+    .describe("Where to compute: `cpu`, `mps`, `cuda` or `cuda:<index>`."),
+  height: z
+    .int()
+    .min(8)
+    .nullable()
+    .default(null)
+    .describe("Height of the images in pixels; null is the model's own size."),
+  width: z
+    .int()
+    .min(8)
+    .nullable()
+    .default(null)
+    .describe("Width of the images in pixels; null is the model's own size."),
+  threads: count().nullable().default(null).describe("Threads that libtorch computes with; null is one a core."),
+});
+
+const prompts = z.strictObject({
+  train: promptSource
+    .default("emoji:train")
+    .describe(
+      "Prompts to learn from: a JSON list, a text file with one a line, a list of the embedded world (`emoji:train`), or the prompts themselves.",
+    ),
+  heldOut: promptSource
+    .nullable()
+    .default("emoji:held-out")
+    .describe(
+      "Prompts that are never trained on, for `b2 eval` and the tables of `b2 run`; in the same forms. null for none.",
+    ),
+  order: z
+    .enum(["random", "in-turn", "fixed"])
+    .default("random")
+    .describe("Which prompt a root gets: one at random, the next one of the list, or always `prompts.fixed`."),
+  fixed: z.string().min(1).nullable().default(null).describe("The one prompt of order `fixed`."),
+});
+
+const sample = z.strictObject({
+  steps: count().default(20).describe("T: denoising steps of a trajectory."),
+  eta: z
+    .number()
+    .gt(0)
+    .max(1)
+    .default(1)
+    .describe("DDIM's eta: 1 adds the noise of DDPM; 0 would leave no action to learn."),
+  guidanceScale: z
+    .number()
+    .min(1)
+    .default(5)
+    .describe(
+      "Classifier-free guidance, in sampling and in training alike. 1 is a single unguided pass at half the cost.",
+    ),
+  negativePrompt: z.string().default("").describe("What guidance steers away from."),
+  rootsPerStage: count().default(256).describe("Roots a stage, one prompt each (the reference: 32 batches of 8)."),
+  batchSize: count()
+    .default(40)
+    .describe("Most latents in one forward pass. Bounds memory; images depend on it by rounding only."),
+});
+
+const branch = z.strictObject({
+  count: count().default(5).describe("K: branches that part from each root. 1 is no branching (DDPO)."),
+});
+
+const interval = z.strictObject({
+  first: count().default(14).describe("Last steps of a trajectory that are branched and trained in the first stage."),
+  last: count()
+    .default(20)
+    .describe("The same in the last stage. Equal to `interval.first` and to `sample.steps`: no progressive training."),
+});
+
+const reward = z.strictObject({
+  name: path()
+    .default("clip-score")
+    .describe(
+      "`clip-score`, or the path of a JavaScript module whose default export is `(images, prompts) => numbers`.",
+    ),
+  model: path().default("models/emoji-clip").describe("CLIP folder (transformers' layout) of `clip-score`."),
+  batchSize: count().default(64).describe("Most images the reward is given at once."),
+});
+
+const advantage = z.strictObject({
+  mode: z
+    .enum(["prompt-history", "branch-centred"])
+    .default("prompt-history")
+    .describe(
+      "`prompt-history`: z-score among all rewards of the prompt in this stage and the history (the reference). `branch-centred`: reward minus the mean of its root's branches, over the same standard deviation; the two signs then part siblings.",
+    ),
+  historyStages: z
+    .int()
+    .min(0)
+    .default(8)
+    .describe("H: earlier stages whose rewards of the prompt count in its mean and deviation."),
+  clip: z.number().gt(0).default(5).describe("Advantages are clipped to plus or minus this."),
+  positiveWeight: z.number().min(0).default(1).describe("beta1: factor of positive advantages."),
+  negativeWeight: z.number().min(0).default(1).describe("beta2: factor of the others."),
+});
+
+const select = z.strictObject({
+  mode: z
+    .enum(["best-worst", "all"])
+    .default("best-worst")
+    .describe("`best-worst`: of each root at most the best and the worst branch. `all`: every sample trains (DDPO)."),
+  positiveThreshold: z.number().default(0.5).describe("The best branch trains if its advantage is at least this."),
+  negativeThreshold: z.number().default(-0.5).describe("The worst branch trains if its advantage is below this."),
+});
+
+const lora = z.strictObject({
+  rank: count().default(4).describe("Rank of the adapter."),
+  alpha: z
+    .number()
+    .gt(0)
+    .nullable()
+    .default(null)
+    .describe("The adapter's output is scaled by alpha / rank; null is alpha = rank."),
+  targetModules: z
+    .array(z.string().min(1))
+    .min(1)
+    .default(["to_q", "to_k", "to_v", "to_out.0"])
+    .describe("Linear layers of the UNet that get one, by the end of their names."),
+});
+
+const train = z.strictObject({
+  objective: z
+    .enum(["ppo", "dpo"])
+    .default("ppo")
+    .describe("`ppo`: the clipped policy gradient. `dpo`: preference of the best over the worst branch of a root."),
+  epochs: count().default(2).describe("Passes over the selected samples of a stage."),
+  samplesPerUpdate: count()
+    .default(128)
+    .describe(
+      "Samples, with all their trained timesteps, whose mean gradient makes one optimiser step (the reference: 64 micro-batches of 2).",
+    ),
+  microBatch: count()
+    .default(16)
+    .describe(
+      "(sample, timestep) pairs in one forward and backward pass. Bounds memory; the gradient does not depend on it.",
+    ),
+  timestepFraction: z
+    .number()
+    .gt(0)
+    .max(1)
+    .default(1)
+    .describe("Share of the trained timesteps that each sample contributes, drawn anew every epoch, at least one."),
+  clipRange: z.number().gt(0).lt(1).default(0.1).describe("e: ratios are clipped to 1 - e .. 1 + e."),
+  dpoBeta: z
+    .number()
+    .gt(0)
+    .default(0.1)
+    .describe("beta of `dpo`, on log-probs that are means over the latent dimensions."),
+  oldLogProbs: z
+    .enum(["sampled", "recomputed"])
+    .default("sampled")
+    .describe(
+      "`recomputed`: compute the old log-probs again under the training numerics before a stage's first update, for models in half precision.",
+    ),
+  learningRate: z.number().gt(0).default(1e-4).describe("AdamW's learning rate."),
+  adamBeta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's first decay."),
+  adamBeta2: z.number().min(0).lt(1).default(0.999).describe("AdamW's second decay."),
+  weightDecay: z.number().min(0).default(1e-4).describe("AdamW's decoupled weight decay."),
+  adamEpsilon: z.number().gt(0).default(1e-8).describe("AdamW's epsilon."),
+  maxGradNorm: z.number().gt(0).default(1).describe("Gradients are scaled down to this norm."),
+});
+
+const evaluation = z.strictObject({
+  every: z
+    .int()
+    .min(0)
+    .default(0)
+    .describe("`b2 run` evaluates after every n-th stage; 0: before the first and after the last only."),
+  enabled: z.boolean().default(true).describe("Whether `b2 run` evaluates at all."),
+  imagesPerPrompt: count().default(4).describe("Images of each prompt, from the same noise at every evaluation."),
+  maxPrompts: count().default(64).describe("Most prompts of each list; a longer list is thinned out evenly."),
+  clip: path()
+    .nullable()
+    .default("models/emoji-clip")
+    .describe("CLIP folder whose image features measure diversity; null leaves it out."),
+  truth: z
+    .enum(["emoji", "none"])
+    .default("emoji")
+    .describe(
+      "`emoji`: the embedded world's classifier reads the scene off each picture and compares it with the prompt. Never a reward.",
+    ),
+});
+
+const record = z.strictObject({
+  images: z.int().min(0).default(8).describe("Images of each stage that are kept as PNG files."),
+  trajectories: z.int().min(0).default(1).describe("Last stages whose selected trajectories stay in the run folder."),
+  optimizers: count()
+    .default(3)
+    .describe("Last stages whose optimiser state stays in the run folder; the LoRA of every stage stays."),
+});
+
+/** The schema of a whole run; every key has its default, so that `{}` is the reference's B2-DiffuRL. */
+export const configSchema = z.strictObject({
+  seed: z
+    .int()
+    .min(0)
+    .max(2 ** 32 - 1)
+    .default(42)
+    .describe("Everything random follows from it."),
+  stages: count().default(100).describe("S: stages of sampling, selection and training."),
+  model: model.prefault({}).describe("The text-to-image model that learns."),
+  prompts: prompts.prefault({}).describe("What it is asked for."),
+  sample: sample.prefault({}).describe("Sampling of trajectories."),
+  branch: branch.prefault({}).describe("Branch-based sampling."),
+  interval: interval
+    .prefault({})
+    .describe("Backward progressive training: the trained interval grows from the last steps toward the noise."),
+  reward: reward.prefault({}).describe("The one number that an image gets."),
+  advantage: advantage.prefault({}).describe("Rewards made comparable."),
+  select: select.prefault({}).describe("Which branches train."),
+  lora: lora.prefault({}).describe("The weights that learn."),
+  train: train.prefault({}).describe("The update."),
+  eval: evaluation.prefault({}).describe("What is measured before and after."),
+  record: record.prefault({}).describe("What a run leaves behind besides numbers and weights."),
+});
+
+/** A resolved configuration. */
+export type Config = z.output<typeof configSchema>;
+
+/** What a preset, a config file or a caller writes: any part of it. */
+export type ConfigInput = z.input<typeof configSchema>;
+
+/** One impossible combination of valid values: the keys it lies in, and the reason. */
+interface Conflict {
+  readonly keys: readonly string[];
+  readonly reason: string;
+}
+
+/**
+ * What no single key can tell: values that exclude each other.
+ *
+ * @returns an empty list for a config that can run
+ */
+export function conflicts(config: Config): Conflict[] {
+  const found: Conflict[] = [];
+  const unless = (fine: boolean, keys: string[], reason: string): void => {
+    if (!fine) found.push({ keys, reason });
+  };
+  const { interval, sample, select, branch, train, prompts } = config;
+  unless(
+    interval.first <= interval.last,
+    ["interval.first", "interval.last"],
+    `Expected interval.first to be at most interval.last (${interval.last}) but received ${interval.first}`,
+  );
+  unless(
+    interval.last <= sample.steps,
+    ["interval.last", "sample.steps"],
+    `Expected interval.last to be at most sample.steps (${sample.steps}) but received ${interval.last}`,
+  );
+  unless(
+    select.negativeThreshold <= select.positiveThreshold,
+    ["select.negativeThreshold", "select.positiveThreshold"],
+    `Expected select.negativeThreshold to be at most select.positiveThreshold (${select.positiveThreshold}) but received ${select.negativeThreshold}`,
+  );
+  unless(
+    prompts.order !== "fixed" || prompts.fixed !== null,
+    ["prompts.order", "prompts.fixed"],
+    'Expected prompts.fixed to be a prompt for prompts.order "fixed" but received null',
+  );
+  unless(
+    train.objective !== "dpo" || (select.mode === "best-worst" && branch.count >= 2),
+    ["train.objective", "select.mode", "branch.count"],
+    `Expected select.mode "best-worst" and branch.count of 2 or more for train.objective "dpo", which compares branches, but received "${select.mode}" and ${branch.count}`,
+  );
+  unless(
+    config.advantage.mode !== "branch-centred" || branch.count >= 2,
+    ["advantage.mode", "branch.count"],
+    `Expected branch.count of 2 or more for advantage.mode "branch-centred" but received ${branch.count}`,
+  );
+  return found;
+}
