@@ -1,0 +1,12 @@
+/** libtorch in TypeScript: tensors, operators, autograd, randomness and memory. */
+export { Tensor, type NestedArray, type ReduceOptions } from "./tensor.js";
+export type { Device, DType, MemoryFormat, TypedArray } from "./dtypes.js";
+export { TorchError } from "./error.js";
+export * from "./creation.js";
+export * from "./functions.js";
+export { scaledDotProductAttention, type AttentionOptions } from "./attention.js";
+export { enableGrad, grad, isGradEnabled, noGrad, type GradOptions } from "./autograd.js";
+export { keep, liveTensors, nativeBytes, tidy } from "./memory.js";
+export { hasOperator, op } from "./op.js";
+export { Generator, manualSeed } from "./random.js";
+export { breathe, deviceCount, numThreads, setNumThreads, torchVersion } from "./runtime.js";

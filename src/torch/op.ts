@@ -1,0 +1,232 @@
+/**
+ * `op(name, argumentTypes, returns)`: a typed function over one operator of libtorch's dispatcher.
+ *
+ * The argument types are the schema's own words ("Tensor", "int[]", "Scalar"); the function's TypeScript signature is
+ * derived from them, and operators.test.ts holds every declaration against the running libtorch's schema. A declaration
+ * may stop early: the remaining arguments take the schema's defaults. Native code converts by the schema; here only
+ * tensors, generators and names become the numbers that stand for them.
+ */
+import { MEMORY_FORMAT, SCALAR_TYPE, type Device, type DType, type MemoryFormat } from "./dtypes.js";
+import { TorchError, inWords } from "./error.js";
+import { NOT_A_TENSOR, slotOf } from "./memory.js";
+import { native, type Slot } from "./native.js";
+import type { Generator } from "./random.js";
+import type { Tensor } from "./tensor.js";
+
+type Maybe<T> = T | null | undefined;
+
+/** What each of the schema's type names is in TypeScript. */
+interface ArgumentTypes {
+  Tensor: Tensor;
+  "Tensor?": Maybe<Tensor>;
+  "Tensor[]": readonly Tensor[];
+  "Tensor?[]": readonly (Tensor | null)[];
+  Scalar: number;
+  "Scalar?": Maybe<number>;
+  "Scalar[]": readonly number[];
+  int: number;
+  "int?": Maybe<number>;
+  "int[]": readonly number[];
+  "int[]?": Maybe<readonly number[]>;
+  float: number;
+  "float?": Maybe<number>;
+  "float[]?": Maybe<readonly number[]>;
+  bool: boolean;
+  "bool?": Maybe<boolean>;
+  "bool[]": readonly boolean[];
+  str: string;
+  "str?": Maybe<string>;
+  ScalarType: DType;
+  "ScalarType?": Maybe<DType>;
+  MemoryFormat: MemoryFormat;
+  "MemoryFormat?": Maybe<MemoryFormat>;
+  "Layout?": null;
+  "Device?": Maybe<Device>;
+  "Generator?": Maybe<Generator>;
+}
+
+export type ArgumentType = keyof ArgumentTypes;
+
+/** What comes back. "self" is an in-place operator's first argument; nothing new is made. */
+interface ReturnTypes {
+  Tensor: Tensor;
+  self: Tensor;
+  "Tensor[]": Tensor[];
+  "Tensor, Tensor": [Tensor, Tensor];
+  "Tensor, Tensor, Tensor": [Tensor, Tensor, Tensor];
+  bool: boolean;
+  Scalar: number;
+  void: void;
+}
+
+export type Returned = keyof ReturnTypes;
+
+export type Operator<A extends readonly ArgumentType[], R extends Returned> = (
+  ...args: { -readonly [K in keyof A]: ArgumentTypes[A[K]] }
+) => ReturnTypes[R];
+
+export interface Declaration {
+  readonly name: string;
+  readonly argumentTypes: readonly ArgumentType[];
+  readonly returns: Returned;
+  /** Absent from some supported libtorch: its callers ask hasOperator first. */
+  readonly optional: boolean;
+}
+
+/** Every operator that was declared so far, for the test that holds them against the live schema. */
+export const declarations: Declaration[] = [];
+
+let tensorClass: new (slot: Slot) => Tensor;
+
+/** tensor.ts hands its class over here: it is built on the operators, so they cannot import it. */
+export function setTensorClass(constructor: new (slot: Slot) => Tensor): void {
+  tensorClass = constructor;
+}
+
+/** A new Tensor that owns `slot`. */
+export function wrap(slot: Slot): Tensor {
+  return new tensorClass(slot);
+}
+
+/** The slot of a live tensor. @throws TorchError naming the function otherwise */
+export function expectSlot(value: unknown, where: string): Slot {
+  const slot = slotOf(value);
+  if (slot >= 0) return slot;
+  const received = slot === NOT_A_TENSOR ? inWords(value) : "a disposed Tensor";
+  throw new TorchError(`Expected a Tensor for ${where} but received ${received}`, where);
+}
+
+let generatorSlot: (generator: unknown) => Slot;
+
+/** random.ts says how to look into a Generator, for the same reason. Answers NOT_A_TENSOR for what is none. */
+export function setGeneratorAccess(access: (generator: unknown) => Slot): void {
+  generatorSlot = access;
+}
+
+/** Thrown by a converter, and turned into a TorchError that names the operator and the argument. */
+class Unexpected {
+  constructor(
+    readonly expected: string,
+    readonly received: string,
+  ) {}
+}
+
+type Converter = (value: unknown) => unknown;
+
+const toSlot: Converter = (value) => {
+  const slot = slotOf(value);
+  if (slot >= 0) return slot;
+  throw new Unexpected("a Tensor", slot === NOT_A_TENSOR ? inWords(value) : "a disposed Tensor");
+};
+
+const toSlots =
+  (each: Converter): Converter =>
+  (value) => {
+    if (!Array.isArray(value)) throw new Unexpected("an array of Tensors", inWords(value));
+    return value.map(each);
+  };
+
+const toCode =
+  (codes: Readonly<Record<string, number>>, kind: string): Converter =>
+  (value) => {
+    const code = typeof value === "string" && Object.hasOwn(codes, value) ? codes[value] : undefined;
+    if (code !== undefined) return code;
+    throw new Unexpected(`${kind} (${Object.keys(codes).join(", ")})`, inWords(value));
+  };
+
+const toGenerator: Converter = (value) => {
+  const slot = generatorSlot(value);
+  if (slot >= 0) return slot;
+  throw new Unexpected("a Generator", inWords(value));
+};
+
+const optional =
+  (convert: Converter): Converter =>
+  (value) =>
+    value === null || value === undefined ? value : convert(value);
+
+/** Types whose values native code cannot read as they are. */
+const CONVERTERS: Partial<Record<ArgumentType, Converter>> = {
+  Tensor: toSlot,
+  "Tensor?": optional(toSlot),
+  "Tensor[]": toSlots(toSlot),
+  "Tensor?[]": toSlots(optional(toSlot)),
+  ScalarType: toCode(SCALAR_TYPE, "a dtype"),
+  "ScalarType?": optional(toCode(SCALAR_TYPE, "a dtype")),
+  MemoryFormat: toCode(MEMORY_FORMAT, "a memory format"),
+  "MemoryFormat?": optional(toCode(MEMORY_FORMAT, "a memory format")),
+  "Generator?": optional(toGenerator),
+};
+
+/** Whether the running libtorch has an operator, named as "aten::add.Tensor". */
+export function hasOperator(name: string): boolean {
+  return native.findOperator(String(name)) >= 0;
+}
+
+/**
+ * Declares an operator. It is looked up when it is first called, so that a libtorch without it still loads.
+ *
+ * @param name namespace, name and overload: "aten::add.Tensor"
+ * @throws TorchError (the returned function) naming the operator, its tensors' shapes and dtypes, and what was expected
+ */
+export function op<const A extends readonly ArgumentType[], R extends Returned>(
+  name: string,
+  argumentTypes: A,
+  returns: R,
+  { optional = false }: { optional?: boolean } = {},
+): Operator<A, R> {
+  declarations.push({ name, argumentTypes, returns, optional });
+  const converters = argumentTypes.map((type) => CONVERTERS[type]);
+  const inPlace = returns === "self";
+  const wraps = returns === "Tensor";
+  let operator = -1;
+
+  return ((...args: unknown[]) => {
+    if (operator < 0) operator = find(name);
+    const first = args[0];
+    let i = 0;
+    try {
+      for (; i < args.length; i++) {
+        const convert = converters[i];
+        if (convert !== undefined) args[i] = convert(args[i]);
+      }
+    } catch (error) {
+      if (error instanceof Unexpected) throw unexpectedArgument(operator, name, i, error);
+      throw error;
+    }
+    const result = native.call(operator, ...args);
+    if (wraps) return new tensorClass(result as Slot);
+    if (inPlace) return first;
+    return wrapResult(result, returns);
+  }) as Operator<A, R>;
+}
+
+function find(name: string): number {
+  const operator = native.findOperator(name);
+  if (operator < 0) {
+    throw new TorchError(`Expected an operator of libtorch ${native.version()} but received the name ${name}`, name);
+  }
+  return operator;
+}
+
+function wrapResult(result: unknown, returns: Returned): unknown {
+  switch (returns) {
+    case "Tensor[]":
+    case "Tensor, Tensor":
+    case "Tensor, Tensor, Tensor":
+      return (result as (Slot | null)[]).map((slot) => (slot === null ? null : wrap(slot)));
+    case "void":
+      return undefined;
+    default:
+      return result;
+  }
+}
+
+function unexpectedArgument(operator: number, name: string, index: number, problem: Unexpected): TorchError {
+  const schema = native.schema(operator);
+  const argument = schema.arguments[index]?.name ?? `argument ${index}`;
+  return new TorchError(
+    `Expected ${problem.expected} for ${argument} of ${name} but received ${problem.received}. Schema: ${schema.text}`,
+    name,
+  );
+}
