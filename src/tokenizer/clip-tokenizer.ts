@@ -1,0 +1,131 @@
+/**
+ * CLIP's byte-level byte-pair encoding (Radford et al. 2021, section 2.4), id for id what transformers' CLIPTokenizer
+ * gives: NFC, runs of white space to one blank, lower case, words cut by a pattern, bytes as letters, merges by rank.
+ *
+ * Of OpenAI's clean-up, the repair of broken encodings and HTML entities (ftfy, html.unescape) is left out, as it is
+ * in transformers.
+ */
+import { tensor, type Tensor } from "../torch/index.js";
+import { readTokenizerFiles, type TokenizerFiles } from "./files.js";
+
+/** Ends the last symbol of a word. */
+const END_OF_WORD = "</w>";
+
+/** \s and \p{White_Space} differ in a few characters; the vocabulary was made with the latter. */
+const WHITE_SPACE = /\p{White_Space}+/gu;
+
+const WORDS = /<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu;
+
+/** GPT-2's pattern: after WORDS it has work to do only on a special token that was written in capitals. */
+const WORDS_WITHIN = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}+|[^\p{White_Space}\p{L}\p{N}]+/gu;
+
+const utf8 = new TextEncoder();
+
+export class CLIPTokenizer {
+  readonly bosTokenId: number;
+  readonly eosTokenId: number;
+  readonly padTokenId: number;
+  /** Ids to a text, begin and end included: 77 for every CLIP. */
+  readonly modelMaxLength: number;
+  readonly vocabSize: number;
+
+  readonly #vocab: ReadonlyMap<string, number>;
+  readonly #unkTokenId: number;
+  readonly #ranks: ReadonlyMap<string, number>;
+  readonly #addedTokens: ReadonlyMap<string, number>;
+  readonly #addedPattern: RegExp;
+  readonly #ofWord = new Map<string, readonly number[]>();
+
+  constructor(files: TokenizerFiles) {
+    this.#vocab = files.vocab;
+    this.bosTokenId = files.vocab.get(files.bosToken)!;
+    this.eosTokenId = files.vocab.get(files.eosToken)!;
+    this.padTokenId = files.vocab.get(files.padToken)!;
+    this.#unkTokenId = files.vocab.get(files.unkToken)!;
+    this.modelMaxLength = files.modelMaxLength;
+    this.vocabSize = files.vocab.size;
+    this.#ranks = new Map(files.merges.map(([left, right], rank) => [`${left} ${right}`, rank]));
+    this.#addedTokens = files.addedTokens;
+    const longestFirst = [...files.addedTokens.keys()].sort((a, b) => b.length - a.length);
+    this.#addedPattern = new RegExp(
+      `(${longestFirst.map((token) => token.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")).join("|")})`,
+      "u",
+    );
+  }
+
+  /** @throws TokenizerError naming the file and what it should hold */
+  static fromPretrained(folder: string): CLIPTokenizer {
+    return new CLIPTokenizer(readTokenizerFiles(folder));
+  }
+
+  /** The ids of a text without begin, end, truncation and padding. */
+  tokenize(text: string): number[] {
+    if (typeof text !== "string") throw new TypeError(`Expected a string for text but received ${typeof text}`);
+    // Splitting by a pattern in parentheses keeps the separators, at the odd places.
+    return text
+      .split(this.#addedPattern)
+      .flatMap((piece, i) => (i % 2 === 1 ? [this.#addedTokens.get(piece)!] : this.#tokenizeText(piece)));
+  }
+
+  /** Exactly `modelMaxLength` ids: begin, the text (its tail cut off if too long), end, padding. */
+  encode(text: string): number[] {
+    const ids = this.tokenize(text).slice(0, this.modelMaxLength - 2);
+    const used = [this.bosTokenId, ...ids, this.eosTokenId];
+    return [...used, ...Array<number>(this.modelMaxLength - used.length).fill(this.padTokenId)];
+  }
+
+  /** The texts' ids as int64 [B, modelMaxLength]. */
+  encodeBatch(texts: readonly string[]): Tensor {
+    const ids = BigInt64Array.from(texts.flatMap((text) => this.encode(text)).map(BigInt));
+    return tensor(ids, { shape: [texts.length, this.modelMaxLength], dtype: "int64" });
+  }
+
+  #tokenizeText(text: string): number[] {
+    const normal = text.normalize("NFC").replace(WHITE_SPACE, " ");
+    // Letter by letter, for JavaScript would write a sigma at the end of a word differently.
+    const lower = Array.from(normal, (letter) => letter.toLowerCase()).join("");
+    const words = (lower.match(WORDS) ?? []).flatMap((word) => word.match(WORDS_WITHIN) ?? []);
+    return words.flatMap((word) => this.#tokenizeWord(word));
+  }
+
+  #tokenizeWord(word: string): readonly number[] {
+    const known = this.#ofWord.get(word);
+    if (known !== undefined) return known;
+    const letters = Array.from(utf8.encode(word), (byte) => LETTER_OF_BYTE[byte]!);
+    letters[letters.length - 1] += END_OF_WORD;
+    const ids = this.#merge(letters).map((symbol) => this.#vocab.get(symbol) ?? this.#unkTokenId);
+    this.#ofWord.set(word, ids);
+    return ids;
+  }
+
+  /** Joins the pair of the lowest rank, all its occurrences from the left, until no pair has a rank. */
+  #merge(letters: readonly string[]): readonly string[] {
+    let symbols = letters;
+    for (;;) {
+      let best = Infinity;
+      for (let i = 0; i + 1 < symbols.length; i++) {
+        best = Math.min(best, this.#rank(symbols, i));
+      }
+      if (best === Infinity) return symbols;
+      const merged: string[] = [];
+      for (let i = 0; i < symbols.length; i++) {
+        const joins = i + 1 < symbols.length && this.#rank(symbols, i) === best;
+        merged.push(joins ? symbols[i]! + symbols[++i]! : symbols[i]!);
+      }
+      symbols = merged;
+    }
+  }
+
+  #rank(symbols: readonly string[], i: number): number {
+    return this.#ranks.get(`${symbols[i]} ${symbols[i + 1]}`) ?? Infinity;
+  }
+}
+
+/** GPT-2's letters for bytes: printable Latin-1 stands for itself, the other 68 follow from U+0100 on. */
+const LETTER_OF_BYTE: readonly string[] = (() => {
+  let others = 0;
+  return Array.from({ length: 256 }, (_, byte) => {
+    const printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte !== 0xad);
+    return String.fromCharCode(printable ? byte : 0x100 + others++);
+  });
+})();

@@ -1,0 +1,123 @@
+/**
+ * The files of a tokenizer folder, as transformers writes them: `vocab.json`, `merges.txt`, and, where they are there,
+ * `tokenizer_config.json` and `special_tokens_map.json`, of which the latter decides.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+/** A tokenizer folder that is incomplete or asks for what the code does not have. */
+export class TokenizerError extends Error {
+  override readonly name = "TokenizerError";
+}
+
+export interface TokenizerFiles {
+  /** Token to id. */
+  readonly vocab: ReadonlyMap<string, number>;
+  /** Pairs of symbols, the first to be merged first. */
+  readonly merges: readonly (readonly [string, string])[];
+  readonly bosToken: string;
+  readonly eosToken: string;
+  readonly unkToken: string;
+  readonly padToken: string;
+  /** Tokens that are cut out of the text as they stand, before anything else happens to it. */
+  readonly addedTokens: ReadonlyMap<string, number>;
+  /** Ids to a text, begin and end included. */
+  readonly modelMaxLength: number;
+}
+
+const END = "<|endoftext|>";
+
+/** CLIP's own, and what a folder that names no length (or transformers' "very large") means. */
+const CONTEXT_LENGTH = 77;
+
+/** @throws TokenizerError naming the file and what it should hold */
+export function readTokenizerFiles(folder: string): TokenizerFiles {
+  const vocab = readVocab(join(folder, "vocab.json"));
+  const configFile = join(folder, "tokenizer_config.json");
+  const config = existsSync(configFile) ? readObject(configFile) : {};
+  const mapFile = join(folder, "special_tokens_map.json");
+  const specials = existsSync(mapFile) ? readObject(mapFile) : {};
+  if (config.do_lower_case === false) {
+    throw new TokenizerError(`${configFile}: Expected true for do_lower_case but received false`);
+  }
+
+  const special = (key: string, otherwise: string): string => {
+    const value = contentOf(specials[key]) ?? contentOf(config[key]) ?? otherwise;
+    if (!vocab.has(value)) {
+      throw new TokenizerError(`${folder}: Expected a token of vocab.json for ${key} but received ${value}`);
+    }
+    return value;
+  };
+  const bosToken = special("bos_token", "<|startoftext|>");
+  const eosToken = special("eos_token", END);
+  const unkToken = special("unk_token", END);
+  const padToken = special("pad_token", END);
+  const addedTokens = new Map([bosToken, eosToken, unkToken, padToken].map((token) => [token, vocab.get(token)!]));
+  for (const [id, token] of Object.entries(config.added_tokens_decoder ?? {})) {
+    const content = contentOf(token);
+    if (content !== undefined) addedTokens.set(content, Number(id));
+  }
+
+  const length = config.model_max_length;
+  const modelMaxLength = typeof length === "number" && length < 1e6 ? length : CONTEXT_LENGTH;
+  if (!Number.isInteger(modelMaxLength) || modelMaxLength < 2) {
+    throw new TokenizerError(
+      `${configFile}: Expected a whole number from 2 up for model_max_length but received ${modelMaxLength}`,
+    );
+  }
+  const merges = readMerges(join(folder, "merges.txt"));
+  return { vocab, merges, bosToken, eosToken, unkToken, padToken, addedTokens, modelMaxLength };
+}
+
+/** Special tokens are strings, or objects with the string as `content`. */
+function contentOf(token: unknown): string | undefined {
+  if (typeof token === "string") return token;
+  const content = (token as { content?: unknown } | null | undefined)?.content;
+  return typeof content === "string" ? content : undefined;
+}
+
+function readVocab(file: string): Map<string, number> {
+  const vocab = new Map(Object.entries(readObject(file)));
+  for (const [token, id] of vocab) {
+    if (!Number.isInteger(id)) {
+      throw new TokenizerError(`${file}: Expected an id for ${token} but received ${JSON.stringify(id)}`);
+    }
+  }
+  return vocab as Map<string, number>;
+}
+
+function readMerges(file: string): (readonly [string, string])[] {
+  return read(file)
+    .split("\n")
+    .map((line) => line.trimEnd())
+    .filter((line) => line !== "" && !line.startsWith("#version"))
+    .map((line) => {
+      const [left, right, ...rest] = line.split(" ");
+      if (!left || !right || rest.length > 0) {
+        throw new TokenizerError(`${file}: Expected two symbols a line but received ${JSON.stringify(line)}`);
+      }
+      return [left, right];
+    });
+}
+
+function readObject(file: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(read(file));
+  } catch (cause) {
+    if (cause instanceof TokenizerError) throw cause;
+    throw new TokenizerError(`${file}: Expected a JSON file but received: ${(cause as Error).message}`);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new TokenizerError(`${file}: Expected a JSON object but received ${JSON.stringify(value)}`);
+  }
+  return value as Record<string, unknown>;
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (cause) {
+    throw new TokenizerError(`Expected the tokenizer file ${file} but received: ${(cause as Error).message}`);
+  }
+}

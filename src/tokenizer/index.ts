@@ -1,0 +1,2 @@
+export { CLIPTokenizer } from "./clip-tokenizer.js";
+export { readTokenizerFiles, TokenizerError, type TokenizerFiles } from "./files.js";
