@@ -5,12 +5,12 @@
  * kernel's to drop. One that has to be converted is read through a mapping of its own, which is gone before the next
  * tensor is read, so that loading never holds much more than the weights.
  */
-import { fromFile, op, Tensor, tidy, type Device, type DType, type MemoryFormat } from "../torch/index.js";
+import { fromFile, tidy, type Device, type DType, type MemoryFormat, type Tensor } from "../torch/index.js";
 import { SafetensorsError } from "./error.js";
 import { readHeader, type SafetensorsDType, type SafetensorsHeader, type TensorEntry } from "./header.js";
 import { writeRaw, type RawTensor } from "./write.js";
 
-const torchDTypes = {
+const torchDTypes: Partial<Record<SafetensorsDType, DType>> = {
   F64: "float64",
   F32: "float32",
   F16: "float16",
@@ -21,15 +21,12 @@ const torchDTypes = {
   I8: "int8",
   U8: "uint8",
   BOOL: "bool",
-} as const satisfies Partial<Record<SafetensorsDType, DType>>;
+};
 
 const fileDTypes = Object.fromEntries(Object.entries(torchDTypes).map(([file, torch]) => [torch, file])) as Record<
   DType,
   SafetensorsDType
 >;
-
-/** Reinterprets the bytes of a tensor; both calls are views. */
-const viewAs = op("aten::view.dtype", ["Tensor", "ScalarType"], "Tensor");
 
 export interface ReadOptions {
   /** Convert to this dtype. Default: as stored. */
@@ -84,14 +81,12 @@ export class SafetensorsFile {
   /** The dtype a tensor is stored in. */
   dtype(key: string): DType {
     const dtype = this.header.tensors.get(key)?.dtype;
-    if (dtype === undefined || !Object.hasOwn(torchDTypes, dtype)) {
-      throw new SafetensorsError(
-        this.file,
-        `Expected one of ${Object.keys(torchDTypes).join(", ")} for dtype but received ${dtype ?? "no tensor"}`,
-        key,
-      );
+    const torchDType = dtype === undefined ? undefined : torchDTypes[dtype];
+    if (torchDType === undefined) {
+      const known = Object.keys(torchDTypes).join(", ");
+      throw new SafetensorsError(this.file, `Expected one of ${known} for dtype but received ${dtype ?? "none"}`, key);
     }
-    return torchDTypes[dtype as keyof typeof torchDTypes];
+    return torchDType;
   }
 
   #map(): Tensor {
@@ -119,29 +114,18 @@ export function saveSafetensors(
   tensors: ReadonlyMap<string, Tensor> | Readonly<Record<string, Tensor>>,
   metadata: Readonly<Record<string, string>> = {},
 ): void {
-  const entries = tensors instanceof Map ? [...(tensors as Map<string, Tensor>)] : Object.entries(tensors);
+  const entries: [string, Tensor][] = tensors instanceof Map ? [...tensors] : Object.entries(tensors);
   const raw = entries.map(([key, tensor]): [string, RawTensor] => [
     key,
-    { dtype: fileDTypes[tensor.dtype], shape: tensor.shape, bytes: () => toBytes(tensor) },
+    { dtype: fileDTypes[tensor.dtype], shape: tensor.shape, bytes: () => tensor.toBytes() },
   ]);
   writeRaw(file, new Map(raw), metadata);
-}
-
-/** A tensor's elements in row-major order as bytes. */
-function toBytes(tensor: Tensor): Uint8Array {
-  if (tensor.numel === 0) return new Uint8Array(0);
-  let bytes = new Uint8Array(0);
-  tidy(() => {
-    const flat = tensor.detach().to({ device: "cpu" }).contiguous({ memoryFormat: "contiguous" }).reshape([-1]);
-    bytes = viewAs(flat, "uint8").toTypedArray() as Uint8Array<ArrayBuffer>;
-  });
-  return bytes;
 }
 
 /** A tensor over a range of the mapped file. Ranges that are not aligned to their element are copied. */
 function view(mapping: Tensor, entry: TensorEntry, dtype: DType): Tensor {
   const range = mapping.narrow(0, entry.begin, entry.end - entry.begin);
-  return viewAs(isAligned(entry) ? range : range.clone(), dtype).reshape(entry.shape);
+  return (isAligned(entry) ? range : range.clone()).viewAs(dtype).reshape(entry.shape);
 }
 
 function isAligned({ begin, end, shape }: TensorEntry): boolean {

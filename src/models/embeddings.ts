@@ -1,0 +1,66 @@
+/**
+ * Embeddings of scalars: sinusoids of a timestep (or of SDXL's sizes), and the two-layer perceptron behind them.
+ * Source: "Denoising Diffusion Probabilistic Models", as laid out by diffusers' `get_timestep_embedding`.
+ */
+import { Linear, Module, type Weights } from "../nn/index.js";
+import { arange, cat, keep, silu, tidy, type Device, type Tensor } from "../torch/index.js";
+
+export interface TimestepsOptions {
+  /** [cos, sin] instead of [sin, cos]. */
+  readonly flipSinToCos: boolean;
+  /** Frequencies run from 1 to 10000^-((half - 1) / (half - freqShift)). */
+  readonly freqShift: number;
+}
+
+const maxPeriod = 10_000;
+
+/** Sinusoidal features of numbers: `channels` of them, the frequencies computed once. */
+export class Timesteps {
+  readonly #frequencies = new Map<Device, Tensor>(); // [1, channels / 2]
+
+  constructor(
+    readonly channels: number,
+    private readonly options: TimestepsOptions,
+  ) {
+    if (channels % 2 !== 0) throw new Error(`Expected an even number of time channels but received ${channels}`);
+  }
+
+  /** Numbers [N] -> float32 [N, channels] */
+  forward(values: Tensor): Tensor {
+    return tidy(() => {
+      const angles = values.to({ dtype: "float32" }).unsqueeze(1).mul(this.#frequenciesOn(values.device));
+      const [sin, cos] = [angles.sin(), angles.cos()];
+      return cat(this.options.flipSinToCos ? [cos, sin] : [sin, cos], 1);
+    });
+  }
+
+  #frequenciesOn(device: Device): Tensor {
+    let frequencies = this.#frequencies.get(device);
+    if (frequencies === undefined) {
+      const half = this.channels / 2;
+      const rate = -Math.log(maxPeriod) / (half - this.options.freqShift);
+      frequencies = keep(
+        tidy(() => arange(0, half).to({ dtype: "float32", device }).mul(rate).exp().unsqueeze(0)),
+      );
+      this.#frequencies.set(device, frequencies);
+    }
+    return frequencies;
+  }
+}
+
+/** Linear, SiLU, linear. */
+export class TimestepEmbedding extends Module {
+  readonly #linear1: Linear;
+  readonly #linear2: Linear;
+
+  constructor(weights: Weights, inChannels: number, timeEmbedDim: number) {
+    super(weights);
+    this.#linear1 = new Linear(weights.at("linear_1"), inChannels, timeEmbedDim);
+    this.#linear2 = new Linear(weights.at("linear_2"), timeEmbedDim, timeEmbedDim);
+  }
+
+  /** [B, inChannels] -> [B, timeEmbedDim] */
+  forward(features: Tensor): Tensor {
+    return this.#linear2.forward(silu(this.#linear1.forward(features)));
+  }
+}

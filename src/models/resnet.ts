@@ -1,0 +1,94 @@
+/**
+ * The convolutional parts that UNet and VAE share: ResnetBlock2D, Downsample2D and Upsample2D, under diffusers' names.
+ * All tensors are channels-last.
+ *
+ * Sums go into the output of the convolution before them, in place: a convolution's gradient does not need its output.
+ */
+import { Conv2d, GroupNorm, Linear, Module, type Weights } from "../nn/index.js";
+import { interpolateNearest, pad, silu, tidy, type Tensor } from "../torch/index.js";
+
+export interface ResnetBlockOptions {
+  readonly inChannels: number;
+  readonly outChannels: number;
+  readonly groups: number;
+  readonly eps: number;
+  /** Channels of the time embedding; without, the block takes none (VAE). */
+  readonly timeEmbedDim?: number | undefined;
+}
+
+/** Two rounds of GroupNorm, SiLU and a 3x3 convolution, around them a shortcut. */
+export class ResnetBlock2D extends Module {
+  readonly #norm1: GroupNorm;
+  readonly #conv1: Conv2d;
+  readonly #timeEmbProj: Linear | undefined;
+  readonly #norm2: GroupNorm;
+  readonly #conv2: Conv2d;
+  readonly #convShortcut: Conv2d | undefined;
+
+  constructor(weights: Weights, { inChannels, outChannels, groups, eps, timeEmbedDim }: ResnetBlockOptions) {
+    super(weights);
+    this.#norm1 = new GroupNorm(weights.at("norm1"), groups, inChannels, eps);
+    this.#conv1 = new Conv2d(weights.at("conv1"), inChannels, outChannels);
+    if (timeEmbedDim !== undefined) {
+      this.#timeEmbProj = new Linear(weights.at("time_emb_proj"), timeEmbedDim, outChannels);
+    }
+    this.#norm2 = new GroupNorm(weights.at("norm2"), groups, outChannels, eps);
+    this.#conv2 = new Conv2d(weights.at("conv2"), outChannels, outChannels);
+    if (inChannels !== outChannels) {
+      this.#convShortcut = new Conv2d(weights.at("conv_shortcut"), inChannels, outChannels, { kernel: 1 });
+    }
+  }
+
+  /**
+   * [B, inChannels, H, W] -> [B, outChannels, H, W]
+   *
+   * @param activatedTime SiLU of the time embedding, [B or 1, timeEmbedDim]: the same for every block, so taken once
+   */
+  forward(x: Tensor, activatedTime?: Tensor): Tensor {
+    return tidy(() => {
+      let h = this.#conv1.forward(silu(this.#norm1.forward(x)));
+      if (this.#timeEmbProj !== undefined) {
+        if (activatedTime === undefined) throw new Error(`Expected a time embedding for ${this.path} but received none`);
+        const shift = this.#timeEmbProj.forward(activatedTime); // [B or 1, outChannels]
+        h = h.add_(shift.unsqueeze(-1).unsqueeze(-1));
+      }
+      h = this.#conv2.forward(silu(this.#norm2.forward(h)));
+      return h.add_(this.#convShortcut === undefined ? x : this.#convShortcut.forward(x));
+    });
+  }
+}
+
+/** Halves height and width by a convolution of stride 2. */
+export class Downsample2D extends Module {
+  readonly #conv: Conv2d;
+
+  /** @param padding 1 as in the UNet, or 0 as in the VAE: then one row and column are added below and to the right */
+  constructor(
+    weights: Weights,
+    channels: number,
+    private readonly padding: 0 | 1,
+  ) {
+    super(weights);
+    this.#conv = new Conv2d(weights.at("conv"), channels, channels, { stride: 2, padding });
+  }
+
+  /** [B, C, H, W] -> [B, C, ceil(H / 2), ceil(W / 2)], or floor with padding 0 */
+  forward(x: Tensor): Tensor {
+    return tidy(() => this.#conv.forward(this.padding === 0 ? pad(x, [0, 1, 0, 1], 0) : x));
+  }
+}
+
+/** Doubles height and width, or takes them to a given size, by nearest neighbour; then a 3x3 convolution. */
+export class Upsample2D extends Module {
+  readonly #conv: Conv2d;
+
+  constructor(weights: Weights, channels: number) {
+    super(weights);
+    this.#conv = new Conv2d(weights.at("conv"), channels, channels);
+  }
+
+  /** [B, C, H, W] -> [B, C, 2H, 2W], or [B, C, ...size] */
+  forward(x: Tensor, size?: readonly [number, number]): Tensor {
+    return tidy(() => this.#conv.forward(interpolateNearest(x, size === undefined ? { scale: 2 } : { size })));
+  }
+}

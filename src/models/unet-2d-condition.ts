@@ -1,0 +1,248 @@
+/**
+ * UNet2DConditionModel: the noise predictor of Stable Diffusion 1, 2 and XL; the config alone decides which.
+ * Source: diffusers' model of that name, whose config keys and checkpoint keys these are.
+ *
+ * Departures: one class for blocks with and without attention; SiLU of the time embedding is taken once instead of in
+ * every resnet; keys and values of the text can be taken once for many steps (`encodeText`), and a prompt that is
+ * shared by many rows of a batch is projected once.
+ */
+import { Conv2d, GroupNorm, Module, type Weights } from "../nn/index.js";
+import { cat, silu, tensor, tidy, type Tensor } from "../torch/index.js";
+import type { KeyValue } from "./attention.js";
+import { parseConfig } from "./config.js";
+import { TimestepEmbedding, Timesteps } from "./embeddings.js";
+import { loadModel, randomModel, saveModel } from "./pretrained.js";
+import type { ModelLayout, PretrainedOptions, RandomOptions } from "./pretrained.js";
+import type { Transformer2DModel } from "./transformer-2d.js";
+import { DownBlock2D, UNetMidBlock2DCrossAttn, UpBlock2D, type BlockOptions, type Conditions } from "./unet-blocks.js";
+import { levelsOf, unetConfigSchema, type LevelConfig, type UNetConfig, type UNetConfigInput } from "./unet-config.js";
+
+/** SDXL's further conditions. */
+export interface AddedConditions {
+  /** Pooled text, [B, P]. */
+  readonly textEmbeds: Tensor;
+  /** Original height and width, top and left of the crop, target height and width: [B, 6]. */
+  readonly timeIds: Tensor;
+}
+
+export interface UNetForwardOptions {
+  /** Required when config.addition_embed_type is "text_time". */
+  readonly added?: AddedConditions | undefined;
+}
+
+/** A batch's text as each attention layer's keys and values, made by `encodeText`. */
+export class TextKeyValues {
+  constructor(
+    readonly batch: number,
+    readonly layers: ReadonlyMap<Transformer2DModel, readonly KeyValue[]>,
+  ) {}
+
+  /** The rows of another batch: [n] of int64. */
+  select(rows: Tensor): TextKeyValues {
+    const select = ({ key, value }: KeyValue) => ({
+      // Indexed with tokens before heads, as they lie in memory, so that whole rows are copied.
+      key: key.transpose(1, 2).indexSelect(0, rows).transpose(1, 2),
+      value: value.transpose(1, 2).indexSelect(0, rows).transpose(1, 2),
+    });
+    const layers = [...this.layers].map(([layer, blocks]) => [layer, blocks.map(select)] as const);
+    return new TextKeyValues(rows.numel, new Map(layers));
+  }
+
+  /** Frees the keys and values. */
+  dispose(): void {
+    for (const { key, value } of [...this.layers.values()].flat()) {
+      key.dispose();
+      value.dispose();
+    }
+  }
+}
+
+const layout: ModelLayout<UNet2DConditionModel> = {
+  className: "UNet2DConditionModel",
+  stem: "diffusion_pytorch_model",
+  build: (config, weights, source) => new UNet2DConditionModel(parseConfig(unetConfigSchema, config, source), weights),
+};
+
+export class UNet2DConditionModel extends Module {
+  readonly #timeProj: Timesteps;
+  readonly #timeEmbedding: TimestepEmbedding;
+  readonly #added: { readonly proj: Timesteps; readonly embedding: TimestepEmbedding } | undefined;
+  readonly #convIn: Conv2d;
+  readonly #downBlocks: readonly DownBlock2D[];
+  readonly #midBlock: UNetMidBlock2DCrossAttn | undefined;
+  readonly #upBlocks: readonly UpBlock2D[];
+  readonly #convNormOut: GroupNorm;
+  readonly #convOut: Conv2d;
+
+  constructor(
+    readonly config: UNetConfig,
+    weights: Weights,
+  ) {
+    super(weights);
+    const levels = levelsOf(config);
+    const first = levels[0]!;
+    const last = levels.at(-1)!;
+    const timeEmbedDim = config.time_embedding_dim ?? 4 * first.channels;
+    const sinusoid = { flipSinToCos: config.flip_sin_to_cos, freqShift: config.freq_shift };
+
+    this.#convIn = new Conv2d(weights.at("conv_in"), config.in_channels, first.channels);
+    this.#timeProj = new Timesteps(first.channels, sinusoid);
+    this.#timeEmbedding = new TimestepEmbedding(weights.at("time_embedding"), first.channels, timeEmbedDim);
+    if (config.addition_embed_type === "text_time") {
+      const { addition_time_embed_dim: features, projection_class_embeddings_input_dim: inputs } = config;
+      if (features === null || inputs === null) {
+        throw new Error(
+          "Expected addition_time_embed_dim and projection_class_embeddings_input_dim for addition_embed_type text_time " +
+            `but received ${features} and ${inputs}`,
+        );
+      }
+      const embedding = new TimestepEmbedding(weights.at("add_embedding"), inputs, timeEmbedDim);
+      this.#added = { proj: new Timesteps(features, sinusoid), embedding };
+    }
+
+    const block = (level: LevelConfig, attends: boolean) => ({
+      channels: level.channels,
+      timeEmbedDim,
+      groups: config.norm_num_groups,
+      eps: config.norm_eps,
+      attention: attends ? attentionOf(config, level) : undefined,
+    });
+    this.#downBlocks = levels.map(
+      (level, i) =>
+        new DownBlock2D(weights.at(`down_blocks.${i}`), {
+          ...block(level, level.downAttends),
+          inChannels: levels[Math.max(i - 1, 0)]!.channels,
+          layers: level.layers,
+          downsamples: level !== last,
+        }),
+    );
+    if (config.mid_block_type !== null) {
+      this.#midBlock = new UNetMidBlock2DCrossAttn(weights.at("mid_block"), {
+        ...block(last, true),
+        attention: attentionOf(config, last),
+      });
+    }
+    this.#upBlocks = levels.toReversed().map((level, i) => {
+      const above = levels[Math.max(levels.length - i - 2, 0)]!;
+      const below = levels[Math.min(levels.length - i, levels.length - 1)]!;
+      return new UpBlock2D(weights.at(`up_blocks.${i}`), {
+        ...block(level, level.upAttends),
+        inChannels: below.channels,
+        // Its level's layers, then what the level above handed down.
+        skipChannels: [...Array.from({ length: level.layers }, () => level.channels), above.channels],
+        upsamples: level !== first,
+      });
+    });
+    this.#convNormOut = new GroupNorm(
+      weights.at("conv_norm_out"),
+      config.norm_num_groups,
+      first.channels,
+      config.norm_eps,
+    );
+    this.#convOut = new Conv2d(weights.at("conv_out"), first.channels, config.out_channels);
+  }
+
+  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
+  static fromPretrained(folder: string, options?: PretrainedOptions): UNet2DConditionModel {
+    return loadModel(layout, folder, options);
+  }
+
+  /** A model of fresh weights. @throws ConfigError naming each key at fault */
+  static fromConfig(config: UNetConfigInput, options: RandomOptions): UNet2DConditionModel {
+    return randomModel(layout, config, options);
+  }
+
+  savePretrained(folder: string): void {
+    saveModel(layout, this, folder);
+  }
+
+  /**
+   * Keys and values of a text for every attention layer. They hold for every timestep, and until the weights or the
+   * LoRA of to_k and to_v change.
+   *
+   * @param encoderHiddenStates [B, M, cross_attention_dim]
+   */
+  encodeText(encoderHiddenStates: Tensor): TextKeyValues {
+    const [batch, , features] = encoderHiddenStates.shape as [number, number, number];
+    const blocks = [...this.#downBlocks, ...(this.#midBlock ? [this.#midBlock] : []), ...this.#upBlocks];
+    const attentions = blocks.flatMap((block) => block.attentions);
+    const context = encoderHiddenStates.reshape([-1, features]); // [B * M, D]
+    const layers = attentions.map(
+      (layer) => [layer, layer.blocks.map(({ attn2 }) => attn2.keyValue(context, batch))] as const,
+    );
+    return new TextKeyValues(batch, new Map(layers));
+  }
+
+  /**
+   * Predicts the noise (or v) of noisy latents.
+   *
+   * @param sample [B, in_channels, H, W]
+   * @param timesteps one for all rows or one for each
+   * @param text [B, M, cross_attention_dim], or what `encodeText` made of it
+   * @returns [B, out_channels, H, W]
+   */
+  forward(
+    sample: Tensor,
+    timesteps: number | readonly number[] | Tensor,
+    text: Tensor | TextKeyValues,
+    { added }: UNetForwardOptions = {},
+  ): Tensor {
+    return tidy(() => {
+      const batch = sample.size(0);
+      const keyValues = text instanceof TextKeyValues ? text : this.encodeText(text);
+      if (keyValues.batch !== batch) {
+        throw new Error(`Expected ${batch} rows, as in the sample, for the text but received ${keyValues.batch}`);
+      }
+      const conditions: Conditions = {
+        activatedTime: tidy(() => silu(this.#embedTime(timesteps, sample, added))),
+        text: keyValues.layers,
+      };
+      let x = this.#convIn.forward(sample.contiguous({ memoryFormat: "channelsLast" }));
+      const skips = [x];
+      for (const block of this.#downBlocks) {
+        skips.push(...block.forward(x, conditions));
+        x = skips.at(-1)!;
+      }
+      if (this.#midBlock !== undefined) x = this.#midBlock.forward(x, conditions);
+      for (const block of this.#upBlocks) x = block.forward(x, skips, conditions);
+      return this.#convOut.forward(silu(this.#convNormOut.forward(x)));
+    });
+  }
+
+  /** The time embedding, and SDXL's further conditions in it: [B, timeEmbedDim], or [1, timeEmbedDim] if all rows agree. */
+  #embedTime(
+    timesteps: number | readonly number[] | Tensor,
+    { shape: [batch], dtype, device }: Tensor,
+    added: AddedConditions | undefined,
+  ): Tensor {
+    const steps = timestepTensor(timesteps, batch!).to({ device });
+    const embedded = this.#timeEmbedding.forward(this.#timeProj.forward(steps).to({ dtype }));
+    if (this.#added === undefined) return embedded;
+    if (added === undefined) {
+      throw new Error("Expected textEmbeds and timeIds for addition_embed_type text_time but received none");
+    }
+    const { textEmbeds, timeIds } = added;
+    const times = this.#added.proj.forward(timeIds.flatten()).reshape([timeIds.size(0), -1]); // [B, 6 * features]
+    const features = cat([textEmbeds, times.to({ dtype: textEmbeds.dtype })], 1).to({ dtype });
+    return embedded.add(this.#added.embedding.forward(features));
+  }
+}
+
+function attentionOf(config: UNetConfig, level: LevelConfig): NonNullable<BlockOptions["attention"]> {
+  return {
+    heads: level.heads,
+    layers: level.transformerLayers,
+    crossAttentionDim: level.crossAttentionDim,
+    useLinearProjection: config.use_linear_projection,
+    upcastAttention: config.upcast_attention,
+  };
+}
+
+/** One timestep for each row, or a single one for all: [B] or [1]. */
+function timestepTensor(timesteps: number | readonly number[] | Tensor, batch: number): Tensor {
+  const steps = typeof timesteps === "number" ? tensor([timesteps]) : Array.isArray(timesteps) ? tensor(timesteps) : timesteps as Tensor;
+  if (steps.numel !== 1 && steps.numel !== batch) {
+    throw new Error(`Expected 1 or ${batch} timesteps, as the sample has rows, but received ${steps.numel}`);
+  }
+  return steps.reshape([-1]);
+}
