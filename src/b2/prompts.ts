@@ -1,0 +1,99 @@
+/**
+ * Where prompts come from, and which one a root gets.
+ *
+ * Prompt files are the reference's JSON list of strings, or text with one a line.
+ */
+import { readFileSync } from "node:fs";
+import { heldOutPrompts, TEMPLATES, trainingPrompts, type Template } from "../world/index.js";
+import type { Config } from "./config.js";
+import { InputError } from "./input-error.js";
+import { uniform } from "./random.js";
+
+/**
+ * Reads a list of prompts.
+ *
+ * @param source the prompts themselves; `emoji:train` or `emoji:held-out`, either with `/activity`, `/colour` or
+ *   `/relation`; or a file, JSON if it begins with a bracket, else text with one prompt a line
+ * @throws InputError when there is no such list, or it is empty or not of strings
+ */
+export function readPrompts(source: string | readonly string[]): string[] {
+  if (typeof source !== "string") return [...source];
+  return source.startsWith("emoji:") ? embeddedPrompts(source) : promptFile(source);
+}
+
+/**
+ * The prompts of a stage's roots, one each.
+ *
+ * "random" depends on (seed, stage, root) alone; "in-turn" goes round the list, from stage to stage.
+ */
+export function promptsOfStage(
+  list: readonly string[],
+  stage: number,
+  { seed, prompts, sample }: Pick<Config, "seed" | "prompts" | "sample">,
+): string[] {
+  return Array.from({ length: sample.rootsPerStage }, (_, root) => {
+    switch (prompts.order) {
+      case "random": {
+        const u = uniform({ seed, purpose: "prompt", stage, root, branch: 0, step: 0 });
+        return list[Math.floor(u * list.length)]!;
+      }
+      case "in-turn":
+        return list[(stage * sample.rootsPerStage + root) % list.length]!;
+      case "fixed":
+        return prompts.fixed!;
+      default:
+        return prompts.order satisfies never;
+    }
+  });
+}
+
+/** At most `most` prompts of a list, evenly spread over it. */
+export function thinOut(list: readonly string[], most: number): string[] {
+  if (list.length <= most) return [...list];
+  return Array.from({ length: most }, (_, i) => list[Math.floor((i * list.length) / most)]!);
+}
+
+function embeddedPrompts(source: string): string[] {
+  const [name, template] = source.slice("emoji:".length).split("/");
+  const known: readonly string[] = TEMPLATES;
+  if ((name !== "train" && name !== "held-out") || (template !== undefined && !known.includes(template))) {
+    throw new InputError(
+      `Expected emoji:train or emoji:held-out for the prompts, alone or with /${TEMPLATES.join(", /")}, but received ${source}`,
+    );
+  }
+  const templates = template === undefined ? TEMPLATES : [template as Template];
+  return templates.flatMap(name === "train" ? trainingPrompts : heldOutPrompts);
+}
+
+function promptFile(file: string): string[] {
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8").replace(/^\uFEFF/, "");
+  } catch (error) {
+    throw new InputError(`Expected a readable file of prompts but received ${file} (${(error as Error).message})`);
+  }
+  const prompts = /^\s*[[{]/.test(text) || file.endsWith(".json") ? parseJson(file, text) : text.split(/\r?\n/);
+  const trimmed = prompts.map((prompt) => prompt.trim()).filter((prompt) => prompt !== "");
+  if (trimmed.length === 0) throw new InputError(`Expected at least one prompt in ${file} but received none`);
+  return trimmed;
+}
+
+function parseJson(file: string, text: string): string[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new InputError(
+      `Expected a JSON list of prompts in ${file} but it does not parse (${(error as Error).message})`,
+    );
+  }
+  if (!Array.isArray(value))
+    throw new InputError(`Expected a JSON list of prompts in ${file} but received ${typeof value}`);
+  const wrong = value.findIndex((prompt) => typeof prompt !== "string");
+  if (wrong >= 0) {
+    throw new InputError(
+      `Expected strings in the list of prompts in ${file} but received ${JSON.stringify(value[wrong])} at position ${wrong}`,
+    );
+  }
+  return value as string[];
+}

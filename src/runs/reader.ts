@@ -1,0 +1,154 @@
+/**
+ * Opens a run folder for reading, without libtorch: for the dashboard, for scripts, for a resume.
+ */
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
+import { join } from "node:path";
+// The format itself and not the folder's index, which would load libtorch.
+import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
+import { layout, type Metrics, runFormat, runVersion, type RunFile, type SampleLine, stageFiles } from "./layout.js";
+
+/** A folder that is not a run, or one whose files are damaged. */
+export class RunError extends Error {
+  override readonly name = "RunError";
+}
+
+/** A tensor of the run folder as plain data: bytes in row-major order. */
+export interface StoredTensor {
+  readonly dtype: SafetensorsDType;
+  readonly shape: readonly number[];
+  readonly bytes: Uint8Array;
+}
+
+/** A run folder, open for reading. Nothing is cached: every call sees what is on disk. */
+export class RunReader {
+  readonly run: RunFile;
+
+  /** @throws RunError when the folder is no run, or one of a later version */
+  constructor(readonly folder: string) {
+    const file = layout.run(folder);
+    if (!existsSync(file)) throw new RunError(`Expected a run folder (with run.json) but received ${folder}`);
+    const run = readJson(file) as RunFile;
+    if (run.format !== runFormat)
+      throw new RunError(`Expected format "${runFormat}" in ${file} but received ${JSON.stringify(run.format)}`);
+    if (run.version > runVersion)
+      throw new RunError(`Expected a version up to ${runVersion} in ${file} but received ${run.version}`);
+    this.run = run;
+  }
+
+  /** Whether a folder holds a run. */
+  static exists(folder: string): boolean {
+    return existsSync(layout.run(folder));
+  }
+
+  /** The resolved config, as saved. */
+  config(): unknown {
+    return readJson(layout.config(this.folder));
+  }
+
+  /** Finished stages in order; a gap ends the list. */
+  finishedStages(): number[] {
+    const folder = layout.stages(this.folder);
+    if (!existsSync(folder)) return [];
+    const finished = new Set(
+      readdirSync(folder)
+        .filter((name) => /^\d{4,}$/.test(name) && existsSync(join(folder, name, stageFiles.metrics)))
+        .map(Number),
+    );
+    const stages: number[] = [];
+    while (finished.has(stages.length)) stages.push(stages.length);
+    return stages;
+  }
+
+  /** Where a file of a stage is or would be. */
+  stagePath(stage: number, file: keyof typeof stageFiles): string {
+    return join(layout.stage(this.folder, stage), stageFiles[file]);
+  }
+
+  /** Whether a stage has this file. */
+  has(stage: number, file: keyof typeof stageFiles): boolean {
+    return existsSync(this.stagePath(stage, file));
+  }
+
+  stageMetrics(stage: number): Metrics {
+    return readJson(this.stagePath(stage, "metrics")) as Metrics;
+  }
+
+  /** The metrics of all finished stages. */
+  metrics(): Metrics[] {
+    return this.finishedStages().map((stage) => this.stageMetrics(stage));
+  }
+
+  samples(stage: number): SampleLine[] {
+    return readJsonLines(this.stagePath(stage, "samples")) as SampleLine[];
+  }
+
+  updates(stage: number): Metrics[] {
+    return readJsonLines(this.stagePath(stage, "updates")) as Metrics[];
+  }
+
+  /** A table of `b2 run` ("before", "after", ...), or undefined where there is none. */
+  evaluation(name: string): unknown {
+    const file = layout.evaluation(this.folder, name);
+    return existsSync(file) ? readJson(file) : undefined;
+  }
+
+  /**
+   * One tensor of a stage's safetensors file.
+   *
+   * @throws SafetensorsError for a damaged file; RunError for a key that is not there
+   */
+  tensor(stage: number, file: "selected" | "sampledTensors" | "lora" | "optimizer", key: string): StoredTensor {
+    const header = readHeader(this.stagePath(stage, file));
+    const entry = header.tensors.get(key);
+    if (entry === undefined) {
+      throw new RunError(
+        `Expected one of ${[...header.tensors.keys()].join(", ")} in ${header.file} but received ${key}`,
+      );
+    }
+    const bytes = new Uint8Array(entry.end - entry.begin);
+    const fd = openSync(header.file, "r");
+    try {
+      for (let done = 0; done < bytes.length;) {
+        const read = readSync(fd, bytes, done, bytes.length - done, entry.begin + done);
+        if (read === 0)
+          throw new RunError(`Expected ${bytes.length} bytes for ${key} of ${header.file} but received ${done}`);
+        done += read;
+      }
+    } finally {
+      closeSync(fd);
+    }
+    return { dtype: entry.dtype, shape: entry.shape, bytes };
+  }
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    throw new RunError(`Expected to read ${file} but could not (${(error as Error).message})`);
+  }
+}
+
+function readJson(file: string): unknown {
+  const text = readText(file);
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new RunError(`Expected JSON in ${file} but it does not parse (${(error as Error).message})`);
+  }
+}
+
+function readJsonLines(file: string): unknown[] {
+  return readText(file)
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line, i) => {
+      try {
+        return JSON.parse(line) as unknown;
+      } catch (error) {
+        throw new RunError(
+          `Expected JSON in line ${i + 1} of ${file} but it does not parse (${(error as Error).message})`,
+        );
+      }
+    });
+}
