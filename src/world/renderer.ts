@@ -3,12 +3,9 @@
  * A picture depends on its scene and its random numbers alone; a thousand take well under a second.
  */
 import type { Activity, Scene } from "./grammar.js";
-import { Random } from "./random.js";
+import { PICTURE_BYTES, PICTURE_SIZE } from "./picture-format.js";
+import type { Random } from "./random.js";
 import { ANIMAL_ICONS, OBJECT_ICONS, SpriteSheet, type Sprite } from "./sprites.js";
-
-export const PICTURE_SIZE = 64;
-/** Bytes of one picture, [64, 64, 3]. */
-export const PICTURE_BYTES = PICTURE_SIZE * PICTURE_SIZE * 3;
 
 /** Every sprite is drawn at one of these sizes relative to its usual one, and moved by up to so many pixels. */
 const SCALES = [0.94, 1, 1.06];
@@ -65,14 +62,13 @@ export class Renderer {
         return;
       }
       case "relation": {
-        const [first, second] = scene.axis === "horizontal" ? [[17, 32], [47, 32]] : [[32, 17], [32, 47]]; // prettier-ignore
-        for (const [object, centre] of [
-          [scene.second, second!],
-          [scene.first, first!],
+        const away = scene.axis === "horizontal" ? { x: 15, y: 0 } : { x: 0, y: 15 };
+        for (const [object, side] of [
+          [scene.second, 1],
+          [scene.first, -1],
         ] as const) {
-          // prettier-ignore
           const sprite = this.sheet.icon(OBJECT_ICONS[object], scaled(29, random));
-          composite(out, offset, sprite, centre[0]! + jitter(random), centre[1]! + jitter(random));
+          composite(out, offset, sprite, 32 + side * away.x + jitter(random), 32 + side * away.y + jitter(random));
         }
         return;
       }

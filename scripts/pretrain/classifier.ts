@@ -1,0 +1,87 @@
+/**
+ * Step 4: the classifier that tells true alignment, learnt from renders, decoded pictures, and both with some noise.
+ */
+import { crossEntropy, Generator, randn, tensor, tidy, type Tensor } from "../../src/torch/index.js";
+import { Random, sameScene, SceneClassifier, SLOT_NAMES, SLOTS, toImages, type Scene, type Slot } from "../../src/world/index.js"; // prettier-ignore
+import { mixedBatch } from "./clip.js";
+import { CLASSIFIER_CONFIG, RECONSTRUCTIONS, TRAINING } from "./recipe.js";
+import { train } from "./training.js";
+import { classifierFolder, drawScenes, reconstructedPictures, renderScenes, writeJson, type Workplace } from "./workplace.js"; // prettier-ignore
+
+/** Another seed than CLIP's, so that judge and reward do not share their pictures. */
+const SEED_OFFSET = 77;
+
+export async function pretrainClassifier(workplace: Workplace): Promise<void> {
+  const { scale, workFolder } = workplace;
+  const seed = workplace.seed + SEED_OFFSET;
+  const recipe = { ...TRAINING.classifier, steps: Math.ceil(TRAINING.classifier.steps * scale) };
+  const folder = classifierFolder(workplace);
+  const classifier = SceneClassifier.fromConfig(CLASSIFIER_CONFIG, { generator: new Generator(seed) });
+  const pool = reconstructedPictures(workplace, Math.ceil(RECONSTRUCTIONS * Math.min(1, scale * 2)), new Random(seed));
+  const figures = await train({
+    name: "classifier",
+    recipe,
+    seed,
+    parameters: classifier.parameters(),
+    checkpointFile: `${workFolder}/classifier.safetensors`,
+    loss: (batch, { random, generator }) => {
+      const { images, scenes } = mixedBatch(workplace, pool, batch, random);
+      const noise = randn(images.shape, { generator }).mul(random.between(0, 0.06));
+      return { loss: slotLoss(classifier.forward(images.add(noise)), scenes) };
+    },
+  });
+  classifier.savePretrained(folder);
+
+  const random = new Random(seed + 1_000_000_007);
+  const scenes = drawScenes(4000, random);
+  const decoded = reconstructedPictures(workplace, 1000, random);
+  const measured = {
+    cleanRenders: inChunks(scenes, (part) => accuracy(classifier, renderScenes(workplace, part, random), part)),
+    reconstructed: tidyNumber(() => accuracy(classifier, toImages(decoded.pictures), decoded.scenes)),
+  };
+  writeJson(`${folder}/metrics.json`, { training: { ...recipe, seed, ...figures }, accuracy: measured });
+  console.log(`classifier: scenes read right ${JSON.stringify(measured)}`);
+  classifier.dispose();
+}
+
+/** Cross-entropy of each slot over the pictures whose scenes have that slot, weighted by their share. */
+function slotLoss(scores: Record<Slot, Tensor>, scenes: readonly Scene[]): Tensor {
+  const losses = SLOT_NAMES.flatMap((slot) => {
+    const rows: number[] = [];
+    const values: number[] = [];
+    scenes.forEach((scene, row) => {
+      const value = (scene as Partial<Record<Slot, string>>)[slot];
+      if (value === undefined) return;
+      rows.push(row);
+      values.push((SLOTS[slot] as readonly string[]).indexOf(value));
+    });
+    if (rows.length === 0) return [];
+    const chosen = scores[slot].indexSelect(0, tensor(rows, { dtype: "int64" }));
+    return [crossEntropy(chosen, tensor(values, { dtype: "int64" })).mul(rows.length / scenes.length)];
+  });
+  return losses.reduce((sum, loss) => sum.add(loss));
+}
+
+/** Share of images whose scene is read exactly right. */
+function accuracy(classifier: SceneClassifier, images: Tensor, scenes: readonly Scene[]): number {
+  const read = classifier.readScenes(images);
+  return read.filter((scene, i) => sameScene(scene, scenes[i]!)).length / scenes.length;
+}
+
+function inChunks(scenes: readonly Scene[], measure: (part: Scene[]) => number): number {
+  const size = 500;
+  let sum = 0;
+  for (let start = 0; start < scenes.length; start += size) {
+    const part = scenes.slice(start, start + size);
+    sum += tidyNumber(() => measure(part)) * part.length;
+  }
+  return sum / scenes.length;
+}
+
+function tidyNumber(fn: () => number): number {
+  let value = NaN;
+  tidy(() => {
+    value = fn();
+  });
+  return value;
+}

@@ -1,0 +1,66 @@
+/**
+ * `npm run pretrain`: makes the embedded world's models again from nothing. See docs/world.md.
+ */
+import { availableParallelism } from "node:os";
+import { mkdirSync } from "node:fs";
+import { Command, InvalidArgumentError } from "commander";
+import { setNumThreads } from "../../src/torch/index.js";
+import { Renderer } from "../../src/world/index.js";
+import { pretrainClassifier } from "./classifier.js";
+import { pretrainClip } from "./clip.js";
+import { pretrainDenoiser } from "./denoiser.js";
+import { measure } from "./measure.js";
+import { STEPS, type StepName } from "./recipe.js";
+import { pretrainVae } from "./vae.js";
+import type { Workplace } from "./workplace.js";
+
+const RUN: Record<StepName, (workplace: Workplace) => Promise<void>> = {
+  vae: pretrainVae,
+  denoiser: pretrainDenoiser,
+  clip: pretrainClip,
+  classifier: pretrainClassifier,
+  measure,
+};
+
+function steps(value: string): StepName[] {
+  return value.split(",").map((name) => {
+    const step = STEPS.find((known) => known === name.trim());
+    if (!step) throw new InvalidArgumentError(`Expected steps out of ${STEPS.join(", ")} but received "${name}".`);
+    return step;
+  });
+}
+
+function number(value: string): number {
+  const parsed = Number(value);
+  if (!(parsed > 0)) throw new InvalidArgumentError(`Expected a number above 0 but received "${value}".`);
+  return parsed;
+}
+
+const program = new Command("pretrain")
+  .description("Makes the embedded world's models from nothing: VAE, text encoder and UNet, CLIP, classifier.")
+  .option("--only <steps>", `some of ${STEPS.join(",")}`, steps, [...STEPS])
+  .option("--out <folder>", "where the finished models go", "models")
+  .option("--work <folder>", "where checkpoints lie; a run that was cut off goes on from there", ".cache/pretrain")
+  .option("--seed <number>", "seed of everything that is drawn", number, 1)
+  .option("--threads <number>", "threads of libtorch", number, availableParallelism())
+  .option("--scale <number>", "multiplies the length of every training, for trials", number, 1)
+  .addHelpText("after", "\nExample: npm run pretrain -- --only clip,classifier --out /tmp/models");
+
+const options = program.parse().opts<{
+  only: StepName[];
+  out: string;
+  work: string;
+  seed: number;
+  threads: number;
+  scale: number;
+}>();
+setNumThreads(options.threads);
+mkdirSync(options.work, { recursive: true });
+const workplace: Workplace = {
+  modelsFolder: options.out,
+  workFolder: options.work,
+  seed: options.seed,
+  scale: options.scale,
+  renderer: new Renderer(),
+};
+for (const step of STEPS) if (options.only.includes(step)) await RUN[step](workplace);

@@ -1,0 +1,112 @@
+/**
+ * Step 5: what came out. Pictures for every reinforcement learning prompt, drawn as the demo draws them, and how many
+ * of them show what their prompt names, as the classifier reads it.
+ */
+import { mkdirSync } from "node:fs";
+import { contactSheet, writePng } from "../../src/images/index.js";
+import { StableDiffusionPipeline } from "../../src/pipeline/index.js";
+import { breathe, cat, Generator, noGrad, randn, tidy, type Tensor } from "../../src/torch/index.js";
+import { captionsOf, heldOutPrompts, isHeldOut, Random, SceneClassifier, scenesOf, TEMPLATES, trainingPrompts } from "../../src/world/index.js"; // prettier-ignore
+import { startProgress } from "./progress.js";
+import { classifierFolder, pipelineFolder, renderScenes, writeJson, type Workplace } from "./workplace.js";
+
+const STEPS = 10;
+const ETA = 1;
+const GUIDANCE_SCALES = [1, 5];
+const IMAGES_PER_TEMPLATE = 384;
+const CHUNK = 96;
+
+/**
+ * Draws a picture for each prompt.
+ *
+ * @returns [prompts, 3, 64, 64] in 0..1
+ */
+export async function drawPrompts(
+  pipeline: StableDiffusionPipeline,
+  prompts: readonly string[],
+  {
+    guidanceScale,
+    generator,
+    onDone,
+  }: { guidanceScale: number; generator: Generator; onDone?: (count: number) => void },
+): Promise<Tensor> {
+  const { scheduler } = pipeline;
+  const images: Tensor[] = [];
+  for (let start = 0; start < prompts.length; start += CHUNK) {
+    const chunk = prompts.slice(start, start + CHUNK);
+    const [embeds, negative] = noGrad(() => [
+      pipeline.encodePrompts(chunk),
+      pipeline.encodePrompts(chunk.map(() => "")),
+    ]);
+    const shape = [chunk.length, ...pipeline.latentShape({})];
+    let sample = randn(shape, { generator });
+    for (const timestep of scheduler.timesteps(STEPS)) {
+      const before = sample;
+      sample = noGrad(() =>
+        tidy(() => {
+          const modelOutput = pipeline.predictNoise(before, timestep, embeds, { guidanceScale, negative });
+          const noise = randn(shape, { generator });
+          return scheduler.step({ modelOutput, timestep, sample: before, numInferenceSteps: STEPS, eta: ETA, noise }).prevSample; // prettier-ignore
+        }),
+      );
+      before.dispose();
+      await breathe();
+    }
+    images.push(noGrad(() => tidy(() => pipeline.decode(sample))));
+    sample.dispose();
+    onDone?.(start + chunk.length);
+  }
+  const all = cat(images);
+  for (const image of images) image.dispose();
+  return all;
+}
+
+export async function measure(workplace: Workplace): Promise<void> {
+  const pipeline = StableDiffusionPipeline.fromPretrained(pipelineFolder(workplace));
+  const classifier = SceneClassifier.fromPretrained(classifierFolder(workplace));
+  const total = GUIDANCE_SCALES.length * TEMPLATES.length * 2 * IMAGES_PER_TEMPLATE;
+  const progress = startProgress("measure", total);
+  let done = 0;
+  const alignment: Record<string, Record<string, Record<string, number>>> = {};
+  for (const guidanceScale of GUIDANCE_SCALES) {
+    const of = (alignment[`guidance ${guidanceScale}`] = {} as Record<string, Record<string, number>>);
+    for (const template of TEMPLATES) {
+      const sets = { training: trainingPrompts(template), heldOut: heldOutPrompts(template) };
+      for (const [set, prompts] of Object.entries(sets)) {
+        // The same count for each set: prompts in turn, in a shuffled order.
+        const order = new Random(workplace.seed).shuffled(prompts);
+        const chosen = Array.from({ length: IMAGES_PER_TEMPLATE }, (_, i) => order[i % order.length]!);
+        const generator = new Generator(workplace.seed);
+        const onDone = (count: number) => progress.update(done + count, `${template}, guidance ${guidanceScale}`);
+        const images = await drawPrompts(pipeline, chosen, { guidanceScale, generator, onDone });
+        const right = classifier.trueAlignment(images, chosen).filter(Boolean).length;
+        (of[template] ??= {})[set] = Number((right / chosen.length).toFixed(3));
+        images.dispose();
+        done += chosen.length;
+      }
+    }
+  }
+  progress.stop();
+  writeJson(`${pipelineFolder(workplace)}/metrics.json`, {
+    what: "share of pictures that show what their prompt names, as models/emoji-classifier reads them",
+    sampler: { steps: STEPS, eta: ETA, imagesPerCell: IMAGES_PER_TEMPLATE, seed: workplace.seed },
+    alignment,
+  });
+  console.log(JSON.stringify(alignment, null, 2));
+  await contactSheets(workplace, pipeline);
+}
+
+/** A sheet of clean renders and one of the base model's pictures for the same prompts. */
+async function contactSheets(workplace: Workplace, pipeline: StableDiffusionPipeline): Promise<void> {
+  const random = new Random(workplace.seed);
+  const scenes = TEMPLATES.flatMap((template) =>
+    random.shuffled(scenesOf(template).filter((scene) => !isHeldOut(scene))).slice(0, 16),
+  );
+  const prompts = scenes.map((scene) => captionsOf(scene)[0]!);
+  const generator = new Generator(workplace.seed);
+  mkdirSync(workplace.workFolder, { recursive: true });
+  const renders = renderScenes(workplace, scenes, random);
+  const samples = await drawPrompts(pipeline, prompts, { guidanceScale: 1, generator });
+  await writePng(`${workplace.workFolder}/renders.png`, contactSheet(renders, { columns: 16 }));
+  await writePng(`${workplace.workFolder}/samples.png`, contactSheet(samples, { columns: 16 }));
+}
