@@ -100,7 +100,7 @@ export class DDIMScheduler {
       case "trailing":
         return indices.map((i) => roundHalfToEven(trained - i * (trained / numInferenceSteps)) - 1);
       default:
-        throw new Error(`Expected a known timestep spacing but received ${spacing satisfies never}`);
+        throw new Error(`Expected a known timestep spacing but received ${String(spacing satisfies never)}`);
     }
   }
 
@@ -151,7 +151,7 @@ export class DDIMScheduler {
         return noise.mul(signal).sub(x0.mul(spread));
       }
       default:
-        throw new Error(`Expected a known prediction type but received ${type satisfies never}`);
+        throw new Error(`Expected a known prediction type but received ${String(type satisfies never)}`);
     }
   }
 
@@ -169,7 +169,7 @@ export class DDIMScheduler {
           epsilon: prediction.mul(signal).add(sample.mul(spread)),
         };
       default:
-        throw new Error(`Expected a known prediction type but received ${type satisfies never}`);
+        throw new Error(`Expected a known prediction type but received ${String(type satisfies never)}`);
     }
   }
 

@@ -34,7 +34,7 @@ function betas({
       );
     }
     default:
-      throw new Error(`Expected a known beta schedule but received ${schedule satisfies never}`);
+      throw new Error(`Expected a known beta schedule but received ${String(schedule satisfies never)}`);
   }
 }
 
