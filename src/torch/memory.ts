@@ -28,7 +28,7 @@ let unowned: TensorHandle[] = [];
 const registered = new Set<Slot>();
 const registry = new FinalizationRegistry<Slot>((slot) => {
   registered.delete(slot);
-  native.release([slot]);
+  native.releaseOne(slot);
 });
 
 /** The base of Tensor: owns one slot of the native table. Not for use outside src/torch. */
@@ -53,7 +53,7 @@ export class TensorHandle {
     if (slot === DISPOSED) return;
     this.#slot = DISPOSED;
     if (registered.delete(slot)) registry.unregister(this);
-    native.release([slot]);
+    native.releaseOne(slot);
   }
 
   static {

@@ -31,7 +31,8 @@ export interface Addon {
   call(operator: number, ...args: unknown[]): unknown;
 
   fromBuffer(data: ArrayBufferView, scalarType: number, shape: readonly number[]): Slot;
-  toBuffer(tensor: Slot): ArrayBuffer;
+  byteLength(tensor: Slot): number;
+  copyInto(tensor: Slot, buffer: ArrayBuffer): void;
   item(tensor: Slot): number | boolean;
   shape(tensor: Slot): number[];
   strides(tensor: Slot): number[];
@@ -43,6 +44,7 @@ export interface Addon {
   grad(tensor: Slot): Slot | null;
   setGrad(tensor: Slot, grad: Slot | null): void;
   release(tensors: readonly Slot[]): void;
+  releaseOne(tensor: Slot): void;
   liveTensors(): number;
   nativeBytes(): number;
   reportedBytes(): number;

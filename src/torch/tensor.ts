@@ -8,7 +8,7 @@ import * as aten from "./operators.js";
 import { dtypeName, typedArrayOver, type Device, type DType, type MemoryFormat, type TypedArray } from "./dtypes.js";
 import { TorchError, inWords } from "./error.js";
 import { TensorHandle } from "./memory.js";
-import { native } from "./native.js";
+import { native, type Slot } from "./native.js";
 import { expectSlot, setTensorClass, wrap } from "./op.js";
 
 export interface ReduceOptions {
@@ -23,6 +23,19 @@ export type NestedArray = number | NestedArray[];
 
 const asList = (dim: number | readonly number[] | undefined): readonly number[] | null =>
   dim === undefined ? null : typeof dim === "number" ? [dim] : dim;
+
+/** The elements' bytes, row-major. JavaScript allocates: V8 ends the process when native code's allocation fails. */
+function copyOut(slot: Slot): ArrayBuffer {
+  const bytes = native.byteLength(slot);
+  let buffer: ArrayBuffer;
+  try {
+    buffer = new ArrayBuffer(bytes);
+  } catch {
+    throw new TorchError(`Expected at most what an ArrayBuffer can hold but the tensor has ${bytes} bytes`);
+  }
+  native.copyInto(slot, buffer);
+  return buffer;
+}
 
 export class Tensor extends TensorHandle {
   #shape: readonly number[] | undefined;
@@ -384,11 +397,11 @@ export class Tensor extends TensorHandle {
         wide.dispose();
       }
     }
-    return typedArrayOver(native.toBuffer(expectSlot(this, "toTypedArray")), dtype);
+    return typedArrayOver(copyOut(expectSlot(this, "toTypedArray")), dtype);
   }
   /** A copy of the elements' bytes, row-major, whatever the dtype. */
   toBytes(): Uint8Array {
-    return new Uint8Array(native.toBuffer(expectSlot(this, "toBytes")));
+    return new Uint8Array(copyOut(expectSlot(this, "toBytes")));
   }
   /** The elements as one flat list of numbers, row-major. */
   toArray(): number[] {

@@ -1,0 +1,69 @@
+// The addon's entry: one Engine per JavaScript environment, and everything it exports to src/torch/native.ts.
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <napi.h>
+#include <torch/version.h>
+
+#include "autograd.h"
+#include "convert.h"
+#include "dispatch.h"
+#include "engine.h"
+#include "error.h"
+#include "memory.h"
+#include "random.h"
+#include "tensor.h"
+
+namespace {
+
+Napi::Value setErrorClass(Engine& engine, const Napi::CallbackInfo& info) {
+  if (!info[0].IsFunction()) throw BadArgument("Expected a class for setErrorClass");
+  engine.errorClass = Napi::Persistent(info[0].As<Napi::Function>());
+  return info.Env().Undefined();
+}
+
+Napi::Value setNumThreads(Engine& engine, const Napi::CallbackInfo& info) {
+  const int64_t threads = integerOf(engine, info[0], "setNumThreads");
+  if (threads < 1 || threads > 4096) throw BadArgument("Expected 1 to 4096 threads for setNumThreads");
+  at::set_num_threads(static_cast<int>(threads));
+  return info.Env().Undefined();
+}
+
+Napi::Value numThreads(Engine&, const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), at::get_num_threads());
+}
+
+Napi::Value version(Engine&, const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), std::to_string(TORCH_VERSION_MAJOR) + "." +
+                                           std::to_string(TORCH_VERSION_MINOR) + "." +
+                                           std::to_string(TORCH_VERSION_PATCH));
+}
+
+Napi::Value deviceCount(Engine&, const Napi::CallbackInfo& info) {
+  const std::string kind = info[0].ToString();
+  size_t count = 0;
+  if (kind == "cuda" && at::hasCUDA()) count = at::getNumGPUs();
+  if (kind == "mps" && at::hasMPS()) count = 1;
+  return Napi::Number::New(info.Env(), static_cast<double>(count));
+}
+
+Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  installAllocator();
+  auto* engine = new Engine(env);
+  env.SetInstanceData<Engine>(engine);
+  expose<setErrorClass>(*engine, exports, "setErrorClass");
+  expose<setNumThreads>(*engine, exports, "setNumThreads");
+  expose<numThreads>(*engine, exports, "numThreads");
+  expose<version>(*engine, exports, "version");
+  expose<deviceCount>(*engine, exports, "deviceCount");
+  exposeDispatch(*engine, exports);
+  exposeTensor(*engine, exports);
+  exposeAutograd(*engine, exports);
+  exposeRandom(*engine, exports);
+  exposeMemory(*engine, exports);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(torch, initialise)

@@ -1,0 +1,6 @@
+// Reverse-mode differentiation.
+#pragma once
+
+#include "engine.h"
+
+void exposeAutograd(Engine& engine, Napi::Object exports);

@@ -1,0 +1,6 @@
+// Operators by name, and the boxed call.
+#pragma once
+
+#include "engine.h"
+
+void exposeDispatch(Engine& engine, Napi::Object exports);

@@ -1,0 +1,123 @@
+#include "memory.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/core/impl/alloc_cpu.h>
+#include <c10/util/Exception.h>
+#include <torch/version.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+
+#include "error.h"
+
+#ifdef __APPLE__
+#include <malloc/malloc.h>
+#define malloc_usable_size malloc_size
+#else
+#include <malloc.h>
+#endif
+
+namespace {
+
+std::atomic<int64_t> liveBytes{0};
+std::atomic<int64_t> reportedBytes{0};
+
+constexpr int64_t kReportStep = int64_t{4} << 20;
+// Smaller requests are not worth reading files for.
+constexpr size_t kCheckedSize = size_t{128} << 20;
+
+#ifdef __linux__
+// A number of bytes from a file with one number in it (a cgroup's); negative where there is none or it says "max".
+int64_t numberIn(const char* path) {
+  long long value = -1;
+  if (FILE* file = std::fopen(path, "r")) {
+    if (std::fscanf(file, "%lld", &value) != 1) value = -1;
+    std::fclose(file);
+  }
+  return value;
+}
+#endif
+
+// Bytes that can still be had, as far as the system says; the largest number where it does not. Linux promises memory
+// that it does not have and then ends the process that uses it, so a large request is compared beforehand.
+int64_t availableBytes() {
+  int64_t available = INT64_MAX;
+#ifdef __linux__
+  if (FILE* file = std::fopen("/proc/meminfo", "r")) {
+    char line[256];
+    long long kilobytes;
+    while (std::fgets(line, sizeof line, file)) {
+      if (std::sscanf(line, "MemAvailable: %lld kB", &kilobytes) == 1) available = kilobytes * 1024;
+    }
+    std::fclose(file);
+  }
+  const int64_t limit = numberIn("/sys/fs/cgroup/memory.max");
+  const int64_t used = numberIn("/sys/fs/cgroup/memory.current");
+  if (limit >= 0 && used >= 0 && limit - used < available) available = limit - used;
+#endif
+  return available;
+}
+
+void freeCounted(void* data) {
+  if (data == nullptr) return;
+  liveBytes.fetch_sub(static_cast<int64_t>(malloc_usable_size(data)), std::memory_order_relaxed);
+  c10::free_cpu(data);
+}
+
+struct CountingAllocator final : c10::Allocator {
+#if TORCH_VERSION_MAJOR >= 2
+  c10::DataPtr allocate(size_t bytes) override { return counted(bytes); }
+  void copy_data(void* to, const void* from, std::size_t count) const override { std::memcpy(to, from, count); }
+#else
+  c10::DataPtr allocate(size_t bytes) const override { return counted(bytes); }
+#endif
+  c10::DeleterFnPtr raw_deleter() const override { return &freeCounted; }
+
+ private:
+  static c10::DataPtr counted(size_t bytes) {
+    if (bytes >= kCheckedSize) {
+      const int64_t available = availableBytes();
+      TORCH_CHECK(bytes <= static_cast<uint64_t>(available), "out of memory: the result needs ", bytes >> 20,
+                  " MB and the system has ", available >> 20, " MB left");
+    }
+    void* data = c10::alloc_cpu(bytes);
+    if (data != nullptr) {
+      liveBytes.fetch_add(static_cast<int64_t>(malloc_usable_size(data)), std::memory_order_relaxed);
+    }
+    return {data, data, &freeCounted, c10::Device(c10::DeviceType::CPU)};
+  }
+};
+
+Napi::Value nativeBytes(Engine&, const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(liveBytes.load()));
+}
+
+Napi::Value reported(Engine&, const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(reportedBytes.load()));
+}
+
+}  // namespace
+
+void installAllocator() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    static CountingAllocator allocator;
+    c10::SetAllocator(c10::DeviceType::CPU, &allocator, /*priority=*/1);
+  });
+}
+
+void reportMemory(Engine& engine) {
+  const int64_t live = liveBytes.load(std::memory_order_relaxed);
+  int64_t before = reportedBytes.load(std::memory_order_relaxed);
+  if (live - before < kReportStep && before - live < kReportStep) return;
+  if (!reportedBytes.compare_exchange_strong(before, live)) return;  // another thread reports
+  int64_t total;
+  napi_adjust_external_memory(engine.env, live - before, &total);
+}
+
+void exposeMemory(Engine& engine, Napi::Object exports) {
+  expose<nativeBytes>(engine, exports, "nativeBytes");
+  expose<reported>(engine, exports, "reportedBytes");
+}

@@ -1,0 +1,12 @@
+// The processor's memory: counted exactly, reported to V8, refused before the system has none left.
+#pragma once
+
+#include "engine.h"
+
+// Takes the place of libtorch's allocator for the processor. Once per process.
+void installAllocator();
+
+// Tells V8 how many bytes tensors hold, when that has changed by enough to matter to its garbage collector.
+void reportMemory(Engine& engine);
+
+void exposeMemory(Engine& engine, Napi::Object exports);

@@ -1,0 +1,117 @@
+/**
+ * Builds the addon against one libtorch, in build/<key>/: one folder per libtorch, so that several can be used from one
+ * checkout. node-gyp runs there on a copy of binding.gyp with a link to native/. src/torch/native.ts loads the result.
+ */
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { createRequire } from "node:module";
+import { availableParallelism } from "node:os";
+import { dirname, join } from "node:path";
+import { BuildError } from "./errors.mjs";
+
+/** The name of the build for a libtorch folder (its real path); src/torch/native.ts names it in the same way. */
+export function buildKey(root) {
+  return createHash("sha256").update(root).digest("hex").slice(0, 12);
+}
+
+/** Everything the result depends on, as one hash. */
+function fingerprint(packageRoot, libtorch) {
+  const hash = createHash("sha256").update(JSON.stringify(libtorch)).update(process.version).update(process.arch);
+  const sources = readdirSync(join(packageRoot, "native")).sort();
+  for (const file of [...sources.map((name) => join("native", name)), "binding.gyp"]) {
+    hash.update(file).update(readFileSync(join(packageRoot, file)));
+  }
+  return hash.digest("hex");
+}
+
+/**
+ * Builds unless an up-to-date build is there, and makes it the one that runs without LIBTORCH in the environment.
+ *
+ * @param {string} packageRoot
+ * @param {import("./layout.mjs").Libtorch} libtorch
+ * @returns {boolean} whether anything had to be built
+ */
+export function build(packageRoot, libtorch) {
+  const key = buildKey(libtorch.root);
+  const folder = join(packageRoot, "build", key);
+  const addon = join(folder, "torch.node");
+  const stamp = join(folder, "fingerprint");
+  const wanted = fingerprint(packageRoot, libtorch);
+  const upToDate = existsSync(addon) && existsSync(stamp) && readFileSync(stamp, "utf8") === wanted;
+  if (!upToDate) {
+    mkdirSync(folder, { recursive: true });
+    rmSync(stamp, { force: true });
+    compile(packageRoot, folder, libtorch);
+    // A new file, not new contents: a process may have the old one loaded.
+    rmSync(addon, { force: true });
+    copyFileSync(join(folder, "build/Release/torch.node"), addon);
+    writeFileSync(stamp, wanted);
+  }
+  const current = { key, root: libtorch.root, version: libtorch.version };
+  writeFileSync(join(packageRoot, "build/current.json"), JSON.stringify(current, null, 2) + "\n");
+  return !upToDate;
+}
+
+function compile(packageRoot, folder, libtorch) {
+  copyFileSync(join(packageRoot, "binding.gyp"), join(folder, "binding.gyp"));
+  rmSync(join(folder, "native"), { force: true, recursive: true });
+  symlinkSync(join(packageRoot, "native"), join(folder, "native"), "junction");
+  // binding.gyp includes it: what was found, as gyp variables.
+  const variables = {
+    variables: {
+      torch_includes: libtorch.includes,
+      torch_defines: libtorch.defines,
+      torch_standard: libtorch.standard,
+      torch_library_folder: libtorch.libraryFolder,
+      torch_libraries: libtorch.libraries,
+    },
+  };
+  writeFileSync(join(folder, "libtorch.gypi"), JSON.stringify(variables, null, 2));
+  const nodeGyp = createRequire(join(packageRoot, "package.json")).resolve("node-gyp/bin/node-gyp.js");
+  const run = spawnSync(
+    process.execPath,
+    [nodeGyp, "configure", "build", "--jobs", String(availableParallelism()), ...nodeHeaders()],
+    { cwd: folder, encoding: "utf8", maxBuffer: 1 << 28 },
+  );
+  if (run.status === 0) return;
+  const output = `${run.stdout ?? ""}${run.stderr ?? ""}`;
+  throw new BuildError(adviceFor(output, run.error), output);
+}
+
+/** The headers that came with this very Node, where they did: node-gyp would download them. */
+function nodeHeaders() {
+  const prefix = dirname(dirname(realpathSync(process.execPath)));
+  return existsSync(join(prefix, "include/node/node_api.h")) ? [`--nodedir=${prefix}`] : [];
+}
+
+/** What to do about a failed build, by what it said. */
+function adviceFor(output, error) {
+  if (error !== undefined) return `node-gyp could not be started: ${error.message}`;
+  if (/Could not find any Python/.test(output)) {
+    return "node-gyp needs Python 3: install it (Debian, Ubuntu: apt-get install python3) and run npm install again";
+  }
+  if (/(g\+\+|c\+\+|clang\+\+|make).*(not found|No such file|ENOENT)|not found: make/.test(output)) {
+    return (
+      "A C++ compiler and make are needed: install them (Debian, Ubuntu: apt-get install g++ make; " +
+      "macOS: xcode-select --install) and run npm install again"
+    );
+  }
+  if (/getaddrinfo|ENOTFOUND|ECONNREFUSED|ETIMEDOUT/.test(output)) {
+    return (
+      "node-gyp could not download Node's headers: install them (Debian, Ubuntu: apt-get install libnode-dev) " +
+      "or point npm_config_nodedir at a Node folder with include/node"
+    );
+  }
+  return "The compiler did not accept native/ with this libtorch";
+}

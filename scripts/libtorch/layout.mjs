@@ -1,0 +1,79 @@
+/**
+ * What a libtorch folder holds: where its headers and libraries are, which version it is and how it was compiled.
+ * Knows three layouts: a pip package or official archive (include/, lib/), and a system's (/usr, a conda prefix).
+ */
+import { existsSync, readFileSync, readdirSync, realpathSync } from "node:fs";
+import { join } from "node:path";
+
+/**
+ * @typedef {object} Libtorch
+ * @property {string} root the folder, real path
+ * @property {string} version as "2.13.0"
+ * @property {string[]} includes folders of headers
+ * @property {string} libraryFolder
+ * @property {string[]} libraries linker flags
+ * @property {string[]} defines
+ * @property {string} standard the C++ standard that its headers need
+ */
+
+/** Debian keeps libraries in a folder named after the machine. */
+const SYSTEM_LIBRARY_FOLDERS = ["lib", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64"];
+
+const sharedLibrary = (name) => `lib${name}.${process.platform === "darwin" ? "dylib" : "so"}`;
+
+/**
+ * Reads a libtorch folder.
+ * @param {string} folder
+ * @returns {Libtorch | undefined} undefined where there is no libtorch to build against
+ */
+export function readLayout(folder) {
+  if (!existsSync(folder)) return undefined;
+  const root = realpathSync(folder);
+  const include = join(root, "include");
+  const api = join(include, "torch/csrc/api/include");
+  const version = readVersion([join(include, "torch/headeronly/version.h"), join(api, "torch/version.h")]);
+  if (version === undefined || !existsSync(join(include, "ATen/ATen.h"))) return undefined;
+
+  const libraryFolder = SYSTEM_LIBRARY_FOLDERS.map((name) => join(root, name)).find((name) =>
+    existsSync(join(name, sharedLibrary("torch_cpu"))),
+  );
+  if (libraryFolder === undefined) return undefined;
+
+  return {
+    root,
+    version,
+    includes: [include, api],
+    libraryFolder,
+    libraries: librariesIn(libraryFolder),
+    defines: [`_GLIBCXX_USE_CXX11_ABI=${usesNewStrings(libraryFolder) ? 1 : 0}`],
+    standard: Number(version.split(".")[0]) < 2 ? "gnu++17" : minorOf(version) < 10 ? "gnu++17" : "gnu++20",
+  };
+}
+
+const minorOf = (version) => Number(version.split(".")[1]);
+
+function readVersion(headers) {
+  for (const header of headers) {
+    if (!existsSync(header)) continue;
+    const text = readFileSync(header, "utf8");
+    const numbers = ["MAJOR", "MINOR", "PATCH"].map(
+      (part) => new RegExp(`#define TORCH_VERSION_${part} (\\d+)`).exec(text)?.[1],
+    );
+    if (numbers.every((number) => number !== undefined)) return numbers.join(".");
+  }
+  return undefined;
+}
+
+/** Device libraries register themselves when loaded: the linker must not drop them for being unreferenced. */
+function librariesIn(folder) {
+  const present = new Set(readdirSync(folder));
+  const devices = ["torch_cuda", "c10_cuda", "torch_hip", "c10_hip"].filter((name) => present.has(sharedLibrary(name)));
+  const all = ["torch", "torch_cpu", "c10", ...devices].map((name) => `-l${name}`);
+  return process.platform === "darwin" ? all : ["-Wl,--no-as-needed", ...all, "-Wl,--as-needed"];
+}
+
+/** Whether it was compiled with the C++11 std::string: official builds before 2.6 were not. */
+function usesNewStrings(folder) {
+  if (process.platform === "darwin") return true;
+  return readFileSync(join(folder, sharedLibrary("c10"))).includes("St7__cxx11");
+}
