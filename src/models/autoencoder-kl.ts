@@ -1,0 +1,138 @@
+/**
+ * AutoencoderKL: images to latents and back (Rombach et al. 2022, section 3.1), as in diffusers.
+ */
+import { z } from "zod";
+import { Conv2d, Module, type Weights } from "../nn/index.js";
+import { tidy, type Tensor } from "../torch/index.js";
+import { off, parseConfig } from "./config.js";
+import {
+  loadModel,
+  randomModel,
+  saveModel,
+  type ModelLayout,
+  type PretrainedOptions,
+  type RandomOptions,
+} from "./pretrained.js";
+import { Decoder, Encoder } from "./vae-blocks.js";
+
+const whole = z.number().int().positive();
+
+const schema = z.strictObject({
+  in_channels: whole.default(3),
+  out_channels: whole.default(3),
+  latent_channels: whole.default(4),
+  block_out_channels: z.array(whole).min(1).default([64]),
+  layers_per_block: whole.default(1),
+  norm_num_groups: whole.default(32),
+  down_block_types: z.array(z.literal("DownEncoderBlock2D")).optional(),
+  up_block_types: z.array(z.literal("UpDecoderBlock2D")).optional(),
+  act_fn: z.literal("silu").default("silu"),
+  mid_block_add_attention: z.boolean().default(true),
+  use_quant_conv: z.boolean().default(true),
+  use_post_quant_conv: z.boolean().default(true),
+  /** Latents for the UNet are those of `encode` times this. */
+  scaling_factor: z.number().positive().default(0.18215),
+  /** Pixels a side that it was trained on. */
+  sample_size: z.union([whole, z.array(whole)]).default(32),
+  /** float16 overflows in the decoder of this model: hold it in float32. */
+  force_upcast: z.boolean().default(true),
+  shift_factor: off(null),
+  latents_mean: off(null),
+  latents_std: off(null),
+});
+
+export type AutoencoderKLConfig = z.output<typeof schema>;
+
+/** A normal distribution over latents, its dimensions independent: [B, latent_channels, h, w] each. */
+export interface LatentDistribution {
+  readonly mean: Tensor;
+  readonly logvar: Tensor;
+}
+
+/** Bounds on the log-variance, so that its exponential stays in range. */
+const LOGVAR = { min: -30, max: 20 };
+
+export class AutoencoderKL extends Module {
+  static readonly layout: ModelLayout<AutoencoderKL> = {
+    className: "AutoencoderKL",
+    stem: "diffusion_pytorch_model",
+    build: (config, weights, source) => new AutoencoderKL(parseConfig(schema, config, source), weights),
+  };
+
+  /** Pixels a latent stands for, on each side. */
+  readonly downscale: number;
+  readonly #encoder: Encoder;
+  readonly #decoder: Decoder;
+  readonly #quantConv: Conv2d | undefined;
+  readonly #postQuantConv: Conv2d | undefined;
+
+  private constructor(
+    readonly config: AutoencoderKLConfig,
+    weights: Weights,
+  ) {
+    super(weights);
+    const latents = config.latent_channels;
+    const options = {
+      channels: config.block_out_channels,
+      layersPerBlock: config.layers_per_block,
+      groups: config.norm_num_groups,
+      midAttention: config.mid_block_add_attention,
+    };
+    this.downscale = 2 ** (config.block_out_channels.length - 1);
+    this.#encoder = new Encoder(weights.at("encoder"), config.in_channels, 2 * latents, options);
+    this.#decoder = new Decoder(weights.at("decoder"), latents, config.out_channels, options);
+    const point = { kernel: 1 };
+    if (config.use_quant_conv) {
+      this.#quantConv = new Conv2d(weights.at("quant_conv"), 2 * latents, 2 * latents, point);
+    }
+    if (config.use_post_quant_conv) {
+      this.#postQuantConv = new Conv2d(weights.at("post_quant_conv"), latents, latents, point);
+    }
+  }
+
+  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
+  static fromPretrained(folder: string, options?: PretrainedOptions): AutoencoderKL {
+    return loadModel(AutoencoderKL.layout, folder, options);
+  }
+
+  static fromConfig(config: object, options: RandomOptions): AutoencoderKL {
+    return randomModel(AutoencoderKL.layout, config, options);
+  }
+
+  savePretrained(folder: string): void {
+    saveModel(AutoencoderKL.layout, this, folder);
+  }
+
+  /**
+   * @param images [B, in_channels, H, W] in [-1, 1], H and W multiples of `downscale`
+   * @returns not yet multiplied by the scaling factor
+   */
+  encode(images: Tensor): LatentDistribution {
+    this.#check(images, this.config.in_channels, this.downscale, "images");
+    return tidy(() => {
+      const hidden = this.#encoder.forward(images.contiguous({ memoryFormat: "channelsLast" }));
+      const moments = this.#quantConv?.forward(hidden) ?? hidden;
+      const [mean, logvar] = moments.chunk(2, 1) as [Tensor, Tensor];
+      return { mean, logvar: logvar.clamp(LOGVAR) };
+    });
+  }
+
+  /**
+   * @param latents [B, latent_channels, h, w], already divided by the scaling factor
+   * @returns [B, out_channels, H, W], in [-1, 1] but for overshoot
+   */
+  decode(latents: Tensor): Tensor {
+    this.#check(latents, this.config.latent_channels, 1, "latents");
+    return tidy(() => {
+      const z = latents.contiguous({ memoryFormat: "channelsLast" });
+      return this.#decoder.forward(this.#postQuantConv?.forward(z) ?? z);
+    });
+  }
+
+  #check(x: Tensor, channels: number, multiple: number, name: string): void {
+    const [, c, height = 0, width = 0] = x.shape;
+    if (x.ndim === 4 && c === channels && height % multiple === 0 && width % multiple === 0) return;
+    const sides = multiple === 1 ? "H, W" : `multiples of ${multiple}`;
+    throw new RangeError(`Expected [B, ${channels}, ${sides}] for ${name} but received [${x.shape.join(", ")}]`);
+  }
+}

@@ -1,0 +1,103 @@
+/**
+ * Configs of CLIP's towers, with transformers' defaults. transformers writes the settings of text generation and its
+ * own bookkeeping into every config; they mean nothing to CLIP and are passed over by name.
+ */
+import { z } from "zod";
+import { parseConfig } from "./config.js";
+
+const whole = z.number().int().positive();
+const rate = z.number().min(0).max(1);
+
+/** What both towers have; a transformer's shape. */
+const tower = {
+  hidden_act: z.enum(["quick_gelu", "gelu"]).default("quick_gelu"),
+  layer_norm_eps: z.number().positive().default(1e-5),
+  /** Scales the spread of fresh weights. */
+  initializer_factor: z.number().positive().default(1),
+  initializer_range: z.number().positive().default(0.02),
+  /** Has no effect: weights are used, and trained, without dropout. */
+  attention_dropout: rate.default(0),
+  dropout: rate.optional(),
+};
+
+const textSchema = z.strictObject({
+  ...tower,
+  vocab_size: whole.default(49408),
+  hidden_size: whole.default(512),
+  intermediate_size: whole.default(2048),
+  projection_dim: whole.default(512),
+  num_hidden_layers: whole.default(12),
+  num_attention_heads: whole.default(8),
+  max_position_embeddings: whole.default(77),
+  model_type: z.literal("clip_text_model").default("clip_text_model"),
+  bos_token_id: z.number().int().nullish(),
+  /** Where the text's feature is read off. 2 is a historical mistake and means the largest id of the text. */
+  eos_token_id: z.number().int().default(49407),
+  pad_token_id: z.number().int().nullish(),
+});
+
+const visionSchema = z.strictObject({
+  ...tower,
+  hidden_size: whole.default(768),
+  intermediate_size: whole.default(3072),
+  projection_dim: whole.default(512),
+  num_hidden_layers: whole.default(12),
+  num_attention_heads: whole.default(12),
+  num_channels: whole.default(3),
+  image_size: whole.default(224),
+  patch_size: whole.default(32),
+  model_type: z.literal("clip_vision_model").default("clip_vision_model"),
+});
+
+const clipSchema = z.strictObject({
+  text_config: z.looseObject({}).default({}),
+  vision_config: z.looseObject({}).default({}),
+  projection_dim: whole.default(512),
+  /** log of the temperature's inverse that training starts from */
+  logit_scale_init_value: z.number().default(2.6592),
+  initializer_factor: z.number().positive().default(1),
+  model_type: z.literal("clip").default("clip"),
+});
+
+export type CLIPTextConfig = z.output<typeof textSchema>;
+export type CLIPVisionConfig = z.output<typeof visionSchema>;
+export type CLIPTowerConfig = CLIPTextConfig | CLIPVisionConfig;
+export type CLIPConfig = Omit<z.output<typeof clipSchema>, "text_config" | "vision_config"> & {
+  readonly text_config: CLIPTextConfig;
+  readonly vision_config: CLIPVisionConfig;
+};
+
+const BOOKKEEPING = new Set(
+  `add_cross_attention architectures bad_words_ids begin_suppress_tokens chunk_size_feed_forward
+  cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype early_stopping
+  encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task forced_bos_token_id
+  forced_eos_token_id id2label is_decoder is_encoder_decoder label2id length_penalty max_length min_length
+  no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions output_hidden_states
+  output_scores prefix problem_type pruned_heads remove_invalid_values repetition_penalty return_dict
+  return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss
+  tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version
+  typical_p use_bfloat16`.split(/\s+/),
+);
+
+const withoutBookkeeping = (config: object): object =>
+  Object.fromEntries(Object.entries(config).filter(([key]) => !BOOKKEEPING.has(key)));
+
+/** @throws ConfigError with a sentence for every key at fault, as do the others here */
+export function parseTextConfig(config: object, source: string): CLIPTextConfig {
+  return parseConfig(textSchema, withoutBookkeeping(config), source);
+}
+
+export function parseVisionConfig(config: object, source: string): CLIPVisionConfig {
+  return parseConfig(visionSchema, withoutBookkeeping(config), source);
+}
+
+export function parseClipConfig(config: object, source: string): CLIPConfig {
+  // Early versions of transformers wrote the towers' configs a second time, and let that one decide.
+  const { text_config_dict, vision_config_dict, ...own } = config as Record<string, object | null | undefined>;
+  const clip = parseConfig(clipSchema, withoutBookkeeping(own), source);
+  return {
+    ...clip,
+    text_config: parseTextConfig({ ...clip.text_config, ...text_config_dict }, `${source}: text_config`),
+    vision_config: parseVisionConfig({ ...clip.vision_config, ...vision_config_dict }, `${source}: vision_config`),
+  };
+}

@@ -1,0 +1,176 @@
+/**
+ * CLIP's text tower: CLIPTextModel, and CLIPTextModelWithProjection, which is SDXL's second text encoder.
+ */
+import { Embedding, LayerNorm, Linear, Module, normal, type Weights } from "../nn/index.js";
+import { arange, tidy, type Tensor } from "../torch/index.js";
+import { parseTextConfig, type CLIPTextConfig } from "./clip-config.js";
+import { CLIPEncoder } from "./clip-encoder.js";
+import {
+  loadModel,
+  randomModel,
+  saveModel,
+  type ModelLayout,
+  type PretrainedOptions,
+  type RandomOptions,
+} from "./pretrained.js";
+
+export interface CLIPTextOutput {
+  /** The last layer's output behind the final norm, [B, N, hidden] */
+  readonly lastHiddenState: Tensor;
+  /** The last but one layer's output, not normed, [B, N, hidden] */
+  readonly penultimateHiddenState: Tensor;
+  /** The last hidden state at the end-of-text token, [B, hidden] */
+  readonly poolerOutput: Tensor;
+}
+
+/** The id that stood in published configs by mistake; see `CLIPTextConfig.eos_token_id`. */
+const LEGACY_EOS = 2;
+
+/** A buffer that older versions of transformers saved. */
+export const POSITION_IDS = /(^|\.)embeddings\.position_ids$/;
+
+/** The tower itself, at wherever in a checkpoint it lies. */
+export class CLIPTextTransformer extends Module {
+  readonly #tokenEmbedding: Embedding;
+  readonly #positionEmbedding: Embedding;
+  readonly #encoder: CLIPEncoder;
+  readonly #finalLayerNorm: LayerNorm;
+
+  constructor(
+    weights: Weights,
+    private readonly config: CLIPTextConfig,
+  ) {
+    super(weights);
+    const { hidden_size: size, vocab_size: vocabulary, max_position_embeddings: length } = config;
+    const init = normal(0.02 * config.initializer_factor);
+    this.#tokenEmbedding = new Embedding(weights.at("embeddings.token_embedding"), vocabulary, size, { init });
+    this.#positionEmbedding = new Embedding(weights.at("embeddings.position_embedding"), length, size, { init });
+    this.#encoder = new CLIPEncoder(weights.at("encoder"), config, { causal: true });
+    this.#finalLayerNorm = new LayerNorm(weights.at("final_layer_norm"), size, config.layer_norm_eps);
+  }
+
+  /** @param inputIds int64 [B, N] */
+  forward(inputIds: Tensor): CLIPTextOutput {
+    const longest = this.config.max_position_embeddings;
+    if (inputIds.ndim !== 2 || inputIds.size(1) > longest) {
+      throw new RangeError(
+        `Expected [B, at most ${longest}] for input ids but received [${inputIds.shape.join(", ")}]`,
+      );
+    }
+    return tidy(() => {
+      const positions = this.#positionEmbedding.weight.narrow(0, 0, inputIds.size(1));
+      const { last, penultimate } = this.#encoder.forward(this.#tokenEmbedding.forward(inputIds).add(positions));
+      const lastHiddenState = this.#finalLayerNorm.forward(last);
+      return {
+        lastHiddenState,
+        penultimateHiddenState: penultimate,
+        poolerOutput: this.#pool(lastHiddenState, inputIds),
+      };
+    });
+  }
+
+  /** The row of each text's first end-of-text token. */
+  #pool(hidden: Tensor, inputIds: Tensor): Tensor {
+    const eos = this.config.eos_token_id;
+    const isEnd = inputIds.eq(eos === LEGACY_EOS ? inputIds.amax({ dim: 1, keepdim: true }) : eos);
+    // Padding often is the same token. The first place counts most, so the maximum has no ties.
+    const length = inputIds.size(1);
+    const countdown = arange(length, 0, -1).to({ dtype: "float32", device: inputIds.device });
+    const at = isEnd.to({ dtype: "float32" }).mul(countdown).argmax({ dim: 1 }); // [B]
+    const index = at
+      .unsqueeze(-1)
+      .unsqueeze(-1)
+      .expand([-1, 1, hidden.size(-1)]);
+    return hidden.gather(1, index).squeeze(1);
+  }
+}
+
+/** Checkpoints have the tower under `text_model`; transformers from 5.0 saves a bare CLIPTextModel without. */
+function towerScope(weights: Weights): Weights {
+  return weights.has("text_model.final_layer_norm.weight") ? weights.at("text_model") : weights;
+}
+
+export class CLIPTextModel extends Module {
+  static readonly layout: ModelLayout<CLIPTextModel> = {
+    className: "CLIPTextModel",
+    stem: "model",
+    build: (config, weights, source) => new CLIPTextModel(parseTextConfig(config, source), weights),
+    // Some folders hold the projection although this class has no use for it.
+    ignore: [POSITION_IDS, /^text_projection\.weight$/],
+  };
+
+  readonly #textModel: CLIPTextTransformer;
+
+  private constructor(
+    readonly config: CLIPTextConfig,
+    weights: Weights,
+  ) {
+    super(weights);
+    this.#textModel = new CLIPTextTransformer(towerScope(weights), config);
+  }
+
+  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
+  static fromPretrained(folder: string, options?: PretrainedOptions): CLIPTextModel {
+    return loadModel(CLIPTextModel.layout, folder, options);
+  }
+
+  static fromConfig(config: object, options: RandomOptions): CLIPTextModel {
+    return randomModel(CLIPTextModel.layout, config, options);
+  }
+
+  savePretrained(folder: string): void {
+    saveModel(CLIPTextModel.layout, this, folder);
+  }
+
+  /** @param inputIds int64 [B, N] */
+  forward(inputIds: Tensor): CLIPTextOutput {
+    return this.#textModel.forward(inputIds);
+  }
+}
+
+export class CLIPTextModelWithProjection extends Module {
+  static readonly layout: ModelLayout<CLIPTextModelWithProjection> = {
+    className: "CLIPTextModelWithProjection",
+    stem: "model",
+    build: (config, weights, source) => new CLIPTextModelWithProjection(parseTextConfig(config, source), weights),
+    ignore: [POSITION_IDS],
+  };
+
+  readonly #textModel: CLIPTextTransformer;
+  readonly #textProjection: Linear;
+
+  private constructor(
+    readonly config: CLIPTextConfig,
+    weights: Weights,
+  ) {
+    super(weights);
+    const { hidden_size: size, projection_dim: features, initializer_factor: factor } = config;
+    this.#textModel = new CLIPTextTransformer(towerScope(weights), config);
+    const init = normal(size ** -0.5 * factor);
+    this.#textProjection = new Linear(weights.at("text_projection"), size, features, { bias: false, init });
+  }
+
+  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
+  static fromPretrained(folder: string, options?: PretrainedOptions): CLIPTextModelWithProjection {
+    return loadModel(CLIPTextModelWithProjection.layout, folder, options);
+  }
+
+  static fromConfig(config: object, options: RandomOptions): CLIPTextModelWithProjection {
+    return randomModel(CLIPTextModelWithProjection.layout, config, options);
+  }
+
+  savePretrained(folder: string): void {
+    saveModel(CLIPTextModelWithProjection.layout, this, folder);
+  }
+
+  /**
+   * @param inputIds int64 [B, N]
+   * @returns with the pooled output projected as `textEmbeds`, [B, projection_dim]
+   */
+  forward(inputIds: Tensor): CLIPTextOutput & { readonly textEmbeds: Tensor } {
+    return tidy(() => {
+      const output = this.#textModel.forward(inputIds);
+      return { ...output, textEmbeds: this.#textProjection.forward(output.poolerOutput) };
+    });
+  }
+}
