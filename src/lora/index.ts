@@ -1,0 +1,1 @@
+export { attentionProjections, LoraAdapter, type LoraOptions } from "./lora.js";

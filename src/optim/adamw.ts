@@ -1,0 +1,168 @@
+/**
+ * AdamW: Adam with decoupled weight decay. Source: "Decoupled Weight Decay Regularization" (Loshchilov and Hutter),
+ * in the order of operations of PyTorch's, so that runs can be compared. Every operation is one call over the whole
+ * list of parameters, because a LoRA has hundreds of small ones.
+ */
+import {
+  foreachAdd_,
+  foreachAddcdiv_,
+  foreachAddcmul_,
+  foreachDiv_,
+  foreachMul_,
+  foreachSqrt,
+  keep,
+  noGrad,
+  tensor,
+  tidy,
+  zerosLike,
+  type Tensor,
+} from "../torch/index.js";
+
+export interface AdamWOptions {
+  readonly lr?: number;
+  readonly betas?: readonly [number, number];
+  readonly eps?: number;
+  readonly weightDecay?: number;
+}
+
+interface Moments {
+  step: number;
+  readonly expAvg: Tensor;
+  readonly expAvgSq: Tensor;
+}
+
+export class AdamW {
+  /** May be changed between steps. */
+  lr: number;
+  readonly #betas: readonly [number, number];
+  readonly #eps: number;
+  readonly #weightDecay: number;
+  readonly #parameters: ReadonlyMap<string, Tensor>;
+  readonly #moments = new Map<string, Moments>();
+
+  /** @param parameters by name; the names are those of the saved state */
+  constructor(
+    parameters: ReadonlyMap<string, Tensor>,
+    { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 1e-2 }: AdamWOptions = {},
+  ) {
+    this.#parameters = new Map(parameters);
+    this.lr = lr;
+    this.#betas = betas;
+    this.#eps = eps;
+    this.#weightDecay = weightDecay;
+  }
+
+  /** One update from the gradients; parameters without one stay as they are. */
+  step(): void {
+    tidy(() =>
+      noGrad(() => {
+        for (const [step, { parameters, grads, moments }] of this.#due()) {
+          this.#update(step, parameters, grads, moments);
+        }
+      }),
+    );
+  }
+
+  /** Forgets the gradients. */
+  zeroGrad(): void {
+    for (const parameter of this.#parameters.values()) parameter.grad = null;
+  }
+
+  /**
+   * The moments and step counts, for saveSafetensors: `<name>.exp_avg`, `.exp_avg_sq` and `.step`. The moments are the
+   * live ones, not copies.
+   */
+  state(): Map<string, Tensor> {
+    const state = new Map<string, Tensor>();
+    for (const [name, { step, expAvg, expAvgSq }] of this.#moments) {
+      state.set(`${name}.exp_avg`, expAvg);
+      state.set(`${name}.exp_avg_sq`, expAvgSq);
+      state.set(`${name}.step`, tensor([step], { dtype: "int64" }));
+    }
+    return state;
+  }
+
+  /**
+   * Takes up a saved state. Parameters that it does not have begin anew.
+   *
+   * @throws Error naming every entry that is incomplete, of another shape, or of no parameter
+   */
+  loadState(state: ReadonlyMap<string, Tensor>): void {
+    const problems: string[] = [];
+    const known = new Set<string>();
+    const moments = new Map<string, { step: number; expAvg: Tensor; expAvgSq: Tensor }>();
+    for (const [name, parameter] of this.#parameters) {
+      const keys = [`${name}.exp_avg`, `${name}.exp_avg_sq`, `${name}.step`] as const;
+      const [expAvg, expAvgSq, step] = keys.map((key) => state.get(key));
+      keys.forEach((key) => known.add(key));
+      if (expAvg === undefined && expAvgSq === undefined && step === undefined) continue;
+      if (expAvg === undefined || expAvgSq === undefined || step === undefined) {
+        problems.push(`Expected exp_avg, exp_avg_sq and step for ${name} but received only a part`);
+      } else if ([expAvg, expAvgSq].some(({ shape }) => shape.join() !== parameter.shape.join())) {
+        problems.push(`Expected [${parameter.shape.join(", ")}] for ${name} but received [${expAvg.shape.join(", ")}]`);
+      } else moments.set(name, { step: step.item(), expAvg, expAvgSq });
+    }
+    for (const key of state.keys()) if (!known.has(key)) problems.push(`Expected no state for ${key}`);
+    if (problems.length > 0) throw new Error(problems.join("\n"));
+
+    this.dispose();
+    for (const [name, { step, expAvg, expAvgSq }] of moments) {
+      const like = { dtype: this.#parameters.get(name)!.dtype, device: this.#parameters.get(name)!.device };
+      const own = (moment: Tensor) => keep(tidy(() => moment.to(like).clone()));
+      this.#moments.set(name, { step, expAvg: own(expAvg), expAvgSq: own(expAvgSq) });
+    }
+  }
+
+  /** Frees the moments. */
+  dispose(): void {
+    for (const { expAvg, expAvgSq } of this.#moments.values()) {
+      expAvg.dispose();
+      expAvgSq.dispose();
+    }
+    this.#moments.clear();
+  }
+
+  /** Parameters that have a gradient, by the number of the step they are about to take: in practice one list. */
+  #due(): Map<number, { parameters: Tensor[]; grads: Tensor[]; moments: Moments[] }> {
+    const due = new Map<number, { parameters: Tensor[]; grads: Tensor[]; moments: Moments[] }>();
+    for (const [name, parameter] of this.#parameters) {
+      const { grad } = parameter;
+      if (grad === null) continue;
+      const moments = this.#momentsOf(name, parameter);
+      moments.step += 1;
+      const list = due.get(moments.step) ?? { parameters: [], grads: [], moments: [] };
+      due.set(moments.step, list);
+      list.parameters.push(parameter);
+      list.grads.push(grad);
+      list.moments.push(moments);
+    }
+    return due;
+  }
+
+  #momentsOf(name: string, parameter: Tensor): Moments {
+    let moments = this.#moments.get(name);
+    if (moments === undefined) {
+      moments = { step: 0, expAvg: keep(zerosLike(parameter)), expAvgSq: keep(zerosLike(parameter)) };
+      this.#moments.set(name, moments);
+    }
+    return moments;
+  }
+
+  #update(step: number, parameters: readonly Tensor[], grads: readonly Tensor[], moments: readonly Moments[]): void {
+    const [beta1, beta2] = this.#betas;
+    const expAvgs = moments.map(({ expAvg }) => expAvg);
+    const expAvgSqs = moments.map(({ expAvgSq }) => expAvgSq);
+    const correction1 = 1 - beta1 ** step;
+    const correction2 = 1 - beta2 ** step;
+
+    if (this.#weightDecay !== 0) foreachMul_(parameters, 1 - this.lr * this.#weightDecay);
+    foreachMul_(expAvgs, beta1);
+    foreachAdd_(expAvgs, grads, { alpha: 1 - beta1 });
+    foreachMul_(expAvgSqs, beta2);
+    foreachAddcmul_(expAvgSqs, grads, grads, { value: 1 - beta2 });
+    const denominators = foreachSqrt(expAvgSqs);
+    foreachDiv_(denominators, Math.sqrt(correction2));
+    foreachAdd_(denominators, this.#eps);
+    foreachAddcdiv_(parameters, expAvgs, denominators, { value: -this.lr / correction1 });
+  }
+}

@@ -1,0 +1,24 @@
+/** Gradient clipping by the norm over all parameters, with PyTorch's numbers. */
+import { foreachMul_, noGrad, op, stack, tidy, type Tensor } from "../torch/index.js";
+
+const foreachNorm = op("aten::_foreach_norm.Scalar", ["Tensor[]", "Scalar"], "Tensor[]");
+
+/**
+ * Scales all gradients so that their common Euclidean norm is at most `maxNorm`. Gradients whose norm is not finite are
+ * left as they are, for the caller to drop.
+ *
+ * @returns the norm before
+ */
+export function clipGradNorm(parameters: Iterable<Tensor>, maxNorm: number): number {
+  let norm = 0;
+  tidy(() =>
+    noGrad(() => {
+      const grads = [...parameters].map(({ grad }) => grad).filter((grad) => grad !== null);
+      if (grads.length === 0) return;
+      norm = stack(foreachNorm(grads, 2)).norm().item();
+      const scale = maxNorm / (norm + 1e-6);
+      if (scale < 1) foreachMul_(grads, scale);
+    }),
+  );
+  return norm;
+}

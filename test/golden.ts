@@ -1,0 +1,102 @@
+/**
+ * Golden vectors: small random-weight models beside inputs and outputs that PyTorch, diffusers, transformers and peft
+ * computed (test/fixtures/README.md). The tests run on the project's own sets and on every set named in the environment
+ * variable GOLDEN (colon-separated: folders of a model, and selection files).
+ */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { loadSafetensors } from "../src/safetensors/index.js";
+import { noGrad, tidy, type Tensor } from "../src/torch/index.js";
+
+/** Largest deviation allowed, as a share of the largest expected number. */
+export const outputTolerance = 2e-5;
+export const gradientTolerance = 1e-4;
+
+const fixtures = fileURLToPath(new URL("../../test/fixtures/", import.meta.url));
+
+function named(): string[] {
+  return (process.env["GOLDEN"] ?? "").split(":").filter((path) => path !== "");
+}
+
+function isFolder(path: string): boolean {
+  return existsSync(path) && statSync(path).isDirectory();
+}
+
+/** A folder of golden vectors. */
+export class GoldenSet {
+  readonly name: string;
+
+  constructor(readonly folder: string) {
+    this.name = basename(folder);
+  }
+
+  path(...parts: string[]): string {
+    return join(this.folder, ...parts);
+  }
+
+  has(...parts: string[]): boolean {
+    return existsSync(this.path(...parts));
+  }
+
+  json<T>(...parts: string[]): T {
+    return JSON.parse(readFileSync(this.path(...parts), "utf8")) as T;
+  }
+
+  /** The tensors of a file; asking for one that it does not have is an error. */
+  tensors(...parts: string[]): GoldenTensors {
+    return new GoldenTensors(loadSafetensors(this.path(...parts)));
+  }
+}
+
+export class GoldenTensors {
+  constructor(private readonly all: ReadonlyMap<string, Tensor>) {}
+
+  get(key: string): Tensor {
+    const tensor = this.all.get(key);
+    assert(tensor !== undefined, `the golden set has no ${key}`);
+    return tensor;
+  }
+
+  find(key: string): Tensor | undefined {
+    return this.all.get(key);
+  }
+
+  /** Those whose key begins with the prefix, without it. */
+  under(prefix: string): Map<string, Tensor> {
+    const entries = [...this.all].filter(([key]) => key.startsWith(prefix));
+    return new Map(entries.map(([key, tensor]) => [key.slice(prefix.length), tensor]));
+  }
+}
+
+/** Every folder of golden vectors that holds this file, as "unet/io.safetensors". */
+export function goldenSets(...parts: string[]): GoldenSet[] {
+  const folders = [join(fixtures, "sd1"), join(fixtures, "sdxl"), ...named().filter(isFolder)];
+  return folders.map((folder) => new GoldenSet(folder)).filter((set) => parts.length === 0 || set.has(...parts));
+}
+
+/** Every selection file. */
+export function selectionFiles(): string[] {
+  return [join(fixtures, "selection.json"), ...named().filter((path) => !isFolder(path))];
+}
+
+/** The largest deviation as a share of the largest expected number. */
+export function relativeError(actual: Tensor, expected: Tensor): number {
+  assert.deepEqual(actual.shape, expected.shape);
+  return tidy(() =>
+    noGrad(() => {
+      const [a, e] = [actual.to({ dtype: "float64" }), expected.to({ dtype: "float64" })];
+      const scale = e.abs().amax().item();
+      const worst = a.sub(e).abs().amax().item();
+      return scale === 0 ? worst : worst / scale;
+    }),
+  );
+}
+
+/** Asserts that two tensors agree within a tolerance relative to the expected one's scale. NaN never agrees. */
+export function assertClose(actual: Tensor, expected: Tensor, tolerance: number, what: string): void {
+  const error = relativeError(actual, expected);
+  if (process.env["GOLDEN_VERBOSE"]) console.log(`${what}: ${error.toExponential(1)}`);
+  assert(error <= tolerance, `${what}: Expected a relative error of at most ${tolerance} but received ${error}`);
+}
