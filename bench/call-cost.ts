@@ -1,0 +1,98 @@
+/**
+ * The cost of one operator call on a tiny tensor, beside PyTorch's own Python call: `node dist/bench/call-cost.js`.
+ *
+ * Both run in one go, in turns of a few milliseconds, so that what else the machine does meets both alike; the number
+ * is the median over the turns. PYTHON names the python3 with a torch. Ours is measured as it is used: inside tidy
+ * (which releases every result), and with dispose by hand.
+ */
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { performance } from "node:perf_hooks";
+import { createInterface } from "node:readline";
+import { enableGrad, noGrad, numThreads, ones, tidy, torchVersion, type Tensor } from "../src/torch/index.js";
+
+const CALLS = 2000;
+const TURNS = 200;
+
+const a = ones([2, 2]);
+const b = ones([2, 2]);
+const w = ones([2, 2]).requiresGrad_();
+
+type Measure = (x: Tensor, y: Tensor, calls: number) => void;
+
+const inTidy: Measure = (x, y, calls) => {
+  tidy(() => {
+    for (let i = 0; i < calls; i++) x.add(y);
+  });
+};
+
+const withDispose: Measure = (x, y, calls) => {
+  for (let i = 0; i < calls; i++) x.add(y).dispose();
+};
+
+/** Microseconds of one call, releases included. */
+function microseconds(measure: Measure, x: Tensor, y: Tensor): number {
+  const start = performance.now();
+  (x.requiresGrad ? enableGrad : noGrad)(() => measure(x, y, CALLS));
+  return ((performance.now() - start) / CALLS) * 1000;
+}
+
+function median(values: number[]): number {
+  return values.sort((x, y) => x - y)[values.length >> 1]!;
+}
+
+/** PyTorch in a child process: asks it for a turn, or undefined where there is no torch. */
+async function startPython(): Promise<
+  { version: string; turn: (name: string) => Promise<number>; stop: () => void } | undefined
+> {
+  const script = ["bench/call-cost.py", "../../bench/call-cost.py"]
+    .map((path) => new URL(path, import.meta.url.replace(/dist\/bench\/[^/]*$/, "")).pathname)
+    .find((path) => existsSync(path));
+  if (script === undefined) return undefined;
+  const child = spawn(process.env["PYTHON"] ?? "python3", [script, String(numThreads())], {
+    stdio: ["pipe", "pipe", "ignore"],
+  });
+  const failed = new Promise<undefined>((resolve) => {
+    child.once("error", () => resolve(undefined));
+    child.once("exit", () => resolve(undefined));
+  });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const nextLine = async (): Promise<string | undefined> =>
+    Promise.race([failed, lines.next().then((line) => (line.done === true ? undefined : line.value))]);
+  const version = await nextLine();
+  if (version === undefined) return undefined;
+  return {
+    version,
+    turn: async (name) => {
+      child.stdin.write(`${name} ${CALLS}\n`);
+      return Number(await nextLine());
+    },
+    stop: () => child.stdin.end(),
+  };
+}
+
+const cases = [
+  { name: "no gradient", x: a },
+  { name: "with gradient", x: w },
+];
+const python = await startPython();
+console.log(`libtorch ${torchVersion()}, Node ${process.version}; PyTorch ${python?.version ?? "not found"}`);
+console.log(`one add of two 2x2 tensors, microseconds, median of ${TURNS} turns of ${CALLS} calls`);
+for (const { name, x } of cases) {
+  const ours: number[] = [];
+  const disposed: number[] = [];
+  const theirs: number[] = [];
+  for (let turn = 0; turn < TURNS; turn++) {
+    ours.push(microseconds(inTidy, x, b));
+    if (python !== undefined) theirs.push(await python.turn(name));
+    disposed.push(microseconds(withDispose, x, b));
+  }
+  const base = median(theirs);
+  const beside = (value: number): string =>
+    `${value.toFixed(2)}${python === undefined ? "" : ` (${(value / base).toFixed(2)}x)`}`;
+  console.log(
+    `${name.padEnd(14)}  tidy ${beside(median(ours))}  dispose ${beside(median(disposed))}` +
+      (python === undefined ? "" : `  PyTorch ${base.toFixed(2)}`),
+  );
+}
+python?.stop();
