@@ -36,13 +36,15 @@ function fingerprint(packageRoot, libtorch) {
 }
 
 /**
- * Builds unless an up-to-date build is there, and makes it the one that runs without LIBTORCH in the environment.
+ * Builds unless an up-to-date build is there.
  *
  * @param {string} packageRoot
  * @param {import("./layout.mjs").Libtorch} libtorch
+ * @param {object} [options]
+ * @param {boolean} [options.makeCurrent] make it the one that runs without LIBTORCH in the environment
  * @returns {boolean} whether anything had to be built
  */
-export function build(packageRoot, libtorch) {
+export function build(packageRoot, libtorch, { makeCurrent = true } = {}) {
   const key = buildKey(libtorch.root);
   const folder = join(packageRoot, "build", key);
   const addon = join(folder, "torch.node");
@@ -58,8 +60,10 @@ export function build(packageRoot, libtorch) {
     copyFileSync(join(folder, "build/Release/torch.node"), addon);
     writeFileSync(stamp, wanted);
   }
-  const current = { key, root: libtorch.root, version: libtorch.version };
-  writeFileSync(join(packageRoot, "build/current.json"), JSON.stringify(current, null, 2) + "\n");
+  if (makeCurrent) {
+    const current = { key, root: libtorch.root, version: libtorch.version };
+    writeFileSync(join(packageRoot, "build/current.json"), JSON.stringify(current, null, 2) + "\n");
+  }
   return !upToDate;
 }
 

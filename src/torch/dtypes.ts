@@ -83,6 +83,6 @@ export function typedArrayOver(buffer: ArrayBuffer, dtype: DType): TypedArray {
     case "bfloat16":
       throw new TypeError(`Expected an element type that JavaScript has an array for but received ${dtype}`);
     default:
-      throw new TypeError(`Expected a real element type but received ${dtype satisfies never}`);
+      throw new TypeError(`Expected a real element type but received ${String(dtype satisfies never)}`);
   }
 }

@@ -31,11 +31,15 @@ export function inWords(value: unknown): string {
         return "a symbol";
       case "bigint":
         return `${value}n`;
-      case "object":
+      case "object": {
         if (value === null) return "null";
         if (Array.isArray(value)) return `an array of ${value.length}`;
-        return `an object (${Object.getPrototypeOf(value)?.constructor?.name ?? "no prototype"})`;
-      default:
+        const { constructor } = value as { constructor?: unknown };
+        return typeof constructor === "function" ? `an object (${constructor.name})` : "an object";
+      }
+      case "number":
+      case "boolean":
+      case "undefined":
         return String(value);
     }
   } catch {

@@ -104,11 +104,13 @@ export function setGeneratorAccess(access: (generator: unknown) => Slot): void {
 }
 
 /** Thrown by a converter, and turned into a TorchError that names the operator and the argument. */
-class Unexpected {
+class Unexpected extends Error {
   constructor(
     readonly expected: string,
     readonly received: string,
-  ) {}
+  ) {
+    super();
+  }
 }
 
 type Converter = (value: unknown) => unknown;
@@ -217,7 +219,11 @@ function wrapResult(result: unknown, returns: Returned): unknown {
       return (result as (Slot | null)[]).map((slot) => (slot === null ? null : wrap(slot)));
     case "void":
       return undefined;
-    default:
+    case "Tensor":
+      return wrap(result as Slot);
+    case "self":
+    case "bool":
+    case "Scalar":
       return result;
   }
 }

@@ -1,0 +1,54 @@
+/**
+ * What Debian's and Ubuntu's packages can do: libtorch itself, and OpenBLAS, without which Debian's libtorch multiplies
+ * matrices with the reference BLAS, fifty times slower.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, realpathSync } from "node:fs";
+import { join } from "node:path";
+import { readLayout } from "./layout.mjs";
+
+const hasApt = () => process.platform === "linux" && existsSync("/usr/bin/apt-get");
+const isRoot = () => process.getuid?.() === 0;
+
+/** @returns {boolean} whether the packages are installed now */
+function aptInstall(packages, say) {
+  say(`Installing ${packages.join(" and ")} with apt-get; this can take a minute or two.`);
+  const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  const apt = (...args) =>
+    spawnSync("apt-get", ["-q", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::Retries=1", ...args], {
+      env: environment,
+      encoding: "utf8",
+      maxBuffer: 1 << 28,
+    });
+  apt("update");
+  const run = apt("install", "--yes", "--no-install-recommends", ...packages);
+  if (run.status === 0) return true;
+  say(`apt-get did not work: ${(run.stderr ?? "").trim().split("\n").at(-1) ?? "no reason given"}`);
+  return false;
+}
+
+/**
+ * Debian's libtorch, installed.
+ * @returns {import("./find.mjs").Found | undefined}
+ */
+export function installWithApt(say) {
+  if (!hasApt() || !isRoot()) return undefined;
+  if (!aptInstall(["libtorch-dev", "libopenblas0-pthread"], say)) return undefined;
+  const libtorch = readLayout("/usr");
+  return libtorch && { libtorch, origin: "installed with apt-get" };
+}
+
+/** Whether the system's libblas.so.3 is a fast one. */
+function hasFastBlas(libraryFolder) {
+  const link = join(libraryFolder, "libblas.so.3");
+  const known = /openblas|mkl|blis|atlas/;
+  if (existsSync(link)) return known.test(realpathSync(link));
+  return readdirSync(libraryFolder).some((name) => known.test(name));
+}
+
+/** Sees to it that Debian's libtorch has a fast BLAS: installs OpenBLAS where that is allowed, else says so. */
+export function ensureFastBlas(libtorch, say) {
+  if (!hasApt() || libtorch.root !== "/usr" || hasFastBlas(libtorch.libraryFolder)) return;
+  if (isRoot() && aptInstall(["libopenblas0-pthread"], say)) return;
+  say("Without OpenBLAS this libtorch is about 50 times slower: sudo apt-get install libopenblas0-pthread");
+}

@@ -1,0 +1,117 @@
+/**
+ * The official libtorch archive, downloaded once into the user's cache. B2_LIBTORCH chooses the variant (cpu, cu126,
+ * cu130, ...), B2_LIBTORCH_VERSION the release.
+ */
+import { spawnSync } from "node:child_process";
+import { createWriteStream, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
+import cliProgress from "cli-progress";
+import { readLayout } from "./layout.mjs";
+
+const VERSION = process.env.B2_LIBTORCH_VERSION ?? "2.13.0";
+const VARIANT = process.env.B2_LIBTORCH ?? "cpu";
+
+/** A closed network is noticed within seconds; a slow one may take its time as long as bytes arrive. */
+const CONNECT_TIMEOUT_MS = 5_000;
+const STALL_TIMEOUT_MS = 60_000;
+
+function cacheFolder() {
+  const base =
+    process.env.XDG_CACHE_HOME || join(homedir(), process.platform === "darwin" ? "Library/Caches" : ".cache");
+  return join(base, "b2-diffurl");
+}
+
+/** The archive's address; undefined for a platform that has none. */
+function archiveUrl() {
+  const base = `https://download.pytorch.org/libtorch/${VARIANT}`;
+  if (process.platform === "linux" && process.arch === "x64") {
+    return `${base}/libtorch-shared-with-deps-${VERSION}%2B${VARIANT}.zip`;
+  }
+  if (process.platform === "darwin" && process.arch === "arm64") return `${base}/libtorch-macos-arm64-${VERSION}.zip`;
+  return undefined;
+}
+
+/** `promise`, or an error when it takes longer. */
+async function within(milliseconds, promise, what) {
+  const late = after(milliseconds, undefined, { ref: false }).then(() => {
+    throw new Error(`${what} for ${milliseconds / 1000} s`);
+  });
+  return Promise.race([promise, late]);
+}
+
+async function downloadTo(file, url) {
+  const response = await within(CONNECT_TIMEOUT_MS, fetch(url), "no answer");
+  if (!response.ok) throw new Error(`the server answered ${response.status}`);
+  const megabytes = (bytes) => Math.round(bytes / 1e6);
+  const total = Number(response.headers.get("content-length") ?? 0);
+  const bar = new cliProgress.SingleBar({
+    format: "  {bar} {percentage}% | {value}/{total} MB | {eta_formatted} left",
+    noTTYOutput: true,
+    notTTYSchedule: 5_000,
+  });
+  bar.start(megabytes(total), 0);
+  const out = createWriteStream(file);
+  const reader = response.body.getReader();
+  let received = 0;
+  try {
+    for (;;) {
+      const { done, value } = await within(STALL_TIMEOUT_MS, reader.read(), "no data");
+      if (done) break;
+      received += value.length;
+      if (!out.write(value)) await new Promise((resolve) => out.once("drain", resolve));
+      bar.update(megabytes(received));
+    }
+  } finally {
+    bar.stop();
+    await new Promise((resolve) => out.end(resolve));
+  }
+  if (total > 0 && received !== total) throw new Error(`the download ended after ${received} of ${total} bytes`);
+}
+
+/** Node has no unzip; the tool of that name or python3 (which node-gyp needs anyway) does it. */
+function unzip(archive, folder) {
+  for (const [command, ...args] of [
+    ["unzip", "-q", archive, "-d", folder],
+    ["python3", "-m", "zipfile", "-e", archive, folder],
+  ]) {
+    if (spawnSync(command, args, { stdio: "ignore" }).status === 0) return;
+  }
+  throw new Error("the archive could not be unpacked: neither unzip nor python3 did it");
+}
+
+/**
+ * The libtorch in the user's cache, downloaded first where it is not there.
+ * @param {(line: string) => void} say
+ * @returns {Promise<import("./find.mjs").Found | undefined>} undefined where it cannot be had; the reason is said
+ */
+export async function downloadLibtorch(say) {
+  const target = join(cacheFolder(), `libtorch-${VERSION}-${VARIANT}`);
+  const cached = readLayout(join(target, "libtorch"));
+  if (cached !== undefined) return { libtorch: cached, origin: "downloaded before" };
+  const url = archiveUrl();
+  if (url === undefined) {
+    say(`There is no official libtorch archive for ${process.platform} on ${process.arch}.`);
+    return undefined;
+  }
+  let scratch;
+  try {
+    mkdirSync(cacheFolder(), { recursive: true });
+    scratch = mkdtempSync(join(cacheFolder(), "download-"));
+    say(`Downloading ${url}`);
+    const archive = join(scratch, "libtorch.zip");
+    await downloadTo(archive, url);
+    unzip(archive, scratch);
+    rmSync(archive);
+    if (!existsSync(target)) renameSync(scratch, target);
+    const libtorch = readLayout(join(target, "libtorch"));
+    if (libtorch === undefined) throw new Error("the archive holds no libtorch");
+    return { libtorch, origin: "downloaded" };
+  } catch (error) {
+    say(`The download did not work: ${error.cause?.code ?? error.message}.`);
+    return undefined;
+  } finally {
+    if (scratch !== undefined) rmSync(scratch, { recursive: true, force: true });
+  }
+}
