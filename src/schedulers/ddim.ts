@@ -246,13 +246,11 @@ function draw(mean: Tensor, sigma: Tensor, noise: Tensor | undefined, stochastic
 function meanLogDensity(x: Tensor, mean: Tensor, sigma: readonly number[]): Tensor {
   // A row without noise has no density: its variance counts as infinite and its constant as 0.
   const precision = sigma.map((s) => (s > 0 ? 1 / (2 * s * s) : 0));
-  const constant = sigma.map((s) => (s > 0 ? Math.log(s) + Math.log(2 * Math.PI) / 2 : 0));
+  const constant = sigma.map((s) => (s > 0 ? -Math.log(s) - Math.log(2 * Math.PI) / 2 : 0));
   const distance = x.sub(mean).square().flatten(1).mean({ dim: 1 });
-  const perRow = { shape: [sigma.length], device: x.device };
-  return distance
-    .mul(tensor(Float32Array.from(precision), perRow))
-    .neg()
-    .sub(tensor(Float32Array.from(constant), perRow));
+  const perRow = (values: readonly number[]) =>
+    tensor(Float32Array.from(values), { shape: [values.length], device: x.device });
+  return perRow(constant).sub(distance.mul(perRow(precision)));
 }
 
 /** One number a row, shaped to broadcast over the rest: [B, 1, 1, 1] */

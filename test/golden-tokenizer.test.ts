@@ -1,0 +1,22 @@
+/** CLIPTokenizer against golden ids, exactly. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { CLIPTokenizer } from "../src/tokenizer/index.js";
+import { goldenSets } from "./golden.js";
+
+interface Expected {
+  readonly texts: string[];
+  readonly input_ids: number[][];
+}
+
+for (const set of goldenSets("tokenizer", "expected.json")) {
+  test(`CLIPTokenizer, golden ${set.name}`, () => {
+    const tokenizer = CLIPTokenizer.fromPretrained(set.path("tokenizer"));
+    const { texts, input_ids: ids } = set.json<Expected>("tokenizer", "expected.json");
+    texts.forEach((text, i) => assert.deepEqual(tokenizer.encode(text), ids[i], JSON.stringify(text)));
+    const batch = tokenizer.encodeBatch(texts);
+    assert.deepEqual([batch.dtype, ...batch.shape], ["int64", texts.length, tokenizer.modelMaxLength]);
+    assert.deepEqual(batch.toArray(), ids.flat());
+    batch.dispose();
+  });
+}
