@@ -106,7 +106,7 @@ const reward = z.strictObject({
       "`clip-score`, or the path of a JavaScript module whose default export is `(images, prompts) => numbers`.",
     ),
   model: path().default("models/emoji-clip").describe("CLIP folder (transformers' layout) of `clip-score`."),
-  batchSize: count().default(64).describe("Most images the reward is given at once."),
+  batchSize: count().default(16).describe("Most images that are decoded and scored at once. Bounds memory."),
 });
 
 const advantage = z.strictObject({
@@ -211,6 +211,7 @@ const evaluation = z.strictObject({
     .describe(
       "`emoji`: the embedded world's classifier reads the scene off each picture and compares it with the prompt. Never a reward.",
     ),
+  sheet: z.int().min(0).default(24).describe("Training prompts on the contact sheets; 0 for no sheets."),
 });
 
 const record = z.strictObject({

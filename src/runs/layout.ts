@@ -5,10 +5,11 @@
  *     config.json                    the resolved config
  *     metrics.jsonl                  a line per finished stage (docs/metrics.md)
  *     stages/0007/
- *       sampled.safetensors          `b2 sample`: the branched part of every trajectory, until `b2 select` has chosen
+ *       sampled.safetensors          `b2 sample`: the branched part of every trajectory, until the stage is finished
  *       sampled.json                 their prompts, roots and branches
  *       samples.jsonl                a line per image: prompt, root, branch, reward, advantage, whether it trains
  *       selected.safetensors         the selected trajectories: latents, log-probs, advantages
+ *       partial.json                 what the phases so far took, when each runs in a process of its own
  *       updates.jsonl                a line per optimiser step
  *       images/*.png
  *       optimizer.safetensors        Adam's moments after this stage
@@ -61,6 +62,7 @@ export const stageFiles = {
   images: "images",
   samples: "samples.jsonl",
   selected: "selected.safetensors",
+  partial: "partial.json",
   updates: "updates.jsonl",
   optimizer: "optimizer.safetensors",
   lora: "pytorch_lora_weights.safetensors",

@@ -78,6 +78,11 @@ export class RunReader {
     return this.finishedStages().map((stage) => this.stageMetrics(stage));
   }
 
+  /** Seconds of the phases so far of a stage whose phases run in processes of their own. */
+  partial(stage: number): Metrics {
+    return this.has(stage, "partial") ? (readJson(this.stagePath(stage, "partial")) as Metrics) : {};
+  }
+
   samples(stage: number): SampleLine[] {
     return readJsonLines(this.stagePath(stage, "samples")) as SampleLine[];
   }

@@ -49,6 +49,10 @@ export class RunWriter extends RunReader {
     writeJson(this.stagePath(stage, "sampled"), sampled);
   }
 
+  writePartial(stage: number, seconds: Metrics): void {
+    writeJson(this.stagePath(stage, "partial"), seconds);
+  }
+
   writeSamples(stage: number, samples: readonly SampleLine[]): void {
     writeJsonLines(this.stagePath(stage, "samples"), samples);
   }
@@ -62,6 +66,8 @@ export class RunWriter extends RunReader {
     writeJson(this.stagePath(stage, "metrics"), metrics);
     writeJsonLines(layout.metrics(this.folder), this.metrics());
     this.remove(stage, "sampledTensors");
+    this.remove(stage, "sampled");
+    this.remove(stage, "partial");
     for (const old of this.finishedStages()) {
       if (old <= stage - keep.trajectories) this.remove(old, "selected");
       if (old <= stage - keep.optimizers) this.remove(old, "optimizer");

@@ -1,0 +1,88 @@
+/**
+ * From final latents to rewards: images are decoded and handed to the reward as tensors, a few at a time; PNG files
+ * are written on the side, for those who want to look.
+ */
+import { writePng } from "../images/index.js";
+import type { Reward } from "../rewards/index.js";
+import { breathe, noGrad, type Tensor, tidy } from "../torch/index.js";
+import { InputError } from "./input-error.js";
+import type { Policy } from "./policy.js";
+import { checkInterrupted, type Surroundings } from "./progress.js";
+import type { BranchBatch } from "./records.js";
+import { chunks } from "./sampling.js";
+
+/**
+ * The reward of every branch.
+ *
+ * @param imageFile where to keep the picture of a sample, undefined for not at all
+ * @throws InputError when the reward does not give one finite number an image
+ */
+export async function scoreBranches(
+  policy: Policy,
+  batch: BranchBatch,
+  reward: Reward,
+  { batchSize, imageFile }: { batchSize: number; imageFile: (sample: number) => string | undefined },
+  { progress, signal }: Surroundings,
+): Promise<number[]> {
+  const n = batch.keys.length;
+  const task = progress.task("scoring", n, "images");
+  const rewards: number[] = [];
+  try {
+    for (const [start, rows] of chunks(n, batchSize)) {
+      checkInterrupted(signal);
+      const images = tidy(() => decodeFinal(policy, batch.latents.narrow(0, start, rows)));
+      try {
+        const prompts = batch.keys.slice(start, start + rows).map(({ prompt }) => prompt);
+        rewards.push(...(await callReward(reward, images, prompts)));
+        await savePictures(images, (row) => imageFile(start + row));
+      } finally {
+        images.dispose();
+      }
+      task.advance(rows);
+      await breathe();
+    }
+  } finally {
+    task.done();
+  }
+  return rewards;
+}
+
+/** The pictures of recorded trajectories, [B, s + 1, C, h, w] to [B, 3, H, W] in 0..1. */
+function decodeFinal(policy: Policy, latents: Tensor): Tensor {
+  return noGrad(() => policy.decode(latents.select(1, -1)));
+}
+
+/**
+ * Calls a reward and checks what it returns.
+ *
+ * @throws InputError when that is not one finite number an image
+ */
+export async function callReward(reward: Reward, images: Tensor, prompts: string[]): Promise<number[]> {
+  const values: unknown = await reward(images, prompts);
+  const list = Array.isArray(values) || ArrayBuffer.isView(values) ? [...(values as Iterable<unknown>)] : undefined;
+  if (list?.length !== prompts.length) {
+    throw new InputError(
+      `Expected an array of ${prompts.length} numbers from the reward for ${prompts.length} images but received ${list === undefined ? typeof values : list.length}`,
+    );
+  }
+  list.forEach((value, i) => {
+    if (typeof value !== "number" || !Number.isFinite(value)) {
+      throw new InputError(
+        `Expected a finite number from the reward but received ${String(value)} for ${JSON.stringify(prompts[i])}`,
+      );
+    }
+  });
+  return list as number[];
+}
+
+async function savePictures(images: Tensor, fileOf: (row: number) => string | undefined): Promise<void> {
+  const writes: Promise<void>[] = [];
+  for (let row = 0; row < images.size(0); row++) {
+    const file = fileOf(row);
+    if (file !== undefined) {
+      const picture = tidy(() => images.select(0, row).clone());
+      writes.push(Promise.resolve(writePng(file, picture)).finally(() => picture.dispose()));
+    }
+  }
+  await Promise.all(writes);
+}

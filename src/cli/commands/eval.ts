@@ -1,0 +1,45 @@
+/** `b2 eval`: reward, true alignment and diversity on training and held-out prompts. */
+import type { Command } from "commander";
+import type { Evaluation } from "../../b2/evaluation.js";
+import { InputError } from "../../b2/input-error.js";
+import { writeJson } from "../../runs/atomic.js";
+import { asInput } from "../errors.js";
+import { example } from "../help.js";
+import { interruptible } from "../interrupt.js";
+import { configOfLora, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
+import { addConfigOptions, configFromOptions, type ConfigOptions } from "../options.js";
+import { terminalProgress } from "../progress.js";
+import { evaluationTable } from "../table.js";
+
+interface EvalOptions extends ConfigOptions, LoraOption {
+  readonly compare?: true;
+  readonly out?: string;
+}
+
+export function addEvalCommand(program: Command): void {
+  addConfigOptions(loraOption(program.command("eval")))
+    .description("Measure reward, true alignment and diversity on training and held-out prompts.")
+    .option("--compare", "the base model as well, on the same noise, and the change with its error")
+    .option("--out <file>", "the same as JSON, with the numbers of every prompt")
+    .addHelpText("after", example("b2 eval --preset demo", "b2 eval --lora runs/demo --compare --out eval.json"))
+    .action(async (options: EvalOptions) => {
+      if (options.compare === true && options.lora === undefined) {
+        throw new InputError("Expected --lora with --compare, which measures it against the base model, but received none");
+      }
+      const config = configOfLora(options) ?? configFromOptions(options);
+      await interruptible("", async (signal) => {
+        const { evaluate } = await import("../../b2/evaluation.js");
+        const { openJudges } = await import("../../b2/judges.js");
+        const { readPromptLists } = await import("../../b2/prompts.js");
+        const lists = readPromptLists(config);
+        const [policy, judges] = await asInput(async () => [await loadPolicy(config, options), await openJudges(config)]);
+        const measure = (label: string): Promise<Evaluation> =>
+          evaluate(policy, judges, lists, config, { progress: terminalProgress(() => label), signal });
+        const tables: Record<string, Evaluation> = {};
+        if (options.compare === true) tables["base"] = await policy.asBase(() => measure("base:"));
+        tables[options.lora === undefined ? "base" : "LoRA"] = await measure("");
+        process.stdout.write(evaluationTable(tables));
+        if (options.out !== undefined) writeJson(options.out, tables);
+      });
+    });
+}

@@ -1,0 +1,44 @@
+/** `b2 generate`: prompts to PNG files, with a LoRA or without. */
+import type { Command } from "commander";
+import { InputError } from "../../b2/input-error.js";
+import { asInput } from "../errors.js";
+import { example } from "../help.js";
+import { interruptible } from "../interrupt.js";
+import { addConfigOptions, configFromOptions, type ConfigOptions, wholeNumber } from "../options.js";
+import { loraOption, type LoraOption } from "../lora-option.js";
+import { terminalProgress } from "../progress.js";
+
+interface GenerateOptions extends ConfigOptions, LoraOption {
+  readonly prompts?: string;
+  readonly out: string;
+  readonly count: number;
+}
+
+export function addGenerateCommand(program: Command): void {
+  addConfigOptions(loraOption(program.command("generate [prompt...]")))
+    .description("Generate images of prompts as PNG files.")
+    .option("--prompts <file>", "prompts from a file: a JSON list, or text with one a line")
+    .option("--out <folder>", "where the images go", "images")
+    .option("--count <number>", "images of each prompt", wholeNumber(1), 1)
+    .addHelpText(
+      "after",
+      example(
+        'b2 generate "a cat riding a bike" --preset demo --count 4',
+        "b2 generate --prompts prompts.txt --lora runs/demo --out after",
+      ),
+    )
+    .action(async (words: string[], options: GenerateOptions) => {
+      const { configOfLora, loadPolicy } = await import("../lora-option.js");
+      const config = configOfLora(options) ?? configFromOptions(options);
+      const { readPrompts } = await import("../../b2/prompts.js");
+      const prompts = [...words, ...(options.prompts === undefined ? [] : readPrompts(options.prompts))];
+      if (prompts.length === 0) throw new InputError("Expected a prompt, or --prompts with a file of them, but received neither");
+      await interruptible("Finished images stay.", async (signal) => {
+        const progress = terminalProgress();
+        const policy = await asInput(() => loadPolicy(config, options));
+        const { generateToFolder } = await import("../../b2/generate.js");
+        const files = await generateToFolder(policy, prompts, options.out, options.count, config, { progress, signal });
+        process.stdout.write(`${files.length} images in ${options.out}\n`);
+      });
+    });
+}

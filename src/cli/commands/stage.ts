@@ -1,0 +1,74 @@
+/**
+ * `b2 sample`, `b2 select` and `b2 train`: one phase of one stage each, over a run folder, as the reference's three
+ * scripts. `b2 run` does the same in one process.
+ */
+import type { Command } from "commander";
+import type { Trainer } from "../../b2/trainer.js";
+import { InputError } from "../../b2/input-error.js";
+import { asInput } from "../errors.js";
+import { example } from "../help.js";
+import { interruptible } from "../interrupt.js";
+import { addConfigOptions, configOfRun, type ConfigOptions, wholeNumber } from "../options.js";
+import { short, terminalProgress } from "../progress.js";
+
+interface StageOptions extends ConfigOptions {
+  readonly stage?: number;
+}
+
+export function addStageCommands(program: Command): void {
+  const add = (
+    name: string,
+    description: string,
+    work: (trainer: Trainer, stage: number) => Promise<string>,
+    ...examples: string[]
+  ): void => {
+    addConfigOptions(program.command(`${name} <folder>`))
+      .description(description)
+      .option("--stage <number>", "which stage, from 0 (default: the first that is not finished)", wholeNumber(0))
+      .addHelpText("after", example(...examples))
+      .action(async (folder: string, options: StageOptions) => {
+        const config = configOfRun(folder, options);
+        const { stage: wanted } = options;
+        if (wanted !== undefined && wanted >= config.stages) {
+          throw new InputError(`Expected a stage from 0 to ${config.stages - 1} for --stage but received ${wanted}`);
+        }
+        await interruptible("The stage keeps what its finished phases wrote.", async (signal) => {
+          let stage = 0;
+          const progress = terminalProgress(() => `stage ${stage}`);
+          const { Trainer } = await import("../../b2/trainer.js");
+          const trainer = await asInput(() => Trainer.open(folder, config, { progress, signal }));
+          stage = wanted ?? trainer.nextStage;
+          if (stage >= config.stages) {
+            throw new InputError(`Expected a stage that is not finished but all ${config.stages} are; --stage does one again`);
+          }
+          process.stdout.write(`stage ${stage}: ${await work(trainer, stage)}\n`);
+        });
+      });
+  };
+
+  add(
+    "sample",
+    "Sample the branches of one stage into a run folder (begins the run if there is none).",
+    async (trainer, stage) => `${(await trainer.sampleStage(stage)).length} images sampled`,
+    "b2 sample runs/mine --preset b2 --set model.path=stable-diffusion-v1-5",
+    "b2 sample runs/mine",
+  );
+  add(
+    "select",
+    "Score the images of one stage and select the branches that train.",
+    async (trainer, stage) => {
+      const { samples, selected, rewardMean } = await trainer.selectStage(stage);
+      return `${selected} of ${samples} selected, mean reward ${short(rewardMean)}`;
+    },
+    "b2 select runs/mine",
+  );
+  add(
+    "train",
+    "Train on the selected branches of one stage; this finishes the stage.",
+    async (trainer, stage) => {
+      const { updates, pairs } = await trainer.trainStage(stage);
+      return `${updates} updates on ${pairs} pairs`;
+    },
+    "b2 train runs/mine",
+  );
+}

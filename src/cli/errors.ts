@@ -1,0 +1,42 @@
+/** Which errors are the user's to mend, and how each kind is told. */
+import { InputError } from "../b2/input-error.js";
+
+/** Errors of other folders whose message is about a file, a model or a config that was given. */
+const inputErrors = new Set([
+  "SafetensorsError",
+  "RunError",
+  "ConfigError",
+  "SchedulerConfigError",
+  "TokenizerError",
+  "ImageError",
+  "RewardError",
+  "PipelineError",
+]);
+
+/** An error of ours that stopped a command, from code that reads what the user gave. */
+export const isInputError = (error: unknown): boolean =>
+  error instanceof InputError || (error instanceof Error && inputErrors.has(error.name));
+
+/** 2 for bad input, 130 for an interruption, 1 for everything else. */
+export function exitCodeOf(error: unknown): number {
+  if (isInputError(error)) return 2;
+  return error instanceof Error && error.name === "Interrupted" ? 130 : 1;
+}
+
+/** Tells an error on stderr: a sentence for bad input, the stack for a fault of ours. */
+export function report(error: unknown): void {
+  if (isInputError(error)) process.stderr.write(`b2: ${(error as Error).message}\n`);
+  else if (exitCodeOf(error) !== 130) {
+    process.stderr.write(`b2: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+  }
+}
+
+/** Runs `load`, whose errors are about what the user named: whatever it throws counts as bad input. */
+export async function asInput<T>(load: () => T | Promise<T>): Promise<T> {
+  try {
+    return await load();
+  } catch (error) {
+    if (isInputError(error) || exitCodeOf(error) === 130) throw error;
+    throw new InputError(error instanceof Error ? error.message : String(error), { cause: error });
+  }
+}

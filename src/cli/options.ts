@@ -1,0 +1,58 @@
+/** Options that several commands share. */
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { Config } from "../b2/config.js";
+import { InputError } from "../b2/input-error.js";
+import { type PresetName, presets } from "../b2/presets.js";
+import { parseAssignments, readConfigFile, resolveConfig } from "../b2/resolve-config.js";
+import { RunReader } from "../runs/reader.js";
+
+export interface ConfigOptions {
+  readonly preset?: PresetName;
+  readonly config?: string;
+  readonly set: readonly string[];
+}
+
+/** --preset, --config and --set. */
+export function addConfigOptions(command: Command): Command {
+  return command
+    .addOption(new Option("--preset <name>", "values to start from").choices(Object.keys(presets)))
+    .option("--config <file>", "JSON file with any part of the config; overrides the preset")
+    .option("--set <key=value>", "one value, such as branch.count=5; repeatable, overrides the file", collect, []);
+}
+
+/** The config that the options amount to. @throws ConfigError naming every problem */
+export function configFromOptions({ preset, config, set }: ConfigOptions): Config {
+  return resolveConfig(
+    preset === undefined ? {} : presets[preset](),
+    config === undefined ? {} : readConfigFile(config),
+    parseAssignments(set),
+  );
+}
+
+/** Whether any option asks for other values than the defaults. */
+export const hasConfigOptions = ({ preset, config, set }: ConfigOptions): boolean =>
+  preset !== undefined || config !== undefined || set.length > 0;
+
+/**
+ * The config of a run folder: that of the run in it, or that of the options for a new one.
+ *
+ * @throws InputError when there is neither; ConfigError naming every problem
+ */
+export function configOfRun(folder: string, options: ConfigOptions): Config {
+  if (hasConfigOptions(options)) return configFromOptions(options);
+  if (RunReader.exists(folder)) return resolveConfig(new RunReader(folder).config());
+  throw new InputError(`Expected a run in ${folder}, or --preset, --config or --set to begin one there, but received neither`);
+}
+
+/** Parses a whole number of at least `minimum`. */
+export const wholeNumber =
+  (minimum: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < minimum) {
+      throw new InvalidArgumentError(`Expected a whole number of at least ${minimum} but received ${text}.`);
+    }
+    return value;
+  };
+
+export const collect = (value: string, previous: readonly string[]): string[] => [...previous, value];

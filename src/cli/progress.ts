@@ -1,0 +1,104 @@
+/**
+ * Progress on stderr: a bar with rate and time left on a terminal, plain lines every ten seconds elsewhere. Work that
+ * takes less than a second shows nothing.
+ */
+import cliProgress from "cli-progress";
+import type { Progress, ProgressTask } from "../b2/progress.js";
+
+const quietMilliseconds = 1000;
+const lineMilliseconds = 10_000;
+
+/** Progress for a terminal, or for a log. `prefix` is asked for at each task: which stage it belongs to. */
+export function terminalProgress(prefix: () => string = () => ""): Progress {
+  const out = process.stderr;
+  return {
+    task: (label, total, unit) => {
+      const name = [prefix(), label].filter((part) => part !== "").join(" ");
+      return out.isTTY ? barTask(name, total, unit) : lineTask(name, total, unit);
+    },
+    log: (line) => {
+      out.write(`${line}\n`);
+    },
+  };
+}
+
+/** A number with three significant digits and no exponent. */
+export function short(value: number): string {
+  if (!Number.isFinite(value)) return "-";
+  return Math.abs(value) >= 100 ? value.toFixed(0) : Number(value.toPrecision(3)).toString();
+}
+
+/** Seconds as 12s, 3m05s or 2h07m. */
+export function duration(seconds: number): string {
+  if (!Number.isFinite(seconds)) return "-";
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole}s`;
+  const [big, small] = whole < 3600 ? [Math.floor(whole / 60), whole % 60] : [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60)];
+  return whole < 3600 ? `${big}m${String(small).padStart(2, "0")}s` : `${big}h${String(small).padStart(2, "0")}m`;
+}
+
+/** What a bar and a line say: rate so far and time left. */
+class Meter {
+  readonly #start = performance.now();
+  done = 0;
+
+  constructor(
+    readonly total: number,
+    readonly unit: string,
+  ) {}
+
+  get elapsed(): number {
+    return performance.now() - this.#start;
+  }
+
+  toString(): string {
+    const rate = this.done / (this.elapsed / 1000);
+    return `${this.done}/${this.total} ${this.unit}, ${short(rate)}/s, ${duration((this.total - this.done) / rate)} left`;
+  }
+}
+
+function barTask(name: string, total: number, unit: string): ProgressTask {
+  const meter = new Meter(total, unit);
+  const bar = new cliProgress.SingleBar({
+    format: "{name} {bar} {meter} {note}",
+    barCompleteChar: "█",
+    barIncompleteChar: "░",
+    barsize: 24,
+    hideCursor: true,
+    clearOnComplete: true,
+    linewrap: false,
+    gracefulExit: false,
+  });
+  let shown = false;
+  return {
+    advance: (amount, note = "") => {
+      meter.done += amount;
+      const values = { name, meter: String(meter), note };
+      if (shown) bar.update(meter.done, values);
+      else if (meter.elapsed > quietMilliseconds) {
+        bar.start(total, meter.done, values);
+        shown = true;
+      }
+    },
+    done: () => {
+      if (shown) bar.stop();
+      shown = false;
+    },
+  };
+}
+
+function lineTask(name: string, total: number, unit: string): ProgressTask {
+  const meter = new Meter(total, unit);
+  let last = 0;
+  return {
+    advance: (amount, note = "") => {
+      meter.done += amount;
+      const due = last === 0 ? meter.elapsed > quietMilliseconds : meter.elapsed - last > lineMilliseconds;
+      if (due && meter.done < total) {
+        last = meter.elapsed;
+        process.stderr.write(`${name}: ${String(meter)} ${note}`.trimEnd() + "\n");
+      }
+    },
+    done: () => undefined,
+  };
+}
