@@ -16,6 +16,25 @@ Napi::Array arrayOf(Napi::Env env, c10::IntArrayRef values) {
   return array;
 }
 
+// Whether elements of a type are plain numbers: not complex, not quantised, not out of the enumeration.
+bool isRealNumber(at::ScalarType type) {
+  switch (type) {
+    case at::kByte:
+    case at::kChar:
+    case at::kShort:
+    case at::kInt:
+    case at::kLong:
+    case at::kHalf:
+    case at::kFloat:
+    case at::kDouble:
+    case at::kBool:
+    case at::kBFloat16:
+      return true;
+    default:
+      return false;
+  }
+}
+
 Napi::Value shape(Engine& engine, const Napi::CallbackInfo& info) {
   return arrayOf(info.Env(), tensorAt(engine, info[0], "shape").sizes());
 }
@@ -47,6 +66,7 @@ Napi::Value fromBuffer(Engine& engine, const Napi::CallbackInfo& info) {
   if (!info[0].IsTypedArray()) throw BadArgument("Expected a typed array for the data of a tensor");
   const Napi::TypedArray view = info[0].As<Napi::TypedArray>();
   const auto scalarType = static_cast<at::ScalarType>(integerOf(engine, info[1], "dtype"));
+  if (!isRealNumber(scalarType)) throw BadArgument("Expected a dtype for the data of a tensor");
   const std::vector<int64_t> sizes = integersOf(engine, info[2], "shape");
 
   // Compared before anything is allocated, in floating point, which does not overflow.

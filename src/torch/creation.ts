@@ -33,6 +33,14 @@ function nestedShape(data: readonly Nested[]): number[] {
   return shape;
 }
 
+function allocate(numel: number): Float64Array {
+  try {
+    return new Float64Array(numel);
+  } catch {
+    throw new TorchError(`Expected memory for the ${numel} elements of tensor but there is not enough`, "tensor");
+  }
+}
+
 /** Writes nested arrays row-major into `out` from `offset` on; returns where it stopped. */
 function flattenInto(data: Nested, shape: readonly number[], dim: number, out: Float64Array, offset: number): number {
   if (dim === shape.length) {
@@ -79,7 +87,7 @@ export function tensor(
     if (!(numel <= 2 ** 32)) {
       throw new TorchError(`Expected nested arrays of one shape for tensor but received [${nested.join(", ")}]`);
     }
-    values = new Float64Array(numel);
+    values = allocate(numel);
     flattenInto(data as readonly Nested[], nested, 0, values, 0);
     dims = shape ?? nested;
   } else if (typeof data === "number" || typeof data === "boolean") {

@@ -47,7 +47,8 @@ export interface Addon {
   releaseOne(tensor: Slot): void;
   liveTensors(): number;
   nativeBytes(): number;
-  reportedBytes(): number;
+  /** V8's own count of what is held outside its heap. */
+  externalBytes(): number;
 
   gradEnabled(): boolean;
   setGradEnabled(on: boolean): void;

@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import { setImmediate } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { test } from "node:test";
+import { enableGrad, grad, keep, liveTensors, nativeBytes, ones, tensor, tidy, zeros, type Tensor } from "./index.js";
+import { native } from "./native.js";
+
+/** A garbage collection on request, without a flag on the command line. */
+function collector(): () => void {
+  setFlagsFromString("--expose-gc");
+  return runInNewContext("gc") as () => void;
+}
+
+test("tidy releases what its function made and keeps its result, nested too", () => {
+  const before = liveTensors();
+  const kept = tidy(() => {
+    const a = ones([2]).add(1);
+    const inner = tidy(() => [a.mul(2), { deep: new Map([["x", a.mul(3)]]) }] as const);
+    return { a: inner[0], more: [inner[1]] };
+  });
+  assert.equal(liveTensors(), before + 2);
+  assert.deepEqual(kept.a.toArray(), [4, 4]);
+  const deep = kept.more[0]!.deep.get("x")!;
+  assert.deepEqual(deep.toArray(), [6, 6]);
+  kept.a.dispose();
+  deep.dispose();
+  assert.equal(liveTensors(), before);
+});
+
+test("tidy releases when its function throws", () => {
+  const before = liveTensors();
+  assert.throws(() =>
+    tidy(() => {
+      ones([4]).add(ones([3]));
+    }),
+  );
+  assert.equal(liveTensors(), before);
+});
+
+test("a tensor given to keep outlives every tidy around it", () => {
+  const before = liveTensors();
+  let kept: Tensor | undefined;
+  tidy(() => {
+    tidy(() => {
+      kept = keep(ones([2]));
+    });
+  });
+  assert.equal(kept!.disposed, false);
+  kept!.dispose();
+  assert.equal(liveTensors(), before);
+});
+
+test("the same tensor twice in a result is kept once", () => {
+  const before = liveTensors();
+  const [x, y] = tidy(() => {
+    const one = ones([1]);
+    return [one, one];
+  });
+  assert.equal(x, y);
+  x.dispose();
+  assert.equal(liveTensors(), before);
+});
+
+test("a training step leaves no handle and no byte behind", () => {
+  const weight = zeros([64, 64]).requiresGrad_();
+  const step = (): void =>
+    tidy(() => {
+      ones([8, 64]).matmul(weight).sub(1).square().mean().backward();
+      const gradient = weight.grad!;
+      tidy(() => weight.detach().sub_(gradient));
+      weight.grad = null;
+    });
+  step();
+  const handles = liveTensors();
+  const bytes = nativeBytes();
+  for (let i = 0; i < 20; i++) step();
+  assert.equal(liveTensors(), handles);
+  assert.equal(nativeBytes(), bytes);
+  weight.dispose();
+});
+
+test("grad inside tidy leaves nothing behind", () => {
+  const x = ones([3]).requiresGrad_();
+  const before = liveTensors();
+  const second = tidy(() =>
+    enableGrad(() => {
+      const [first] = grad(x.pow(3).sum(), [x], undefined, { createGraph: true });
+      return grad(first!.sum(), [x])[0]!;
+    }),
+  );
+  assert.deepEqual(second.toArray(), [6, 6, 6]);
+  assert.equal(liveTensors(), before + 1);
+  second.dispose();
+  x.dispose();
+});
+
+test("native bytes are counted, views only once, and reported to V8", () => {
+  const before = nativeBytes();
+  const external = native.externalBytes();
+  const big = zeros([8 << 20]); // 32 MB
+  const view = big.reshape([-1, 2]);
+  const held = nativeBytes() - before;
+  assert.ok(held >= 32 << 20 && held < 33 << 20, `${held} bytes`);
+  const told = native.externalBytes() - external;
+  assert.ok(Math.abs(told - held) <= 4 << 20, `V8 was told of ${told} bytes`);
+  big.dispose();
+  assert.ok(nativeBytes() - before >= 32 << 20, "a view holds the memory");
+  view.dispose();
+  assert.ok(nativeBytes() - before < 1 << 20);
+  assert.ok(native.externalBytes() - external <= 4 << 20, "V8 was told of the release");
+});
+
+test("garbage collection releases what nobody disposed of", async () => {
+  const gc = collector();
+  const before = liveTensors();
+  (() => {
+    for (let i = 0; i < 3000; i++) tensor([i]);
+  })();
+  assert.ok(liveTensors() >= before + 3000);
+  for (let i = 0; i < 50 && liveTensors() > before; i++) {
+    await setImmediate();
+    gc();
+    await setImmediate();
+  }
+  assert.ok(liveTensors() <= before, `${liveTensors() - before} left`);
+});
