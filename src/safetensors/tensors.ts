@@ -114,12 +114,16 @@ export function saveSafetensors(
   tensors: ReadonlyMap<string, Tensor> | Readonly<Record<string, Tensor>>,
   metadata: Readonly<Record<string, string>> = {},
 ): void {
-  const entries: [string, Tensor][] = tensors instanceof Map ? [...tensors] : Object.entries(tensors);
+  const entries = isMap(tensors) ? [...tensors] : Object.entries(tensors);
   const raw = entries.map(([key, tensor]): [string, RawTensor] => [
     key,
     { dtype: fileDTypes[tensor.dtype], shape: tensor.shape, bytes: () => tensor.toBytes() },
   ]);
   writeRaw(file, new Map(raw), metadata);
+}
+
+function isMap(value: object): value is ReadonlyMap<string, Tensor> {
+  return value instanceof Map;
 }
 
 /** A tensor over a range of the mapped file. Ranges that are not aligned to their element are copied. */
