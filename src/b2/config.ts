@@ -97,6 +97,13 @@ const interval = z.strictObject({
   last: count()
     .default(20)
     .describe("The same in the last stage. Equal to `interval.first` and to `sample.steps`: no progressive training."),
+  skipLast: z
+    .int()
+    .min(0)
+    .default(0)
+    .describe(
+      "Last steps of the interval that are sampled but not trained. DDIM's last but one step has a tiny sigma after a long stride, so the log-prob there is many times as sensitive as elsewhere and its noise drowns the gradient of all others when there are few steps; docs/log.md has the figures.",
+    ),
 });
 
 const reward = z.strictObject({
@@ -279,6 +286,11 @@ export function conflicts(config: Config): Conflict[] {
     interval.last <= sample.steps,
     ["interval.last", "sample.steps"],
     `Expected interval.last to be at most sample.steps (${sample.steps}) but received ${interval.last}`,
+  );
+  unless(
+    interval.skipLast < interval.first,
+    ["interval.skipLast", "interval.first"],
+    `Expected interval.skipLast to be less than interval.first (${interval.first}) but received ${interval.skipLast}`,
   );
   unless(
     select.negativeThreshold <= select.positiveThreshold,

@@ -10,7 +10,7 @@ import type { Config } from "./config.js";
 import type { Judges } from "./judges.js";
 import type { Policy } from "./policy.js";
 import { checkInterrupted, type Surroundings } from "./progress.js";
-import { thinOut } from "./prompts.js";
+import { type PromptLists, thinOut } from "./prompts.js";
 import { chunks, denoise, gaussian, type NoiseKey } from "./sampling.js";
 import { callReward } from "./scoring.js";
 
@@ -37,11 +37,6 @@ export type EvaluationRow = {
 
 export interface Evaluation {
   readonly rows: readonly EvaluationRow[];
-}
-
-export interface PromptLists {
-  readonly training: readonly string[];
-  readonly "held-out"?: readonly string[] | undefined;
 }
 
 /** Generates images of both lists and judges them. */
@@ -90,7 +85,9 @@ async function evaluateList(
       diversity: features.length === 0 || each < 2 ? null : meanDistance(own(features)),
     };
   });
-  const estimates = Object.fromEntries(measures.map((measure) => [measure, estimate(perPrompt.map((p) => p[measure]))]));
+  const estimates = Object.fromEntries(
+    measures.map((measure) => [measure, estimate(perPrompt.map((p) => p[measure]))]),
+  );
   return { prompts: name, images: wanted.length, ...(estimates as Record<Measure, Estimate | null>), perPrompt };
 }
 

@@ -1,17 +1,15 @@
 /**
  * A whole run as people want to see it: evaluation and contact sheet before, all stages, the same after, and the curve
- * of the reward. Each part that is already in the run folder is not done again.
+ * of the reward. An evaluation that is already in the run folder is not done again.
  */
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { contactSheet, lineChart } from "../images/index.js";
 import { type Metrics, writeFileAtomic } from "../runs/index.js";
 import type { Config } from "./config.js";
 import { type Evaluation, evaluate } from "./evaluation.js";
 import { sheetPictures } from "./generate.js";
 import { type Judges, openJudges } from "./judges.js";
-import { type PromptLists, readPromptLists, thinOut } from "./prompts.js";
 import { type Progress, silent, type Surroundings } from "./progress.js";
+import { type PromptLists, readPromptLists, thinOut } from "./prompts.js";
 import { Trainer, type TrainerOptions } from "./trainer.js";
 
 /** What a run leaves for people to read. */
@@ -40,14 +38,14 @@ export class Experiment {
   /** @param onStage told which stage is at work, undefined for what comes before and after */
   async run(onStage: (stage: number | undefined) => void = () => undefined): Promise<ExperimentResult> {
     const { trainer } = this;
-    const { config } = trainer;
-    const before = await trainer.policy.asBase(() => this.#evaluate("before"));
+    const { config, policy } = trainer;
+    const before = await policy.asBase(() => this.#evaluate("before"));
     await this.#sheet("before");
     await trainer.runAll({
       before: onStage,
       after: async (metrics) => {
         this.surroundings.progress.log(stageLine(metrics, config));
-        await this.#curve();
+        this.#curve();
         const done = metrics["stage"]! + 1;
         if (config.eval.every > 0 && done % config.eval.every === 0 && done < config.stages) {
           await this.#evaluate(`stage-${String(done).padStart(4, "0")}`);
@@ -59,8 +57,13 @@ export class Experiment {
     const sheet = await this.#sheet("before-after");
     return {
       evaluations: before === undefined || after === undefined ? {} : { before, after },
-      pictures: [sheet, await this.#curve()].filter((file) => file !== undefined),
+      pictures: [sheet, this.#curve()].filter((file) => file !== undefined),
     };
+  }
+
+  /** Gives back the models' memory. */
+  dispose(): void {
+    this.trainer.dispose();
   }
 
   async #evaluate(name: string): Promise<Evaluation | undefined> {
@@ -72,4 +75,49 @@ export class Experiment {
     run.writeEvaluation(name, evaluation);
     return evaluation;
   }
+
+  /** The contact sheet of the base model, or that of base model and LoRA side by side; the same prompts and noise. */
+  async #sheet(name: "before" | "before-after"): Promise<string | undefined> {
+    const { run, policy, config } = this.trainer;
+    const prompts = thinOut(this.lists.training, config.eval.sheet);
+    if (prompts.length === 0) return undefined;
+    const pictures = (): ReturnType<typeof sheetPictures> => sheetPictures(policy, prompts, config, this.surroundings);
+    const columns = [{ title: "before", images: await policy.asBase(pictures) }];
+    if (name === "before-after") columns.push({ title: "after", images: await pictures() });
+    const file = run.picturePath(`${name}.png`);
+    try {
+      writeFileAtomic(file, contactSheet(columns, prompts));
+    } finally {
+      for (const { images } of columns) for (const image of images) image.dispose();
+    }
+    return file;
+  }
+
+  /** The mean reward of every stage so far. */
+  #curve(): string | undefined {
+    const { run } = this.trainer;
+    const rewards = run.metrics().map((metrics) => metrics["rewardMean"]!);
+    if (rewards.length === 0) return undefined;
+    const file = run.picturePath("reward.png");
+    writeFileAtomic(file, lineChart(rewards));
+    return file;
+  }
+}
+
+/** A finished stage in one line. */
+export function stageLine(metrics: Metrics, { stages }: Config): string {
+  const number = (name: string, digits: number): string => {
+    const value = metrics[name];
+    return typeof value === "number" ? value.toFixed(digits) : "-";
+  };
+  const seconds = metrics["secondsSample"]! + metrics["secondsScore"]! + metrics["secondsTrain"]!;
+  return [
+    `stage ${metrics["stage"]! + 1}/${stages}`,
+    `reward ${number("rewardMean", 4)}`,
+    `last ${number("trainedSteps", 0)} steps`,
+    `${number("selected", 0)} of ${number("images", 0)} train`,
+    `${number("updates", 0)} updates`,
+    `ratio ${number("ratioMin", 3)} to ${number("ratioMax", 3)}`,
+    `${seconds.toFixed(1)} s`,
+  ].join("  ");
 }

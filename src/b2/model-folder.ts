@@ -13,7 +13,9 @@ export function resolveModelFolder(path: string): string {
   const places = isAbsolute(path) ? [path] : [resolve(path), join(packageRoot(), path)];
   const found = places.find((place) => existsSync(place));
   if (found === undefined) {
-    throw new InputError(`Expected a model folder but received ${path}; looked for ${[...new Set(places)].join(" and ")}`);
+    throw new InputError(
+      `Expected a model folder but received ${path}; looked for ${[...new Set(places)].join(" and ")}`,
+    );
   }
   return found;
 }

@@ -28,7 +28,10 @@ export interface ObjectiveResult {
  *
  * @param clipRange e
  */
-export function ppo({ logProb, oldLogProb, advantage }: Transitions, { clipRange }: { clipRange: number }): ObjectiveResult {
+export function ppo(
+  { logProb, oldLogProb, advantage }: Transitions,
+  { clipRange }: { clipRange: number },
+): ObjectiveResult {
   return tidy(() => {
     const logRatio = logProb.sub(oldLogProb);
     const ratio = logRatio.exp();

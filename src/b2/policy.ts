@@ -4,82 +4,98 @@
  * Text is encoded once a prompt and run. Latents and log-probs are float32 whatever the model computes in.
  */
 import { LoraAdapter } from "../lora/index.js";
-import { type PromptEmbeds, StableDiffusionPipeline } from "../pipeline/index.js";
+import { type PromptEmbeds, promptEmbeds, StableDiffusionPipeline } from "../pipeline/index.js";
 import type { DDIMTransition } from "../schedulers/index.js";
-import { type Device, Generator, noGrad, setNumThreads, type Tensor, tensor, tidy } from "../torch/index.js";
+import { cat, type Device, Generator, keep, setNumThreads, type Tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { resolveModelFolder } from "./model-folder.js";
 
 /** Text states of a batch, an embedding a row; dispose() when the batch is done. */
 export interface Condition {
   readonly embeds: PromptEmbeds;
-  readonly negative?: PromptEmbeds;
+  /** One for all rows. */
+  readonly negative: PromptEmbeds | undefined;
   dispose(): void;
+}
+
+export interface PolicyOptions {
+  readonly steps: number;
+  readonly eta: number;
+  readonly guidanceScale: number;
+  readonly negativePrompt: string;
+  /** In pixels; null is the model's own size. */
+  readonly height: number | null;
+  readonly width: number | null;
 }
 
 export class Policy {
   /** [C, h, w] */
   readonly latentShape: readonly number[];
-  readonly #cache = new Map<string, PromptEmbeds>();
+  /** Every prompt met so far, a row each. */
+  #texts: PromptEmbeds | undefined;
+  readonly #rows = new Map<string, number>();
 
+  /** @param adapter what learns; undefined for the base model alone */
   constructor(
     readonly pipeline: StableDiffusionPipeline,
-    readonly adapter: LoraAdapter,
-    private readonly options: {
-      readonly steps: number;
-      readonly eta: number;
-      readonly guidanceScale: number;
-      readonly negativePrompt: string;
-      readonly device: Device;
-      readonly height?: number;
-      readonly width?: number;
-    },
+    readonly adapter: LoraAdapter | undefined,
+    private readonly options: PolicyOptions,
   ) {
     const { height, width } = options;
     this.latentShape = pipeline.latentShape({
-      ...(height === undefined ? {} : { height }),
-      ...(width === undefined ? {} : { width }),
-    });
-  }
-
-  /** Loads the model of a config and gives its UNet a fresh adapter, which at first changes nothing. */
-  static load(config: Config): Policy {
-    const { path, dtype, device, height, width, threads } = config.model;
-    if (threads !== null) setNumThreads(threads);
-    const pipeline = StableDiffusionPipeline.fromPretrained(resolveModelFolder(path), { dtype, device: device as Device });
-    const { rank, alpha, targetModules } = config.lora;
-    const generator = new Generator(config.seed);
-    const adapter = LoraAdapter.inject(pipeline.unet, { rank, alpha: alpha ?? rank, targetModules, generator });
-    return new Policy(pipeline, adapter, {
-      ...config.sample,
-      device: device as Device,
       ...(height === null ? {} : { height }),
       ...(width === null ? {} : { width }),
     });
   }
 
+  /**
+   * Loads the model of a config.
+   *
+   * @param lora "fresh" for an adapter that changes nothing yet, "none" for the base model, or a LoRA file
+   * @throws InputError and errors that name the file and the key, for folders and files that do not fit
+   */
+  static load(config: Config, { lora = "fresh" }: { lora?: string } = {}): Policy {
+    const { path, dtype, height, width, threads } = config.model;
+    const device = config.model.device as Device; // the schema's pattern is this type
+    if (threads !== null) setNumThreads(threads);
+    const pipeline = StableDiffusionPipeline.fromPretrained(resolveModelFolder(path), { dtype, device });
+    return new Policy(pipeline, adapterFor(pipeline, lora, config), { ...config.sample, height, width });
+  }
+
   /** The weights that learn, by name. */
   get parameters(): ReadonlyMap<string, Tensor> {
-    return this.adapter.parameters;
+    return this.adapter?.parameters ?? new Map<string, Tensor>();
+  }
+
+  /** Runs `work` without the adapter. */
+  async asBase<T>(work: () => Promise<T>): Promise<T> {
+    if (this.adapter === undefined) return work();
+    const { enabled } = this.adapter;
+    this.adapter.enabled = false;
+    try {
+      return await work();
+    } finally {
+      this.adapter.enabled = enabled;
+    }
   }
 
   timesteps(steps: number): number[] {
     return this.pipeline.scheduler.timesteps(steps);
   }
 
-  /** The text states of these prompts, each encoded once. */
+  /** The text states of these prompts, each encoded once a run. */
   condition(prompts: readonly string[]): Condition {
     const { guidanceScale, negativePrompt } = this.options;
     const guided = guidanceScale > 1;
-    this.#encode(guided ? [...prompts, negativePrompt] : prompts);
-    const embeds = this.#rows(prompts);
-    const negative = guided ? this.#rows(Array<string>(prompts.length).fill(negativePrompt)) : undefined;
+    const texts = this.#encode(guided ? [...prompts, negativePrompt] : prompts);
+    const embeds = texts.select(prompts.map((prompt) => this.#rows.get(prompt)!));
+    const negative = guided ? texts.select([this.#rows.get(negativePrompt)!]) : undefined;
     return {
       embeds,
-      ...(negative === undefined ? {} : { negative }),
+      negative,
       dispose: () => {
-        disposeEmbeds(embeds);
-        if (negative !== undefined) disposeEmbeds(negative);
+        embeds.dispose();
+        negative?.dispose();
       },
     };
   }
@@ -97,10 +113,8 @@ export class Policy {
     drawn: { noise: Tensor } | { prevSample: Tensor },
   ): DDIMTransition {
     const { steps, eta, guidanceScale } = this.options;
-    const modelOutput = this.pipeline.predictNoise(x, timestep, embeds, {
-      guidanceScale,
-      ...(negative === undefined ? {} : { negative }),
-    });
+    const guidance = negative === undefined ? {} : { guidanceScale, negative };
+    const modelOutput = this.pipeline.predictNoise(x, timestep, embeds, guidance);
     return this.pipeline.scheduler.step({
       ...{ modelOutput, timestep, sample: x, numInferenceSteps: steps, eta },
       ...drawn,
@@ -112,14 +126,35 @@ export class Policy {
     return this.pipeline.decode(latents);
   }
 
-  #encode(prompts: readonly string[]): void {}
+  /** Gives back all memory. */
+  dispose(): void {
+    this.adapter?.dispose();
+    this.#texts?.dispose();
+    this.pipeline.dispose();
+  }
 
-  #rows(prompts: readonly string[]): PromptEmbeds {
-    throw new Error("later");
+  /** All texts met so far, these prompts among them. */
+  #encode(prompts: readonly string[]): PromptEmbeds {
+    const fresh = [...new Set(prompts)].filter((prompt) => !this.#rows.has(prompt));
+    const known = this.#texts;
+    if (known !== undefined && fresh.length === 0) return known;
+    const all = tidy(() => {
+      const added = this.pipeline.encodePrompts(fresh);
+      const join = (a: Tensor | undefined, b: Tensor): Tensor => keep(a === undefined ? b : cat([a, b]));
+      const pooled = added.pooled === undefined ? undefined : join(known?.pooled, added.pooled);
+      return promptEmbeds(join(known?.hiddenStates, added.hiddenStates), pooled);
+    });
+    known?.dispose();
+    this.#texts = all;
+    for (const prompt of fresh) this.#rows.set(prompt, this.#rows.size);
+    return all;
   }
 }
 
-function disposeEmbeds(embeds: PromptEmbeds): void {
-  embeds.hiddenStates.dispose();
-  embeds.pooled?.dispose();
+function adapterFor({ unet }: StableDiffusionPipeline, lora: string, config: Config): LoraAdapter | undefined {
+  if (lora === "none") return undefined;
+  if (lora !== "fresh") return LoraAdapter.fromPretrained(unet, lora);
+  const { rank, alpha, targetModules } = config.lora;
+  const generator = new Generator(config.seed);
+  return LoraAdapter.inject(unet, { rank, alpha: alpha ?? rank, targetModules, generator });
 }

@@ -47,6 +47,20 @@ export function promptsOfStage(
   });
 }
 
+/** The lists of a config: to learn from, and never to learn from. */
+export interface PromptLists {
+  readonly training: readonly string[];
+  readonly "held-out"?: readonly string[];
+}
+
+/** @throws InputError, see readPrompts */
+export function readPromptLists({ prompts }: Pick<Config, "prompts">): PromptLists {
+  return {
+    training: prompts.order === "fixed" ? [prompts.fixed!] : readPrompts(prompts.train),
+    ...(prompts.heldOut === null ? {} : { "held-out": readPrompts(prompts.heldOut) }),
+  };
+}
+
 /** At most `most` prompts of a list, evenly spread over it. */
 export function thinOut(list: readonly string[], most: number): string[] {
   if (list.length <= most) return [...list];

@@ -13,7 +13,7 @@ export interface SampleKey {
 export interface BranchBatch {
   readonly stage: number;
   readonly keys: readonly SampleKey[];
-  /** The trained timesteps, falling: the last s of the trajectory. */
+  /** The interval's timesteps, falling: the last s of the trajectory. */
   readonly timesteps: readonly number[];
   /** float32 [n, s + 1, C, h, w]: from the split to the final latent. */
   readonly latents: Tensor;
@@ -31,6 +31,7 @@ export interface ScoredBatch extends BranchBatch {
 export interface TrainSet {
   readonly stage: number;
   readonly keys: readonly SampleKey[];
+  /** Those of the interval without its last interval.skipLast. */
   readonly timesteps: readonly number[];
   /** float32 [m, s + 1, C, h, w] */
   readonly latents: Tensor;

@@ -67,14 +67,26 @@ export async function sampleBranches(
       const chunk = keys.slice(start, start + rows);
       const noise = chunk.map(({ root, branch }) => noiseKey(root, branch + 1));
       const first = tidy(() => latents.narrow(0, start, rows).select(1, 0).clone());
-      const last = await denoise(policy, first, chunk.map(({ prompt }) => prompt), noise, {
-        ...{ timesteps, from: split, to: steps, signal },
-        onStep: (step, x, logProb) => {
-          latents.narrow(0, start, rows).select(1, step - split + 1).copy_(x);
-          logProbs.narrow(0, start, rows).select(1, step - split).copy_(logProb);
-          task.advance(rows);
+      const last = await denoise(
+        policy,
+        first,
+        chunk.map(({ prompt }) => prompt),
+        noise,
+        {
+          ...{ timesteps, from: split, to: steps, signal },
+          onStep: (step, x, logProb) => {
+            latents
+              .narrow(0, start, rows)
+              .select(1, step - split + 1)
+              .copy_(x);
+            logProbs
+              .narrow(0, start, rows)
+              .select(1, step - split)
+              .copy_(logProb);
+            task.advance(rows);
+          },
         },
-      });
+      );
       last.dispose();
     }
   } catch (error) {

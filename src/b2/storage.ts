@@ -16,7 +16,9 @@ export function saveBranches(run: RunWriter, batch: BranchBatch): void {
 /** @throws InputError when `b2 sample` has not run for this stage */
 export function loadBranches(run: RunReader, stage: number): BranchBatch {
   if (!run.has(stage, "sampled") || !run.has(stage, "sampledTensors")) {
-    throw new InputError(`Expected the samples of stage ${stage} in ${run.folder} but received none; run b2 sample first`);
+    throw new InputError(
+      `Expected the samples of stage ${stage} in ${run.folder} but received none; run b2 sample first`,
+    );
   }
   const { keys, timesteps } = JSON.parse(readFileSync(run.stagePath(stage, "sampled"), "utf8")) as {
     keys: SampleKey[];
@@ -67,7 +69,9 @@ export function loadTrainSet(run: RunReader, stage: number): TrainSet {
   }
   const names = ["latents", "log_probs", "advantages", "timesteps", "samples"] as const;
   const [latents, logProbs, ...small] = load(run.stagePath(stage, "selected"), names);
-  const [advantages, timesteps, samples] = small.map((t) => [...(t.toTypedArray() as Iterable<number | bigint>)].map(Number));
+  const [advantages, timesteps, samples] = small.map((t) =>
+    [...(t.toTypedArray() as Iterable<number | bigint>)].map(Number),
+  );
   for (const t of small) t.dispose();
   const lines = run.samples(stage);
   const keys = samples!.map((i) => {

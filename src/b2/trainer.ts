@@ -5,6 +5,7 @@
  * (arXiv 2503.11240). Departure from its reference: one process holds the models through all stages, and the phases
  * hand each other tensors; the run folder is for resuming and for looking.
  */
+import type { LoraAdapter } from "../lora/index.js";
 import { AdamW } from "../optim/index.js";
 import type { Reward } from "../rewards/index.js";
 import { type Metrics, RunReader, RunWriter, stageFiles } from "../runs/index.js";
@@ -15,10 +16,10 @@ import type { Config } from "./config.js";
 import { InputError } from "./input-error.js";
 import { Policy } from "./policy.js";
 import { type Progress, silent, type Surroundings } from "./progress.js";
-import { promptsOfStage, readPrompts } from "./prompts.js";
+import { promptsOfStage, readPromptLists } from "./prompts.js";
 import { type BranchBatch, disposeRecord, type ScoredBatch, type TrainSet } from "./records.js";
 import { differingKeys } from "./resolve-config.js";
-import { openReward } from "./reward.js";
+import { openReward } from "./judges.js";
 import { sampleBranches } from "./sampling.js";
 import { type Seconds, stageMetrics } from "./stage-metrics.js";
 import { trainedSteps } from "./schedule.js";
@@ -35,7 +36,14 @@ export interface TrainerOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What a caller does around each stage. */
+export interface StageHooks {
+  readonly before?: (stage: number) => void;
+  readonly after?: (metrics: Metrics) => void | Promise<void>;
+}
+
 export class Trainer {
+  readonly #adapter: LoraAdapter;
   readonly #optimizer: AdamW;
   /** Of the stage at work. */
   #seconds: Seconds = { sample: 0, score: 0, train: 0 };
@@ -48,6 +56,9 @@ export class Trainer {
     readonly prompts: readonly string[],
     private readonly surroundings: Surroundings,
   ) {
+    if (policy.adapter === undefined)
+      throw new TypeError("Expected a policy with an adapter but received a base model");
+    this.#adapter = policy.adapter;
     const { learningRate: lr, adamBeta1, adamBeta2, adamEpsilon: eps, weightDecay } = config.train;
     this.#optimizer = new AdamW(policy.parameters, { lr, betas: [adamBeta1, adamBeta2], eps, weightDecay });
   }
@@ -67,7 +78,7 @@ export class Trainer {
         );
       }
     }
-    const prompts = readPrompts(config.prompts.train);
+    const prompts = readPromptLists(config).training;
     const reward = options.reward ?? (await openReward(config));
     const policy = Policy.load(config);
     const run = RunReader.exists(folder) ? new RunWriter(folder) : RunWriter.create(folder, config);
@@ -84,11 +95,12 @@ export class Trainer {
   }
 
   /** Runs all stages that are not finished. */
-  async runAll(afterStage?: (metrics: Metrics) => Promise<void>): Promise<void> {
+  async runAll({ before, after }: StageHooks = {}): Promise<void> {
     this.restore(this.nextStage);
     for (let stage = this.nextStage; stage < this.config.stages; stage++) {
+      before?.(stage);
       const metrics = await this.runStage(stage);
-      await afterStage?.(metrics);
+      await after?.(metrics);
     }
   }
 
@@ -115,7 +127,9 @@ export class Trainer {
     const { config } = this;
     const prompts = promptsOfStage(this.prompts, stage, config);
     const interval = trainedSteps(stage, { ...config.interval, stages: config.stages });
-    return this.#timed("sample", () => sampleBranches(this.policy, { stage, prompts, interval }, config, this.surroundings));
+    return this.#timed("sample", () =>
+      sampleBranches(this.policy, { stage, prompts, interval }, config, this.surroundings),
+    );
   }
 
   /** Phase 2: a reward and an advantage for every branch. */
@@ -127,13 +141,7 @@ export class Trainer {
       return name === undefined ? undefined : this.run.imagePath(batch.stage, name);
     };
     const rewards = await this.#timed("score", () =>
-      scoreBranches(
-        this.policy,
-        batch,
-        this.reward,
-        { batchSize: reward.batchSize, imageFile },
-        this.surroundings,
-      ),
+      scoreBranches(this.policy, batch, this.reward, { batchSize: reward.batchSize, imageFile }, this.surroundings),
     );
     const history = this.#history(batch.stage);
     const values = advantages({ prompts, rewards }, history, { mode: advantage.mode, branchCount: branch.count });
@@ -144,16 +152,18 @@ export class Trainer {
   select(scored: ScoredBatch, save = this.config.record.trajectories > 0): TrainSet {
     const { branch, select } = this.config;
     const selected = selectSamples(scored.advantages, { ...select, branchCount: branch.count });
-    const index = tensor(BigInt64Array.from(selected, BigInt));
-    const trainSet: TrainSet = {
-      stage: scored.stage,
-      keys: selected.map((i) => scored.keys[i]!),
-      timesteps: scored.timesteps,
-      latents: scored.latents.indexSelect(0, index),
-      logProbs: scored.logProbs.indexSelect(0, index),
-      advantages: selected.map((i) => scored.advantages[i]!),
-    };
-    index.dispose();
+    const trained = scored.timesteps.length - this.config.interval.skipLast;
+    const trainSet: TrainSet = tidy(() => {
+      const index = tensor(BigInt64Array.from(selected, BigInt));
+      return {
+        stage: scored.stage,
+        keys: selected.map((i) => scored.keys[i]!),
+        timesteps: scored.timesteps.slice(0, trained),
+        latents: scored.latents.narrow(1, 0, trained + 1).indexSelect(0, index),
+        logProbs: scored.logProbs.narrow(1, 0, trained).indexSelect(0, index),
+        advantages: selected.map((i) => scored.advantages[i]!),
+      };
+    });
     this.run.writeSamples(
       scored.stage,
       sampleLines(scored, new Set(selected), (sample) => imageName(this.config, scored, sample)),
@@ -170,10 +180,14 @@ export class Trainer {
   }
 
   /** Phase 5: weights, optimiser state and metrics; after this the stage counts as finished. */
-  record(scored: Pick<ScoredBatch, "stage" | "timesteps" | "rewards">, trainSet: TrainSet, updates: readonly UpdateMetrics[]): Metrics {
+  record(
+    scored: Pick<ScoredBatch, "stage" | "timesteps" | "rewards">,
+    trainSet: TrainSet,
+    updates: readonly UpdateMetrics[],
+  ): Metrics {
     const { stage } = scored;
     const { branch, record } = this.config;
-    this.policy.adapter.save(this.run.stagePath(stage, "lora"));
+    this.#adapter.save(this.run.stagePath(stage, "lora"));
     tidy(() => saveSafetensors(this.run.stagePath(stage, "optimizer"), this.#optimizer.state()));
     this.run.writeUpdates(stage, updates);
     const metrics = stageMetrics(scored, trainSet, updates, { branchCount: branch.count, seconds: this.#seconds });
@@ -197,7 +211,7 @@ export class Trainer {
         `Expected the optimiser state of stage ${before} in ${this.run.folder} but it is gone; record.optimizers says how many are kept`,
       );
     }
-    this.policy.adapter.load(this.run.stagePath(before, "lora"));
+    this.#adapter.load(this.run.stagePath(before, "lora"));
     tidy(() => this.#optimizer.loadState(loadSafetensors(this.run.stagePath(before, "optimizer"))));
   }
 

@@ -60,7 +60,9 @@ export async function updatePolicy(
       for (const [start, length] of chunks(pairs.length, train.microBatch)) {
         checkInterrupted(signal);
         const part = pairs.slice(start, start + length);
-        tally.add(length, () => descend(policy, trainSet, part, { ...{ oldLogProbs, advantages, train }, of: pairs.length }));
+        tally.add(length, () =>
+          descend(policy, trainSet, part, { ...{ oldLogProbs, advantages, train }, of: pairs.length }),
+        );
         task.advance(length, `loss ${tally.mean("loss").toFixed(4)}`);
         await breathe();
       }
@@ -99,7 +101,9 @@ export function planUpdates(trainSet: TrainSet, { seed, train }: Pick<Config, "s
     }
   }
   const itemsPerUpdate = Math.max(1, Math.floor(train.samplesPerUpdate / (train.objective === "dpo" ? 2 : 1)));
-  return [...chunks(stream.length, itemsPerUpdate)].map(([start, length]) => stream.slice(start, start + length).flat());
+  return [...chunks(stream.length, itemsPerUpdate)].map(([start, length]) =>
+    stream.slice(start, start + length).flat(),
+  );
 }
 
 /** [best, worst] of every root that has two selected branches. */

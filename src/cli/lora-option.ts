@@ -28,7 +28,8 @@ function loraFile(path: string): string {
   if (RunReader.exists(path)) {
     const run = new RunReader(path);
     const last = run.finishedStages().at(-1);
-    if (last === undefined) throw new InputError(`Expected a run with a finished stage for --lora but received ${path}`);
+    if (last === undefined)
+      throw new InputError(`Expected a run with a finished stage for --lora but received ${path}`);
     return run.stagePath(last, "lora");
   }
   if (!existsSync(path)) throw new InputError(`Expected a run folder or a LoRA file for --lora but received ${path}`);

@@ -20,10 +20,14 @@ export function addConfigOptions(command: Command): Command {
     .option("--set <key=value>", "one value, such as branch.count=5; repeatable, overrides the file", collect, []);
 }
 
-/** The config that the options amount to. @throws ConfigError naming every problem */
-export function configFromOptions({ preset, config, set }: ConfigOptions): Config {
+/**
+ * The config that the options amount to, over `base` where they name no preset.
+ *
+ * @throws ConfigError naming every problem
+ */
+export function configFromOptions({ preset, config, set }: ConfigOptions, base: object = {}): Config {
   return resolveConfig(
-    preset === undefined ? {} : presets[preset](),
+    preset === undefined ? base : presets[preset](),
     config === undefined ? {} : readConfigFile(config),
     parseAssignments(set),
   );
@@ -41,7 +45,9 @@ export const hasConfigOptions = ({ preset, config, set }: ConfigOptions): boolea
 export function configOfRun(folder: string, options: ConfigOptions): Config {
   if (hasConfigOptions(options)) return configFromOptions(options);
   if (RunReader.exists(folder)) return resolveConfig(new RunReader(folder).config());
-  throw new InputError(`Expected a run in ${folder}, or --preset, --config or --set to begin one there, but received neither`);
+  throw new InputError(
+    `Expected a run in ${folder}, or --preset, --config or --set to begin one there, but received neither`,
+  );
 }
 
 /** Parses a whole number of at least `minimum`. */

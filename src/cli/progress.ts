@@ -33,7 +33,8 @@ export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return "-";
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole}s`;
-  const [big, small] = whole < 3600 ? [Math.floor(whole / 60), whole % 60] : [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60)];
+  const [big, small] =
+    whole < 3600 ? [Math.floor(whole / 60), whole % 60] : [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60)];
   return whole < 3600 ? `${big}m${String(small).padStart(2, "0")}s` : `${big}h${String(small).padStart(2, "0")}m`;
 }
 

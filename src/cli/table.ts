@@ -19,7 +19,10 @@ export function evaluationTable(evaluations: Readonly<Record<string, Evaluation>
       const cells = [row.prompts, titles[measure], show(row[measure], measure)];
       if (other !== undefined) {
         const difference = change(row, other, measure);
-        cells.push(show(other[measure], measure), `${(difference?.mean ?? 0) > 0 ? "+" : ""}${show(difference, measure)}`);
+        cells.push(
+          show(other[measure], measure),
+          `${(difference?.mean ?? 0) > 0 ? "+" : ""}${show(difference, measure)}`,
+        );
       }
       lines.push(cells);
     }
@@ -41,6 +44,11 @@ function columns(lines: readonly (readonly string[])[]): string {
   const widths = lines[0]!.map((_, column) => Math.max(...lines.map((line) => (line[column] ?? "").length)));
   const rule = widths.map((width) => "-".repeat(width));
   return [lines[0]!, rule, ...lines.slice(1)]
-    .map((line) => line.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd())
+    .map((line) =>
+      line
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join("  ")
+        .trimEnd(),
+    )
     .join("\n");
 }

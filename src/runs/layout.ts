@@ -15,6 +15,8 @@
  *       optimizer.safetensors        Adam's moments after this stage
  *       pytorch_lora_weights.safetensors
  *       stage.json                   the stage's metrics; written last, its presence means the stage is finished
+ *     before.png, before-after.png   contact sheets
+ *     reward.png                     the reward of every stage
  *     eval/before.json, after.json   tables of reward, true alignment and diversity
  *
  * Everything is safetensors, JSON, JSON Lines or PNG, and written atomically.

@@ -82,6 +82,11 @@ export class RunWriter extends RunReader {
     rmSync(this.stagePath(stage, file), { recursive: true, force: true });
   }
 
+  /** Where a picture of the whole run goes. */
+  picturePath(name: string): string {
+    return join(this.folder, name);
+  }
+
   /** Where a picture of a stage goes; the name is what samples.jsonl says. */
   imagePath(stage: number, name: string): string {
     return join(layout.stage(this.folder, stage), name);

@@ -24,7 +24,9 @@ export function addEvalCommand(program: Command): void {
     .addHelpText("after", example("b2 eval --preset demo", "b2 eval --lora runs/demo --compare --out eval.json"))
     .action(async (options: EvalOptions) => {
       if (options.compare === true && options.lora === undefined) {
-        throw new InputError("Expected --lora with --compare, which measures it against the base model, but received none");
+        throw new InputError(
+          "Expected --lora with --compare, which measures it against the base model, but received none",
+        );
       }
       const config = configOfLora(options) ?? configFromOptions(options);
       await interruptible("", async (signal) => {
@@ -32,7 +34,10 @@ export function addEvalCommand(program: Command): void {
         const { openJudges } = await import("../../b2/judges.js");
         const { readPromptLists } = await import("../../b2/prompts.js");
         const lists = readPromptLists(config);
-        const [policy, judges] = await asInput(async () => [await loadPolicy(config, options), await openJudges(config)]);
+        const [policy, judges] = await asInput(async () => [
+          await loadPolicy(config, options),
+          await openJudges(config),
+        ]);
         const measure = (label: string): Promise<Evaluation> =>
           evaluate(policy, judges, lists, config, { progress: terminalProgress(() => label), signal });
         const tables: Record<string, Evaluation> = {};

@@ -32,7 +32,8 @@ export function addGenerateCommand(program: Command): void {
       const config = configOfLora(options) ?? configFromOptions(options);
       const { readPrompts } = await import("../../b2/prompts.js");
       const prompts = [...words, ...(options.prompts === undefined ? [] : readPrompts(options.prompts))];
-      if (prompts.length === 0) throw new InputError("Expected a prompt, or --prompts with a file of them, but received neither");
+      if (prompts.length === 0)
+        throw new InputError("Expected a prompt, or --prompts with a file of them, but received neither");
       await interruptible("Finished images stay.", async (signal) => {
         const progress = terminalProgress();
         const policy = await asInput(() => loadPolicy(config, options));

@@ -21,7 +21,9 @@ export function addRunCommand(program: Command): void {
     )
     .action(async (given: string | undefined, options: ConfigOptions) => {
       if (given === undefined && options.preset === undefined) {
-        throw new InputError("Expected a folder for the run, or --preset, whose name it then takes, but received neither");
+        throw new InputError(
+          "Expected a folder for the run, or --preset, whose name it then takes, but received neither",
+        );
       }
       const folder = given ?? `runs/${options.preset}`;
       const config = configOfRun(folder, options);
@@ -35,8 +37,11 @@ export function addRunCommand(program: Command): void {
         const result = await experiment.run((stage) => {
           label = stage === undefined ? "" : `stage ${stage + 1}/${config.stages}`;
         });
-        if (Object.keys(result.evaluations).length > 0) process.stdout.write(`\n${evaluationTable(result.evaluations)}`);
-        process.stdout.write(`\n${[...result.pictures, folder].join("\n")}\n${duration((performance.now() - started) / 1000)}\n`);
+        if (Object.keys(result.evaluations).length > 0)
+          process.stdout.write(`\n${evaluationTable(result.evaluations)}`);
+        process.stdout.write(
+          `\n${[...result.pictures, folder].join("\n")}\n${duration((performance.now() - started) / 1000)}\n`,
+        );
       });
     });
 }

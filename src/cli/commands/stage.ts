@@ -39,7 +39,9 @@ export function addStageCommands(program: Command): void {
           const trainer = await asInput(() => Trainer.open(folder, config, { progress, signal }));
           stage = wanted ?? trainer.nextStage;
           if (stage >= config.stages) {
-            throw new InputError(`Expected a stage that is not finished but all ${config.stages} are; --stage does one again`);
+            throw new InputError(
+              `Expected a stage that is not finished but all ${config.stages} are; --stage does one again`,
+            );
           }
           process.stdout.write(`stage ${stage}: ${await work(trainer, stage)}\n`);
         });

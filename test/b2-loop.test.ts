@@ -1,0 +1,275 @@
+// The loop's invariants, on the real engine and the narrow Stable Diffusion of the golden vectors.
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import {
+  type BranchBatch,
+  type Config,
+  disposeRecord,
+  Interrupted,
+  Policy,
+  sampleBranches,
+  silent,
+  Trainer,
+  type TrainSet,
+  updatePolicy,
+} from "../src/b2/index.js";
+import { AdamW } from "../src/optim/index.js";
+import { RunReader } from "../src/runs/index.js";
+import { liveTensors, type Tensor } from "../src/torch/index.js";
+import { redness, temporaryFolder, tinyConfig } from "./support/tiny.js";
+
+const prompts = ["a cat", "red apple", "a cat"];
+const surroundings = { progress: silent };
+const policy = Policy.load(tinyConfig());
+after(() => policy.dispose());
+
+const sample = (config: Config, interval = 3): Promise<BranchBatch> =>
+  sampleBranches(policy, { stage: 1, prompts, interval }, config, surroundings);
+
+const largestDifference = (a: Tensor, b: Tensor): number => a.sub(b).abs().amax().item();
+
+const asTrainSet = (batch: BranchBatch, rows = batch.keys.map((_, i) => i)): TrainSet => {
+  const parts = (t: Tensor): Tensor => t.slice(0, 0, rows.length).clone();
+  return {
+    ...batch,
+    keys: batch.keys.slice(0, rows.length),
+    latents: parts(batch.latents),
+    logProbs: parts(batch.logProbs),
+    advantages: rows.map((row) => (row % 2 === 0 ? 1 : -1.5)),
+  };
+};
+
+test("the same seed gives the same bits twice, another seed others", async () => {
+  const [a, b, c] = [await sample(tinyConfig()), await sample(tinyConfig()), await sample(tinyConfig({ seed: 7 }))];
+  assert.ok(a.latents.equal(b.latents) && a.logProbs.equal(b.logProbs));
+  assert.ok(!a.latents.equal(c.latents));
+  [a, b, c].forEach(disposeRecord);
+});
+
+test("a sample does not depend on how it was batched, nor on how many others there are", async () => {
+  const one = await sample(tinyConfig({ sample: { batchSize: 1 } }));
+  for (const batchSize of [2, 5, 64]) {
+    const other = await sample(tinyConfig({ sample: { batchSize } }));
+    assert.ok(largestDifference(one.latents, other.latents) < 1e-4);
+    assert.ok(largestDifference(one.logProbs, other.logProbs) < 1e-4);
+    disposeRecord(other);
+  }
+  const more = await sample(tinyConfig({ branch: { count: 3 } }));
+  const first = more.latents.narrow(0, 0, 2);
+  assert.ok(largestDifference(one.latents.narrow(0, 0, 2), first) < 1e-4);
+  [one, more].forEach(disposeRecord);
+});
+
+test("branches of a root agree up to the split and part there", async () => {
+  const batch = await sample(tinyConfig());
+  const start = batch.latents.select(1, 0);
+  const end = batch.latents.select(1, 3);
+  assert.ok(start.select(0, 0).equal(start.select(0, 1)));
+  assert.ok(!end.select(0, 0).equal(end.select(0, 1)));
+  assert.ok(!start.select(0, 0).equal(start.select(0, 4)), "two roots of one prompt start from their own noise");
+  assert.deepEqual(batch.timesteps.length, 3);
+  disposeRecord(batch);
+});
+
+test("the first ratio is 1 before any update, whatever the micro-batch", async () => {
+  for (const guidanceScale of [1, 5]) {
+    const config = (microBatch: number): Config =>
+      tinyConfig({ sample: { guidanceScale }, train: { microBatch, samplesPerUpdate: 100, epochs: 1 } });
+    const own = Policy.load(config(1));
+    const batch = await sampleBranches(own, { stage: 0, prompts, interval: 3 }, config(1), surroundings);
+    for (const microBatch of [1, 4, 7, 100]) {
+      const still = new AdamW(new Map(), {});
+      const [update] = await updatePolicy(own, still, batchOf(batch), config(microBatch), surroundings);
+      assert.equal(update!["pairs"], 18);
+      assert.ok(Math.abs(update!["ratioMin"]! - 1) < 1e-5 && Math.abs(update!["ratioMax"]! - 1) < 1e-5);
+      for (const parameter of own.parameters.values()) parameter.grad = null;
+    }
+    disposeRecord(batch);
+    own.dispose();
+  }
+});
+
+const batchOf = (batch: BranchBatch): TrainSet => ({
+  ...batch,
+  advantages: batch.keys.map((_, i) => (i % 2 ? 1 : -1)),
+});
+
+test("the gradient does not depend on the micro-batch, and is the mean over micro-batches of the reference", async () => {
+  const batch = await sample(tinyConfig());
+  const trainSet = asTrainSet(batch);
+  const gradientOf = async (microBatch: number): Promise<number[]> => {
+    const own = Policy.load(tinyConfig());
+    const grads: number[] = [];
+    const optimizer = {
+      step: () => {
+        for (const p of own.parameters.values()) if (p.grad !== null) grads.push(...p.grad.toArray());
+      },
+      zeroGrad: () => {
+        for (const p of own.parameters.values()) p.grad = null;
+      },
+    } as AdamW;
+    const config = tinyConfig({ train: { microBatch, samplesPerUpdate: 100, epochs: 1, maxGradNorm: 1e9 } });
+    await updatePolicy(own, optimizer, trainSet, config, surroundings);
+    own.dispose();
+    return grads;
+  };
+  const all = await gradientOf(100);
+  const scale = Math.max(...all.map(Math.abs));
+  assert.ok(scale > 0);
+  for (const microBatch of [1, 2, 7]) {
+    const some = await gradientOf(microBatch);
+    assert.equal(some.length, all.length);
+    assert.ok(some.every((g, i) => Math.abs(g - all[i]!) < 1e-4 * scale));
+  }
+  [batch, trainSet].forEach(disposeRecord);
+});
+
+test("an empty selection is no update; a single sample and a left-over are one each", async () => {
+  const batch = await sample(tinyConfig());
+  const own = Policy.load(tinyConfig());
+  const optimizer = new AdamW(own.parameters, { lr: 1e-3 });
+  const config = tinyConfig({ train: { epochs: 1, samplesPerUpdate: 4 } });
+  const pairs = async (rows: number[]): Promise<number[]> => {
+    const trainSet = asTrainSet(batch, rows);
+    const updates = await updatePolicy(own, optimizer, trainSet, config, surroundings);
+    disposeRecord(trainSet);
+    return updates.map((update) => update["pairs"]!);
+  };
+  assert.deepEqual(await pairs([]), []);
+  assert.deepEqual(await pairs([0]), [3]);
+  assert.deepEqual(await pairs([0, 1, 2, 3, 4]), [12, 3]);
+  disposeRecord(batch);
+  own.dispose();
+});
+
+test("timestepFraction leaves timesteps out; dpo trains on pairs of branches", async () => {
+  const batch = await sample(tinyConfig());
+  const own = Policy.load(tinyConfig());
+  const optimizer = new AdamW(own.parameters, { lr: 1e-3 });
+  const run = async (train: object, rows?: number[]): Promise<readonly Record<string, number>[]> => {
+    const trainSet = asTrainSet(batch, rows);
+    const config = tinyConfig({ train: { epochs: 1, samplesPerUpdate: 100, ...train } });
+    const updates = await updatePolicy(own, optimizer, trainSet, config, surroundings);
+    disposeRecord(trainSet);
+    return updates;
+  };
+  assert.equal((await run({ timestepFraction: 0.34 }))[0]!["pairs"], 6);
+  // Rows 0..4 hold two whole roots; the fifth row has lost its sibling.
+  const [dpo] = await run({ objective: "dpo" }, [0, 1, 2, 3, 4]);
+  assert.equal(dpo!["pairs"], 6);
+  assert.equal(typeof dpo!["margin"], "number");
+  const [recomputed] = await run({ oldLogProbs: "recomputed" });
+  assert.equal(recomputed!["ratioMin"], 1);
+  disposeRecord(batch);
+  own.dispose();
+});
+
+/** Everything in a run's stages that is not a time or a memory size. */
+function contents(folder: string): Record<string, unknown> {
+  const run = new RunReader(folder);
+  return Object.fromEntries(
+    run.finishedStages().map((stage) => [
+      stage,
+      {
+        lora: readFileSync(run.stagePath(stage, "lora")).toString("base64"),
+        samples: run.samples(stage),
+        updates: run.updates(stage),
+      },
+    ]),
+  );
+}
+
+test("a run leaves a readable folder, and one that was interrupted goes on to the same numbers", async () => {
+  const config = tinyConfig({ stages: 3 });
+  const whole = join(temporaryFolder(), "whole");
+  const trainer = await Trainer.open(whole, config, { reward: redness });
+  await trainer.runAll();
+  trainer.dispose();
+  const reader = new RunReader(whole);
+  assert.deepEqual(reader.finishedStages(), [0, 1, 2]);
+  assert.deepEqual(reader.config(), config);
+  assert.equal(reader.metrics()[1]!["trainedSteps"], 2);
+  assert.equal(reader.metrics()[2]!["trainedSteps"], 3);
+  assert.equal(reader.samples(0).length, 6);
+  assert.equal(reader.samples(0).filter(({ image }) => image !== undefined).length, 2);
+  assert.equal(readdirSync(reader.stagePath(0, "images")).length, 2);
+  const first = reader.metrics()[0]!;
+  assert.ok(Math.abs(first["firstRatioMin"]! - 1) < 1e-5 && Math.abs(first["firstRatioMax"]! - 1) < 1e-5);
+  assert.ok(first["updates"]! > 0);
+  assert.ok(!reader.has(0, "selected") && reader.has(2, "selected"), "only the last stage keeps its trajectories");
+  const stored = reader.tensor(2, "selected", "latents");
+  assert.deepEqual(stored.shape.slice(1), [4, 4, 2, 2]);
+  assert.equal(stored.shape[0], reader.samples(2).filter(({ selected }) => selected).length);
+
+  const broken = join(temporaryFolder(), "broken");
+  const controller = new AbortController();
+  let calls = 0;
+  const interrupting = await Trainer.open(broken, config, {
+    signal: controller.signal,
+    reward: (images) => {
+      if (++calls === 2) controller.abort();
+      return redness(images);
+    },
+  });
+  await assert.rejects(interrupting.runAll(), Interrupted);
+  interrupting.dispose();
+  assert.deepEqual(new RunReader(broken).finishedStages(), [0]);
+  const resumed = await Trainer.open(broken, config, { reward: redness });
+  assert.equal(resumed.nextStage, 1);
+  await resumed.runAll();
+  resumed.dispose();
+  assert.deepEqual(contents(broken), contents(whole));
+
+  // The same stages as three processes a stage would do them; a phase that is repeated replaces what it wrote.
+  const phases = join(temporaryFolder(), "phases");
+  for (let stage = 0; stage < 3; stage++) {
+    for (const phase of ["sampleStage", "selectStage", "selectStage", "trainStage"] as const) {
+      const one = await Trainer.open(phases, config, { reward: redness });
+      await one[phase](stage);
+      one.dispose();
+    }
+  }
+  assert.deepEqual(contents(phases), contents(whole));
+  assert.ok(!existsSync(reader.stagePath(2, "sampledTensors")));
+});
+
+test("memory is flat from stage to stage", async () => {
+  const before = liveTensors();
+  const trainer = await Trainer.open(join(temporaryFolder(), "run"), tinyConfig({ stages: 4 }), { reward: redness });
+  const counts: number[] = [];
+  await trainer.runAll({ after: (metrics) => void counts.push(metrics["liveTensors"]!) });
+  // The first stage makes Adam's moments and the texts' states.
+  assert.deepEqual(new Set(counts.slice(1)).size, 1, counts.join());
+  trainer.dispose();
+  assert.equal(liveTensors(), before);
+});
+
+test("a stage whose rewards are all equal trains on nothing and finishes", async () => {
+  const trainer = await Trainer.open(join(temporaryFolder(), "run"), tinyConfig(), {
+    reward: (_, batch) => batch.map(() => 1),
+  });
+  const metrics = await trainer.runStage(0);
+  assert.equal(metrics["selected"], 0);
+  assert.equal(metrics["updates"], 0);
+  assert.equal(metrics["loss"] ?? null, null);
+  await trainer.runStage(1);
+  trainer.dispose();
+});
+
+test("rewards that are not one finite number an image are refused by name", async () => {
+  const trainer = await Trainer.open(join(temporaryFolder(), "run"), tinyConfig(), { reward: () => [1] });
+  await assert.rejects(trainer.runStage(0), /Expected an array of 6 numbers from the reward/);
+  trainer.dispose();
+  const nan = await Trainer.open(join(temporaryFolder(), "run"), tinyConfig(), { reward: (_, b) => b.map(() => NaN) });
+  await assert.rejects(nan.runStage(0), /Expected a finite number from the reward but received NaN for "/);
+  nan.dispose();
+});
+
+test("a folder with another run's config is refused", async () => {
+  const folder = join(temporaryFolder(), "run");
+  const trainer = await Trainer.open(folder, tinyConfig(), { reward: redness });
+  trainer.dispose();
+  await assert.rejects(Trainer.open(folder, tinyConfig({ seed: 1 }), { reward: redness }), /others for seed/);
+});

@@ -1,0 +1,36 @@
+/** A whole training in seconds: the narrow Stable Diffusion of the golden vectors, and a reward that needs no model. */
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { type Config, resolveConfig } from "../../src/b2/index.js";
+import type { Tensor } from "../../src/torch/index.js";
+
+export const fixtures = resolve(import.meta.dirname, "../../../test/fixtures");
+
+/** Four steps of 32 x 32 pictures, three roots of two branches a stage. */
+export const tinyValues = {
+  stages: 2,
+  model: { path: join(fixtures, "sd1"), height: 16, width: 16 },
+  prompts: { train: ["a cat", "a dog", "red apple"], heldOut: ["red cat"] },
+  sample: { steps: 4, rootsPerStage: 3, batchSize: 4 },
+  branch: { count: 2 },
+  interval: { first: 2, last: 3 },
+  select: { positiveThreshold: 0.1, negativeThreshold: -0.1 },
+  train: { learningRate: 1e-3, samplesPerUpdate: 3, microBatch: 5 },
+  eval: { enabled: false, sheet: 0, clip: null, truth: "none", imagesPerPrompt: 2 },
+  record: { images: 2 },
+};
+
+export const tinyConfig = (...layers: object[]): Config => resolveConfig(tinyValues, ...layers);
+
+/** The mean of the red channel. */
+export const redness = (images: Tensor): Promise<number[]> => {
+  const red = images.select(1, 0);
+  const mean = red.mean({ dim: [1, 2] });
+  const values = mean.toArray();
+  red.dispose();
+  mean.dispose();
+  return Promise.resolve(values);
+};
+
+export const temporaryFolder = (): string => mkdtempSync(join(tmpdir(), "b2-test-"));
