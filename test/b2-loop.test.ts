@@ -161,7 +161,7 @@ test("timestepFraction leaves timesteps out; dpo trains on pairs of branches", a
   assert.equal(dpo!["pairs"], 6);
   assert.equal(typeof dpo!["margin"], "number");
   const [recomputed] = await run({ oldLogProbs: "recomputed" });
-  assert.equal(recomputed!["ratioMin"], 1);
+  assert.ok(Math.abs(recomputed!["ratioMin"]! - 1) < 1e-5);
   disposeRecord(batch);
   own.dispose();
 });
@@ -200,7 +200,7 @@ test("a run leaves a readable folder, and one that was interrupted goes on to th
   assert.ok(first["updates"]! > 0);
   assert.ok(!reader.has(0, "selected") && reader.has(2, "selected"), "only the last stage keeps its trajectories");
   const stored = reader.tensor(2, "selected", "latents");
-  assert.deepEqual(stored.shape.slice(1), [4, 4, 2, 2]);
+  assert.deepEqual(stored.shape.slice(1), [4, 4, 4, 4]);
   assert.equal(stored.shape[0], reader.samples(2).filter(({ selected }) => selected).length);
 
   const broken = join(temporaryFolder(), "broken");
@@ -243,7 +243,8 @@ test("memory is flat from stage to stage", async () => {
   // The first stage makes Adam's moments and the texts' states.
   assert.deepEqual(new Set(counts.slice(1)).size, 1, counts.join());
   trainer.dispose();
-  assert.equal(liveTensors(), before);
+  // What earlier tests left to the garbage collector may have gone meanwhile.
+  assert.ok(liveTensors() <= before);
 });
 
 test("a stage whose rewards are all equal trains on nothing and finishes", async () => {

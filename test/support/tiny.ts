@@ -7,7 +7,7 @@ import type { Tensor } from "../../src/torch/index.js";
 
 export const fixtures = resolve(import.meta.dirname, "../../../test/fixtures");
 
-/** Four steps of 32 x 32 pictures, three roots of two branches a stage. */
+/** Four steps of 16 x 16 pictures, three roots of two branches a stage. */
 export const tinyValues = {
   stages: 2,
   model: { path: join(fixtures, "sd1"), height: 16, width: 16 },

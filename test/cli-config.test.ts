@@ -1,0 +1,85 @@
+// The command line as real processes: help, config, and everything that is refused with code 2.
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { resolveConfig } from "../src/b2/resolve-config.js";
+import { b2, repository } from "./support/cli.js";
+import { temporaryFolder, tinyValues } from "./support/tiny.js";
+
+const commands = ["run", "sample", "select", "train", "generate", "eval", "config", "presets"];
+
+test("help names every command, and each command's help has an example", async () => {
+  const { code, stdout } = await b2("--help");
+  assert.equal(code, 0);
+  for (const command of commands) assert.match(stdout, new RegExp(`^  ${command}\\b`, "m"));
+  for (const command of commands) {
+    const help = await b2(command, "--help");
+    assert.equal(help.code, 0);
+    assert.match(help.stdout, new RegExp(`Examples?:\n  \\$ b2 ${command}`));
+  }
+});
+
+test("config prints what the options amount to", async () => {
+  const { code, stdout } = await b2("config", "--preset", "ddpo", "--set", "train.clipRange=0.2");
+  assert.equal(code, 0);
+  const config = JSON.parse(stdout) as ReturnType<typeof resolveConfig>;
+  assert.equal(config.branch.count, 1);
+  assert.equal(config.train.clipRange, 0.2);
+  assert.deepEqual(resolveConfig(config), config);
+});
+
+test("docs/config.md is what the config says of itself", async () => {
+  const { stdout } = await b2("config", "--markdown");
+  const written = readFileSync(join(repository, "docs/config.md"), "utf8");
+  assert.equal(written, stdout, "run: node bin/b2.js config --markdown > docs/config.md");
+});
+
+test("bad input is one clear message, code 2, and nothing is written", async () => {
+  const folder = temporaryFolder();
+  const run = join(folder, "run");
+  const file = (name: string, text: string): string => {
+    writeFileSync(join(folder, name), text);
+    return join(folder, name);
+  };
+  const tiny = file("tiny.json", JSON.stringify(tinyValues));
+  const occupied = join(folder, "occupied");
+  mkdirSync(occupied);
+  writeFileSync(join(occupied, "notes.txt"), "mine");
+  const refused: [string[], RegExp][] = [
+    [["run", run, "--set", "branch.cuont=5"], /Unknown key branch.cuont; did you mean branch.count\?/],
+    [
+      ["run", run, "--set", "branch.count=0", "--set", "sample.steps=x"],
+      /- Expected a number for sample.steps.*\n- Expected at least 1/,
+    ],
+    [["run", run, "--config", join(folder, "none.json")], /Expected a readable config file/],
+    [["run", run, "--preset", "best"], /Allowed choices are b2, ddpo/],
+    [["run", run], /Expected a run in .*, or --preset/],
+    [["run"], /Expected a folder for the run/],
+    [["run", run, "--config", tiny, "--set", "model.path=no/model"], /Expected a model folder but received no\/model/],
+    [["run", run, "--config", tiny, "--set", `model.path=${folder}`], /model_index.json/],
+    [["run", run, "--config", tiny, "--set", "prompts.train=none.txt"], /Expected a readable file of prompts/],
+    [["run", run, "--config", tiny, "--set", "reward.name=no-such"], /no-such/],
+    [
+      ["run", occupied, "--config", tiny, "--set", `reward.name=${file("r.mjs", reward)}`],
+      /Expected an empty or new folder/,
+    ],
+    [["sample", run, "--stage", "-1", "--config", tiny], /Expected a whole number of at least 0/],
+    [["sample", run, "--stage", "2", "--config", tiny], /Expected a stage from 0 to 1 for --stage but received 2/],
+    [["select", run], /Expected a run in/],
+    [["generate"], /Expected a prompt, or --prompts/],
+    [["generate", "a cat", "--lora", join(folder, "none")], /Expected a run folder or a LoRA file/],
+    [["eval", "--compare"], /Expected --lora with --compare/],
+    [["fly"], /unknown command 'fly'/],
+  ];
+  for (const [args, expected] of refused) {
+    const { code, stdout, stderr } = await b2(...args);
+    assert.equal(code, 2, `b2 ${args.join(" ")}: ${stderr}`);
+    assert.match(stderr, expected);
+    assert.equal(stdout, "");
+    assert.doesNotMatch(stderr, /^\s+at /m, "no stack");
+    assert.ok(!existsSync(run), `b2 ${args.join(" ")} left ${run}`);
+  }
+});
+
+const reward = "export default (images, prompts) => prompts.map((_, i) => i);";

@@ -1,0 +1,29 @@
+/** Runs the command line as a process of its own. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { join, resolve } from "node:path";
+
+export const repository = resolve(import.meta.dirname, "../../..");
+
+export interface Outcome {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Starts `b2` with these arguments. */
+export function startB2(...args: string[]): { child: ChildProcess; outcome: Promise<Outcome> } {
+  const child = spawn(process.execPath, [join(repository, "bin/b2.js"), ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let stdout = "";
+  let stderr = "";
+  child.stdout.on("data", (data: Buffer) => (stdout += data.toString()));
+  child.stderr.on("data", (data: Buffer) => (stderr += data.toString()));
+  const outcome = new Promise<Outcome>((resolveOutcome, reject) => {
+    child.on("error", reject);
+    child.on("close", (code) => resolveOutcome({ code, stdout, stderr }));
+  });
+  return { child, outcome };
+}
+
+export const b2 = (...args: string[]): Promise<Outcome> => startB2(...args).outcome;
