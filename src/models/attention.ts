@@ -8,7 +8,8 @@
  * so a sampler takes them once for all its steps (UNet2DConditionModel.encodeText).
  */
 import { LayerNorm, Linear, Module, type Weights } from "../nn/index.js";
-import { gelu, scaledDotProductAttention, tidy, type Tensor } from "../torch/index.js";
+import { scaledDotProductAttention, tidy, type Tensor } from "../torch/index.js";
+import { gated } from "./activations.js";
 
 export interface AttentionOptions {
   readonly queryDim: number;
@@ -94,7 +95,7 @@ export class FeedForward extends Module {
   /** [B * N, dim] -> the same */
   forward(x: Tensor): Tensor {
     const [hidden, gate] = this.#proj.forward(x).chunk(2, -1) as [Tensor, Tensor];
-    return this.#out.forward(gelu(gate).mul(hidden));
+    return this.#out.forward(gated(hidden, gate));
   }
 }
 

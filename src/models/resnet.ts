@@ -5,7 +5,8 @@
  * Sums go into the output of the convolution before them, in place: a convolution's gradient does not need its output.
  */
 import { Conv2d, GroupNorm, Linear, Module, type Weights } from "../nn/index.js";
-import { interpolateNearest, pad, silu, tidy, type Tensor } from "../torch/index.js";
+import { interpolateNearest, pad, tidy, type Tensor } from "../torch/index.js";
+import { siluOfFresh } from "./activations.js";
 
 export interface ResnetBlockOptions {
   readonly inChannels: number;
@@ -46,13 +47,14 @@ export class ResnetBlock2D extends Module {
    */
   forward(x: Tensor, activatedTime?: Tensor): Tensor {
     return tidy(() => {
-      let h = this.#conv1.forward(silu(this.#norm1.forward(x)));
+      let h = this.#conv1.forward(siluOfFresh(this.#norm1.forward(x)));
       if (this.#timeEmbProj !== undefined) {
-        if (activatedTime === undefined) throw new Error(`Expected a time embedding for ${this.path} but received none`);
+        if (activatedTime === undefined)
+          throw new Error(`Expected a time embedding for ${this.path} but received none`);
         const shift = this.#timeEmbProj.forward(activatedTime); // [B or 1, outChannels]
         h = h.add_(shift.unsqueeze(-1).unsqueeze(-1));
       }
-      h = this.#conv2.forward(silu(this.#norm2.forward(h)));
+      h = this.#conv2.forward(siluOfFresh(this.#norm2.forward(h)));
       return h.add_(this.#convShortcut === undefined ? x : this.#convShortcut.forward(x));
     });
   }

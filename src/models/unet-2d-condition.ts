@@ -8,6 +8,7 @@
  */
 import { Conv2d, GroupNorm, Module, type Weights } from "../nn/index.js";
 import { cat, silu, tensor, tidy, type Tensor } from "../torch/index.js";
+import { siluOfFresh } from "./activations.js";
 import type { KeyValue } from "./attention.js";
 import { parseConfig } from "./config.js";
 import { TimestepEmbedding, Timesteps } from "./embeddings.js";
@@ -205,7 +206,7 @@ export class UNet2DConditionModel extends Module {
       }
       if (this.#midBlock !== undefined) x = this.#midBlock.forward(x, conditions);
       for (const block of this.#upBlocks) x = block.forward(x, skips, conditions);
-      return this.#convOut.forward(silu(this.#convNormOut.forward(x)));
+      return this.#convOut.forward(siluOfFresh(this.#convNormOut.forward(x)));
     });
   }
 
@@ -240,7 +241,12 @@ function attentionOf(config: UNetConfig, level: LevelConfig): NonNullable<BlockO
 
 /** One timestep for each row, or a single one for all: [B] or [1]. */
 function timestepTensor(timesteps: number | readonly number[] | Tensor, batch: number): Tensor {
-  const steps = typeof timesteps === "number" ? tensor([timesteps]) : Array.isArray(timesteps) ? tensor(timesteps) : timesteps as Tensor;
+  const steps =
+    typeof timesteps === "number"
+      ? tensor([timesteps])
+      : Array.isArray(timesteps)
+        ? tensor(timesteps)
+        : (timesteps as Tensor);
   if (steps.numel !== 1 && steps.numel !== batch) {
     throw new Error(`Expected 1 or ${batch} timesteps, as the sample has rows, but received ${steps.numel}`);
   }
