@@ -1,0 +1,45 @@
+/** `model_index.json`: which of the pipelines a folder holds, and that its parts are of classes known here. */
+import { join } from "node:path";
+import { ConfigError, readJsonObject } from "../models/index.js";
+
+export interface ModelIndex {
+  /** Two text encoders and conditions on sizes. */
+  readonly isXL: boolean;
+  /** The empty prompt counts as zeros, not as an encoded text. */
+  readonly forceZerosForEmptyPrompt: boolean;
+}
+
+const PIPELINES: readonly unknown[] = ["StableDiffusionPipeline", "StableDiffusionXLPipeline"];
+
+const CLASSES = {
+  tokenizer: ["CLIPTokenizer", "CLIPTokenizerFast"],
+  text_encoder: ["CLIPTextModel"],
+  unet: ["UNet2DConditionModel"],
+  vae: ["AutoencoderKL"],
+};
+
+const CLASSES_XL = {
+  ...CLASSES,
+  tokenizer_2: ["CLIPTokenizer", "CLIPTokenizerFast"],
+  text_encoder_2: ["CLIPTextModelWithProjection"],
+};
+
+/** @throws ConfigError naming the file and what is wrong with it */
+export function readModelIndex(folder: string): ModelIndex {
+  const file = join(folder, "model_index.json");
+  const index = readJsonObject(file);
+  const expect = (what: string, key: string, holds: boolean): void => {
+    if (holds) return;
+    throw new ConfigError(
+      `${file}: Expected ${what} for ${key} but received ${JSON.stringify(index[key]) ?? "nothing"}`,
+    );
+  };
+  expect(PIPELINES.join(" or "), "_class_name", PIPELINES.includes(index._class_name));
+  const isXL = index._class_name === "StableDiffusionXLPipeline";
+  for (const [part, classes] of Object.entries(isXL ? CLASSES_XL : CLASSES)) {
+    const [, className] = (index[part] ?? []) as unknown[];
+    expect(`a ${classes[0]}`, part, classes.includes(className as string));
+  }
+  // diffusers zeroes only a prompt that was not given, and by default; here a folder has to say so, and "" is such.
+  return { isXL, forceZerosForEmptyPrompt: isXL && index.force_zeros_for_empty_prompt === true };
+}

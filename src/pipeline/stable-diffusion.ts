@@ -1,0 +1,244 @@
+/**
+ * StableDiffusionPipeline: Stable Diffusion 1, 2 and XL from a diffusers folder, taken apart into the steps that
+ * training needs: prompts to embeddings, embeddings to guided noise, latents to images. `model_index.json` decides
+ * whether it is SDXL; the parts' own configs decide the rest.
+ *
+ * Departures from diffusers' two pipelines: one class; no sampling loop, which is the caller's; no safety checker and
+ * no watermark; the crop of SDXL's conditions is always at the origin and its sizes are the image's own.
+ */
+import { join } from "node:path";
+import {
+  AutoencoderKL,
+  CLIPTextModel,
+  CLIPTextModelWithProjection,
+  readJsonObject,
+  UNet2DConditionModel,
+} from "../models/index.js";
+import { DDIMScheduler } from "../schedulers/index.js";
+import { CLIPTokenizer } from "../tokenizer/index.js";
+import { cat, noGrad, tensor, tidy, zerosLike, type Device, type DType, type Tensor } from "../torch/index.js";
+import { readModelIndex, type ModelIndex } from "./model-index.js";
+import { catPrompts, expandPrompts, promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
+
+export interface PipelineOptions {
+  /** Of weights and forward passes; latents and predictions are float32 always. Default float32. */
+  readonly dtype?: DType;
+  readonly device?: Device;
+  /** Weights of another form beside the plain ones, as "fp16". */
+  readonly variant?: string;
+}
+
+export interface GuidanceOptions {
+  /** Above 1: prediction + (scale - 1) (prediction - that for `negative`). Up to 1: the plain prediction. Default 1. */
+  readonly guidanceScale?: number;
+  /** A prompt for each row, or one for all; required when guided. */
+  readonly negative?: PromptEmbeds;
+}
+
+/** In pixels, multiples of the VAE's downscaling; what the model was trained on when left out. */
+export interface ImageSize {
+  readonly height?: number;
+  readonly width?: number;
+}
+
+interface Parts {
+  readonly index: ModelIndex;
+  readonly tokenizer: CLIPTokenizer;
+  readonly textEncoder: CLIPTextModel;
+  readonly tokenizer2?: CLIPTokenizer;
+  readonly textEncoder2?: CLIPTextModelWithProjection;
+  readonly unet: UNet2DConditionModel;
+  readonly vae: AutoencoderKL;
+  readonly scheduler: DDIMScheduler;
+}
+
+/** Texts encoded at a time. */
+const PROMPTS_AT_ONCE = 64;
+
+/** Pixels decoded at a time: two images of 512x512, 128 of 64x64. Bounds memory, not speed. */
+const PIXELS_AT_ONCE = 2 ** 19;
+
+export class StableDiffusionPipeline {
+  readonly tokenizer: CLIPTokenizer;
+  readonly textEncoder: CLIPTextModel;
+  readonly tokenizer2: CLIPTokenizer | undefined;
+  readonly textEncoder2: CLIPTextModelWithProjection | undefined;
+  readonly unet: UNet2DConditionModel;
+  readonly vae: AutoencoderKL;
+  readonly scheduler: DDIMScheduler;
+  readonly #index: ModelIndex;
+  readonly #dtype: DType;
+  readonly #device: Device;
+
+  private constructor(parts: Parts, { dtype = "float32", device = "cpu" }: PipelineOptions) {
+    this.#index = parts.index;
+    this.tokenizer = parts.tokenizer;
+    this.textEncoder = parts.textEncoder;
+    this.tokenizer2 = parts.tokenizer2;
+    this.textEncoder2 = parts.textEncoder2;
+    this.unet = parts.unet;
+    this.vae = parts.vae;
+    this.scheduler = parts.scheduler;
+    this.#dtype = dtype;
+    this.#device = device;
+  }
+
+  /**
+   * @param folder in diffusers' layout, weights as safetensors
+   * @throws an error naming the file, and each key of it that is at fault
+   */
+  static fromPretrained(folder: string, options: PipelineOptions = {}): StableDiffusionPipeline {
+    const index = readModelIndex(folder);
+    const at = (part: string) => join(folder, part);
+    const second = index.isXL && {
+      tokenizer2: CLIPTokenizer.fromPretrained(at("tokenizer_2")),
+      textEncoder2: CLIPTextModelWithProjection.fromPretrained(at("text_encoder_2"), options),
+    };
+    const parts: Parts = {
+      index,
+      scheduler: DDIMScheduler.fromPretrained(at("scheduler")),
+      tokenizer: CLIPTokenizer.fromPretrained(at("tokenizer")),
+      textEncoder: CLIPTextModel.fromPretrained(at("text_encoder"), options),
+      ...second,
+      unet: UNet2DConditionModel.fromPretrained(at("unet"), options),
+      vae: AutoencoderKL.fromPretrained(at("vae"), { ...options, ...upcast(at("vae"), options) }),
+    };
+    return new StableDiffusionPipeline(parts, options);
+  }
+
+  /** Two text encoders and conditions on sizes. */
+  get isXL(): boolean {
+    return this.#index.isXL;
+  }
+
+  /** Encodes prompts, without gradient; a prompt that comes several times is encoded once. */
+  encodePrompts(prompts: readonly string[]): PromptEmbeds {
+    const unique = [...new Set(prompts)];
+    const rows = new Map(unique.map((prompt, row) => [prompt, row]));
+    const embeds = noGrad(() =>
+      tidy(() => {
+        const parts: PromptEmbeds[] = [];
+        for (let start = 0; start < unique.length; start += PROMPTS_AT_ONCE) {
+          parts.push(tidy(() => this.#encode(unique.slice(start, start + PROMPTS_AT_ONCE))));
+        }
+        return parts.length === 1 ? parts[0]! : catPrompts(parts);
+      }),
+    );
+    if (unique.length === prompts.length) return embeds;
+    const repeated = embeds.select(prompts.map((prompt) => rows.get(prompt)!));
+    embeds.dispose();
+    return repeated;
+  }
+
+  /**
+   * What the UNet predicts (noise, or v), guided or not: the two passes of guidance are one batch.
+   *
+   * @param latents float32 [B, C, h, w]
+   * @param timesteps of all rows, or one for each
+   * @param embeds one prompt a row, or one for all
+   * @returns float32 [B, C, h, w]
+   */
+  predictNoise(
+    latents: Tensor,
+    timesteps: number | readonly number[],
+    embeds: PromptEmbeds,
+    { guidanceScale = 1, negative }: GuidanceOptions = {},
+  ): Tensor {
+    return tidy(() => {
+      const batch = latents.size(0);
+      const x = latents.to({ dtype: this.#dtype });
+      const text = expandPrompts(embeds, batch);
+      if (!(guidanceScale > 1)) return this.#predict(x, timesteps, text);
+      if (negative === undefined) {
+        throw new TypeError(`Expected negative prompts for guidanceScale ${guidanceScale} but received none`);
+      }
+      const twice = typeof timesteps === "number" ? timesteps : [...timesteps, ...timesteps];
+      const both = this.#predict(cat([x, x]), twice, catPrompts([expandPrompts(negative, batch), text]));
+      const [without, withText] = both.chunk(2) as [Tensor, Tensor];
+      return without.add(withText.sub(without).mul(guidanceScale));
+    });
+  }
+
+  /**
+   * Latents to pictures, a few at a time.
+   *
+   * @param latents [B, C, h, w], as the sampler leaves them
+   * @returns float32 [B, 3, H, W] in [0, 1]
+   */
+  decode(latents: Tensor, { batchSize = this.#imagesAtOnce(latents) }: { batchSize?: number } = {}): Tensor {
+    if (!(batchSize >= 1)) throw new RangeError(`Expected 1 or more for batchSize but received ${batchSize}`);
+    const dtype = upcastDtype(this.vae.config.force_upcast, this.#dtype);
+    return tidy(() => {
+      const scaled = latents.div(this.vae.config.scaling_factor).to({ dtype });
+      const images = scaled.split(batchSize).map((some) =>
+        tidy(() => {
+          const image = this.vae.decode(some).to({ dtype: "float32" });
+          return image.div(2).add(0.5).clamp({ min: 0, max: 1 });
+        }),
+      );
+      return images.length === 1 ? images[0]! : cat(images);
+    });
+  }
+
+  /**
+   * Channels, height and width of the latents of a picture.
+   *
+   * @throws RangeError for a side that is no multiple of the VAE's downscaling
+   */
+  latentShape({ height, width }: ImageSize = {}): [channels: number, height: number, width: number] {
+    const trained = this.unet.config.sample_size ?? 64;
+    const [trainedHeight = 64, trainedWidth = trainedHeight] = typeof trained === "number" ? [trained] : trained;
+    const factor = this.vae.downscale;
+    const side = (name: string, pixels: number | undefined, otherwise: number): number => {
+      if (pixels === undefined) return otherwise;
+      if (Number.isInteger(pixels) && pixels > 0 && pixels % factor === 0) return pixels / factor;
+      throw new RangeError(`Expected a positive multiple of ${factor} for ${name} but received ${pixels}`);
+    };
+    const { in_channels: channels } = this.unet.config;
+    return [channels, side("height", height, trainedHeight), side("width", width, trainedWidth)];
+  }
+
+  /** Frees the weights of all parts. */
+  dispose(): void {
+    for (const part of [this.textEncoder, this.textEncoder2, this.unet, this.vae]) part?.dispose();
+  }
+
+  #predict(latents: Tensor, timesteps: number | readonly number[], embeds: PromptEmbeds): Tensor {
+    const { hiddenStates, pooled, timeIds = this.#timeIds(latents) } = embeds;
+    const added = pooled && { textEmbeds: pooled, timeIds };
+    return this.unet.forward(latents, timesteps, hiddenStates, { added }).to({ dtype: "float32" });
+  }
+
+  #encode(prompts: readonly string[]): PromptEmbeds {
+    const ids = (tokenizer: CLIPTokenizer) => tokenizer.encodeBatch(prompts).to({ device: this.#device });
+    const first = this.textEncoder.forward(ids(this.tokenizer));
+    if (this.tokenizer2 === undefined || this.textEncoder2 === undefined) return promptEmbeds(first.lastHiddenState);
+    const second = this.textEncoder2.forward(ids(this.tokenizer2));
+    const hiddenStates = cat([first.penultimateHiddenState, second.penultimateHiddenState], -1);
+    const pooled = second.textEmbeds;
+    if (!this.#index.forceZerosForEmptyPrompt || !prompts.includes("")) return promptEmbeds(hiddenStates, pooled);
+    const zeroed = (states: Tensor) => cat(states.split(1).map((row, i) => (prompts[i] === "" ? zerosLike(row) : row)));
+    return promptEmbeds(zeroed(hiddenStates), zeroed(pooled));
+  }
+
+  /** SDXL's conditions on sizes: original height and width, top and left of the crop, target height and width. */
+  #timeIds({ shape }: Tensor): Tensor {
+    const [batch, , height, width] = shape as [number, number, number, number];
+    const size = [height * this.vae.downscale, width * this.vae.downscale];
+    return tensor([[...size, 0, 0, ...size]], { device: this.#device }).expand([batch, 6]);
+  }
+
+  #imagesAtOnce({ shape: [, , height = 1, width = 1] }: Tensor): number {
+    const pixels = height * width * this.vae.downscale ** 2;
+    return Math.max(1, Math.floor(PIXELS_AT_ONCE / pixels));
+  }
+}
+
+/** SD's and SDXL's VAE overflow in float16. */
+function upcastDtype(forceUpcast: unknown, dtype: DType): DType {
+  return forceUpcast !== false && dtype === "float16" ? "float32" : dtype;
+}
+
+function upcast(vaeFolder: string, { dtype = "float32" }: PipelineOptions): { dtype: DType } {
+  return { dtype: upcastDtype(readJsonObject(join(vaeFolder, "config.json")).force_upcast, dtype) };
+}

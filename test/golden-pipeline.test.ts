@@ -1,0 +1,96 @@
+/** StableDiffusionPipeline against golden vectors: prompts, a whole guided trajectory with LoRA, and its pictures. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { LoraAdapter } from "../src/lora/index.js";
+import { promptEmbeds, StableDiffusionPipeline, type PromptEmbeds } from "../src/pipeline/index.js";
+import { Generator, liveTensors, noGrad, stack, tensor, tidy } from "../src/torch/index.js";
+import { assertClose, goldenSets, outputTolerance } from "./golden.js";
+
+for (const set of goldenSets("lora", "io_trajectory.safetensors")) {
+  describe(`StableDiffusionPipeline, golden ${set.name}`, () => {
+    const pipeline = StableDiffusionPipeline.fromPretrained(set.folder);
+    const io = set.tensors("lora", "io_trajectory.safetensors");
+    const { texts } = set.json<{ texts: string[] }>("tokenizer", "expected.json");
+    const prompts = texts.slice(0, 2);
+
+    test("prompts", () => {
+      tidy(() => {
+        const embeds = pipeline.encodePrompts(prompts);
+        const negative = pipeline.encodePrompts([""]);
+        assertClose(embeds.hiddenStates, io.get("prompt_embeds"), outputTolerance, `${set.name} prompt_embeds`);
+        const expected = io.get("negative_prompt_embeds");
+        assertClose(negative.hiddenStates, expected, outputTolerance, `${set.name} negative_prompt_embeds`);
+        const repeated = pipeline.encodePrompts([prompts[1]!, prompts[0]!, prompts[1]!]);
+        assert(repeated.hiddenStates.equal(embeds.select([1, 0, 1]).hiddenStates));
+      });
+    });
+
+    test("a guided trajectory with its log-probabilities and pictures", () => {
+      const rank = set.tensors("lora", "pytorch_lora_weights.safetensors");
+      assert(rank.under("unet.").size > 0);
+      const adapter = LoraAdapter.inject(pipeline.unet, { rank: 4, generator: new Generator(0) });
+      adapter.load(set.path("lora", "pytorch_lora_weights.safetensors"));
+      const run = () => tidy(() => noGrad(() => follow(goldenPrompts(prompts), goldenPrompts(["", ""], [0, 0]))));
+      run(); // The sinusoids' frequencies stay.
+      const before = liveTensors();
+      run();
+      assert.equal(liveTensors(), before);
+      adapter.remove();
+    });
+
+    /** With the sizes that the golden trajectory of SDXL was made with: those of the UNet's rows 0 and 1. */
+    function goldenPrompts(texts: string[], sizes = [0, 1]): PromptEmbeds {
+      const { hiddenStates, pooled } = pipeline.encodePrompts(texts);
+      if (!pipeline.isXL) return promptEmbeds(hiddenStates);
+      const rows = tensor(sizes, { dtype: "int64" });
+      return promptEmbeds(
+        hiddenStates,
+        pooled,
+        set.tensors("unet", "io.safetensors").get("time_ids").indexSelect(0, rows),
+      );
+    }
+
+    function follow(embeds: PromptEmbeds, negative: PromptEmbeds): void {
+      const guidanceScale = io.get("guidance_scale").item();
+      const [noise, golden] = [io.get("noise"), io.get("latents")];
+      const timesteps = pipeline.scheduler.timesteps(noise.size(0));
+      assert.deepEqual(timesteps, io.get("timesteps").toArray());
+      let sample = golden.select(1, 0);
+      const latents = [sample];
+      const logProbs = timesteps.map((timestep, i) => {
+        const modelOutput = pipeline.predictNoise(sample, timestep, embeds, { guidanceScale, negative });
+        const step = { modelOutput, timestep, sample, numInferenceSteps: timesteps.length, noise: noise.select(0, i) };
+        const { prevSample, logProb } = pipeline.scheduler.step(step);
+        sample = prevSample;
+        latents.push(sample);
+        return logProb;
+      });
+      assertClose(stack(latents, 1), golden, outputTolerance, `${set.name} latents`);
+      assertClose(stack(logProbs, 1), io.get("log_probs"), outputTolerance, `${set.name} log_probs`);
+      assertClose(pipeline.decode(sample), io.get("image"), outputTolerance, `${set.name} image`);
+      const oneByOne = pipeline.decode(sample, { batchSize: 1 });
+      assertClose(oneByOne, io.get("image"), outputTolerance, `${set.name} image, decoded one by one`);
+    }
+
+    test("without guidance there is a single pass, and one prompt may serve all rows", () => {
+      tidy(() =>
+        noGrad(() => {
+          const embeds = pipeline.encodePrompts([prompts[0]!]);
+          const latents = io.get("latents").select(1, 0);
+          const once = pipeline.predictNoise(latents, 501, embeds);
+          const perRow = pipeline.predictNoise(latents, [501, 501], embeds.select([0, 0]));
+          assertClose(once, perRow, outputTolerance, `${set.name} one prompt for all rows`);
+          assert.throws(() => pipeline.predictNoise(latents, 501, embeds, { guidanceScale: 5 }), /Expected negative/);
+        }),
+      );
+    });
+
+    test("latent shapes", () => {
+      const [channels, height, width] = pipeline.latentShape();
+      assert.deepEqual([channels, height, width], io.get("latents").shape.slice(2));
+      const factor = pipeline.vae.downscale;
+      assert.deepEqual(pipeline.latentShape({ height: 3 * factor }), [channels, 3, width]);
+      assert.throws(() => pipeline.latentShape({ width: factor + 1 }), /Expected a positive multiple of/);
+    });
+  });
+}
