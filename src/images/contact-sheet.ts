@@ -1,0 +1,111 @@
+/** Many pictures on one page: a plain grid, and the sheet that shows before and after side by side over each caption. */
+import { cat, tidy, type Tensor } from "../torch/index.js";
+import { encodePng } from "./png.js";
+import { HAIRLINE, MUTED, renderSvg, round, svg, text, wrap } from "./svg.js";
+
+export interface SheetColumn {
+  /** As "before"; written over the pictures. */
+  readonly title?: string;
+  /** Pictures [3, H, W] in 0..1, one a caption. */
+  readonly images: readonly Tensor[];
+}
+
+export interface ContactSheetOptions {
+  readonly title?: string;
+  readonly subtitle?: string;
+  /** Captions a row; chosen so that the page is about as wide as it is high when left out. */
+  readonly perRow?: number;
+  /** Side of a picture in points; the page has two pixels to a point. Default 112. */
+  readonly side?: number;
+}
+
+const MARGIN = 32;
+const GAP = 24;
+const NARROW_GAP = 4;
+const CAPTION = { size: 11, lineHeight: 15, lines: 2 };
+
+/**
+ * A page of captioned pictures as PNG: for every caption, the columns' pictures side by side.
+ *
+ * @param columns as many pictures each as there are captions
+ */
+export function contactSheet(
+  columns: readonly SheetColumn[],
+  captions: readonly string[],
+  { title, subtitle, side = 112, perRow }: ContactSheetOptions = {},
+): Uint8Array {
+  for (const { images, title: name = "a column" } of columns) {
+    if (images.length === captions.length) continue;
+    throw new RangeError(
+      `Expected ${captions.length} pictures, one a caption, for ${name} but received ${images.length}`,
+    );
+  }
+  const cellWidth = columns.length * (side + NARROW_GAP) - NARROW_GAP;
+  const labelled = columns.some((column) => column.title !== undefined);
+  const labelHeight = labelled ? 18 : 0;
+  const cellHeight = labelHeight + side + 8 + CAPTION.lines * CAPTION.lineHeight;
+  const aCellIsHigh = (cellHeight + GAP) / (cellWidth + GAP);
+  const fitting = Math.ceil(Math.sqrt(captions.length * aCellIsHigh * 1.3));
+  const across = Math.max(1, Math.min(perRow ?? fitting, captions.length));
+  const down = Math.ceil(captions.length / across);
+
+  const parts: string[] = [];
+  let top = MARGIN;
+  if (title !== undefined) {
+    parts.push(text(MARGIN, top + 18, title, { size: 20, bold: true }));
+    top += 30;
+  }
+  if (subtitle !== undefined) {
+    parts.push(text(MARGIN, top + 12, subtitle, { size: 12, colour: MUTED }));
+    top += 24;
+  }
+  if (title !== undefined || subtitle !== undefined) top += 12;
+
+  captions.forEach((caption, i) => {
+    const x = MARGIN + (i % across) * (cellWidth + GAP);
+    const y = top + Math.floor(i / across) * (cellHeight + GAP);
+    columns.forEach((column, j) => {
+      const left = x + j * (side + NARROW_GAP);
+      if (column.title !== undefined) parts.push(text(left, y + 11, column.title, { size: 10, colour: MUTED }));
+      parts.push(picture(left, y + labelHeight, side, column.images[i]!));
+    });
+    wrap(caption, cellWidth, CAPTION.size, CAPTION.lines).forEach((line, k) => {
+      const baseline = y + labelHeight + side + 16 + k * CAPTION.lineHeight;
+      parts.push(text(x, baseline, line, { size: CAPTION.size }));
+    });
+  });
+
+  const width = 2 * MARGIN + across * (cellWidth + GAP) - GAP;
+  const height = top + down * (cellHeight + GAP) - GAP + MARGIN;
+  return renderSvg(svg(width, height, parts));
+}
+
+/**
+ * Pictures in rows, pixel for pixel, as PNG.
+ *
+ * @param images [B, 3, H, W] in 0..1
+ */
+export function imageGrid(images: Tensor, { columns = 8 }: { columns?: number } = {}): Uint8Array {
+  const [count = 0, channels = 3, height = 1, width = 1] = images.shape;
+  const across = Math.max(1, Math.min(columns, count));
+  const rest = (across - (count % across)) % across;
+  const grid = tidy(() => {
+    const last = images.narrow(0, 0, rest).mul(0).add(1);
+    const full = rest === 0 ? images : cat([images, last]);
+    const rows = full.reshape([-1, across, channels, height, width]); // [down, across, C, H, W]
+    return rows.permute([2, 0, 3, 1, 4]).reshape([channels, -1, across * width]);
+  });
+  try {
+    return encodePng(grid);
+  } finally {
+    grid.dispose();
+  }
+}
+
+/** One picture, its pixels kept sharp when it is enlarged, within a hairline. */
+function picture(x: number, y: number, side: number, image: Tensor): string {
+  const data = Buffer.from(encodePng(image)).toString("base64");
+  const place = `x="${round(x)}" y="${round(y)}" width="${side}" height="${side}"`;
+  const href = `href="data:image/png;base64,${data}"`;
+  return `<image ${place} ${href}/><rect ${place} fill="none" stroke="${HAIRLINE}" stroke-width="0.5"/>`;
+}

@@ -1,0 +1,131 @@
+/** Curves over stages, with bands for their spread. */
+import { HAIRLINE, INK, MUTED, PAPER, renderSvg, round, svg, text } from "./svg.js";
+
+export interface Series {
+  readonly name: string;
+  readonly values: readonly number[];
+  /** Half the band's height at each value, such as a standard error. */
+  readonly spread?: readonly number[];
+}
+
+export interface LineChartOptions {
+  readonly title?: string;
+  readonly subtitle?: string;
+  readonly xLabel?: string;
+  readonly yLabel?: string;
+  /** What the first value's place is called. Default 0. */
+  readonly firstX?: number;
+  readonly width?: number;
+  readonly height?: number;
+}
+
+/** Okabe and Ito's colours, which colour-blind people tell apart. */
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+
+interface Scale {
+  readonly ticks: readonly number[];
+  at(value: number): number;
+}
+
+/** A chart as PNG. Values that are not finite leave a gap. */
+export function lineChart(
+  series: readonly Series[],
+  { title, subtitle, xLabel = "stage", yLabel, firstX = 0, width = 720, height = 400 }: LineChartOptions = {},
+): Uint8Array {
+  const top = 28 + (title === undefined ? 0 : 26) + (subtitle === undefined ? 0 : 20) + (yLabel === undefined ? 0 : 16);
+  const box = { left: 64, right: width - 28, top, bottom: height - 52 };
+  const longest = Math.max(1, ...series.map(({ values }) => values.length));
+  const bounds = series.flatMap(({ values, spread }) =>
+    values.flatMap((value, i) => [value - (spread?.[i] ?? 0), value + (spread?.[i] ?? 0)]),
+  );
+  const finite = bounds.filter(Number.isFinite);
+  const y = scale(Math.min(...finite), Math.max(...finite), box.bottom, box.top, 5);
+  const x = scale(firstX, firstX + longest - 1, box.left, box.right, 8, { exact: true, whole: true });
+
+  const parts: string[] = [];
+  let line = 34;
+  if (title !== undefined) {
+    parts.push(text(24, line, title, { size: 18, bold: true }));
+    line += 22;
+  }
+  if (subtitle !== undefined) parts.push(text(24, line, subtitle, { size: 12, colour: MUTED }));
+  if (yLabel !== undefined) parts.push(text(24, box.top - 16, yLabel, { size: 11, colour: MUTED }));
+  for (const tick of y.ticks) {
+    parts.push(hairline(box.left, y.at(tick), box.right, y.at(tick)));
+    const label = tickLabel(tick, y.ticks);
+    parts.push(text(box.left - 10, y.at(tick) + 4, label, { size: 11, colour: MUTED, anchor: "end" }));
+  }
+  for (const tick of x.ticks) {
+    parts.push(text(x.at(tick), box.bottom + 20, String(tick), { size: 11, colour: MUTED, anchor: "middle" }));
+  }
+  parts.push(text((box.left + box.right) / 2, height - 14, xLabel, { size: 11, colour: MUTED, anchor: "middle" }));
+
+  series.forEach(({ values, spread }, i) => {
+    const colour = COLOURS[i % COLOURS.length]!;
+    const points = values.flatMap((value, j) =>
+      Number.isFinite(value) ? [{ x: x.at(firstX + j), value, spread: spread?.[j] ?? 0 }] : [],
+    );
+    if (spread !== undefined) {
+      const upper = points.map((p) => `${round(p.x)},${round(y.at(p.value + p.spread))}`);
+      const lower = points.toReversed().map((p) => `${round(p.x)},${round(y.at(p.value - p.spread))}`);
+      parts.push(`<polygon points="${[...upper, ...lower].join(" ")}" fill="${colour}" fill-opacity="0.14"/>`);
+    }
+    const path = points.map((p) => `${round(p.x)},${round(y.at(p.value))}`).join(" ");
+    const stroke = `stroke="${colour}" stroke-width="2" stroke-linejoin="round" stroke-linecap="round"`;
+    parts.push(`<polyline points="${path}" fill="none" ${stroke}/>`);
+    const last = points.at(-1);
+    if (last === undefined) return;
+    const [cx, cy] = [round(last.x), round(y.at(last.value))];
+    parts.push(`<circle cx="${cx}" cy="${cy}" r="3.5" fill="${colour}" stroke="${PAPER}" stroke-width="1.5"/>`);
+  });
+  if (series.length > 1) parts.push(...legend(series, box.right));
+  return renderSvg(svg(width, height, parts));
+}
+
+function legend(series: readonly Series[], right: number): string[] {
+  let x = right;
+  return series
+    .map((one, i) => ({ name: one.name, colour: COLOURS[i % COLOURS.length]! }))
+    .toReversed()
+    .flatMap(({ name, colour }) => {
+      const label = text(x, 34, name, { size: 12, colour: INK, anchor: "end" });
+      x -= name.length * 6.6 + 10;
+      const dot = `<circle cx="${round(x)}" cy="30" r="4" fill="${colour}"/>`;
+      x -= 18;
+      return [label, dot];
+    });
+}
+
+function hairline(x1: number, y1: number, x2: number, y2: number): string {
+  return `<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" stroke="${HAIRLINE}"/>`;
+}
+
+/** A linear scale whose ticks are 1, 2 or 5 times a power of ten apart. */
+function scale(
+  from: number,
+  to: number,
+  start: number,
+  end: number,
+  count: number,
+  { exact = false, whole = false }: { exact?: boolean; whole?: boolean } = {},
+): Scale {
+  if (!Number.isFinite(from) || !Number.isFinite(to)) [from, to] = [0, 1];
+  if (from === to && !exact) [from, to] = [from - 0.5 * (Math.abs(from) || 1), to + 0.5 * (Math.abs(to) || 1)];
+  const rough = (to - from || 1) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((n) => n * power).find((candidate) => candidate >= rough * 0.999)!;
+  const stride = whole ? Math.max(1, Math.round(step)) : step;
+  const low = exact ? from : Math.floor(from / stride + 1e-9) * stride;
+  const high = exact ? to : Math.ceil(to / stride - 1e-9) * stride;
+  const first = Math.ceil(low / stride - 1e-9);
+  const ticks = Array.from({ length: Math.floor(high / stride + 1e-9) - first + 1 }, (_, i) => (first + i) * stride);
+  const span = high - low || 1;
+  return { ticks, at: (value) => start + ((value - low) / span) * (end - start) };
+}
+
+/** As many decimals as the ticks' distance needs. */
+function tickLabel(tick: number, ticks: readonly number[]): string {
+  const distance = Math.abs((ticks[1] ?? 1) - (ticks[0] ?? 0));
+  const decimals = Math.max(0, -Math.floor(Math.log10(distance || 1) + 1e-9));
+  return tick.toFixed(Math.min(decimals, 6));
+}
