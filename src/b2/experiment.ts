@@ -93,13 +93,18 @@ export class Experiment {
     return file;
   }
 
-  /** The mean reward of every stage so far. */
+  /** The mean reward of every stage so far, with its standard error. */
   #curve(): string | undefined {
     const { run } = this.trainer;
-    const rewards = run.metrics().map((metrics) => metrics["rewardMean"]!);
-    if (rewards.length === 0) return undefined;
+    const metrics = run.metrics();
+    if (metrics.length === 0) return undefined;
+    const reward = {
+      name: "reward",
+      values: metrics.map((stage) => stage["rewardMean"]!),
+      spread: metrics.map((stage) => stage["rewardStd"]! / Math.sqrt(stage["images"]!)),
+    };
     const file = run.picturePath("reward.png");
-    writeFileAtomic(file, lineChart(rewards));
+    writeFileAtomic(file, lineChart([reward], { title: "Mean reward of a stage's images", xLabel: "stage" }));
     return file;
   }
 }

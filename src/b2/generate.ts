@@ -1,7 +1,7 @@
 /** Pictures for people: prompts to PNG files, and contact sheets before and after. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { writePng } from "../images/index.js";
+import { encodePng, writePng } from "../images/index.js";
 import { type Tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { evaluationNoise, generateImages } from "./evaluation.js";
@@ -35,9 +35,10 @@ export async function generateToFolder(
   mkdirSync(folder, { recursive: true });
   await generateImages(policy, wanted, config, surroundings, "generating", async (images, batch, start) => {
     for (let row = 0; row < batch.length; row++) {
-      const picture = tidy(() => images.select(0, row).clone());
-      await writePng(wanted[start + row]!.file, picture);
-      picture.dispose();
+      await writePng(
+        wanted[start + row]!.file,
+        tidy(() => encodePng(images.select(0, row))),
+      );
     }
   });
   return wanted.map(({ file }) => file);

@@ -1,5 +1,5 @@
 /** What images are judged by: the reward, CLIP's image features for diversity, and the embedded world's truth. */
-import { clipPreprocess } from "../images/index.js";
+import { clipPreprocess, readPreprocessorConfig } from "../images/index.js";
 import { CLIPModel } from "../models/index.js";
 import { loadReward, type Reward } from "../rewards/index.js";
 import { type Device, type Tensor, tidy } from "../torch/index.js";
@@ -47,7 +47,8 @@ export async function openJudges(config: Config, reward?: Reward): Promise<Judge
 
 function clipFeatures(folder: string, device: Device): (images: Tensor) => Tensor {
   const model = CLIPModel.fromPretrained(folder, { device });
-  return (images) => tidy(() => model.getImageFeatures(clipPreprocess(images)));
+  const preprocessor = readPreprocessorConfig(folder);
+  return (images) => tidy(() => model.getImageFeatures(clipPreprocess(images, preprocessor)));
 }
 
 function emojiTruth(config: Config): NonNullable<Judges["truth"]> {

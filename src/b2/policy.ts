@@ -139,10 +139,15 @@ export class Policy {
     const known = this.#texts;
     if (known !== undefined && fresh.length === 0) return known;
     const all = tidy(() => {
-      const added = this.pipeline.encodePrompts(fresh);
-      const join = (a: Tensor | undefined, b: Tensor): Tensor => keep(a === undefined ? b : cat([a, b]));
-      const pooled = added.pooled === undefined ? undefined : join(known?.pooled, added.pooled);
-      return promptEmbeds(join(known?.hiddenStates, added.hiddenStates), pooled);
+      // One at a time: a text's states must not depend, in the last bit, on which others are new with it, or a run
+      // that is resumed would part from one that is not.
+      const added = fresh.map((prompt) => this.pipeline.encodePrompts([prompt]));
+      const parts = known === undefined ? added : [known, ...added];
+      const pooled = parts.flatMap((part) => part.pooled ?? []);
+      return promptEmbeds(
+        keep(cat(parts.map((part) => part.hiddenStates))),
+        pooled.length === 0 ? undefined : keep(cat(pooled)),
+      );
     });
     known?.dispose();
     this.#texts = all;

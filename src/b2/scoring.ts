@@ -2,7 +2,7 @@
  * From final latents to rewards: images are decoded and handed to the reward as tensors, a few at a time; PNG files
  * are written on the side, for those who want to look.
  */
-import { writePng } from "../images/index.js";
+import { encodePng, writePng } from "../images/index.js";
 import type { Reward } from "../rewards/index.js";
 import { breathe, noGrad, type Tensor, tidy } from "../torch/index.js";
 import { InputError } from "./input-error.js";
@@ -79,10 +79,13 @@ async function savePictures(images: Tensor, fileOf: (row: number) => string | un
   const writes: Promise<void>[] = [];
   for (let row = 0; row < images.size(0); row++) {
     const file = fileOf(row);
-    if (file !== undefined) {
-      const picture = tidy(() => images.select(0, row).clone());
-      writes.push(Promise.resolve(writePng(file, picture)).finally(() => picture.dispose()));
-    }
+    if (file !== undefined)
+      writes.push(
+        writePng(
+          file,
+          tidy(() => encodePng(images.select(0, row))),
+        ),
+      );
   }
   await Promise.all(writes);
 }
