@@ -4,6 +4,7 @@
  * Every evaluation draws the same noise for the same prompts, so that two of them can be compared pair by pair. The
  * errors are standard errors over prompts: images of one prompt are no independent evidence.
  */
+import { checkRewards } from "../rewards/index.js";
 import { breathe, noGrad, type Tensor, tidy } from "../torch/index.js";
 import { meanAndDeviation } from "./advantage.js";
 import type { Config } from "./config.js";
@@ -12,7 +13,6 @@ import type { Policy } from "./policy.js";
 import { checkInterrupted, type Surroundings } from "./progress.js";
 import { type PromptLists, thinOut } from "./prompts.js";
 import { chunks, denoise, gaussian, type NoiseKey } from "./sampling.js";
-import { callReward } from "./scoring.js";
 
 /** The measures, in the order of the tables. */
 export const measures = ["reward", "trueAlignment", "diversity"] as const;
@@ -72,7 +72,7 @@ async function evaluateList(
   const aligned: number[] = [];
   const features: Float32Array[] = [];
   await generateImages(policy, wanted, config, surroundings, `evaluating ${name} prompts`, async (images, batch) => {
-    rewards.push(...(await callReward(judges.reward, images, batch)));
+    rewards.push(...checkRewards(await judges.reward(images, batch), batch));
     if (judges.truth !== undefined) aligned.push(...(await judges.truth(images, batch)).map(Number));
     if (judges.features !== undefined) features.push(...unitRows(judges.features, images));
   });

@@ -3,9 +3,8 @@
  * are written on the side, for those who want to look.
  */
 import { encodePng, writePng } from "../images/index.js";
-import type { Reward } from "../rewards/index.js";
+import { checkRewards, type Reward } from "../rewards/index.js";
 import { breathe, noGrad, type Tensor, tidy } from "../torch/index.js";
-import { InputError } from "./input-error.js";
 import type { Policy } from "./policy.js";
 import { checkInterrupted, type Surroundings } from "./progress.js";
 import type { BranchBatch } from "./records.js";
@@ -15,7 +14,7 @@ import { chunks } from "./sampling.js";
  * The reward of every branch.
  *
  * @param imageFile where to keep the picture of a sample, undefined for not at all
- * @throws InputError when the reward does not give one finite number an image
+ * @throws RewardError when the reward does not give one finite number an image
  */
 export async function scoreBranches(
   policy: Policy,
@@ -33,7 +32,7 @@ export async function scoreBranches(
       const images = tidy(() => decodeFinal(policy, batch.latents.narrow(0, start, rows)));
       try {
         const prompts = batch.keys.slice(start, start + rows).map(({ prompt }) => prompt);
-        rewards.push(...(await callReward(reward, images, prompts)));
+        rewards.push(...checkRewards(await reward(images, prompts), prompts));
         await savePictures(images, (row) => imageFile(start + row));
       } finally {
         images.dispose();
@@ -50,29 +49,6 @@ export async function scoreBranches(
 /** The pictures of recorded trajectories, [B, s + 1, C, h, w] to [B, 3, H, W] in 0..1. */
 function decodeFinal(policy: Policy, latents: Tensor): Tensor {
   return noGrad(() => policy.decode(latents.select(1, -1)));
-}
-
-/**
- * Calls a reward and checks what it returns.
- *
- * @throws InputError when that is not one finite number an image
- */
-export async function callReward(reward: Reward, images: Tensor, prompts: string[]): Promise<number[]> {
-  const values: unknown = await reward(images, prompts);
-  const list = Array.isArray(values) || ArrayBuffer.isView(values) ? [...(values as Iterable<unknown>)] : undefined;
-  if (list?.length !== prompts.length) {
-    throw new InputError(
-      `Expected an array of ${prompts.length} numbers from the reward for ${prompts.length} images but received ${list === undefined ? typeof values : list.length}`,
-    );
-  }
-  list.forEach((value, i) => {
-    if (typeof value !== "number" || !Number.isFinite(value)) {
-      throw new InputError(
-        `Expected a finite number from the reward but received ${String(value)} for ${JSON.stringify(prompts[i])}`,
-      );
-    }
-  });
-  return list as number[];
 }
 
 async function savePictures(images: Tensor, fileOf: (row: number) => string | undefined): Promise<void> {
