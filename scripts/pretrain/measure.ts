@@ -3,7 +3,7 @@
  * of them show what their prompt names, as the classifier reads it.
  */
 import { mkdirSync } from "node:fs";
-import { contactSheet, writePng } from "../../src/images/index.js";
+import { imageGrid, writePng } from "../../src/images/index.js";
 import { StableDiffusionPipeline } from "../../src/pipeline/index.js";
 import { breathe, cat, Generator, noGrad, randn, tidy, type Tensor } from "../../src/torch/index.js";
 import { captionsOf, heldOutPrompts, isHeldOut, Random, SceneClassifier, scenesOf, TEMPLATES, trainingPrompts } from "../../src/world/index.js"; // prettier-ignore
@@ -107,6 +107,6 @@ async function contactSheets(workplace: Workplace, pipeline: StableDiffusionPipe
   mkdirSync(workplace.workFolder, { recursive: true });
   const renders = renderScenes(workplace, scenes, random);
   const samples = await drawPrompts(pipeline, prompts, { guidanceScale: 1, generator });
-  await writePng(`${workplace.workFolder}/renders.png`, contactSheet(renders, { columns: 16 }));
-  await writePng(`${workplace.workFolder}/samples.png`, contactSheet(samples, { columns: 16 }));
+  await writePng(`${workplace.workFolder}/renders.png`, imageGrid(renders, { columns: 16 }));
+  await writePng(`${workplace.workFolder}/samples.png`, imageGrid(samples, { columns: 16 }));
 }

@@ -4,7 +4,8 @@
  *
  * The resize is PIL's: bicubic with antialiasing (a = -0.5), along the rows and then along the columns, each rounded
  * to 8 bits. It is a product with two small matrices, so that it runs on any device and on batches. `rounding: false`
- * leaves the 8 bits out for differentiable rewards.
+ * leaves out the rounding, through which no
+ * gradient passes; pixels then differ by up to one step in 255 or so.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -63,7 +64,7 @@ export function clipPreprocess(
   { rounding = true }: { rounding?: boolean } = {},
 ): Tensor {
   return tidy(() => {
-    const to8Bits = (x: Tensor) => (rounding ? x.round().clamp({ min: 0, max: 255 }) : x);
+    const to8Bits = (x: Tensor) => (rounding ? x.round() : x).clamp({ min: 0, max: 255 });
     let pixels = to8Bits(images.to({ dtype: "float32" }).mul(255));
     if (config.do_resize) pixels = resize(pixels, config.size.shortest_edge, to8Bits);
     if (config.do_center_crop) pixels = centreCrop(pixels, config.crop_size);

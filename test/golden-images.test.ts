@@ -1,0 +1,69 @@
+/** CLIP's image preprocessing against golden pixels, and pictures to PNG and back. */
+import assert from "node:assert/strict";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import {
+  clipPreprocess,
+  contactSheet,
+  imageGrid,
+  lineChart,
+  readImage,
+  readPreprocessorConfig,
+  writePng,
+} from "../src/images/index.js";
+import { Generator, liveTensors, rand, tidy } from "../src/torch/index.js";
+import { assertClose, goldenSets, outputTolerance } from "./golden.js";
+
+for (const set of goldenSets("clip", "photo.png")) {
+  test(`clipPreprocess, golden ${set.name}`, async () => {
+    const image = await readImage(set.path("clip", "photo.png"));
+    const config = readPreprocessorConfig(set.path("clip"));
+    const expected = set.tensors("clip", "photo.safetensors").get("pixel_values");
+    tidy(() => {
+      const pixels = clipPreprocess(image.unsqueeze(0), config);
+      assertClose(pixels, expected, outputTolerance, `${set.name} photo`);
+      const smooth = clipPreprocess(image.unsqueeze(0), config, { rounding: false });
+      assertClose(smooth, expected, 0.02, `${set.name} photo, not rounded`);
+    });
+    image.dispose();
+  });
+}
+
+test("a picture written and read again", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "images-"));
+  const image = tidy(() =>
+    rand([3, 5, 7], { generator: new Generator(0) })
+      .mul(255)
+      .round()
+      .div(255),
+  );
+  try {
+    const file = join(folder, "sub", "image.png");
+    const before = liveTensors();
+    await writePng(file, image);
+    assert.deepEqual(readdirSync(join(folder, "sub")), ["image.png"]);
+    const again = await readImage(file);
+    assert.deepEqual(again.shape, [3, 5, 7]);
+    tidy(() => assertClose(again, image, 1e-6, "read again"));
+    again.dispose();
+    assert.equal(liveTensors(), before);
+  } finally {
+    image.dispose();
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test("sheets, grids and charts are PNGs of some size", () => {
+  const isPng = (bytes: Uint8Array) => Buffer.from(bytes.subarray(1, 4)).toString() === "PNG" && bytes.length > 200;
+  tidy(() => {
+    const images = rand([3, 3, 8, 8], { generator: new Generator(0) });
+    assert(isPng(imageGrid(images, { columns: 2 })));
+    const column = { images: images.split(1).map((image) => image.squeeze(0)) };
+    assert(isPng(contactSheet([column], ["a <cat> & dog", "b", "c"], { title: "Three" })));
+    assert.throws(() => contactSheet([column], ["one"]), /Expected 1 pictures/);
+  });
+  assert(isPng(lineChart([{ name: "reward", values: [] }])));
+  assert(isPng(lineChart([{ name: "reward", values: [1, NaN, 1], spread: [0, 0, 0.1] }])));
+});
