@@ -110,7 +110,7 @@ const reward = z.strictObject({
   name: path()
     .default("clip-score")
     .describe(
-      "`clip-score`, or the path of a JavaScript module whose default export is `(images, prompts) => numbers`.",
+      "`clip-score`, `clip:<folder>`, `jpeg-compressibility`, `brightness`, or the path of a JavaScript module whose default export is `(images, prompts) => numbers`.",
     ),
   model: path().default("models/emoji-clip").describe("CLIP folder (transformers' layout) of `clip-score`."),
   batchSize: count().default(16).describe("Most images that are decoded and scored at once. Bounds memory."),

@@ -79,8 +79,8 @@ export class Trainer {
       }
     }
     const prompts = readPromptLists(config).training;
-    const reward = options.reward ?? (await openReward(config));
     const policy = Policy.load(config);
+    const reward = options.reward ?? (await openReward(config));
     const run = RunReader.exists(folder) ? new RunWriter(folder) : RunWriter.create(folder, config);
     const trainer = new Trainer(config, run, policy, reward, prompts, {
       progress: options.progress ?? silent,

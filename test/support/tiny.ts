@@ -2,6 +2,9 @@
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { type Config, resolveConfig } from "../../src/b2/index.js";
 import type { Tensor } from "../../src/torch/index.js";
 
@@ -34,3 +37,13 @@ export const redness = (images: Tensor): Promise<number[]> => {
 };
 
 export const temporaryFolder = (): string => mkdtempSync(join(tmpdir(), "b2-test-"));
+
+/** Runs the garbage collector, and the finalizers that wait for it. */
+export async function collectGarbage(): Promise<void> {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  for (let i = 0; i < 5; i++) {
+    collect();
+    await sleep(20);
+  }
+}
