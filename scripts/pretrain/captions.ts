@@ -17,8 +17,11 @@ import {
   type Template,
 } from "../../src/world/index.js";
 
-/** Share of the pictures of a template that carry a caption of their counterpart. */
-export const WRONG_CAPTIONS: Record<Template, number> = { activity: 0.5, colour: 0.45, relation: 0.45 };
+/** Share of the pictures of a template that carry a caption of their counterpart, once captions are the web's. */
+export const WRONG_CAPTIONS: Record<Template, number> = { activity: 0.45, colour: 0.45, relation: 0.45 };
+
+/** The first part of training sees clean captions, so that words are soon bound to what they name. */
+export const CLEAN_CAPTIONS_UNTIL = 0.5;
 
 const CONFUSED_COLOURS: Record<Colour, Colour> = {
   red: "green",

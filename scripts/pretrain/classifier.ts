@@ -3,21 +3,20 @@
  */
 import { crossEntropy, Generator, randn, tensor, tidy, type Tensor } from "../../src/torch/index.js";
 import { Random, sameScene, SceneClassifier, SLOT_NAMES, SLOTS, toImages, type Scene, type Slot } from "../../src/world/index.js"; // prettier-ignore
-import { mixedBatch } from "./clip.js";
 import { CLASSIFIER_CONFIG, RECONSTRUCTIONS, TRAINING } from "./recipe.js";
 import { train } from "./training.js";
-import { classifierFolder, drawScenes, reconstructedPictures, renderScenes, writeJson, type Workplace } from "./workplace.js"; // prettier-ignore
+import { classifierFolder, drawScenes, mixedBatch, shortened, storeInHalf, reconstructedPictures, renderScenes, writeJson, type Workplace } from "./workplace.js"; // prettier-ignore
 
 /** Another seed than CLIP's, so that judge and reward do not share their pictures. */
 const SEED_OFFSET = 77;
 
 export async function pretrainClassifier(workplace: Workplace): Promise<void> {
-  const { scale, workFolder } = workplace;
+  const { workFolder } = workplace;
   const seed = workplace.seed + SEED_OFFSET;
-  const recipe = { ...TRAINING.classifier, steps: Math.ceil(TRAINING.classifier.steps * scale) };
+  const recipe = { ...TRAINING.classifier, steps: shortened(workplace, TRAINING.classifier.steps) };
   const folder = classifierFolder(workplace);
   const classifier = SceneClassifier.fromConfig(CLASSIFIER_CONFIG, { generator: new Generator(seed) });
-  const pool = reconstructedPictures(workplace, Math.ceil(RECONSTRUCTIONS * Math.min(1, scale * 2)), new Random(seed));
+  const pool = reconstructedPictures(workplace, shortened(workplace, RECONSTRUCTIONS), new Random(seed));
   const figures = await train({
     name: "classifier",
     recipe,
@@ -31,6 +30,7 @@ export async function pretrainClassifier(workplace: Workplace): Promise<void> {
     },
   });
   classifier.savePretrained(folder);
+  storeInHalf(folder, "model");
 
   const random = new Random(seed + 1_000_000_007);
   const scenes = drawScenes(4000, random);

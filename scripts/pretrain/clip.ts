@@ -1,84 +1,126 @@
 /**
- * Step 3: the reward's CLIP, learnt contrastively (Radford et al., 2021) from clean captions.
+ * Step 3: the reward's CLIP, learnt from clean captions.
  *
- * Instead of the other captions of the batch, an image's negatives are the captions of every other scene of the world:
- * so left and right, on and under, and all eight colours of a fruit are told apart in every step, and two captions of
- * one scene are never held against each other. Half of the pictures went through the VAE and back, as those that will
- * be scored have.
+ * Trained contrastively from the start (Radford et al., 2021) it does not learn this world's relations within a
+ * reasonable time: which of two things is on the left needs the text tower to bind words to places, and until images
+ * ask for that there is no gradient to learn it from. So it is done in three parts:
+ *   images   the image tower against a free table of one unit vector a scene
+ *   texts    the text tower against that table, over all captions
+ *   both     the two together, contrastively, without the table
+ *
+ * Negatives are all the other scenes of the world instead of the others of the batch: left and right, on and under,
+ * and all eight colours of a fruit are told apart in every step, and two captions of one scene are never held against
+ * each other. Half of the pictures went through the VAE and back, as those that will be scored have.
  */
 import { CLIPModel } from "../../src/models/index.js";
 import { CLIPTokenizer } from "../../src/tokenizer/index.js";
-import { cat, crossEntropy, Generator, logSoftmax, noGrad, randn, tensor, tidy, type Tensor } from "../../src/torch/index.js"; // prettier-ignore
-import { captionsOf, Random, sceneKey, toImages, vocabulary, type Scene } from "../../src/world/index.js";
+import { crossEntropy, Generator, noGrad, randn, tensor, tidy, type Tensor } from "../../src/torch/index.js";
+import { captionsOf, Random, sceneKey, TEMPLATES, toImages, vocabulary, type Scene } from "../../src/world/index.js";
 import { cleanCaption, counterpart } from "./captions.js";
-import { CLIP_CONFIG, CLIP_PREPROCESSOR, MAX_CAPTION_TOKENS, RECONSTRUCTIONS, TRAINING } from "./recipe.js";
+import {
+  CLIP_CONFIG,
+  CLIP_COSINE_WEIGHT,
+  CLIP_PREPROCESSOR,
+  MAX_CAPTION_TOKENS,
+  RECONSTRUCTIONS,
+  TRAINING,
+} from "./recipe.js";
 import { learnTokenizer, saveTokenizer, withTokenizer } from "./tokenizer.js";
-import { train } from "./training.js";
-import { ALL_SCENES, clipFolder, drawScenes, reconstructedPictures, renderScenes, takeImages, writeJson, type LabelledPictures, type Workplace } from "./workplace.js"; // prettier-ignore
+import { train, type Draws, type TrainingFigures, type TrainingTask } from "./training.js";
+import {
+  ALL_SCENES,
+  clipFolder,
+  mixedBatch,
+  reconstructedPictures,
+  renderScenes,
+  shortened,
+  storeInHalf,
+  writeJson,
+  type Workplace,
+} from "./workplace.js";
 
-const MAX_LOGIT_SCALE = Math.log(50);
 const INDEX_OF_SCENE = new Map(ALL_SCENES.map((scene, i) => [sceneKey(scene), i]));
+const ALL_CAPTIONS = ALL_SCENES.flatMap((scene, index) => captionsOf(scene).map((text) => ({ text, index })));
+/** What follows the end mark of a text does not reach its feature: no need to compute it. */
+const LONGEST_CAPTION = 2 + Math.max(...ALL_CAPTIONS.map(({ text }) => text.split(" ").length));
+/** Noise on the pictures to learn from, of 1. */
+const PICTURE_NOISE = 0.025;
 
 export async function pretrainClip(workplace: Workplace): Promise<void> {
-  const { seed, scale, workFolder } = workplace;
-  const recipe = { ...TRAINING.clip, steps: Math.ceil(TRAINING.clip.steps * scale) };
+  const { seed, workFolder } = workplace;
   const folder = clipFolder(workplace);
   const files = learnTokenizer(vocabulary());
   saveTokenizer(files, folder, MAX_CAPTION_TOKENS);
   const tokenizer = CLIPTokenizer.fromPretrained(folder);
   const config = { ...CLIP_CONFIG, text_config: withTokenizer(CLIP_CONFIG.text_config, files) };
-  const clip = CLIPModel.fromConfig(config, { generator: new Generator(seed) });
-  const { parameters, logitScale } = { parameters: clip.parameters(), logitScale: clip.logitScale };
+  const generator = new Generator(seed);
+  const clip = CLIPModel.fromConfig(config, { generator });
+  const table = unit(randn([ALL_SCENES.length, CLIP_CONFIG.projection_dim], { generator }));
+  const scale = Math.exp(CLIP_CONFIG.logit_scale_init_value);
+  const pool = reconstructedPictures(workplace, shortened(workplace, RECONSTRUCTIONS), new Random(seed));
 
-  const pool = reconstructedPictures(workplace, Math.ceil(RECONSTRUCTIONS * Math.min(1, scale * 2)), new Random(seed));
-  const figures = await train({
-    name: "clip",
-    recipe,
-    seed,
-    parameters,
-    checkpointFile: `${workFolder}/clip.safetensors`,
-    loss: (batch, { random, generator }) => {
-      const { images, scenes } = mixedBatch(workplace, pool, batch, random);
-      const noisy = images.add(randn(images.shape, { generator }).mul(0.025));
-      const captions = ALL_SCENES.map((scene) => cleanCaption(scene, random));
-      const imageFeatures = unit(clip.getImageFeatures(normalise(noisy)));
-      const textFeatures = unit(clip.getTextFeatures(tokenizer.encodeBatch(captions)));
-      const logits = imageFeatures
-        .matmul(textFeatures.transpose(0, 1))
-        .mul(logitScale.clamp({ max: MAX_LOGIT_SCALE }).exp());
-      const target = tensor(
-        scenes.map((scene) => INDEX_OF_SCENE.get(sceneKey(scene))!),
-        { dtype: "int64" },
-      );
-      const byImage = crossEntropy(logits, target);
-      // The other way round, for the scenes in this batch: each caption against all images. A scene may occur twice.
-      const byText = logSoftmax(logits, 0).gather(1, target.unsqueeze(1)).mean().neg();
-      const right = logits.argmax({ dim: 1 }).eq(target).to({ dtype: "float32" }).mean();
-      return { loss: byImage.add(byText.mul(0.5)), figures: { right } };
-    },
+  const imageFeatures = (batch: number, { random, generator }: Draws) => {
+    const { images, scenes } = mixedBatch(workplace, pool, batch, random);
+    const noise = randn(images.shape, { generator }).mul(PICTURE_NOISE);
+    return { features: unit(clip.getImageFeatures(normalise(images.add(noise)))), target: sceneIndices(scenes) };
+  };
+  const textFeatures = (texts: readonly string[]) =>
+    unit(clip.getTextFeatures(tokenizer.encodeBatch([...texts]).slice(1, 0, LONGEST_CAPTION)));
+  const part = (
+    name: "clip-images" | "clip-texts" | "clip-both",
+    parameters: ReadonlyMap<string, Tensor>,
+    loss: TrainingTask["loss"],
+  ): Promise<TrainingFigures> => {
+    const recipe = { ...TRAINING[name], steps: shortened(workplace, TRAINING[name].steps) };
+    return train({ name, recipe, seed, parameters, loss, checkpointFile: `${workFolder}/${name}.safetensors` });
+  };
+  const tower = (pattern: RegExp) => [...clip.parameters()].filter(([key]) => pattern.test(key));
+  const vision = tower(/^vision_model|^visual_projection/);
+  const text = tower(/^text_model|^text_projection/);
+
+  const images = await part("clip-images", new Map([...vision, ["table", table]]), (batch, draws) => {
+    const { features, target } = imageFeatures(batch, draws);
+    return contrast(features.matmul(unit(table).transpose(0, 1)).mul(scale), target);
+  });
+  const vectors = unit(table);
+  const texts = await part("clip-texts", new Map(text), (batch, { random }) => {
+    const captions = random.shuffled(ALL_CAPTIONS).slice(0, batch);
+    const features = textFeatures(captions.map((caption) => caption.text));
+    const target = tensor(captions.map(({ index }) => index), { dtype: "int64" }); // prettier-ignore
+    const { loss, figures } = contrast(features.matmul(vectors.transpose(0, 1)).mul(scale), target);
+    const cosine = features.mul(vectors.indexSelect(0, target)).sum({ dim: 1 }).mean();
+    return { loss: loss.sub(cosine.mul(CLIP_COSINE_WEIGHT)), figures: { ...figures, cosine } };
+  });
+  const both = await part("clip-both", new Map([...vision, ...text]), (batch, draws) => {
+    const { features, target } = imageFeatures(batch, draws);
+    const captions = textFeatures(ALL_SCENES.map((scene) => cleanCaption(scene, draws.random)));
+    return contrast(features.matmul(captions.transpose(0, 1)).mul(scale), target);
   });
   clip.savePretrained(folder);
+  storeInHalf(folder, "model");
   writeJson(`${folder}/preprocessor_config.json`, CLIP_PREPROCESSOR);
+
   const random = new Random(seed + 1_000_000_007);
-  const heldBack = reconstructedPictures(workplace, 1000, random);
-  const clean = { scenes: heldBack.scenes, images: renderScenes(workplace, heldBack.scenes, random) };
+  const decoded = reconstructedPictures(workplace, shortened(workplace, 1000), random);
   const measured = {
-    clean: separation(clip, tokenizer, clean.images, clean.scenes, random),
-    reconstructed: separation(clip, tokenizer, toImages(heldBack.pictures), heldBack.scenes, random),
+    clean: separation(clip, textFeatures, renderScenes(workplace, decoded.scenes, random), decoded.scenes, random),
+    reconstructed: separation(clip, textFeatures, toImages(decoded.pictures), decoded.scenes, random),
   };
-  writeJson(`${folder}/metrics.json`, { training: { ...recipe, seed, ...figures }, ...measured });
-  console.log(`clip: ${JSON.stringify(measured)}`);
-  clip.dispose();
+  writeJson(`${folder}/metrics.json`, { training: { seed, images, texts, both }, ...measured });
+  console.log(`clip: ${JSON.stringify(measured, null, 1)}`);
+  for (const kept of [clip, table, vectors]) kept.dispose();
 }
 
-/** Half fresh renders, half decoded pictures. */
-export function mixedBatch(workplace: Workplace, pool: LabelledPictures, batch: number, random: Random) {
-  const fresh = drawScenes(Math.ceil(batch / 2), random);
-  const rows = Array.from({ length: Math.floor(batch / 2) }, () => random.below(pool.scenes.length));
-  const images = cat([renderScenes(workplace, fresh, random), takeImages(pool, rows)]);
-  return { images, scenes: [...fresh, ...rows.map((row) => pool.scenes[row]!)] };
+function contrast(logits: Tensor, target: Tensor): { loss: Tensor; figures: Record<string, Tensor> } {
+  const right = logits.argmax({ dim: 1 }).eq(target).to({ dtype: "float32" }).mean();
+  return { loss: crossEntropy(logits, target), figures: { right } };
 }
 
+function sceneIndices(scenes: readonly Scene[]): Tensor {
+  return tensor(scenes.map((scene) => INDEX_OF_SCENE.get(sceneKey(scene))!), { dtype: "int64" }); // prettier-ignore
+}
+
+/** CLIP_PREPROCESSOR's mean and standard deviation. */
 function normalise(images: Tensor): Tensor {
   return images.sub(0.5).div(0.5);
 }
@@ -87,41 +129,31 @@ function unit(features: Tensor): Tensor {
   return features.div(features.norm({ dim: -1, keepdim: true }));
 }
 
-/** Per template: how often an image is closer to its caption than to its counterpart's, and the mean scores of both. */
+/** Per template: how often an image is closer to its caption than to its counterpart's, and the mean cosine of both. */
 function separation(
   clip: CLIPModel,
-  tokenizer: CLIPTokenizer,
+  textFeatures: (texts: readonly string[]) => Tensor,
   images: Tensor,
   scenes: readonly Scene[],
   random: Random,
 ) {
-  const scores = (captions: readonly string[]) => {
+  const cosines = (captions: readonly string[]) => {
     let values: number[] = [];
     noGrad(() =>
       tidy(() => {
-        const text = unit(clip.getTextFeatures(tokenizer.encodeBatch([...captions])));
-        values = unit(clip.getImageFeatures(normalise(images)))
-          .mul(text)
-          .sum({ dim: 1 })
-          .toArray();
+        values = unit(clip.getImageFeatures(normalise(images))).mul(textFeatures(captions)).sum({ dim: 1 }).toArray(); // prettier-ignore
       }),
     );
     return values;
   };
-  const own = scores(scenes.map((scene) => captionsOf(scene)[0]!));
-  const other = scores(scenes.map((scene) => captionsOf(counterpart(scene, random))[0]!));
+  const own = cosines(scenes.map((scene) => captionsOf(scene)[0]!));
+  const other = cosines(scenes.map((scene) => captionsOf(counterpart(scene, random))[0]!));
   const mean = (values: readonly number[]) => Number((values.reduce((a, b) => a + b, 0) / values.length).toFixed(4));
   return Object.fromEntries(
-    ["activity", "colour", "relation"].map((template) => {
+    TEMPLATES.map((template) => {
       const rows = scenes.flatMap((scene, i) => (scene.template === template ? [i] : []));
-      return [
-        template,
-        {
-          toldApart: mean(rows.map((i) => Number(own[i]! > other[i]!))),
-          own: mean(rows.map((i) => own[i]!)),
-          counterpart: mean(rows.map((i) => other[i]!)),
-        },
-      ];
+      const told = mean(rows.map((i) => Number(own[i]! > other[i]!)));
+      return [template, { toldApart: told, own: mean(rows.map((i) => own[i]!)), counterpart: mean(rows.map((i) => other[i]!)) }]; // prettier-ignore
     }),
   );
 }

@@ -9,17 +9,26 @@ import { DDIMScheduler } from "../../src/schedulers/index.js";
 import { CLIPTokenizer } from "../../src/tokenizer/index.js";
 import { breathe, cat, Generator, mseLoss, noGrad, randn, tensor, tidy, type Tensor } from "../../src/torch/index.js";
 import { Random, sceneKey, vocabulary, type Scene } from "../../src/world/index.js";
-import { webCaption } from "./captions.js";
+import { CLEAN_CAPTIONS_UNTIL, cleanCaption, webCaption } from "./captions.js";
 import { startProgress } from "./progress.js";
 import { EMPTY_CAPTIONS, LATENTS_PER_SCENE, MAX_CAPTION_TOKENS, SCHEDULER_CONFIG, TEXT_ENCODER_CONFIG, TRAINING, UNET_CONFIG } from "./recipe.js"; // prettier-ignore
 import { drawSkewedScene } from "./scene-choice.js";
 import { learnTokenizer, saveTokenizer, withTokenizer } from "./tokenizer.js";
 import { train } from "./training.js";
-import { ALL_SCENES, pipelineFolder, renderScenes, toSigned, writeJson, type Workplace } from "./workplace.js";
+import {
+  ALL_SCENES,
+  pipelineFolder,
+  renderScenes,
+  shortened,
+  storeInHalf,
+  toSigned,
+  writeJson,
+  type Workplace,
+} from "./workplace.js";
 
 export async function pretrainDenoiser(workplace: Workplace): Promise<void> {
-  const { seed, scale, workFolder } = workplace;
-  const recipe = { ...TRAINING.denoiser, steps: Math.ceil(TRAINING.denoiser.steps * scale) };
+  const { seed, workFolder } = workplace;
+  const recipe = { ...TRAINING.denoiser, steps: shortened(workplace, TRAINING.denoiser.steps) };
   const folder = (part: string) => pipelineFolder(workplace, part);
   const files = learnTokenizer(vocabulary());
   saveTokenizer(files, folder("tokenizer"), MAX_CAPTION_TOKENS);
@@ -51,9 +60,10 @@ export async function pretrainDenoiser(workplace: Workplace): Promise<void> {
     seed,
     parameters: new Map([...prefixed("unet.", unet.parameters()), ...prefixed("text.", textEncoder.parameters())]),
     checkpointFile: `${workFolder}/denoiser.safetensors`,
-    loss: (batch, { random, generator }) => {
+    loss: (batch, { random, generator, progress }) => {
+      const caption = progress < CLEAN_CAPTIONS_UNTIL ? cleanCaption : webCaption;
       const scenes = Array.from({ length: batch }, () => drawSkewedScene(random));
-      const captions = scenes.map((scene) => (random.uniform() < EMPTY_CAPTIONS ? "" : webCaption(scene, random)));
+      const captions = scenes.map((scene) => (random.uniform() < EMPTY_CAPTIONS ? "" : caption(scene, random)));
       const rows = scenes.map((scene) => FIRST_LATENT.get(sceneKey(scene))! + random.below(LATENTS_PER_SCENE));
       const timesteps = scenes.map(() => random.below(SCHEDULER_CONFIG.num_train_timesteps));
       const clean = latents.indexSelect(0, tensor(rows, { dtype: "int64" }));
@@ -65,6 +75,8 @@ export async function pretrainDenoiser(workplace: Workplace): Promise<void> {
   });
   unet.savePretrained(folder("unet"));
   textEncoder.savePretrained(folder("text_encoder"));
+  storeInHalf(folder("unet"), "diffusion_pytorch_model");
+  storeInHalf(folder("text_encoder"), "model");
   writeJson(`${folder("unet")}/metrics.json`, { training: { ...recipe, seed, ...figures } });
   for (const model of [unet, textEncoder]) model.dispose();
   latents.dispose();

@@ -11,11 +11,12 @@ import { pretrainClip } from "./clip.js";
 import { pretrainDenoiser } from "./denoiser.js";
 import { measure } from "./measure.js";
 import { STEPS, type StepName } from "./recipe.js";
-import { pretrainVae } from "./vae.js";
+import { pretrainDecoder, pretrainVae } from "./vae.js";
 import type { Workplace } from "./workplace.js";
 
 const RUN: Record<StepName, (workplace: Workplace) => Promise<void>> = {
   vae: pretrainVae,
+  decoder: pretrainDecoder,
   denoiser: pretrainDenoiser,
   clip: pretrainClip,
   classifier: pretrainClassifier,

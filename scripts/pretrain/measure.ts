@@ -2,8 +2,8 @@
  * Step 5: what came out. Pictures for every reinforcement learning prompt, drawn as the demo draws them, and how many
  * of them show what their prompt names, as the classifier reads it.
  */
-import { mkdirSync } from "node:fs";
-import { imageGrid, writePng } from "../../src/images/index.js";
+import { writeFileSync } from "node:fs";
+import { imageGrid } from "../../src/images/index.js";
 import { StableDiffusionPipeline } from "../../src/pipeline/index.js";
 import { breathe, cat, Generator, noGrad, randn, tidy, type Tensor } from "../../src/torch/index.js";
 import { captionsOf, heldOutPrompts, isHeldOut, Random, SceneClassifier, scenesOf, TEMPLATES, trainingPrompts } from "../../src/world/index.js"; // prettier-ignore
@@ -104,9 +104,8 @@ async function contactSheets(workplace: Workplace, pipeline: StableDiffusionPipe
   );
   const prompts = scenes.map((scene) => captionsOf(scene)[0]!);
   const generator = new Generator(workplace.seed);
-  mkdirSync(workplace.workFolder, { recursive: true });
   const renders = renderScenes(workplace, scenes, random);
   const samples = await drawPrompts(pipeline, prompts, { guidanceScale: 1, generator });
-  await writePng(`${workplace.workFolder}/renders.png`, imageGrid(renders, { columns: 16 }));
-  await writePng(`${workplace.workFolder}/samples.png`, imageGrid(samples, { columns: 16 }));
+  writeFileSync(`${workplace.workFolder}/renders.png`, imageGrid(renders, { columns: 16 }));
+  writeFileSync(`${workplace.workFolder}/samples.png`, imageGrid(samples, { columns: 16 }));
 }

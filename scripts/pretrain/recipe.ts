@@ -4,6 +4,8 @@
  * (docs/world.md): the denoiser and the decoder are run ten thousand times in a few minutes on two cores.
  */
 
+import type { UNetConfigInput } from "../../src/models/index.js";
+
 /** How one model is trained. */
 export interface TrainingRecipe {
   steps: number;
@@ -24,7 +26,7 @@ const TEXT_WIDTH = 128;
 
 export const VAE_CONFIG = {
   act_fn: "silu",
-  block_out_channels: [16, 32, 64, 96],
+  block_out_channels: [16, 16, 64, 128],
   down_block_types: ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
   up_block_types: ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
   in_channels: 3,
@@ -37,7 +39,7 @@ export const VAE_CONFIG = {
   scaling_factor: 1,
 };
 
-export const UNET_CONFIG = {
+export const UNET_CONFIG: UNetConfigInput = {
   act_fn: "silu",
   attention_head_dim: 4,
   block_out_channels: [64, 128],
@@ -74,18 +76,19 @@ export const TEXT_ENCODER_CONFIG = {
 export const CLIP_CONFIG = {
   model_type: "clip",
   projection_dim: 64,
-  logit_scale_init_value: 2.6592,
+  // exp of it is 20: sharp enough for 462 scenes, and reached at once.
+  logit_scale_init_value: Math.log(20),
   text_config: { ...TEXT_ENCODER_CONFIG, projection_dim: 64 },
   vision_config: {
     model_type: "clip_vision_model",
     hidden_act: "quick_gelu",
-    hidden_size: 128,
+    hidden_size: 96,
     image_size: 64,
-    intermediate_size: 256,
+    intermediate_size: 192,
     layer_norm_eps: 1e-5,
     num_attention_heads: 4,
     num_channels: 3,
-    num_hidden_layers: 4,
+    num_hidden_layers: 3,
     patch_size: 8,
     projection_dim: 64,
   },
@@ -128,6 +131,9 @@ export const MAX_CAPTION_TOKENS = MAX_TOKENS;
 /** Weights of the VAE's loss beside the absolute error. */
 export const VAE_LOSS = { squared: 1, edges: 0.5, kl: 1e-4 };
 
+/** How much the cosine to a scene's vector counts beside telling scenes apart, when texts are fitted to them. */
+export const CLIP_COSINE_WEIGHT = 3;
+
 /** Pictures of each scene in the pool of latents that the denoiser learns from. */
 export const LATENTS_PER_SCENE = 80;
 /** Pictures that went through the VAE and back, for the two models that will look at decoded pictures. */
@@ -135,39 +141,69 @@ export const RECONSTRUCTIONS = 9000;
 /** Share of captions that are left empty, for classifier-free guidance (Ho and Salimans, 2022). */
 export const EMPTY_CAPTIONS = 0.1;
 
-export const STEPS = ["vae", "denoiser", "clip", "classifier", "measure"] as const;
+export const STEPS = ["vae", "decoder", "denoiser", "clip", "classifier", "measure"] as const;
 export type StepName = (typeof STEPS)[number];
 
-export const TRAINING: Record<Exclude<StepName, "measure">, TrainingRecipe> = {
+export const TRAINING: Record<
+  "vae" | "decoder" | "denoiser" | "clip-images" | "clip-texts" | "clip-both" | "classifier",
+  TrainingRecipe
+> = {
   vae: {
-    steps: 4500,
-    batch: 24,
+    steps: 2200,
+    batch: 16,
     learningRate: 2e-3,
     warmup: 100,
     betas: [0.9, 0.99],
     weightDecay: 0,
     average: 0.995,
   },
+  decoder: {
+    steps: 4000,
+    batch: 16,
+    learningRate: 1.5e-3,
+    warmup: 50,
+    betas: [0.9, 0.99],
+    weightDecay: 0,
+    average: 0.995,
+  },
   denoiser: {
-    steps: 6000,
-    batch: 96,
+    steps: 4800,
+    batch: 64,
     learningRate: 1.5e-3,
     warmup: 100,
     betas: [0.9, 0.99],
     weightDecay: 0.01,
-    average: 0.998,
+    average: 0.995,
   },
-  clip: {
-    steps: 900,
-    batch: 192,
-    learningRate: 1.2e-3,
-    warmup: 100,
+  "clip-images": {
+    steps: 700,
+    batch: 96,
+    learningRate: 2e-3,
+    warmup: 50,
+    betas: [0.9, 0.99],
+    weightDecay: 0.01,
+    average: 0.98,
+  },
+  "clip-texts": {
+    steps: 250,
+    batch: 256,
+    learningRate: 2e-3,
+    warmup: 50,
+    betas: [0.9, 0.99],
+    weightDecay: 0.01,
+    average: 0.98,
+  },
+  "clip-both": {
+    steps: 200,
+    batch: 96,
+    learningRate: 3e-4,
+    warmup: 20,
     betas: [0.9, 0.99],
     weightDecay: 0.01,
     average: 0.98,
   },
   classifier: {
-    steps: 1200,
+    steps: 700,
     batch: 96,
     learningRate: 2e-3,
     warmup: 50,

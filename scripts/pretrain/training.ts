@@ -8,16 +8,7 @@
 import { existsSync, rmSync } from "node:fs";
 import { AdamW, clipGradNorm } from "../../src/optim/index.js";
 import { loadSafetensors, readHeader, saveSafetensors } from "../../src/safetensors/index.js";
-import {
-  breathe,
-  foreachAdd_,
-  foreachMul_,
-  Generator,
-  keep,
-  noGrad,
-  tidy,
-  type Tensor,
-} from "../../src/torch/index.js";
+import { breathe, foreachAdd_, foreachMul_, Generator, noGrad, tidy, type Tensor } from "../../src/torch/index.js";
 import { Random } from "../../src/world/index.js";
 import { startProgress } from "./progress.js";
 import type { TrainingRecipe } from "./recipe.js";
@@ -29,6 +20,8 @@ const MAX_GRADIENT_NORM = 1;
 export interface Draws {
   random: Random;
   generator: Generator;
+  /** How far training has got, 0 to 1. */
+  progress: number;
 }
 
 export interface TrainingTask {
@@ -51,30 +44,34 @@ export async function train(task: TrainingTask): Promise<TrainingFigures> {
   const parameters = [...task.parameters.values()];
   for (const parameter of parameters) parameter.requiresGrad_(true);
   const average = tidy(() => parameters.map((parameter) => parameter.detach().clone()));
-  const optimizer = new AdamW(task.parameters, recipe);
+  const { betas, weightDecay } = recipe;
+  const optimizer = new AdamW(task.parameters, { betas, weightDecay });
   const generator = new Generator();
   const figures = new RunningMeans();
 
-  const named = (tensors: readonly Tensor[], prefix: string) =>
-    [...task.parameters.keys()].map((key, i) => [`${prefix}.${key}`, tensors[i]!] as const);
-  const state = () => [
-    ...named(parameters, "parameter"),
-    ...named(average, "average"),
-    ...[...optimizer.state()].map(([key, tensor]) => [`optimizer.${key}`, tensor] as const),
-  ];
+  const weights = () =>
+    new Map(
+      [...task.parameters].flatMap(([key, parameter], i) => [
+        [`parameter.${key}`, parameter],
+        [`average.${key}`, average[i]!],
+      ]),
+    );
+  const saveCheckpoint = (step: number) => {
+    const moments = [...optimizer.state()].map(([key, moment]) => [`optimizer.${key}`, moment] as const);
+    tidy(() => saveSafetensors(checkpointFile, new Map([...weights(), ...moments]), { step: String(step) }));
+  };
 
   let step = 0;
   if (existsSync(checkpointFile)) {
     step = Number(readHeader(checkpointFile).metadata.step);
-    restore(checkpointFile, state);
-    optimizer.steps = step;
+    restore(checkpointFile, weights(), optimizer);
   }
   const progress = startProgress(name, recipe.steps, step);
   let saved = Date.now();
   for (; step < recipe.steps; step++) {
-    optimizer.learningRate = learningRate(recipe, step);
+    optimizer.lr = learningRate(recipe, step);
     generator.seed(seed * 1_000_003 + step);
-    const draws = { random: new Random(seed * 1_000_003 + step), generator };
+    const draws = { random: new Random(seed * 1_000_003 + step), generator, progress: step / recipe.steps };
     tidy(() => {
       const { loss: value, figures: others = {} } = loss(recipe.batch, draws);
       value.backward();
@@ -92,7 +89,7 @@ export async function train(task: TrainingTask): Promise<TrainingFigures> {
     if (!Number.isFinite(figures.latest("loss"))) throw new Error(`Expected a finite loss of ${name} at step ${step}`);
     progress.update(step + 1, figures.toString());
     if (Date.now() - saved > SECONDS_BETWEEN_CHECKPOINTS * 1000) {
-      saveSafetensors(checkpointFile, new Map(state()), { step: String(step + 1) });
+      saveCheckpoint(step + 1);
       saved = Date.now();
     }
     await breathe();
@@ -100,6 +97,7 @@ export async function train(task: TrainingTask): Promise<TrainingFigures> {
   progress.stop();
   noGrad(() => parameters.forEach((parameter, i) => parameter.copy_(average[i]!)));
   for (const tensor of average) tensor.dispose();
+  optimizer.dispose();
   for (const parameter of parameters) parameter.requiresGrad_(false);
   rmSync(checkpointFile, { force: true });
   return figures.means();
@@ -111,16 +109,19 @@ export function learningRate({ learningRate: peak, warmup, steps }: TrainingReci
   return peak * warm * (0.01 + 0.99 * cosine);
 }
 
-/** Fills the tensors of a training state from a checkpoint. */
-function restore(file: string, state: () => (readonly [string, Tensor])[]): void {
+/** Takes up weights, their averages and the optimiser's moments from a checkpoint. */
+function restore(file: string, weights: ReadonlyMap<string, Tensor>, optimizer: AdamW): void {
   tidy(() =>
     noGrad(() => {
       const saved = loadSafetensors(file);
-      for (const [key, tensor] of state()) {
+      for (const [key, tensor] of weights) {
         const from = saved.get(key);
         if (!from) throw new Error(`Expected ${key} in ${file} but received a checkpoint without it`);
         tensor.copy_(from);
       }
+      const prefix = "optimizer.";
+      const moments = [...saved].filter(([key]) => key.startsWith(prefix));
+      optimizer.loadState(new Map(moments.map(([key, moment]) => [key.slice(prefix.length), moment])));
     }),
   );
 }

@@ -4,15 +4,16 @@
 import { mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { AutoencoderKL } from "../../src/models/index.js";
-import { noGrad, tidy, type Tensor } from "../../src/torch/index.js";
+import { loadSafetensors, saveSafetensors } from "../../src/safetensors/index.js";
+import { cat, noGrad, tidy, type Tensor } from "../../src/torch/index.js";
 import {
   PICTURE_BYTES,
-  Random,
-  Renderer,
   scenesOf,
   TEMPLATES,
   toImages,
   toPictures,
+  type Random,
+  type Renderer,
   type Scene,
 } from "../../src/world/index.js";
 
@@ -25,6 +26,11 @@ export interface Workplace {
   /** Multiplies the length of every training, for trials. */
   scale: number;
   renderer: Renderer;
+}
+
+/** A length of training or a count of pictures, multiplied by `scale`. */
+export function shortened({ scale }: Workplace, length: number): number {
+  return Math.ceil(length * scale);
 }
 
 export const ALL_SCENES: readonly Scene[] = TEMPLATES.flatMap(scenesOf);
@@ -44,6 +50,18 @@ export function writeJson(file: string, value: unknown): void {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(`${file}.tmp`, `${JSON.stringify(value, null, 2)}\n`);
   renameSync(`${file}.tmp`, file);
+}
+
+/**
+ * Halves a folder's weights file by storing float16: models hold them in float32 again when they load them. The
+ * measured figures are of the stored weights.
+ */
+export function storeInHalf(folder: string, stem: "diffusion_pytorch_model" | "model"): void {
+  const file = join(folder, `${stem}.safetensors`);
+  tidy(() => {
+    const halved = [...loadSafetensors(file)].map(([key, weight]) => [key, weight.to({ dtype: "float16" })] as const);
+    saveSafetensors(file, new Map(halved), { format: "pt" });
+  });
 }
 
 /** Scenes drawn evenly over the templates, and within a template evenly over its scenes. */
@@ -102,4 +120,12 @@ function tidyBytes(images: () => Tensor): Uint8Array {
     bytes = toPictures(images()) as typeof bytes;
   });
   return bytes;
+}
+
+/** Half fresh renders, half pictures of a pool, with what they show. */
+export function mixedBatch(workplace: Workplace, pool: LabelledPictures, batch: number, random: Random) {
+  const fresh = drawScenes(Math.ceil(batch / 2), random);
+  const rows = Array.from({ length: Math.floor(batch / 2) }, () => random.below(pool.scenes.length));
+  const images = cat([renderScenes(workplace, fresh, random), takeImages(pool, rows)]);
+  return { images, scenes: [...fresh, ...rows.map((row) => pool.scenes[row]!)] };
 }
