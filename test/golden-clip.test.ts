@@ -20,7 +20,7 @@ for (const set of goldenSets("text_encoder", "io.safetensors")) {
       close(output.penultimateHiddenState, "penultimate_hidden_state");
       close(output.poolerOutput, "pooler_output");
     });
-    assert.equal(liveTensors(), before);
+    assert(liveTensors() <= before); // fewer where garbage was collected
   });
 }
 
@@ -52,7 +52,7 @@ for (const set of goldenSets("clip", "io.safetensors")) {
         const logits = images.matmul(texts.transpose(0, 1)).mul(model.logitScale.detach().exp());
         assertClose(logits, io.get("logits_per_image"), outputTolerance, `${set.name} logits_per_image`);
       });
-      assert.equal(liveTensors(), before);
+      assert(liveTensors() <= before); // fewer where garbage was collected
     });
   });
 }

@@ -48,7 +48,7 @@ test("a picture written and read again", async () => {
     assert.deepEqual(again.shape, [3, 5, 7]);
     tidy(() => assertClose(again, image, 1e-6, "read again"));
     again.dispose();
-    assert.equal(liveTensors(), before);
+    assert(liveTensors() <= before); // fewer where garbage was collected
   } finally {
     image.dispose();
     rmSync(folder, { recursive: true });

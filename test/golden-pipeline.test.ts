@@ -34,7 +34,7 @@ for (const set of goldenSets("lora", "io_trajectory.safetensors")) {
       run(); // The sinusoids' frequencies stay.
       const before = liveTensors();
       run();
-      assert.equal(liveTensors(), before);
+      assert(liveTensors() <= before); // fewer where garbage was collected
       adapter.remove();
     });
 

@@ -19,7 +19,7 @@ for (const set of goldenSets("vae", "io.safetensors")) {
         const decoded = noGrad(() => vae.decode(io.get("latents")));
         assertClose(decoded, io.get("decoded"), outputTolerance, `${set.name} decoded`);
       });
-      assert.equal(liveTensors(), before);
+      assert(liveTensors() <= before); // fewer where garbage was collected
     });
 
     test("encode", () => {

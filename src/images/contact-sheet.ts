@@ -22,7 +22,7 @@ export interface ContactSheetOptions {
 const MARGIN = 32;
 const GAP = 24;
 const NARROW_GAP = 4;
-const CAPTION = { size: 11, lineHeight: 15, lines: 2 };
+const CAPTION = { size: 11, lineHeight: 15, most: 2 };
 
 /**
  * A page of captioned pictures as PNG: for every caption, the columns' pictures side by side.
@@ -43,7 +43,9 @@ export function contactSheet(
   const cellWidth = columns.length * (side + NARROW_GAP) - NARROW_GAP;
   const labelled = columns.some((column) => column.title !== undefined);
   const labelHeight = labelled ? 18 : 0;
-  const cellHeight = labelHeight + side + 8 + CAPTION.lines * CAPTION.lineHeight;
+  const wrapped = captions.map((caption) => wrap(caption, cellWidth, CAPTION.size, CAPTION.most));
+  const lines = Math.max(1, ...wrapped.map(({ length }) => length));
+  const cellHeight = labelHeight + side + 8 + lines * CAPTION.lineHeight;
   const aCellIsHigh = (cellHeight + GAP) / (cellWidth + GAP);
   const fitting = Math.ceil(Math.sqrt(captions.length * aCellIsHigh * 1.3));
   const across = Math.max(1, Math.min(perRow ?? fitting, captions.length));
@@ -61,7 +63,7 @@ export function contactSheet(
   }
   if (title !== undefined || subtitle !== undefined) top += 12;
 
-  captions.forEach((caption, i) => {
+  wrapped.forEach((caption, i) => {
     const x = MARGIN + (i % across) * (cellWidth + GAP);
     const y = top + Math.floor(i / across) * (cellHeight + GAP);
     columns.forEach((column, j) => {
@@ -69,7 +71,7 @@ export function contactSheet(
       if (column.title !== undefined) parts.push(text(left, y + 11, column.title, { size: 10, colour: MUTED }));
       parts.push(picture(left, y + labelHeight, side, column.images[i]!));
     });
-    wrap(caption, cellWidth, CAPTION.size, CAPTION.lines).forEach((line, k) => {
+    caption.forEach((line, k) => {
       const baseline = y + labelHeight + side + 16 + k * CAPTION.lineHeight;
       parts.push(text(x, baseline, line, { size: CAPTION.size }));
     });

@@ -32,7 +32,7 @@ export function lineChart(
   series: readonly Series[],
   { title, subtitle, xLabel = "stage", yLabel, firstX = 0, width = 720, height = 400 }: LineChartOptions = {},
 ): Uint8Array {
-  const top = 28 + (title === undefined ? 0 : 26) + (subtitle === undefined ? 0 : 20) + (yLabel === undefined ? 0 : 16);
+  const top = 28 + (title === undefined ? 0 : 26) + (subtitle === undefined ? 0 : 20) + (yLabel === undefined ? 0 : 26);
   const box = { left: 64, right: width - 28, top, bottom: height - 52 };
   const longest = Math.max(1, ...series.map(({ values }) => values.length));
   const bounds = series.flatMap(({ values, spread }) =>
@@ -82,18 +82,16 @@ export function lineChart(
   return renderSvg(svg(width, height, parts));
 }
 
+/** A dot and a name for each, in a row that ends at the right; widths are estimated, and generously. */
 function legend(series: readonly Series[], right: number): string[] {
-  let x = right;
-  return series
-    .map((one, i) => ({ name: one.name, colour: COLOURS[i % COLOURS.length]! }))
-    .toReversed()
-    .flatMap(({ name, colour }) => {
-      const label = text(x, 34, name, { size: 12, colour: INK, anchor: "end" });
-      x -= name.length * 6.6 + 10;
-      const dot = `<circle cx="${round(x)}" cy="30" r="4" fill="${colour}"/>`;
-      x -= 18;
-      return [label, dot];
-    });
+  const widths = series.map(({ name }) => name.length * 7.4 + 26);
+  let x = right - widths.reduce((sum, width) => sum + width, 0) + 14;
+  return series.flatMap(({ name }, i) => {
+    const dot = `<circle cx="${round(x)}" cy="30" r="4" fill="${COLOURS[i % COLOURS.length]}"/>`;
+    const label = text(x + 9, 34, name, { size: 12, colour: INK });
+    x += widths[i]!;
+    return [dot, label];
+  });
 }
 
 function hairline(x1: number, y1: number, x2: number, y2: number): string {

@@ -26,7 +26,8 @@ const NAMES = "clip-score, jpeg-compressibility, brightness, clip:<folder> or th
  * @throws RewardError when there is none of that name
  */
 export async function loadReward(spec: string | RewardSpec): Promise<Reward> {
-  const { name, model, device = "cpu" } = typeof spec === "string" ? { name: spec } : (spec as RewardSpec);
+  const given: RewardSpec = typeof spec === "string" ? { name: spec } : spec;
+  const { name, model, device = "cpu" } = given;
   const reward = await find(name, model, device);
   return async (images, prompts) => checkRewards(await reward(images, prompts), prompts, name);
 }
