@@ -6,8 +6,8 @@
  *
  * The first stage warms up and makes Adam's moments; the second is timed. The peak is that of a 1024 x 1024 matmul in
  * this very process. The UNet's floating-point operations are counted from its layers at the batch's shapes: two for
- * each multiply-add of convolutions and linear layers (attention's own products are left out); a training pair counts three forward passes, though
- * frozen weights need no gradient of their own.
+ * each multiply-add of convolutions and linear layers (attention's own products are left out); a training pair counts two forward passes, its own and the gradient of the activations, because
+ * frozen weights get none.
  */
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -54,7 +54,7 @@ function forwardFlops(policy: Policy): number {
   for (const layer of policy.pipeline.unet.modules().values()) {
     if (!(layer instanceof Conv2d || layer instanceof Linear)) continue;
     const perOutput = 2 * layer.weight.shape.slice(1).reduce((product, n) => product * n, 1);
-    const forward = layer.forward.bind(layer) as (x: Tensor) => Tensor;
+    const forward: (x: Tensor) => Tensor = layer.forward.bind(layer);
     layer.forward = (x: Tensor): Tensor => {
       const y = forward(x);
       flops += perOutput * y.numel;
@@ -87,7 +87,7 @@ async function main(): Promise<void> {
     config.sample.rootsPerStage * (config.sample.steps - metrics["trainedSteps"]!) +
     metrics["images"]! * metrics["trainedSteps"]!;
   const sampling = (flops * steps) / metrics["secondsSample"]! / 1e9;
-  const training = (3 * flops * metrics["pairs"]!) / metrics["secondsTrain"]! / 1e9;
+  const training = (2 * flops * metrics["pairs"]!) / metrics["secondsTrain"]! / 1e9;
   const row = (name: string, text: string): void => console.log(`${name.padEnd(22)} ${text}`);
   const of = (rate: number): string => `${rate.toFixed(1)} GFLOP/s, ${((100 * rate) / peak).toFixed(0)}% of peak`;
   row("libtorch", `${torchVersion()}, ${numThreads()} threads`);

@@ -82,7 +82,7 @@ test("impossible values are refused", () => {
     [{ branch: { count: 0 } }, /at least 1 for branch.count but received 0/],
     [{ branch: { count: 2.5 } }, /a whole number for branch.count but received 2.5/],
     [{ train: { learningRate: NaN } }, /a number for train.learningRate/],
-    [{ train: { learningRate: 1e999 } }, /a number for train.learningRate/],
+    [{ train: { learningRate: Infinity } }, /a number for train.learningRate/],
     [{ sample: { eta: 0 } }, /more than 0 for sample.eta/],
     [{ prompts: { order: "fixed" } }, /prompts.fixed/],
     [{ prompts: { train: [] } }, /prompts.train/],

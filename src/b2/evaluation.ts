@@ -115,7 +115,7 @@ export async function generateImages(
   use: (images: Tensor, prompts: string[], start: number) => void | Promise<void>,
 ): Promise<void> {
   const timesteps = policy.timesteps(sample.steps);
-  const task = progress.task(label, wanted.length, "images");
+  const task = progress.task(label, wanted.length * timesteps.length, "steps");
   try {
     for (const [start, rows] of chunks(wanted.length, sample.batchSize)) {
       const batch = wanted.slice(start, start + rows);
@@ -123,7 +123,7 @@ export async function generateImages(
       const prompts = batch.map(({ prompt }) => prompt);
       const latents = await denoise(policy, gaussian(noise, 0, policy.latentShape), prompts, noise, {
         ...{ timesteps, from: 0, to: timesteps.length, signal },
-        onStep: () => task.advance(rows / timesteps.length),
+        onStep: () => task.advance(rows),
       });
       try {
         for (const [from, length] of chunks(rows, reward.batchSize)) {

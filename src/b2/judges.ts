@@ -14,7 +14,10 @@ export interface Judges {
   /** [B, 3, H, W] in 0..1 to [B, D] */
   readonly features?: (images: Tensor) => Tensor;
   /** Whether each image shows what its prompt says. */
-  readonly truth?: (images: Tensor, prompts: readonly string[]) => readonly (boolean | number)[];
+  readonly truth?: (
+    images: Tensor,
+    prompts: readonly string[],
+  ) => readonly (boolean | number)[] | Promise<readonly (boolean | number)[]>;
 }
 
 /**

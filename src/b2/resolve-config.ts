@@ -179,7 +179,11 @@ function explain(issue: z.core.$ZodIssue): string[] {
       return [`Expected ${issue.values.map(String).join(" or ")} for ${key} but received ${received}`];
     case "invalid_union":
       return [`Expected a name, a file or a list of prompts for ${key} but received ${received}`];
-    default:
+    case "invalid_format":
+    case "not_multiple_of":
+    case "invalid_key":
+    case "invalid_element":
+    case "custom":
       return [`${issue.message} for ${key} but received ${received}`];
   }
 }

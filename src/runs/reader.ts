@@ -27,12 +27,14 @@ export class RunReader {
   constructor(readonly folder: string) {
     const file = layout.run(folder);
     if (!existsSync(file)) throw new RunError(`Expected a run folder (with run.json) but received ${folder}`);
-    const run = readJson(file) as RunFile;
+    const run = readJson(file) as { [key in keyof RunFile]: unknown };
     if (run.format !== runFormat)
       throw new RunError(`Expected format "${runFormat}" in ${file} but received ${JSON.stringify(run.format)}`);
-    if (run.version > runVersion)
-      throw new RunError(`Expected a version up to ${runVersion} in ${file} but received ${run.version}`);
-    this.run = run;
+    if (!(Number(run.version) <= runVersion))
+      throw new RunError(
+        `Expected a version up to ${runVersion} in ${file} but received ${JSON.stringify(run.version)}`,
+      );
+    this.run = run as RunFile;
   }
 
   /** Whether a folder holds a run. */

@@ -18,7 +18,7 @@ export class RunWriter extends RunReader {
    */
   static create(folder: string, config: unknown): RunWriter {
     if (RunReader.exists(folder)) throw new RunError(`Expected a folder without a run but received ${folder}`);
-    let present: string[] = [];
+    let present: string[];
     try {
       present = existsSync(folder) ? readdirSync(folder) : [];
       mkdirSync(folder, { recursive: true });
