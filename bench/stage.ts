@@ -6,8 +6,8 @@
  *
  * The first stage warms up and makes Adam's moments; the second is timed. The peak is that of a 1024 x 1024 matmul in
  * this very process. The UNet's floating-point operations are counted from its layers at the batch's shapes: two for
- * each multiply-add of convolutions and linear layers (attention's own products are left out); a training pair counts two forward passes, its own and the gradient of the activations, because
- * frozen weights get none.
+ * each multiply-add of convolutions and linear layers (attention's own products are left out). A training pair counts
+ * as two forward passes: its own, and the gradient of the activations; frozen weights get none.
  */
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -19,6 +19,7 @@ import {
 import { AdamW } from "../src/optim/index.js";
 import { RunReader } from "../src/runs/index.js";
 import { liveTensors, type Tensor } from "../src/torch/index.js";
+import { repository } from "./support/cli.js";
 import { collectGarbage, redness, temporaryFolder, tinyConfig } from "./support/tiny.js";
 
 const prompts = ["a cat", "red apple", "a cat"];
@@ -201,6 +202,9 @@ test("a run leaves a readable folder, and one that was interrupted goes on to th
   const first = reader.metrics()[0]!;
   assert.ok(Math.abs(first["firstRatioMin"]! - 1) < 1e-5 && Math.abs(first["firstRatioMax"]! - 1) < 1e-5);
   assert.ok(first["updates"]! > 0);
+  const documented = readFileSync(join(repository, "docs/metrics.md"), "utf8");
+  for (const name of Object.keys(first)) assert.ok(documented.includes(`\`${name}\``), `docs/metrics.md: ${name}`);
+  for (const name of Object.keys(reader.updates(0)[0]!)) assert.ok(documented.includes(`\`${name}\``), name);
   assert.ok(!reader.has(0, "selected") && reader.has(2, "selected"), "only the last stage keeps its trajectories");
   const stored = reader.tensor(2, "selected", "latents");
   assert.deepEqual(stored.shape.slice(1), [4, 4, 4, 4]);
