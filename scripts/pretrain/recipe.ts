@@ -158,7 +158,7 @@ export const TRAINING: Record<
     average: 0.995,
   },
   decoder: {
-    steps: 4000,
+    steps: 2000,
     batch: 16,
     learningRate: 1.5e-3,
     warmup: 50,
