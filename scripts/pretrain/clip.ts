@@ -30,6 +30,7 @@ import { train, type Draws, type TrainingFigures, type TrainingTask } from "./tr
 import {
   ALL_SCENES,
   clipFolder,
+  leaveOutDefaults,
   mixedBatch,
   reconstructedPictures,
   renderScenes,
@@ -98,6 +99,7 @@ export async function pretrainClip(workplace: Workplace): Promise<void> {
   });
   clip.savePretrained(folder);
   storeInHalf(folder, "model");
+  leaveOutDefaults(folder);
   writeJson(`${folder}/preprocessor_config.json`, CLIP_PREPROCESSOR);
 
   const random = new Random(seed + 1_000_000_007);

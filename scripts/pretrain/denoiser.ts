@@ -17,6 +17,7 @@ import { learnTokenizer, saveTokenizer, withTokenizer } from "./tokenizer.js";
 import { train } from "./training.js";
 import {
   ALL_SCENES,
+  leaveOutDefaults,
   pipelineFolder,
   renderScenes,
   shortened,
@@ -77,6 +78,7 @@ export async function pretrainDenoiser(workplace: Workplace): Promise<void> {
   textEncoder.savePretrained(folder("text_encoder"));
   storeInHalf(folder("unet"), "diffusion_pytorch_model");
   storeInHalf(folder("text_encoder"), "model");
+  leaveOutDefaults(folder("text_encoder"));
   writeJson(`${folder("unet")}/metrics.json`, { training: { ...recipe, seed, ...figures } });
   for (const model of [unet, textEncoder]) model.dispose();
   latents.dispose();

@@ -1,7 +1,7 @@
 /**
  * What the steps of pre-training share: the folders they read and write, and pictures to learn from.
  */
-import { mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { AutoencoderKL } from "../../src/models/index.js";
 import { loadSafetensors, saveSafetensors } from "../../src/safetensors/index.js";
@@ -62,6 +62,19 @@ export function storeInHalf(folder: string, stem: "diffusion_pytorch_model" | "m
     const halved = [...loadSafetensors(file)].map(([key, weight]) => [key, weight.to({ dtype: "float16" })] as const);
     saveSafetensors(file, new Map(halved), { format: "pt" });
   });
+}
+
+/**
+ * Leaves settings at their defaults out of a CLIP config. transformers insists on 1.0 for some of them, and JavaScript
+ * writes 1.
+ */
+export function leaveOutDefaults(folder: string): void {
+  const file = join(folder, "config.json");
+  const defaults = new Set(["initializer_factor", "attention_dropout"]);
+  writeJson(
+    file,
+    JSON.parse(readFileSync(file, "utf8"), (key, value: unknown) => (defaults.has(key) ? undefined : value)),
+  );
 }
 
 /** Scenes drawn evenly over the templates, and within a template evenly over its scenes. */
