@@ -85,6 +85,30 @@ for (const set of goldenSets("lora", "io_trajectory.safetensors")) {
       );
     });
 
+    test("prepared prompts predict what plain ones do, step after step, and leave nothing behind", () => {
+      const adapter = LoraAdapter.inject(pipeline.unet, { rank: 4, generator: new Generator(0) });
+      adapter.load(set.path("lora", "pytorch_lora_weights.safetensors"));
+      const before = liveTensors();
+      const [embeds, negative] = [pipeline.encodePrompts(prompts), pipeline.encodePrompts([""])];
+      const latents = tidy(() => io.get("latents").select(1, 0).clone());
+      for (const guidance of [{}, { guidanceScale: 5, negative }]) {
+        const prepared = pipeline.prepare(embeds, guidance);
+        tidy(() =>
+          noGrad(() => {
+            for (const timesteps of [801, [401, 1]]) {
+              const plain = pipeline.predictNoise(latents, timesteps, embeds, guidance);
+              assertClose(pipeline.predictNoise(latents, timesteps, prepared), plain, 1e-6, `${set.name} prepared`);
+            }
+          }),
+        );
+        assert.throws(() => pipeline.predictNoise(latents, 1, prepared), /Expected noGrad for prepared prompts/);
+        prepared.dispose();
+      }
+      for (const held of [embeds, negative, latents]) held.dispose();
+      assert(liveTensors() <= before); // fewer where garbage was collected
+      adapter.remove();
+    });
+
     test("latent shapes", () => {
       const [channels, height, width] = pipeline.latentShape();
       assert.deepEqual([channels, height, width], io.get("latents").shape.slice(2));

@@ -51,7 +51,7 @@ export async function openJudges(config: Config, reward?: Reward): Promise<Judge
 function clipFeatures(folder: string, device: Device): (images: Tensor) => Tensor {
   const model = CLIPModel.fromPretrained(folder, { device });
   const preprocessor = readPreprocessorConfig(folder);
-  return (images) => tidy(() => model.getImageFeatures(clipPreprocess(images, preprocessor)));
+  return (images) => tidy(() => model.getImageFeatures(clipPreprocess(images.to({ device }), preprocessor)));
 }
 
 function emojiTruth(config: Config): NonNullable<Judges["truth"]> {
@@ -65,5 +65,5 @@ function emojiTruth(config: Config): NonNullable<Judges["truth"]> {
     );
   }
   const classifier = SceneClassifier.fromPretrained(resolveModelFolder("models/emoji-classifier"));
-  return (images, prompts) => classifier.trueAlignment(images, prompts);
+  return (images, prompts) => tidy(() => classifier.trueAlignment(images.to({ device: "cpu" }), prompts));
 }

@@ -4,17 +4,22 @@
  * Text is encoded once a prompt and run. Latents and log-probs are float32 whatever the model computes in.
  */
 import { LoraAdapter } from "../lora/index.js";
-import { type PromptEmbeds, promptEmbeds, StableDiffusionPipeline } from "../pipeline/index.js";
+import {
+  type GuidanceOptions,
+  type PreparedPrompts,
+  type PromptEmbeds,
+  promptEmbeds,
+  StableDiffusionPipeline,
+} from "../pipeline/index.js";
 import type { DDIMTransition } from "../schedulers/index.js";
 import { cat, type Device, Generator, keep, setNumThreads, type Tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { resolveModelFolder } from "./model-folder.js";
 
-/** Text states of a batch, an embedding a row; dispose() when the batch is done. */
+/** The text of a batch, a prompt a row, and its guidance; dispose() when the batch is done. */
 export interface Condition {
-  readonly embeds: PromptEmbeds;
-  /** One for all rows. */
-  readonly negative: PromptEmbeds | undefined;
+  readonly prompts: PromptEmbeds | PreparedPrompts;
+  readonly guidance: GuidanceOptions;
   dispose(): void;
 }
 
@@ -84,20 +89,31 @@ export class Policy {
   }
 
   /** The text states of these prompts, each encoded once a run. */
-  condition(prompts: readonly string[]): Condition {
+  condition(prompts: readonly string[]): Condition & { readonly prompts: PromptEmbeds } {
     const { guidanceScale, negativePrompt } = this.options;
     const guided = guidanceScale > 1;
     const texts = this.#encode(guided ? [...prompts, negativePrompt] : prompts);
     const embeds = texts.select(prompts.map((prompt) => this.#rows.get(prompt)!));
     const negative = guided ? texts.select([this.#rows.get(negativePrompt)!]) : undefined;
     return {
-      embeds,
-      negative,
+      prompts: embeds,
+      guidance: negative === undefined ? {} : { guidanceScale, negative },
       dispose: () => {
         embeds.dispose();
         negative?.dispose();
       },
     };
+  }
+
+  /** The same for the steps of a sampler, without gradient: made once for all of them, void once the policy learns. */
+  samplingCondition(prompts: readonly string[]): Condition {
+    const plain = this.condition(prompts);
+    try {
+      const prepared = this.pipeline.prepare(plain.prompts, plain.guidance);
+      return { prompts: prepared, guidance: {}, dispose: () => prepared.dispose() };
+    } finally {
+      plain.dispose();
+    }
   }
 
   /**
@@ -109,12 +125,11 @@ export class Policy {
   transition(
     x: Tensor,
     timestep: number | readonly number[],
-    { embeds, negative }: Condition,
+    { prompts, guidance }: Condition,
     drawn: { noise: Tensor } | { prevSample: Tensor },
   ): DDIMTransition {
-    const { steps, eta, guidanceScale } = this.options;
-    const guidance = negative === undefined ? {} : { guidanceScale, negative };
-    const modelOutput = this.pipeline.predictNoise(x, timestep, embeds, guidance);
+    const { steps, eta } = this.options;
+    const modelOutput = this.pipeline.predictNoise(x, timestep, prompts, guidance);
     return this.pipeline.scheduler.step({
       ...{ modelOutput, timestep, sample: x, numInferenceSteps: steps, eta },
       ...drawn,

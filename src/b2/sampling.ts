@@ -125,7 +125,7 @@ export async function denoise(
   { timesteps, from, to, signal, onStep }: DenoiseOptions,
 ): Promise<Tensor> {
   const shape = x.shape.slice(1);
-  const condition = policy.condition(prompts);
+  const condition = policy.samplingCondition(prompts);
   try {
     for (let step = from; step < to; step++) {
       checkInterrupted(signal);

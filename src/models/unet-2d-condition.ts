@@ -40,13 +40,11 @@ export class TextKeyValues {
 
   /** The rows of another batch: [n] of int64. */
   select(rows: Tensor): TextKeyValues {
-    const select = ({ key, value }: KeyValue) => ({
-      // Indexed with tokens before heads, as they lie in memory, so that whole rows are copied.
-      key: key.transpose(1, 2).indexSelect(0, rows).transpose(1, 2),
-      value: value.transpose(1, 2).indexSelect(0, rows).transpose(1, 2),
-    });
-    const layers = [...this.layers].map(([layer, blocks]) => [layer, blocks.map(select)] as const);
-    return new TextKeyValues(rows.numel, new Map(layers));
+    // Indexed with tokens before heads, as they lie in memory, so that whole rows are copied.
+    const pick = (states: Tensor) => states.transpose(1, 2).indexSelect(0, rows).transpose(1, 2);
+    const select = ({ key, value }: KeyValue) => ({ key: pick(key), value: pick(value) });
+    const layers = tidy(() => new Map([...this.layers].map(([layer, blocks]) => [layer, blocks.map(select)] as const)));
+    return new TextKeyValues(rows.numel, layers);
   }
 
   /** Frees the keys and values. */
@@ -167,11 +165,13 @@ export class UNet2DConditionModel extends Module {
     const [batch, , features] = encoderHiddenStates.shape as [number, number, number];
     const blocks = [...this.#downBlocks, ...(this.#midBlock ? [this.#midBlock] : []), ...this.#upBlocks];
     const attentions = blocks.flatMap((block) => block.attentions);
-    const context = encoderHiddenStates.reshape([-1, features]); // [B * M, D]
-    const layers = attentions.map(
-      (layer) => [layer, layer.blocks.map(({ attn2 }) => attn2.keyValue(context, batch))] as const,
-    );
-    return new TextKeyValues(batch, new Map(layers));
+    const layers = tidy(() => {
+      const context = encoderHiddenStates.reshape([-1, features]); // [B * M, D]
+      return new Map(
+        attentions.map((layer) => [layer, layer.blocks.map(({ attn2 }) => attn2.keyValue(context, batch))] as const),
+      );
+    });
+    return new TextKeyValues(batch, layers);
   }
 
   /**

@@ -20,15 +20,22 @@ export const onesInit: Init = constant(1);
 
 /** Uniform in +-bound. */
 export function uniform(bound: number): Init {
-  return (shape, options) =>
+  return drawn((shape, options) =>
     rand(shape, options)
       .mul_(2 * bound)
-      .sub_(bound);
+      .sub_(bound),
+  );
 }
 
 /** Normal with mean 0. */
 export function normal(std: number): Init {
-  return (shape, options) => randn(shape, options).mul_(std);
+  return drawn((shape, options) => randn(shape, options).mul_(std));
+}
+
+/** Draws where the generator lives: one seed gives the same parameters on every device. */
+function drawn(draw: (shape: readonly number[], options: Parameters<Init>[1]) => Tensor): Init {
+  return (shape, { generator, dtype, device }) =>
+    draw(shape, { generator, dtype, device: generator.device }).to({ device });
 }
 
 /** PyTorch's default for a layer whose every output sums over `fanIn` inputs. */

@@ -1,7 +1,3 @@
+export type { GuidanceOptions, PreparedPrompts } from "./guidance.js";
 export { promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
-export {
-  StableDiffusionPipeline,
-  type GuidanceOptions,
-  type ImageSize,
-  type PipelineOptions,
-} from "./stable-diffusion.js";
+export { StableDiffusionPipeline, type ImageSize, type PipelineOptions } from "./stable-diffusion.js";

@@ -16,9 +16,20 @@ import {
 } from "../models/index.js";
 import { DDIMScheduler } from "../schedulers/index.js";
 import { CLIPTokenizer } from "../tokenizer/index.js";
-import { cat, noGrad, tensor, tidy, zerosLike, type Device, type DType, type Tensor } from "../torch/index.js";
+import {
+  cat,
+  isGradEnabled,
+  noGrad,
+  tensor,
+  tidy,
+  zerosLike,
+  type Device,
+  type DType,
+  type Tensor,
+} from "../torch/index.js";
+import { guide, isPrepared, type GuidanceOptions, type GuidedPrompts, type PreparedPrompts } from "./guidance.js";
 import { readModelIndex, type ModelIndex } from "./model-index.js";
-import { catPrompts, expandPrompts, promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
+import { catPrompts, promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
 
 export interface PipelineOptions {
   /** Of weights and forward passes; latents and predictions are float32 always. Default float32. */
@@ -26,13 +37,6 @@ export interface PipelineOptions {
   readonly device?: Device;
   /** Weights of another form beside the plain ones, as "fp16". */
   readonly variant?: string;
-}
-
-export interface GuidanceOptions {
-  /** Above 1: prediction + (scale - 1) (prediction - that for `negative`). Up to 1: the plain prediction. Default 1. */
-  readonly guidanceScale?: number;
-  /** A prompt for each row, or one for all; required when guided. */
-  readonly negative?: PromptEmbeds;
 }
 
 /** In pixels, multiples of the VAE's downscaling; what the model was trained on when left out. */
@@ -131,45 +135,60 @@ export class StableDiffusionPipeline {
   }
 
   /**
+   * Prompts for the many steps of a sampler: the keys and values that the UNet's attention makes of their text are the
+   * same at every step, and taken here once. They hold until the UNet's weights or its LoRA change, and carry no
+   * gradient.
+   *
+   * @param embeds one prompt a row of the batch
+   * @throws TypeError for guidance without negative prompts
+   */
+  prepare(embeds: PromptEmbeds, guidance: GuidanceOptions = {}): PreparedPrompts {
+    return noGrad(() => {
+      const { text, ...others } = tidy(() => guide(embeds, embeds.hiddenStates.size(0), guidance));
+      const keyValues = this.unet.encodeText(text);
+      text.dispose();
+      const { pooled, timeIds } = others;
+      const dispose = (): void => [keyValues, pooled, timeIds].forEach((states) => states?.dispose());
+      return { ...others, text: keyValues, dispose };
+    });
+  }
+
+  /**
    * What the UNet predicts (noise, or v), guided or not: the two passes of guidance are one batch.
    *
-   * @param latents float32 [B, C, h, w]
+   * @param latents float32 [B, C, h, w], on any device
    * @param timesteps of all rows, or one for each
-   * @param embeds one prompt a row, or one for all
-   * @returns float32 [B, C, h, w]
+   * @param prompts one a row, or one for all; or what `prepare` made of them and of the guidance
+   * @returns float32 [B, C, h, w], on the latents' device
+   * @throws Error where a gradient is recorded and the prompts are prepared, which cuts to_k and to_v off from it
    */
   predictNoise(
     latents: Tensor,
     timesteps: number | readonly number[],
-    embeds: PromptEmbeds,
-    { guidanceScale = 1, negative }: GuidanceOptions = {},
+    prompts: PromptEmbeds | PreparedPrompts,
+    guidance: GuidanceOptions = {},
   ): Tensor {
+    if (isPrepared(prompts) && isGradEnabled()) {
+      throw new Error("Expected noGrad for prepared prompts but received them where a gradient is recorded");
+    }
     return tidy(() => {
-      const batch = latents.size(0);
-      const x = latents.to({ dtype: this.#dtype });
-      const text = expandPrompts(embeds, batch);
-      if (!(guidanceScale > 1)) return this.#predict(x, timesteps, text);
-      if (negative === undefined) {
-        throw new TypeError(`Expected negative prompts for guidanceScale ${guidanceScale} but received none`);
-      }
-      const twice = typeof timesteps === "number" ? timesteps : [...timesteps, ...timesteps];
-      const both = this.#predict(cat([x, x]), twice, catPrompts([expandPrompts(negative, batch), text]));
-      const [without, withText] = both.chunk(2) as [Tensor, Tensor];
-      return without.add(withText.sub(without).mul(guidanceScale));
+      const x = latents.to({ dtype: this.#dtype, device: this.#device });
+      const guided = isPrepared(prompts) ? prompts : guide(prompts, latents.size(0), guidance);
+      return this.#predictGuided(x, timesteps, guided).to({ device: latents.device });
     });
   }
 
   /**
    * Latents to pictures, a few at a time.
    *
-   * @param latents [B, C, h, w], as the sampler leaves them
-   * @returns float32 [B, 3, H, W] in [0, 1]
+   * @param latents [B, C, h, w], as the sampler leaves them, on any device
+   * @returns float32 [B, 3, H, W] in [0, 1], on the model's device
    */
   decode(latents: Tensor, { batchSize = this.#imagesAtOnce(latents) }: { batchSize?: number } = {}): Tensor {
     if (!(batchSize >= 1)) throw new RangeError(`Expected 1 or more for batchSize but received ${batchSize}`);
     const dtype = upcastDtype(this.vae.config.force_upcast, this.#dtype);
     return tidy(() => {
-      const scaled = latents.div(this.vae.config.scaling_factor).to({ dtype });
+      const scaled = latents.div(this.vae.config.scaling_factor).to({ dtype, device: this.#device });
       const images = scaled.split(batchSize).map((some) =>
         tidy(() => {
           const image = this.vae.decode(some).to({ dtype: "float32" });
@@ -203,10 +222,18 @@ export class StableDiffusionPipeline {
     for (const part of [this.textEncoder, this.textEncoder2, this.unet, this.vae]) part?.dispose();
   }
 
-  #predict(latents: Tensor, timesteps: number | readonly number[], embeds: PromptEmbeds): Tensor {
-    const { hiddenStates, pooled, timeIds = this.#timeIds(latents) } = embeds;
+  #predictGuided(x: Tensor, timesteps: number | readonly number[], prompts: GuidedPrompts): Tensor {
+    const { guidanceScale } = prompts;
+    if (guidanceScale === 1) return this.#predict(x, timesteps, prompts);
+    const twice = typeof timesteps === "number" ? timesteps : [...timesteps, ...timesteps];
+    const [without, withText] = this.#predict(cat([x, x]), twice, prompts).chunk(2) as [Tensor, Tensor];
+    return without.add(withText.sub(without).mul(guidanceScale));
+  }
+
+  #predict(x: Tensor, timesteps: number | readonly number[], prompts: GuidedPrompts): Tensor {
+    const { text, pooled, timeIds = this.#timeIds(x) } = prompts;
     const added = pooled && { textEmbeds: pooled, timeIds };
-    return this.unet.forward(latents, timesteps, hiddenStates, { added }).to({ dtype: "float32" });
+    return this.unet.forward(x, timesteps, text, { added }).to({ dtype: "float32" });
   }
 
   #encode(prompts: readonly string[]): PromptEmbeds {

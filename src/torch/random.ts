@@ -19,7 +19,10 @@ const registry = new FinalizationRegistry<Slot>((slot) => native.releaseGenerato
 export class Generator {
   #slot: Slot;
 
-  constructor(seed: number | bigint = 0, device: Device = "cpu") {
+  constructor(
+    seed: number | bigint = 0,
+    readonly device: Device = "cpu",
+  ) {
     this.#slot = native.newGenerator(device, checkSeed(seed));
     registry.register(this, this.#slot);
   }
