@@ -2,10 +2,15 @@
  * One stage of training, timed: seconds of sampling, scoring and training, images and pairs a second, and the share of
  * the machine's matmul peak that the UNet's arithmetic comes to.
  *
- *     npm run build && node dist/bench/stage.js [--preset demo] [--set key=value ...]
+ *     npm run build && node dist/bench/stage.js [--preset demo] [--set key=value ...] [--rounds 1] [--clock wall]
+ *       [--python python3]
  *
- * The first stage warms up and makes Adam's moments; the second is timed. The peak is that of a 1024 x 1024 matmul in
- * this very process. The UNet's floating-point operations are counted from its layers at the batch's shapes: two for
+ * The first stage warms up and makes Adam's moments; then `--rounds` stages are timed, and of each phase the quickest
+ * counts. With `--python`, one with torch and safetensors, every stage is done by PyTorch too (bench/stage_torch.py),
+ * with the same weights and counts, turn by turn, so that a busy machine slows both. On a machine that is never quiet,
+ * `--set model.threads=1 --clock cpu` compares the processor time of the two.
+ *
+ * The peak is that of a 1024 x 1024 matmul in this very process. The UNet's floating-point operations are counted from its layers at the batch's shapes: two for
  * each multiply-add of convolutions and linear layers (attention's own products are left out). A training pair counts
  * as two forward passes: its own, and the gradient of the activations; frozen weights get none.
  */
@@ -14,7 +19,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import {
+  type Config,
   demo,
+  disposeRecord,
   InputError,
   parseAssignments,
   type Policy,
@@ -24,11 +31,25 @@ import {
   Trainer,
 } from "../src/b2/index.js";
 import { Conv2d, Linear } from "../src/nn/index.js";
+import type { Metrics } from "../src/runs/index.js";
 import { matmul, noGrad, numThreads, randn, type Tensor, tidy, torchVersion } from "../src/torch/index.js";
+import { type Seconds, TorchStage } from "./stage-torch.js";
 
 const { values } = parseArgs({
-  options: { preset: { type: "string" }, set: { type: "string", multiple: true } },
+  options: {
+    preset: { type: "string" },
+    set: { type: "string", multiple: true },
+    rounds: { type: "string", default: "1" },
+    clock: { type: "string", default: "wall" },
+    python: { type: "string" },
+  },
 });
+
+function now(): number {
+  if (values.clock === "wall") return performance.now() / 1000;
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}
 
 /** GFLOP/s of a large matmul, the best of several. */
 function matmulPeak(): number {
@@ -38,11 +59,11 @@ function matmulPeak(): number {
       const [a, b] = [randn([n, n]), randn([n, n])];
       let best = Infinity;
       for (let i = 0; i < 20; i++) {
-        const start = performance.now();
+        const start = now();
         tidy(() => matmul(a, b));
-        best = Math.min(best, performance.now() - start);
+        best = Math.min(best, now() - start);
       }
-      return (2 * n ** 3) / (best * 1e6);
+      return (2 * n ** 3) / (best * 1e9);
     }),
   );
 }
@@ -72,39 +93,132 @@ function forwardFlops(policy: Policy): number {
   return flops;
 }
 
+/** A stage of ours: what it counted, and the seconds of its phases. */
+interface Timed {
+  readonly metrics: Metrics;
+  /** Pairs of each optimiser step. */
+  readonly updates: readonly number[];
+  readonly seconds: Seconds;
+}
+
+async function timedStage(trainer: Trainer, stage: number): Promise<Timed> {
+  trainer.run.beginStage(stage);
+  const marks = [now()];
+  const branches = await trainer.sample(stage);
+  marks.push(now());
+  const scored = await trainer.score(branches);
+  marks.push(now());
+  const trainSet = trainer.select(scored);
+  const start = now();
+  const updates = await trainer.update(trainSet);
+  const seconds = { sample: marks[1]! - marks[0]!, score: marks[2]! - marks[1]!, train: now() - start };
+  const metrics = trainer.record(scored, trainSet, updates);
+  [trainSet, branches].forEach(disposeRecord);
+  return { metrics, updates: updates.map((update) => update["pairs"]!), seconds };
+}
+
+/** Work of the timed stages, the same on both sides, whatever the seconds. */
+interface Counts {
+  /** Predictions of the UNet for one latent. */
+  readonly steps: number;
+  readonly images: number;
+  readonly pairs: number;
+}
+
+function countsOf({ sample }: Config, stages: readonly Timed[]): Counts {
+  const sum = (of: (metrics: Metrics) => number): number =>
+    stages.reduce((total, { metrics }) => total + of(metrics), 0);
+  const images = (metrics: Metrics): number => metrics["images"]!;
+  return {
+    steps: sum((m) => sample.rootsPerStage * (sample.steps - m["trainedSteps"]!) + images(m) * m["trainedSteps"]!),
+    images: sum(images),
+    pairs: sum((m) => m["pairs"]!),
+  };
+}
+
+const phases = ["sample", "score", "train"] as const;
+
+const total = (stages: readonly Seconds[]): Seconds => ({
+  sample: stages.reduce((sum, { sample }) => sum + sample, 0),
+  score: stages.reduce((sum, { score }) => sum + score, 0),
+  train: stages.reduce((sum, { train }) => sum + train, 0),
+});
+
+/** What a side did in its seconds, phase by phase. */
+function describe(
+  { steps, images, pairs }: Counts,
+  { sample, score, train }: Seconds,
+  flops: number,
+  peak: number,
+): Record<(typeof phases)[number], string> {
+  const share = (operations: number, seconds: number): string => {
+    const rate = operations / seconds / 1e9;
+    return `${rate.toFixed(1)} GFLOP/s, ${((100 * rate) / peak).toFixed(0)}% of peak`;
+  };
+  return {
+    sample: `${sample.toFixed(2)} s, ${(steps / sample).toFixed(0)} steps/s, ${share(flops * steps, sample)}`,
+    score: `${score.toFixed(2)} s, ${(images / (sample + score)).toFixed(1)} images/s sampled and scored`,
+    train: `${train.toFixed(2)} s, ${(pairs / train).toFixed(0)} pairs/s, ${share(2 * flops * pairs, train)}`,
+  };
+}
+
 async function main(): Promise<void> {
   const preset = values.preset ?? "demo";
   if (!Object.hasOwn(presets, preset)) throw new InputError(`Expected a preset but received ${preset}`);
   const base = preset === "demo" ? demo() : presets[preset as PresetName]();
-  const config = resolveConfig(base, { stages: 2, eval: { enabled: false } }, parseAssignments(values.set ?? []));
+  const rounds = Number(values.rounds);
+  // Pictures are written for people; PyTorch's side writes none.
+  const given = { stages: rounds + 1, eval: { enabled: false }, record: { images: 0 } };
+  const config = resolveConfig(base, given, parseAssignments(values.set ?? []));
   const trainer = await Trainer.open(join(mkdtempSync(join(tmpdir(), "b2-bench-")), "run"), config);
-  await trainer.runStage(0);
-  const metrics = await trainer.runStage(1);
-  const peak = matmulPeak();
+  const { policy, reward } = trainer;
+  const prompts = trainer.prompts.slice(0, 256);
+  const torch =
+    values.python === undefined
+      ? undefined
+      : await TorchStage.start(values.python, { policy, reward, config, prompts, clock: values.clock });
+  const ours: Timed[] = [];
+  const theirs: Seconds[] = [];
+  for (let stage = 0; stage <= rounds; stage++) {
+    const timed = await timedStage(trainer, stage);
+    const other = await torch?.run(timed.metrics["trainedSteps"]!, timed.updates);
+    if (stage === 0) continue;
+    ours.push(timed);
+    if (other !== undefined) theirs.push(other);
+  }
+  torch?.stop();
 
-  const flops = forwardFlops(trainer.policy);
-  const steps =
-    config.sample.rootsPerStage * (config.sample.steps - metrics["trainedSteps"]!) +
-    metrics["images"]! * metrics["trainedSteps"]!;
-  const sampling = (flops * steps) / metrics["secondsSample"]! / 1e9;
-  const training = (2 * flops * metrics["pairs"]!) / metrics["secondsTrain"]! / 1e9;
-  const row = (name: string, text: string): void => console.log(`${name.padEnd(22)} ${text}`);
-  const of = (rate: number): string => `${rate.toFixed(1)} GFLOP/s, ${((100 * rate) / peak).toFixed(0)}% of peak`;
-  row("libtorch", `${torchVersion()}, ${numThreads()} threads`);
+  const peak = matmulPeak();
+  const flops = forwardFlops(policy);
+  const counts = countsOf(config, ours);
+  const row = (name: string, text: string): void => console.log(`${name.padEnd(18)} ${text}`);
+  row("libtorch", `${torchVersion()}, ${numThreads()} threads, ${values.clock} clock`);
   row("model", `${config.model.path}, ${config.model.dtype}, ${(flops / 1e6).toFixed(0)} MFLOP a prediction`);
   row("matmul peak", `${peak.toFixed(1)} GFLOP/s`);
+  row("work", `${rounds} stages: ${counts.steps} steps, ${counts.images} images, ${counts.pairs} pairs`);
+  const mine = total(ours.map(({ seconds }) => seconds));
+  const lines = describe(counts, mine, flops, peak);
+  for (const phase of phases) row(phase, lines[phase]);
+  const { residentMegabytes, liveTensors } = ours.at(-1)!.metrics;
+  row("memory", `${residentMegabytes!.toFixed(0)} MB resident, ${liveTensors} live tensors`);
+  if (torch === undefined) return;
+  const { version, errors } = torch.greeting;
+  const rival = total(theirs);
+  const rivalLines = describe(counts, rival, flops, peak);
   row(
-    "sampling",
-    `${metrics["secondsSample"]!.toFixed(2)} s, ${(steps / metrics["secondsSample"]!).toFixed(0)} steps/s, ${of(sampling)}`,
+    "PyTorch",
+    `${version}; predictions differ by ${errors.prediction.toExponential(1)} of their scale, ` +
+      `scores by ${errors.score.toExponential(1)}`,
   );
-  row("scoring", `${metrics["secondsScore"]!.toFixed(2)} s`);
+  for (const phase of phases) row(`  ${phase}`, rivalLines[phase]);
+  const all = ({ sample, score, train }: Seconds): number => sample + score + train;
   row(
-    "training",
-    `${metrics["secondsTrain"]!.toFixed(2)} s, ${metrics["pairsPerSecond"]?.toFixed(0) ?? "-"} pairs/s, ${of(training)}`,
+    "ours / PyTorch",
+    [
+      ...phases.map((phase) => `${phase} ${(mine[phase] / rival[phase]).toFixed(2)}`),
+      `stage ${(all(mine) / all(rival)).toFixed(2)}`,
+    ].join(", "),
   );
-  row("images", `${metrics["images"]}, ${metrics["imagesPerSecond"]!.toFixed(1)}/s sampled and scored`);
-  row("pairs", `${metrics["pairs"]}, ${metrics["updates"]} updates`);
-  row("memory", `${metrics["residentMegabytes"]!.toFixed(0)} MB resident, ${metrics["liveTensors"]} live tensors`);
 }
 
 await main();

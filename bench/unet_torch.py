@@ -237,4 +237,5 @@ def main():
         print(run(mode, int(passes)), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
