@@ -11,6 +11,7 @@ import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { TorchError } from "./error.js";
+import { chooseOpenBlasCore } from "./openblas.js";
 
 /** A tensor or generator as native code knows it: the index of a slot. */
 export type Slot = number;
@@ -114,6 +115,7 @@ function load(): Addon {
   // OpenMP reads this as it loads. By default its threads spin while they wait for each other, and once anything else
   // wants a core they spin away the time of the thread they wait for: sampling was 12 times slower (docs/log.md).
   process.env["OMP_WAIT_POLICY"] ??= "passive";
+  chooseOpenBlasCore();
   const addon = createRequire(import.meta.url)(file) as Addon;
   addon.setErrorClass(TorchError);
   // Some machines come up with one OpenMP thread: say the number.
