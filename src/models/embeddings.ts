@@ -39,9 +39,7 @@ export class Timesteps {
     if (frequencies === undefined) {
       const half = this.channels / 2;
       const rate = -Math.log(maxPeriod) / (half - this.options.freqShift);
-      frequencies = keep(
-        tidy(() => arange(0, half).to({ dtype: "float32", device }).mul(rate).exp().unsqueeze(0)),
-      );
+      frequencies = keep(tidy(() => arange(0, half).to({ dtype: "float32", device }).mul(rate).exp().unsqueeze(0)));
       this.#frequencies.set(device, frequencies);
     }
     return frequencies;
