@@ -10,7 +10,7 @@ test("a reward of one's own is learnt", async () => {
     ...tinyValues,
     stages: 6,
     sample: { ...tinyValues.sample, guidanceScale: 1, rootsPerStage: 8, batchSize: 16 },
-    interval: { first: 4, last: 4 },
+    interval: { first: 4, last: 4, skipLast: 0 },
     prompts: { train: ["a cat"], heldOut: null },
     branch: { count: 2 },
     select: { mode: "all" },
