@@ -257,6 +257,27 @@ test("memory is flat from stage to stage and from run to run", async () => {
   assert.equal(left[1], left[2], left.join());
 });
 
+test("interval.skipLast samples its steps but does not train them", async () => {
+  const config = tinyConfig({ interval: { first: 3, last: 3, skipLast: 2 }, select: { mode: "all" } });
+  const trainer = await Trainer.open(join(temporaryFolder(), "run"), config, { reward: redness });
+  const batch = await trainer.sample(0);
+  const trainSet = trainer.select({
+    ...batch,
+    rewards: batch.keys.map(() => 0),
+    advantages: batch.keys.map(() => 1),
+  });
+  assert.deepEqual(trainSet.timesteps, batch.timesteps.slice(0, 1));
+  assert.ok(trainSet.latents.equal(batch.latents.narrow(1, 0, 2)));
+  assert.ok(trainSet.logProbs.equal(batch.logProbs.narrow(1, 0, 1)));
+  const updates = await trainer.update(trainSet);
+  assert.equal(
+    updates.reduce((sum, { pairs }) => sum + pairs!, 0),
+    batch.keys.length * config.train.epochs,
+  );
+  [batch, trainSet].forEach(disposeRecord);
+  trainer.dispose();
+});
+
 test("a stage whose rewards are all equal trains on nothing and finishes", async () => {
   const trainer = await Trainer.open(join(temporaryFolder(), "run"), tinyConfig(), {
     reward: (_, batch) => batch.map(() => 1),

@@ -3,6 +3,7 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { isHeldOut, parseCaption } from "../world/index.js";
 import { presets } from "./presets.js";
 import { ConfigError, differingKeys, parseAssignments, readConfigFile, resolveConfig } from "./resolve-config.js";
 
@@ -34,6 +35,15 @@ test("presets differ from b2 in what they are named for", () => {
   assert.deepEqual(keys("ddpo-bpt"), ["branch.count", "sample.rootsPerStage", "select.mode"]);
   assert.deepEqual(keys("ddpo-bs"), ["interval.first"]);
   assert.ok(presets.demo().stages > 0);
+});
+
+test("the demo trains on captions of the embedded world that are not held out", () => {
+  const { train } = presets.demo().prompts;
+  assert.ok(Array.isArray(train));
+  for (const prompt of train) {
+    const scene = parseCaption(prompt);
+    assert.ok(scene !== undefined && !isHeldOut(scene), prompt);
+  }
 });
 
 test("later layers override earlier ones key by key", () => {
