@@ -49,7 +49,11 @@ export class TorchStage {
     const clip = resolveModelFolder(config.reward.model);
     await saveExamples(io, { policy, reward, config, prompts, clip });
     const script = fileURLToPath(new URL("../../bench/stage_torch.py", import.meta.url));
-    const child = spawn(python, [script], { stdio: ["pipe", "pipe", "inherit"] });
+    // Our engine has set OpenMP's wait policy for itself; PyTorch gets the default, with which it is quickest alone.
+    const env = { ...process.env };
+    delete env["OMP_WAIT_POLICY"];
+    delete env["GOMP_SPINCOUNT"];
+    const child = spawn(python, [script], { stdio: ["pipe", "pipe", "inherit"], env });
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
     const stage = new TorchStage(child, lines, folder);
     stage.greeting = (await stage.#ask({

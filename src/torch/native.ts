@@ -112,9 +112,9 @@ function load(): Addon {
         (chosen ? `\`LIBTORCH=${chosen} npm run install\` first` : "`npm run install` first"),
     );
   }
-  // OpenMP reads this as it loads. By default its threads spin while they wait for each other, and once anything else
-  // wants a core they spin away the time of the thread they wait for: sampling was 12 times slower (docs/log.md).
-  process.env["OMP_WAIT_POLICY"] ??= "passive";
+  // OpenMP reads this as it loads. By default its threads spin for milliseconds while they wait for each other, and once
+  // anything else wants a core they spin away the time of the thread they wait for: 12 times slower (docs/log.md).
+  if (process.env["OMP_WAIT_POLICY"] === undefined) process.env["GOMP_SPINCOUNT"] ??= "10000";
   chooseOpenBlasCore();
   const addon = createRequire(import.meta.url)(file) as Addon;
   addon.setErrorClass(TorchError);
