@@ -34,8 +34,8 @@ const demoPrompts = [
 /**
  * B2-DiffuRL on the embedded emoji model, sized for two cores and ten minutes; docs/log.md tells how it was tuned.
  *
- * The clip range is the reference's 0.1 for a log-prob that is a sum over the 512 latent dimensions, where ours is
- * their mean: it is what keeps a high learning rate from running away.
+ * The clip range is 0.15 for a log-prob that were the sum over the 512 latent dimensions, where it is their mean: it is
+ * what keeps a high learning rate from running away.
  */
 export const demo = (): Config =>
   resolveConfig({
