@@ -72,9 +72,10 @@ class VaeDecoder(nn.Module):
                 block.upsamplers = nn.ModuleList([Holder(conv=nn.Conv2d(width, width, 3, padding=1))])
             self.decoder.up_blocks.append(block)
 
-    def forward(self, latents):
+    def decode(self, latents):
+        """Latents divided by the scaling factor -> pictures in [-1, 1], but for overshoot."""
         decoder = self.decoder
-        x = decoder.conv_in(self.post_quant_conv(latents / self.scale))
+        x = decoder.conv_in(self.post_quant_conv(latents))
         x = decoder.mid_block.resnets[0](x)
         if hasattr(decoder.mid_block, "attentions"):
             x = decoder.mid_block.attentions[0](x)
@@ -84,8 +85,10 @@ class VaeDecoder(nn.Module):
                 x = resnet(x)
             if hasattr(block, "upsamplers"):
                 x = block.upsamplers[0].conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        x = decoder.conv_out(F.silu(decoder.conv_norm_out(x)))
-        return (x / 2 + 0.5).clamp(0, 1)
+        return decoder.conv_out(F.silu(decoder.conv_norm_out(x)))
+
+    def forward(self, latents):
+        return (self.decode(latents / self.scale) / 2 + 0.5).clamp(0, 1)
 
 
 class ClipLayer(nn.Module):

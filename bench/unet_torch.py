@@ -1,7 +1,8 @@
 """UNet2DConditionModel in plain PyTorch, as diffusers runs it: channels-last, scaled_dot_product_attention.
 
-The other side of bench/unet.ts, which starts it: loads the same safetensors, and for every line on its standard input
-("forward 5") runs that many passes and prints their seconds.
+Two uses. It is the other side of bench/unet.ts, which starts it: loads the same safetensors, and for every line on its
+standard input ("forward 5") runs that many passes and prints their seconds. And it is where the golden vectors that
+test/fixtures/make.py writes come from, once it has given those of sd1 and sdxl.
 """
 
 import json
@@ -131,15 +132,23 @@ class UNet(nn.Module):
         channels, n = config["block_out_channels"], len(config["block_out_channels"])
         each = lambda key: config[key] if isinstance(config[key], list) else [config[key]] * n
         layers, heads, depth = each("layers_per_block"), each("attention_head_dim"), each("transformer_layers_per_block")
-        context, temb = config["cross_attention_dim"], channels[0] * 4
+        # Of the up blocks, from the lowest resolution up; an entry may be a list, a number for each of its layers.
+        up_depth = config.get("reverse_transformer_layers_per_block") or depth[::-1]
+        deep = lambda entry, layer: entry[layer] if isinstance(entry, list) else entry
+        context, temb = config["cross_attention_dim"], config.get("time_embedding_dim") or channels[0] * 4
         groups, eps = config["norm_num_groups"], config["norm_eps"]
         resnet = lambda cin, cout: Resnet(cin, cout, temb, groups, eps)
-        attention = lambda i: Transformer(
-            channels[i], context, heads[i], depth[i], groups, config["use_linear_projection"]
+        attention = lambda i, blocks: Transformer(
+            channels[i], context, heads[i], blocks, groups, config["use_linear_projection"]
         )
         self.first = channels[0]
+        self.freq_shift, self.flip_sin_to_cos = config["freq_shift"], config["flip_sin_to_cos"]
         self.conv_in = nn.Conv2d(config["in_channels"], channels[0], 3, padding=1)
         self.time_embedding = Holder(linear_1=nn.Linear(channels[0], temb), linear_2=nn.Linear(temb, temb))
+        if config.get("addition_embed_type") == "text_time":
+            self.size_features = config["addition_time_embed_dim"]
+            inputs = config["projection_class_embeddings_input_dim"]
+            self.add_embedding = Holder(linear_1=nn.Linear(inputs, temb), linear_2=nn.Linear(temb, temb))
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         for i, kind in enumerate(config["down_block_types"]):
             cin = channels[max(i - 1, 0)]
@@ -147,14 +156,15 @@ class UNet(nn.Module):
                 resnets=nn.ModuleList([resnet(cin if j == 0 else channels[i], channels[i]) for j in range(layers[i])])
             )
             if kind.startswith("Cross"):
-                block.attentions = nn.ModuleList([attention(i) for _ in range(layers[i])])
+                block.attentions = nn.ModuleList([attention(i, deep(depth[i], j)) for j in range(layers[i])])
             if i < n - 1:
                 conv = nn.Conv2d(channels[i], channels[i], 3, stride=2, padding=1)
                 block.downsamplers = nn.ModuleList([Holder(conv=conv)])
             self.down_blocks.append(block)
-        self.mid_block = Holder(
-            resnets=nn.ModuleList([resnet(channels[-1], channels[-1]) for _ in range(2)]),
-            attentions=nn.ModuleList([attention(n - 1)]),
+        middle = config["mid_block_type"]
+        self.mid_block = middle and Holder(
+            resnets=nn.ModuleList([resnet(channels[-1], channels[-1]) for _ in range(2 if "Cross" in middle else 1)]),
+            attentions=nn.ModuleList([attention(n - 1, deep(depth[-1], 0))] if "Cross" in middle else []),
         )
         for j, kind in enumerate(config["up_block_types"]):
             i = n - 1 - j
@@ -163,19 +173,27 @@ class UNet(nn.Module):
             inputs = [(below if k == 0 else channels[i]) + skip for k, skip in enumerate(skips)]
             block = Holder(resnets=nn.ModuleList([resnet(cin, channels[i]) for cin in inputs]))
             if kind.startswith("Cross"):
-                block.attentions = nn.ModuleList([attention(i) for _ in inputs])
+                block.attentions = nn.ModuleList([attention(i, deep(up_depth[j], k)) for k in range(len(inputs))])
             if i > 0:
                 block.upsamplers = nn.ModuleList([Holder(conv=nn.Conv2d(channels[i], channels[i], 3, padding=1))])
             self.up_blocks.append(block)
         self.conv_norm_out = nn.GroupNorm(groups, channels[0], eps)
         self.conv_out = nn.Conv2d(channels[0], config["out_channels"], 3, padding=1)
 
-    def forward(self, x, timesteps, context):
-        half = self.first // 2
-        rate = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
-        angles = timesteps[:, None].float() * rate[None]
-        features = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    def sinusoids(self, values, features):
+        half = features // 2
+        rate = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / (half - self.freq_shift))
+        angles = values[:, None].float() * rate[None]
+        parts = [angles.cos(), angles.sin()] if self.flip_sin_to_cos else [angles.sin(), angles.cos()]
+        return torch.cat(parts, dim=-1)
+
+    def forward(self, x, timesteps, context, text_embeds=None, time_ids=None):
+        features = self.sinusoids(timesteps, self.first)
         temb = self.time_embedding.linear_2(F.silu(self.time_embedding.linear_1(features)))
+        if time_ids is not None:
+            sizes = self.sinusoids(time_ids.flatten(), self.size_features).reshape(len(time_ids), -1)
+            added = self.add_embedding.linear_1(torch.cat([text_embeds, sizes], dim=-1))
+            temb = temb + self.add_embedding.linear_2(F.silu(added))
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
@@ -187,15 +205,17 @@ class UNet(nn.Module):
             if hasattr(block, "downsamplers"):
                 x = block.downsamplers[0].conv(x)
                 skips.append(x)
-        x = self.mid_block.resnets[0](x, temb)
-        x = self.mid_block.resnets[1](self.mid_block.attentions[0](x, context), temb)
+        if self.mid_block is not None:
+            x = self.mid_block.resnets[0](x, temb)
+            for attention, resnet in zip(self.mid_block.attentions, self.mid_block.resnets[1:]):
+                x = resnet(attention(x, context), temb)
         for block in self.up_blocks:
             for i, resnet in enumerate(block.resnets):
                 x = resnet(torch.cat([x, skips.pop()], dim=1), temb)
                 if hasattr(block, "attentions"):
                     x = block.attentions[i](x, context)
             if hasattr(block, "upsamplers"):
-                x = block.upsamplers[0].conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+                x = block.upsamplers[0].conv(F.interpolate(x, size=skips[-1].shape[2:], mode="nearest"))
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 

@@ -29,6 +29,19 @@ for (const set of goldenSets("unet", "io.safetensors")) {
       });
     }
 
+    if (set.has("unet", "io_odd.safetensors")) {
+      test("latents of odd sizes", () => {
+        const odd = set.tensors("unet", "io_odd.safetensors");
+        tidy(() => {
+          const text = odd.get("encoder_hidden_states_odd");
+          const output = noGrad(() =>
+            unet.forward(odd.get("sample_odd"), odd.get("timestep_odd"), text, addedOf(odd, "_odd")),
+          );
+          assertClose(output, odd.get("output_odd"), outputTolerance, `${set.name} output_odd`);
+        });
+      });
+    }
+
     test("text encoded beforehand, and rows that share it", () => {
       tidy(() =>
         noGrad(() => {
