@@ -22,8 +22,9 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   nn: ["torch", "safetensors"],
   runs: ["safetensors"],
   models: ["torch", "safetensors", "nn"],
-  lora: ["torch", "safetensors", "nn"],
-  pipeline: ["torch", "models", "schedulers", "tokenizer"],
+  "single-file": ["torch", "safetensors", "nn", "models"],
+  lora: ["torch", "safetensors", "nn", "single-file"],
+  pipeline: ["torch", "models", "schedulers", "tokenizer", "single-file"],
   rewards: ["torch", "models", "tokenizer", "images"],
   world: ["torch", "safetensors", "nn", "models", "images"],
 };

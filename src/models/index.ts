@@ -6,9 +6,9 @@ export {
 } from "./unet-2d-condition.js";
 export type { UNetConfig, UNetConfigInput } from "./unet-config.js";
 export { ConfigError, parseConfig, readJsonObject } from "./config.js";
-export { weightFiles, type PretrainedOptions, type RandomOptions } from "./pretrained.js";
+export { pickleRefused, weightFiles, type PretrainedOptions, type RandomOptions } from "./pretrained.js";
 export { AutoencoderKL, type AutoencoderKLConfig, type LatentDistribution } from "./autoencoder-kl.js";
 export { CLIPModel } from "./clip.js";
 export type { CLIPConfig, CLIPTextConfig, CLIPVisionConfig } from "./clip-config.js";
 export { CLIPTextModel, CLIPTextModelWithProjection, type CLIPTextOutput } from "./clip-text.js";
-export { loadModel, randomModel, saveModel, type ModelLayout } from "./pretrained.js";
+export { loadModel, loadModelFrom, randomModel, saveModel, type ModelLayout, type ModelSource } from "./pretrained.js";

@@ -4,7 +4,7 @@
  */
 import { existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Weights, type Module, type WeightsOptions } from "../nn/index.js";
+import { Weights, type CheckpointOptions, type Module, type WeightsOptions } from "../nn/index.js";
 import { saveSafetensors } from "../safetensors/index.js";
 import type { Generator } from "../torch/index.js";
 import { ConfigError, readJsonObject } from "./config.js";
@@ -47,10 +47,36 @@ export function loadModel<M extends Module>(
       `${file}: Expected ${layout.className} for _class_name but received ${JSON.stringify(className)}`,
     );
   }
-  const weights = Weights.fromSafetensors(weightFiles(folder, layout.stem, variant), options);
-  const model = layout.build(config, weights, file);
-  weights.finish(layout.ignore ? { ignore: layout.ignore } : {});
-  return model;
+  return loadModelFrom(layout, { config, source: file, files: weightFiles(folder, layout.stem, variant) }, options);
+}
+
+/** A config, where it is from, and the files of its weights. */
+export interface ModelSource {
+  readonly config: object;
+  /** Named in errors about the config. */
+  readonly source: string;
+  readonly files: readonly string[];
+}
+
+/**
+ * Makes a model of a config and weights wherever they are. A model that fails to load leaves nothing in memory.
+ *
+ * @throws ConfigError or SafetensorsError naming the file and each key at fault
+ */
+export function loadModelFrom<M extends Module>(
+  layout: ModelLayout<M>,
+  { config, source, files }: ModelSource,
+  options: CheckpointOptions = {},
+): M {
+  const weights = Weights.fromSafetensors(files, options);
+  try {
+    const model = layout.build(config, weights, source);
+    weights.finish(layout.ignore ? { ignore: layout.ignore } : {});
+    return model;
+  } catch (error) {
+    for (const parameter of weights.parameters.values()) parameter.dispose();
+    throw error;
+  }
 }
 
 /** Makes a model of freshly drawn weights. */
@@ -91,8 +117,8 @@ export function weightFiles(folder: string, stem: string, variant?: string): str
     .find((file) => existsSync(file));
   if (index === undefined) {
     const pickled = [`${base}.bin`, `${base}.ckpt`, "pytorch_model.bin"].find((name) => existsSync(join(folder, name)));
-    const instead = pickled === undefined ? "a folder without it" : `${pickled}, a pickle, which can run any code`;
-    throw new ConfigError(`Expected ${base}.safetensors in ${folder} but received ${instead}`);
+    if (pickled !== undefined) throw new ConfigError(pickleRefused(join(folder, pickled)));
+    throw new ConfigError(`Expected ${base}.safetensors in ${folder} but received a folder without it`);
   }
   const map = readJsonObject(index).weight_map;
   if (typeof map !== "object" || map === null) {
@@ -106,4 +132,15 @@ export function weightFiles(folder: string, stem: string, variant?: string): str
     }
     return join(folder, name);
   });
+}
+
+/** Why a pickle is not read, and the way out. */
+export function pickleRefused(file: string): string {
+  return (
+    `Expected safetensors weights but received ${file}, a pickle, which can run any code when it is loaded. ` +
+    "Convert it once with Python's diffusers, where you trust its origin: " +
+    'python -c "from diffusers import DiffusionPipeline as P; ' +
+    "P.from_pretrained('<folder or name>', use_safetensors=False).save_pretrained('<new folder>')\" " +
+    "(for one .ckpt file: StableDiffusionPipeline.from_single_file)"
+  );
 }

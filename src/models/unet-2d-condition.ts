@@ -56,13 +56,14 @@ export class TextKeyValues {
   }
 }
 
-const layout: ModelLayout<UNet2DConditionModel> = {
-  className: "UNet2DConditionModel",
-  stem: "diffusion_pytorch_model",
-  build: (config, weights, source) => new UNet2DConditionModel(parseConfig(unetConfigSchema, config, source), weights),
-};
-
 export class UNet2DConditionModel extends Module {
+  static readonly layout: ModelLayout<UNet2DConditionModel> = {
+    className: "UNet2DConditionModel",
+    stem: "diffusion_pytorch_model",
+    build: (config, weights, source) =>
+      new UNet2DConditionModel(parseConfig(unetConfigSchema, config, source), weights),
+  };
+
   readonly #timeProj: Timesteps;
   readonly #timeEmbedding: TimestepEmbedding;
   readonly #added: { readonly proj: Timesteps; readonly embedding: TimestepEmbedding } | undefined;
@@ -143,16 +144,16 @@ export class UNet2DConditionModel extends Module {
 
   /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
   static fromPretrained(folder: string, options?: PretrainedOptions): UNet2DConditionModel {
-    return loadModel(layout, folder, options);
+    return loadModel(UNet2DConditionModel.layout, folder, options);
   }
 
   /** A model of fresh weights. @throws ConfigError naming each key at fault */
   static fromConfig(config: UNetConfigInput, options: RandomOptions): UNet2DConditionModel {
-    return randomModel(layout, config, options);
+    return randomModel(UNet2DConditionModel.layout, config, options);
   }
 
   savePretrained(folder: string): void {
-    saveModel(layout, this, folder);
+    saveModel(UNet2DConditionModel.layout, this, folder);
   }
 
   /**

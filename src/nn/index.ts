@@ -2,4 +2,4 @@ export { constant, fanInUniform, normal, onesInit, uniform, zerosInit, type Init
 export { Conv2d, Embedding, GroupNorm, LayerNorm, Linear } from "./layers.js";
 export type { Conv2dOptions, LinearBranch, LinearOptions } from "./layers.js";
 export { Module } from "./module.js";
-export { Weights, type WeightsOptions } from "./weights.js";
+export { Weights, type CheckpointOptions, type StoredParameter, type WeightsOptions } from "./weights.js";

@@ -5,9 +5,12 @@
  * Everything wrong with a checkpoint is collected while the model is built and thrown at once by `finish`.
  */
 import { SafetensorsError, SafetensorsFile } from "../safetensors/index.js";
-import { keep, tidy, zeros, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
+import { keep, op, tidy, zeros, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
 import { zerosInit, type Init } from "./init.js";
 import type { Module } from "./module.js";
+
+/** In the dtype given, so that the sum of a float16 tensor does not overflow. */
+const sumAs = op("aten::sum", ["Tensor", "ScalarType?"], "Tensor");
 
 /** What the scopes of one model share. */
 interface Shared {
@@ -21,13 +24,31 @@ interface Shared {
 interface Source {
   has(key: string): boolean;
   parameter(key: string, shape: readonly number[], init: Init): Tensor;
-  finish(asked: ReadonlyMap<string, Tensor>, ignore: readonly RegExp[]): void;
+  /** Throws what was wrong, and lets go of files. */
+  finish(ignore: readonly RegExp[]): void;
 }
 
 export interface WeightsOptions {
   /** The dtype parameters are held in, whatever they are stored in. Default float32. */
   readonly dtype?: DType;
   readonly device?: Device;
+}
+
+/** Where a checkpoint of another layout has a parameter, and in what form. */
+export interface StoredParameter {
+  readonly key: string;
+  /**
+   * "transposed": a matrix, the other way round. "point": a matrix as a kernel of 1x1. `part` of three: the rows of q, k or v
+   * in one matrix.
+   */
+  readonly form?: "transposed" | "point" | { readonly part: 0 | 1 | 2 };
+}
+
+export interface CheckpointOptions extends WeightsOptions {
+  /** Translates the model's own keys into the file's; those of no other layout when left out. */
+  readonly stored?: (key: string) => StoredParameter;
+  /** The keys that belong to this model are those that begin with this. Default: all. */
+  readonly prefix?: string;
 }
 
 export class Weights {
@@ -42,9 +63,9 @@ export class Weights {
    *
    * @throws SafetensorsError when a file is not sound or two files hold the same key
    */
-  static fromSafetensors(files: string | readonly string[], options: WeightsOptions = {}): Weights {
+  static fromSafetensors(files: string | readonly string[], options: CheckpointOptions = {}): Weights {
     const { dtype = "float32", device = "cpu" } = options;
-    const source = new CheckpointSource(typeof files === "string" ? [files] : files, dtype, device);
+    const source = new CheckpointSource(typeof files === "string" ? [files] : files, { ...options, dtype, device });
     return Weights.#of(source, dtype, device);
   }
 
@@ -104,7 +125,7 @@ export class Weights {
    * @throws SafetensorsError naming every missing, misshaped, non-finite and unexpected key
    */
   finish({ ignore = [] }: { ignore?: readonly RegExp[] } = {}): void {
-    this.shared.source.finish(this.shared.parameters, ignore);
+    this.shared.source.finish(ignore);
   }
 
   #key(name: string): string {
@@ -138,15 +159,17 @@ class RandomSource implements Source {
 class CheckpointSource implements Source {
   readonly #files = new Map<string, SafetensorsFile>();
   readonly #problems: string[] = [];
+  /** The files' keys that the model has asked for. */
+  readonly #taken = new Set<string>();
 
   constructor(
     private readonly names: readonly string[],
-    private readonly dtype: DType,
-    private readonly device: Device,
+    private readonly options: CheckpointOptions & Required<WeightsOptions>,
   ) {
+    const { prefix = "" } = options;
     for (const name of names) {
       const file = new SafetensorsFile(name);
-      for (const key of file.keys()) {
+      for (const key of file.keys().filter((key) => key.startsWith(prefix))) {
         const other = this.#files.get(key);
         if (other !== undefined) {
           throw new SafetensorsError(name, `Expected each key in one file but received it in ${other.file} too`, key);
@@ -157,33 +180,38 @@ class CheckpointSource implements Source {
   }
 
   has(key: string): boolean {
-    return this.#files.has(key);
+    return this.#files.has(this.#stored(key).key);
   }
 
-  parameter(key: string, shape: readonly number[]): Tensor {
+  parameter(asked: string, shape: readonly number[]): Tensor {
+    const { key, form } = this.#stored(asked);
     const file = this.#files.get(key);
     const entry = file?.header.tensors.get(key);
+    const expected = storedShape(shape, form);
     if (file === undefined || entry === undefined) {
-      return this.#wrong(`${key}: Expected [${shape.join(", ")}] but received nothing`, shape);
+      return this.#wrong(`${key}: Expected [${expected.join(", ")}] but received nothing`, shape);
     }
+    this.#taken.add(key);
     if (!["F64", "F32", "F16", "BF16"].includes(entry.dtype)) {
       return this.#wrong(`${key}: Expected floating point for dtype but received ${entry.dtype}`, shape);
     }
-    if (entry.shape.length !== shape.length || entry.shape.some((n, i) => n !== shape[i])) {
-      return this.#wrong(`${key}: Expected [${shape.join(", ")}] but received [${entry.shape.join(", ")}]`, shape);
+    if (entry.shape.length !== expected.length || entry.shape.some((n, i) => n !== expected[i])) {
+      return this.#wrong(`${key}: Expected [${expected.join(", ")}] but received [${entry.shape.join(", ")}]`, shape);
     }
-    const tensor = file.tensor(key, {
-      dtype: this.dtype,
-      device: this.device,
-      ...(shape.length === 4 ? { memoryFormat: "channelsLast" } : {}),
+    const { dtype, device } = this.options;
+    const tensor = tidy(() => {
+      const format = shape.length === 4 ? ({ memoryFormat: "channelsLast" } as const) : {};
+      return formed(file.tensor(key, { dtype, device, ...format }), shape, form);
     });
     if (!isFinite_(tensor)) this.#problems.push(`${key}: Expected finite numbers but received NaN or infinity`);
     return tensor;
   }
 
-  finish(asked: ReadonlyMap<string, Tensor>, ignore: readonly RegExp[]): void {
+  finish(ignore: readonly RegExp[]): void {
+    for (const file of new Set(this.#files.values())) file.close();
+    const { prefix = "" } = this.options;
     const unexpected = [...this.#files.keys()]
-      .filter((key) => !asked.has(key) && !ignore.some((pattern) => pattern.test(key)))
+      .filter((key) => !this.#taken.has(key) && !ignore.some((pattern) => pattern.test(key.slice(prefix.length))))
       .map((key) => `${key}: Expected no such key`);
     const problems = [...this.#problems, ...unexpected];
     if (problems.length > 0) {
@@ -194,18 +222,38 @@ class CheckpointSource implements Source {
     }
   }
 
+  #stored(key: string): StoredParameter {
+    return this.options.stored?.(key) ?? { key };
+  }
+
   /** Notes a problem and stands in with zeros that take no memory, so that the rest can be checked. */
   #wrong(problem: string, shape: readonly number[]): Tensor {
     this.#problems.push(problem);
-    return tidy(() => zeros([], { dtype: this.dtype, device: this.device }).expand(shape));
+    const { dtype, device } = this.options;
+    return tidy(() => zeros([], { dtype, device }).expand(shape));
   }
+}
+
+function storedShape(shape: readonly number[], form: StoredParameter["form"]): readonly number[] {
+  if (form === undefined) return shape;
+  if (form === "transposed") return shape.toReversed();
+  if (form === "point") return [...shape, 1, 1];
+  return [3 * shape[0]!, ...shape.slice(1)];
+}
+
+/** A stored tensor as the parameter that the layer asked for. */
+function formed(stored: Tensor, shape: readonly number[], form: StoredParameter["form"]): Tensor {
+  if (form === undefined) return stored;
+  if (form === "transposed") return stored.transpose(0, 1).contiguous();
+  if (form === "point") return stored.reshape(shape);
+  return stored.narrow(0, form.part * shape[0]!, shape[0]!);
 }
 
 /** One pass over the data in the common case: a sum is finite only if its terms are, and nearly always then. */
 function isFinite_(tensor: Tensor): boolean {
   let finite = true;
   tidy(() => {
-    finite = Number.isFinite(tensor.sum().item()) || !tensor.sub(tensor).isnan().any().item();
+    finite = Number.isFinite(sumAs(tensor, "float32").item()) || !tensor.sub(tensor).isnan().any().item();
   });
   return finite;
 }

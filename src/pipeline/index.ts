@@ -1,3 +1,4 @@
 export type { GuidanceOptions, PreparedPrompts } from "./guidance.js";
 export { promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
-export { StableDiffusionPipeline, type ImageSize, type PipelineOptions } from "./stable-diffusion.js";
+export type { PipelineOptions } from "./parts.js";
+export { StableDiffusionPipeline, type ImageSize } from "./stable-diffusion.js";

@@ -1,4 +1,5 @@
 /** `model_index.json`: which of the pipelines a folder holds, and that its parts are of classes known here. */
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError, readJsonObject } from "../models/index.js";
 
@@ -42,4 +43,21 @@ export function readModelIndex(folder: string): ModelIndex {
   }
   // diffusers zeroes only a prompt that was not given, and by default; here a folder has to say so, and "" is such.
   return { isXL, forceZerosForEmptyPrompt: isXL && index.force_zeros_for_empty_prompt === true };
+}
+
+/** Writes the index of a folder with the parts of a pipeline. */
+export function writeModelIndex(folder: string, { isXL, forceZerosForEmptyPrompt }: ModelIndex): void {
+  const classes = Object.entries(isXL ? CLASSES_XL : CLASSES).map(([part, [name]]): [string, unknown] => [
+    part,
+    [/^(tokenizer|text_encoder)/.test(part) ? "transformers" : "diffusers", name],
+  ]);
+  const index = {
+    _class_name: isXL ? "StableDiffusionXLPipeline" : "StableDiffusionPipeline",
+    ...(isXL
+      ? { force_zeros_for_empty_prompt: forceZerosForEmptyPrompt }
+      : { feature_extractor: [null, null], safety_checker: [null, null], requires_safety_checker: false }),
+    ...(Object.fromEntries(classes) as object),
+    scheduler: ["diffusers", "DDIMScheduler"],
+  };
+  writeFileSync(join(folder, "model_index.json"), `${JSON.stringify(index, null, 2)}\n`);
 }

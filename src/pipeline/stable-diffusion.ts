@@ -6,16 +6,15 @@
  * Departures from diffusers' two pipelines: one class; no sampling loop, which is the caller's; no safety checker and
  * no watermark; the crop of SDXL's conditions is always at the origin and its sizes are the image's own.
  */
-import { join } from "node:path";
-import {
+import type {
   AutoencoderKL,
   CLIPTextModel,
   CLIPTextModelWithProjection,
-  readJsonObject,
   UNet2DConditionModel,
 } from "../models/index.js";
-import { DDIMScheduler } from "../schedulers/index.js";
-import { CLIPTokenizer } from "../tokenizer/index.js";
+import type { DDIMScheduler } from "../schedulers/index.js";
+import { saveSingleFile } from "../single-file/index.js";
+import type { CLIPTokenizer } from "../tokenizer/index.js";
 import {
   cat,
   isGradEnabled,
@@ -28,32 +27,13 @@ import {
   type Tensor,
 } from "../torch/index.js";
 import { guide, isPrepared, type GuidanceOptions, type GuidedPrompts, type PreparedPrompts } from "./guidance.js";
-import { readModelIndex, type ModelIndex } from "./model-index.js";
+import { loadParts, saveParts, upcastDtype, type Parts, type PipelineOptions } from "./parts.js";
 import { catPrompts, promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
-
-export interface PipelineOptions {
-  /** Of weights and forward passes; latents and predictions are float32 always. Default float32. */
-  readonly dtype?: DType;
-  readonly device?: Device;
-  /** Weights of another form beside the plain ones, as "fp16". */
-  readonly variant?: string;
-}
 
 /** In pixels, multiples of the VAE's downscaling; what the model was trained on when left out. */
 export interface ImageSize {
   readonly height?: number;
   readonly width?: number;
-}
-
-interface Parts {
-  readonly index: ModelIndex;
-  readonly tokenizer: CLIPTokenizer;
-  readonly textEncoder: CLIPTextModel;
-  readonly tokenizer2?: CLIPTokenizer;
-  readonly textEncoder2?: CLIPTextModelWithProjection;
-  readonly unet: UNet2DConditionModel;
-  readonly vae: AutoencoderKL;
-  readonly scheduler: DDIMScheduler;
 }
 
 /** Texts encoded at a time. */
@@ -73,12 +53,12 @@ export class StableDiffusionPipeline {
   readonly unet: UNet2DConditionModel;
   readonly vae: AutoencoderKL;
   readonly scheduler: DDIMScheduler;
-  readonly #index: ModelIndex;
+  readonly #parts: Parts;
   readonly #dtype: DType;
   readonly #device: Device;
 
   private constructor(parts: Parts, { dtype = "float32", device = "cpu" }: PipelineOptions) {
-    this.#index = parts.index;
+    this.#parts = parts;
     this.tokenizer = parts.tokenizer;
     this.textEncoder = parts.textEncoder;
     this.tokenizer2 = parts.tokenizer2;
@@ -91,31 +71,31 @@ export class StableDiffusionPipeline {
   }
 
   /**
-   * @param folder in diffusers' layout, weights as safetensors
-   * @throws an error naming the file, and each key of it that is at fault
+   * @param path a folder in diffusers' layout, weights as safetensors; or one safetensors file in the original layout
+   * @throws an error naming the file, and each key of it that is at fault; nothing stays in memory then
    */
-  static fromPretrained(folder: string, options: PipelineOptions = {}): StableDiffusionPipeline {
-    const index = readModelIndex(folder);
-    const at = (part: string) => join(folder, part);
-    const second = index.isXL && {
-      tokenizer2: CLIPTokenizer.fromPretrained(at("tokenizer_2")),
-      textEncoder2: CLIPTextModelWithProjection.fromPretrained(at("text_encoder_2"), options),
-    };
-    const parts: Parts = {
-      index,
-      scheduler: DDIMScheduler.fromPretrained(at("scheduler")),
-      tokenizer: CLIPTokenizer.fromPretrained(at("tokenizer")),
-      textEncoder: CLIPTextModel.fromPretrained(at("text_encoder"), options),
-      ...second,
-      unet: UNet2DConditionModel.fromPretrained(at("unet"), options),
-      vae: AutoencoderKL.fromPretrained(at("vae"), { ...options, ...upcast(at("vae"), options) }),
-    };
-    return new StableDiffusionPipeline(parts, options);
+  static fromPretrained(path: string, options: PipelineOptions = {}): StableDiffusionPipeline {
+    return new StableDiffusionPipeline(loadParts(path, options), options);
+  }
+
+  /**
+   * Writes a folder in diffusers' layout, weights in the dtype they are held in; it appears whole or not at all.
+   *
+   * @throws ConfigError when there is something in the folder
+   */
+  savePretrained(folder: string): void {
+    saveParts(this.#parts, folder);
+  }
+
+  /** Writes one safetensors file in the original layout, weights in the dtype they are held in; atomic. */
+  saveSingleFile(file: string): void {
+    const family = this.isXL ? "sdxl" : this.unet.config.use_linear_projection ? "sd2" : "sd1";
+    saveSingleFile(this.#parts, file, family, this.scheduler.config.prediction_type);
   }
 
   /** Two text encoders and conditions on sizes. */
   get isXL(): boolean {
-    return this.#index.isXL;
+    return this.#parts.index.isXL;
   }
 
   /** Encodes prompts, without gradient; a prompt that comes several times is encoded once. */
@@ -246,7 +226,7 @@ export class StableDiffusionPipeline {
     const second = this.textEncoder2.forward(ids(this.tokenizer2));
     const hiddenStates = cat([first.penultimateHiddenState, second.penultimateHiddenState], -1);
     const pooled = second.textEmbeds;
-    if (!this.#index.forceZerosForEmptyPrompt || !prompts.includes("")) return promptEmbeds(hiddenStates, pooled);
+    if (!this.#parts.index.forceZerosForEmptyPrompt || !prompts.includes("")) return promptEmbeds(hiddenStates, pooled);
     const zeroed = (states: Tensor) => cat(states.split(1).map((row, i) => (prompts[i] === "" ? zerosLike(row) : row)));
     return promptEmbeds(zeroed(hiddenStates), zeroed(pooled));
   }
@@ -262,13 +242,4 @@ export class StableDiffusionPipeline {
     const pixels = height * width * this.vae.downscale ** 2;
     return Math.max(1, Math.floor(PIXELS_AT_ONCE / pixels));
   }
-}
-
-/** SD's and SDXL's VAE overflow in float16. */
-function upcastDtype(forceUpcast: unknown, dtype: DType): DType {
-  return forceUpcast !== false && dtype === "float16" ? "float32" : dtype;
-}
-
-function upcast(vaeFolder: string, { dtype = "float32" }: PipelineOptions): { dtype: DType } {
-  return { dtype: upcastDtype(readJsonObject(join(vaeFolder, "config.json")).force_upcast, dtype) };
 }

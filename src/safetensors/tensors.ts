@@ -5,7 +5,7 @@
  * kernel's to drop. One that has to be converted is read through a mapping of its own, which is gone before the next
  * tensor is read, so that loading never holds much more than the weights.
  */
-import { fromFile, tidy, type Device, type DType, type MemoryFormat, type Tensor } from "../torch/index.js";
+import { fromFile, keep, tidy, type Device, type DType, type MemoryFormat, type Tensor } from "../torch/index.js";
 import { SafetensorsError } from "./error.js";
 import { readHeader, type SafetensorsDType, type SafetensorsHeader, type TensorEntry } from "./header.js";
 import { writeRaw, type RawTensor } from "./write.js";
@@ -65,7 +65,7 @@ export class SafetensorsFile {
     // channels-last reorders only images and kernels larger than a point.
     const reorders = memoryFormat === "channelsLast" && entry.shape.length === 4 && !isPoint(entry.shape);
     if (wanted === stored && device === "cpu" && !reorders && isAligned(entry)) {
-      this.#mapping ??= this.#map();
+      this.#mapping ??= keep(this.#map());
       const mapping = this.#mapping;
       return tidy(() => view(mapping, entry, stored));
     }
@@ -89,6 +89,12 @@ export class SafetensorsFile {
     return torchDType;
   }
 
+  /** Lets go of the file; tensors that were read from it stay. */
+  close(): void {
+    this.#mapping?.dispose();
+    this.#mapping = undefined;
+  }
+
   #map(): Tensor {
     return fromFile(this.file, { dtype: "uint8", size: this.header.size });
   }
@@ -105,24 +111,45 @@ export class SafetensorsFile {
  */
 export function loadSafetensors(file: string, options: ReadOptions = {}): Map<string, Tensor> {
   const source = new SafetensorsFile(file);
-  return new Map(source.keys().map((key) => [key, source.tensor(key, options)]));
+  try {
+    return new Map(source.keys().map((key) => [key, source.tensor(key, options)]));
+  } finally {
+    source.close();
+  }
 }
+
+/** A tensor that is made when its turn to be written comes; its elements in order fill the shape given here. */
+export interface PendingTensor {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly tensor: () => Tensor;
+}
+
+type Writable = Tensor | PendingTensor;
 
 /** Writes tensors of any device and memory format; atomic, and equal contents make equal files. */
 export function saveSafetensors(
   file: string,
-  tensors: ReadonlyMap<string, Tensor> | Readonly<Record<string, Tensor>>,
+  tensors: ReadonlyMap<string, Writable> | Readonly<Record<string, Writable>>,
   metadata: Readonly<Record<string, string>> = {},
 ): void {
   const entries = isMap(tensors) ? [...tensors] : Object.entries(tensors);
-  const raw = entries.map(([key, tensor]): [string, RawTensor] => [
-    key,
-    { dtype: fileDTypes[tensor.dtype], shape: tensor.shape, bytes: () => tensor.toBytes() },
-  ]);
+  const raw = entries.map(([key, value]): [string, RawTensor] => {
+    const bytes = (): Uint8Array => ("tensor" in value ? bytesOf(value) : value.toBytes());
+    return [key, { dtype: fileDTypes[value.dtype], shape: value.shape, bytes }];
+  });
   writeRaw(file, new Map(raw), metadata);
 }
 
-function isMap(value: object): value is ReadonlyMap<string, Tensor> {
+function bytesOf({ dtype, tensor }: PendingTensor): Uint8Array {
+  let bytes!: Uint8Array;
+  tidy(() => {
+    bytes = tensor().to({ dtype }).toBytes();
+  });
+  return bytes;
+}
+
+function isMap(value: object): value is ReadonlyMap<string, Writable> {
   return value instanceof Map;
 }
 

@@ -6,7 +6,7 @@
  * in transformers.
  */
 import { tensor, type Tensor } from "../torch/index.js";
-import { readTokenizerFiles, type TokenizerFiles } from "./files.js";
+import { readTokenizerFiles, writeTokenizerFiles, type TokenizerFiles } from "./files.js";
 
 /** Ends the last symbol of a word. */
 const END_OF_WORD = "</w>";
@@ -29,6 +29,7 @@ export class CLIPTokenizer {
   readonly modelMaxLength: number;
   readonly vocabSize: number;
 
+  readonly #files: TokenizerFiles;
   readonly #vocab: ReadonlyMap<string, number>;
   readonly #unkTokenId: number;
   readonly #ranks: ReadonlyMap<string, number>;
@@ -37,6 +38,7 @@ export class CLIPTokenizer {
   readonly #ofWord = new Map<string, readonly number[]>();
 
   constructor(files: TokenizerFiles) {
+    this.#files = files;
     this.#vocab = files.vocab;
     this.bosTokenId = files.vocab.get(files.bosToken)!;
     this.eosTokenId = files.vocab.get(files.eosToken)!;
@@ -54,8 +56,13 @@ export class CLIPTokenizer {
   }
 
   /** @throws TokenizerError naming the file and what it should hold */
-  static fromPretrained(folder: string): CLIPTokenizer {
-    return new CLIPTokenizer(readTokenizerFiles(folder));
+  static fromPretrained(folder: string, options: { readonly padToken?: string } = {}): CLIPTokenizer {
+    return new CLIPTokenizer(readTokenizerFiles(folder, options));
+  }
+
+  /** Writes a folder that fromPretrained and transformers read. */
+  savePretrained(folder: string): void {
+    writeTokenizerFiles(folder, this.#files);
   }
 
   /** The ids of a text without begin, end, truncation and padding. */

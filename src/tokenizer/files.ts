@@ -2,7 +2,7 @@
  * The files of a tokenizer folder, as transformers writes them: `vocab.json`, `merges.txt`, and, where they are there,
  * `tokenizer_config.json` and `special_tokens_map.json`, of which the latter decides.
  */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** A tokenizer folder that is incomplete or asks for what the code does not have. */
@@ -30,8 +30,36 @@ const END = "<|endoftext|>";
 /** CLIP's own, and what a folder that names no length (or transformers' "very large") means. */
 const CONTEXT_LENGTH = 77;
 
-/** @throws TokenizerError naming the file and what it should hold */
-export function readTokenizerFiles(folder: string): TokenizerFiles {
+/** Writes a tokenizer folder that transformers reads. */
+export function writeTokenizerFiles(folder: string, files: TokenizerFiles): void {
+  mkdirSync(folder, { recursive: true });
+  const write = (name: string, text: string) => writeFileSync(join(folder, name), text);
+  write("vocab.json", JSON.stringify(Object.fromEntries(files.vocab)));
+  write("merges.txt", ["#version: 0.2", ...files.merges.map((pair) => pair.join(" ")), ""].join("\n"));
+  const special = {
+    bos_token: files.bosToken,
+    eos_token: files.eosToken,
+    pad_token: files.padToken,
+    unk_token: files.unkToken,
+  };
+  write("special_tokens_map.json", JSON.stringify(special, null, 2));
+  const added = [...files.addedTokens].map(([content, id]) => [id, { content, special: true }] as const);
+  const config = {
+    tokenizer_class: "CLIPTokenizer",
+    add_prefix_space: false,
+    do_lower_case: true,
+    model_max_length: files.modelMaxLength,
+    ...special,
+    added_tokens_decoder: Object.fromEntries(added),
+  };
+  write("tokenizer_config.json", JSON.stringify(config, null, 2));
+}
+
+/**
+ * @param options.padToken instead of the one the folder names
+ * @throws TokenizerError naming the file and what it should hold
+ */
+export function readTokenizerFiles(folder: string, options: { readonly padToken?: string } = {}): TokenizerFiles {
   const vocab = readVocab(join(folder, "vocab.json"));
   const configFile = join(folder, "tokenizer_config.json");
   const config = existsSync(configFile) ? readObject(configFile) : {};
@@ -51,7 +79,10 @@ export function readTokenizerFiles(folder: string): TokenizerFiles {
   const bosToken = special("bos_token", "<|startoftext|>");
   const eosToken = special("eos_token", END);
   const unkToken = special("unk_token", END);
-  const padToken = special("pad_token", END);
+  const padToken = options.padToken ?? special("pad_token", END);
+  if (!vocab.has(padToken)) {
+    throw new TokenizerError(`${folder}: Expected a token of vocab.json for padding but received ${padToken}`);
+  }
   const addedTokens = new Map([bosToken, eosToken, unkToken, padToken].map((token) => [token, vocab.get(token)!]));
   for (const [id, token] of Object.entries(config.added_tokens_decoder ?? {})) {
     const content = contentOf(token);

@@ -1,0 +1,148 @@
+/**
+ * Configs of a checkpoint of the original layout, which holds none: widths, layers and depths from the shapes of its
+ * tensors, and what shapes cannot tell (heads, groups, activations) from the published models of its family.
+ */
+import type { UNetConfigInput } from "../models/index.js";
+import { SafetensorsError, type SafetensorsHeader } from "../safetensors/index.js";
+import type { Family } from "./family.js";
+
+/** Shapes of a file's tensors, and what to say when one is missing. */
+export class Shapes {
+  constructor(
+    readonly header: SafetensorsHeader,
+    private readonly prefix = "",
+  ) {}
+
+  at(path: string): Shapes {
+    return new Shapes(this.header, `${this.prefix}${path}`);
+  }
+
+  find(key: string): readonly number[] | undefined {
+    return this.header.tensors.get(this.prefix + key)?.shape;
+  }
+
+  /** @throws SafetensorsError naming the key when it is not there, or has fewer dimensions than `index` */
+  size(key: string, index: number): number {
+    const size = this.find(key)?.[index];
+    if (size !== undefined) return size;
+    throw new SafetensorsError(this.header.file, "Expected a tensor of this name but received none", this.prefix + key);
+  }
+
+  /** How many of `name(0)`, `name(1)`, ... there are. */
+  count(name: (i: number) => string): number {
+    let count = 0;
+    while (this.find(name(count)) !== undefined) count++;
+    return count;
+  }
+}
+
+interface Level {
+  channels: number;
+  layers: number;
+  depth: number;
+  attends: boolean;
+}
+
+/** The UNet's config. @param family decides heads, sample size and SDXL's conditions */
+export function inferUNet(shapes: Shapes, family: Family): UNetConfigInput {
+  const levels: Level[] = [];
+  let contextDim = 0;
+  let linear = false;
+  const first = shapes.size("input_blocks.0.0.weight", 0);
+  let level: Level = { channels: first, layers: 0, depth: 1, attends: false };
+  for (let i = 1; ; i++) {
+    const block = shapes.at(`input_blocks.${i}.`);
+    if (block.find("0.op.weight") !== undefined) {
+      levels.push(level);
+      level = { channels: level.channels, layers: 0, depth: 1, attends: false };
+      continue;
+    }
+    if (block.find("0.in_layers.2.weight") === undefined) break;
+    level.channels = block.size("0.in_layers.2.weight", 0);
+    level.layers++;
+    if (block.find("1.proj_in.weight") === undefined) continue;
+    level.attends = true;
+    level.depth = block.count((layer) => `1.transformer_blocks.${layer}.attn1.to_q.weight`);
+    linear = block.find("1.proj_in.weight")!.length === 2;
+    contextDim = block.size("1.transformer_blocks.0.attn2.to_k.weight", 1);
+  }
+  levels.push(level);
+  // The middle has the depth of the lowest level, which itself may have no attention (SD 1 and 2).
+  const mid = shapes.count((layer) => `middle_block.1.transformer_blocks.${layer}.attn1.to_q.weight`);
+  if (mid > 0) level.depth = mid;
+  if (contextDim === 0) contextDim = shapes.size("middle_block.1.transformer_blocks.0.attn2.to_k.weight", 1);
+  const channels = levels.map(({ channels }) => channels);
+  return {
+    in_channels: shapes.size("input_blocks.0.0.weight", 1),
+    out_channels: shapes.size("out.2.weight", 0),
+    block_out_channels: channels,
+    layers_per_block: level.layers,
+    down_block_types: levels.map(({ attends }) => (attends ? "CrossAttnDownBlock2D" : "DownBlock2D")),
+    up_block_types: levels.toReversed().map(({ attends }) => (attends ? "CrossAttnUpBlock2D" : "UpBlock2D")),
+    transformer_layers_per_block: levels.map(({ depth }) => depth),
+    cross_attention_dim: contextDim,
+    use_linear_projection: linear,
+    // 8 heads in SD 1; heads of 64 channels since.
+    attention_head_dim: family === "sd1" ? 8 : channels.map((width) => Math.max(1, width / 64)),
+    sample_size: { sd1: 64, sd2: 96, sdxl: 128 }[family],
+    ...(family === "sdxl" && {
+      addition_embed_type: "text_time",
+      addition_time_embed_dim: 256,
+      projection_class_embeddings_input_dim: shapes.size("label_emb.0.0.weight", 1),
+    }),
+  };
+}
+
+export function inferVae(shapes: Shapes, family: Family): object {
+  const levels = shapes.count((i) => `encoder.down.${i}.block.0.conv1.weight`);
+  return {
+    in_channels: shapes.size("encoder.conv_in.weight", 1),
+    out_channels: shapes.size("decoder.conv_out.weight", 0),
+    latent_channels: shapes.size("decoder.conv_in.weight", 1),
+    block_out_channels: Array.from({ length: levels }, (_, i) =>
+      shapes.size(`encoder.down.${i}.block.0.conv1.weight`, 0),
+    ),
+    layers_per_block: shapes.count((i) => `encoder.down.0.block.${i}.conv1.weight`),
+    down_block_types: Array.from({ length: levels }, () => "DownEncoderBlock2D"),
+    up_block_types: Array.from({ length: levels }, () => "UpDecoderBlock2D"),
+    sample_size: { sd1: 512, sd2: 768, sdxl: 1024 }[family],
+    scaling_factor: family === "sdxl" ? 0.13025 : 0.18215,
+  };
+}
+
+/** CLIP ViT-L's text tower, as transformers names it. */
+export function inferClip(shapes: Shapes): object {
+  const tower = shapes.find("text_model.final_layer_norm.weight") === undefined ? shapes : shapes.at("text_model.");
+  const width = tower.size("embeddings.token_embedding.weight", 1);
+  return {
+    vocab_size: tower.size("embeddings.token_embedding.weight", 0),
+    hidden_size: width,
+    intermediate_size: tower.size("encoder.layers.0.mlp.fc1.weight", 0),
+    num_hidden_layers: tower.count((i) => `encoder.layers.${i}.mlp.fc1.weight`),
+    num_attention_heads: Math.max(1, width / 64),
+    max_position_embeddings: tower.size("embeddings.position_embedding.weight", 0),
+    hidden_act: "quick_gelu",
+    // The largest id is the end-of-text token's: what transformers takes 2 to mean.
+    eos_token_id: 2,
+  };
+}
+
+/**
+ * OpenCLIP's text tower.
+ *
+ * @param layers how many of its layers are used: SD 2 leaves the last one out
+ */
+export function inferOpenClip(shapes: Shapes, layers: number): object {
+  const width = shapes.size("token_embedding.weight", 1);
+  return {
+    vocab_size: shapes.size("token_embedding.weight", 0),
+    hidden_size: width,
+    intermediate_size: shapes.size("transformer.resblocks.0.mlp.c_fc.weight", 0),
+    projection_dim: shapes.find("text_projection")?.[1] ?? 512,
+    num_hidden_layers: layers,
+    num_attention_heads: Math.max(1, width / 64),
+    max_position_embeddings: shapes.size("positional_embedding", 0),
+    hidden_act: "gelu",
+    eos_token_id: 2,
+  };
+}

@@ -1,0 +1,131 @@
+/**
+ * The names that checkpoints of the original Stable Diffusion layout give to parameters, from those of diffusers and
+ * transformers. One table serves both directions: loading asks it where a parameter is, saving where it belongs.
+ *
+ * Sources: the module names of CompVis' latent-diffusion and Stability's generative-models (UNet, VAE) and of OpenCLIP.
+ */
+import type { StoredParameter } from "../nn/index.js";
+
+/** What the UNet's block numbers depend on. */
+export interface UNetNumbering {
+  readonly layersPerBlock: number;
+  /** Of the up blocks, in diffusers' order. */
+  readonly upAttends: readonly boolean[];
+}
+
+export type Names = (key: string) => StoredParameter;
+
+const resnetNames: Readonly<Record<string, string>> = {
+  norm1: "in_layers.0",
+  conv1: "in_layers.2",
+  time_emb_proj: "emb_layers.1",
+  norm2: "out_layers.0",
+  conv2: "out_layers.3",
+  conv_shortcut: "skip_connection",
+};
+
+const unetEnds: Readonly<Record<string, string>> = {
+  conv_in: "input_blocks.0.0",
+  "time_embedding.linear_1": "time_embed.0",
+  "time_embedding.linear_2": "time_embed.2",
+  "add_embedding.linear_1": "label_emb.0.0",
+  "add_embedding.linear_2": "label_emb.0.2",
+  conv_norm_out: "out.0",
+  conv_out: "out.2",
+  "mid_block.resnets.0": "middle_block.0",
+  "mid_block.attentions.0": "middle_block.1",
+  "mid_block.resnets.1": "middle_block.2",
+};
+
+/** The module of the original UNet that is the module at `path` of diffusers' (a resnet, a transformer, a layer). */
+export function unetModule(path: string, { layersPerBlock, upAttends }: UNetNumbering): string {
+  const end = Object.entries(unetEnds).find(([name]) => path === name || path.startsWith(`${name}.`));
+  if (end !== undefined) return inResnet(end[1] + path.slice(end[0].length), path.includes("resnets."));
+  const [, side, block, kind, layer, rest = ""] =
+    /^(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)(.*)$/.exec(path) ?? [];
+  if (side === undefined) throw new Error(`Expected a module of UNet2DConditionModel but received ${path}`);
+  // Every level is its layers, and behind them (or, on the way up, in the last of them) the change of size.
+  const first = Number(block) * (layersPerBlock + 1);
+  if (kind === "downsamplers") return `input_blocks.${1 + first + layersPerBlock}.0.op${rest.replace(/^\.conv/, "")}`;
+  if (kind === "upsamplers")
+    return `output_blocks.${first + layersPerBlock}.${upAttends[Number(block)] ? 2 : 1}${rest}`;
+  const index = first + Number(layer);
+  const at = side === "down" ? `input_blocks.${1 + index}` : `output_blocks.${index}`;
+  return kind === "resnets" ? inResnet(`${at}.0${rest}`, true) : `${at}.1${rest}`;
+}
+
+/** The last part of a path, where it names a layer of a resnet. */
+function inResnet(path: string, isResnet: boolean): string {
+  return isResnet
+    ? path.replace(/\.(\w+)$/, (all, name: string) => (name in resnetNames ? `.${resnetNames[name]}` : all))
+    : path;
+}
+
+/** Splits `<module>.weight` into the module and the rest. */
+function ofModule(key: string, rename: (path: string) => string): string {
+  const dot = key.lastIndexOf(".");
+  return rename(key.slice(0, dot)) + key.slice(dot);
+}
+
+export const unetNames =
+  (prefix: string, numbering: UNetNumbering): Names =>
+  (key) => ({ key: prefix + ofModule(key, (path) => unetModule(path, numbering)) });
+
+const vaeAttention: Readonly<Record<string, string>> = {
+  ...{ group_norm: "norm", to_q: "q", to_k: "k", to_v: "v", "to_out.0": "proj_out" },
+  ...{ query: "q", key: "k", value: "v", proj_attn: "proj_out" },
+};
+
+/** @param blocks levels of the VAE: the original counts the decoder's from the other end */
+export const vaeNames =
+  (prefix: string, blocks: number): Names =>
+  (key) => {
+    const name = key
+      .replace(/\.down_blocks\.(\d+)\.resnets\.(\d+)/, ".down.$1.block.$2")
+      .replace(/\.down_blocks\.(\d+)\.downsamplers\.0/, ".down.$1.downsample")
+      .replace(/\.up_blocks\.(\d+)\.(resnets|upsamplers)\.(\d+)/, (_, block: string, kind: string, layer: string) => {
+        const level = `.up.${blocks - 1 - Number(block)}`;
+        return kind === "resnets" ? `${level}.block.${layer}` : `${level}.upsample`;
+      })
+      .replace(/\.mid_block\.resnets\.(\d)/, (_, layer: string) => `.mid.block_${Number(layer) + 1}`)
+      .replace("conv_shortcut", "nin_shortcut")
+      .replace("conv_norm_out", "norm_out");
+    const [, before, layer, after] = /^(.*)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)$/.exec(name) ?? [];
+    if (layer === undefined) return { key: prefix + name };
+    const attention = { key: `${prefix}${before}.mid.attn_1.${vaeAttention[layer] ?? layer}.${after}` };
+    return after === "weight" && layer !== "group_norm" ? { ...attention, form: "point" } : attention;
+  };
+
+/** Text encoders that the original takes from transformers as they are. */
+export const clipNames =
+  (prefix: string): Names =>
+  (key) => ({ key: prefix + key });
+
+const openClipLayer: Readonly<Record<string, string>> = {
+  layer_norm1: "ln_1",
+  layer_norm2: "ln_2",
+  "mlp.fc1": "mlp.c_fc",
+  "mlp.fc2": "mlp.c_proj",
+  "self_attn.out_proj": "attn.out_proj",
+};
+
+const openClipEnds: Readonly<Record<string, string>> = {
+  "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+  "text_model.embeddings.position_embedding.weight": "positional_embedding",
+  "text_model.final_layer_norm.weight": "ln_final.weight",
+  "text_model.final_layer_norm.bias": "ln_final.bias",
+};
+
+/** OpenCLIP's text tower: queries, keys and values in one matrix, the projection the other way round. */
+export const openClipNames =
+  (prefix: string): Names =>
+  (key) => {
+    if (key in openClipEnds) return { key: prefix + openClipEnds[key] };
+    if (key === "text_projection.weight") return { key: `${prefix}text_projection`, form: "transposed" };
+    const [, layer, name, end] = /^text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$/.exec(key) ?? [];
+    if (name === undefined) return { key: prefix + key };
+    const block = `${prefix}transformer.resblocks.${layer}`;
+    const part = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].indexOf(name);
+    if (part >= 0) return { key: `${block}.attn.in_proj_${end}`, form: { part: part as 0 | 1 | 2 } };
+    return { key: `${block}.${openClipLayer[name] ?? name}.${end}` };
+  };
