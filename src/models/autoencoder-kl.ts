@@ -1,9 +1,12 @@
 /**
  * AutoencoderKL: images to latents and back (Rombach et al. 2022, section 3.1), as in diffusers.
+ *
+ * `slicing` and `tiling` bound the memory of large batches and of large pictures; both are off unless set, for a tile has
+ * norms and attention of its own, so that tiled pictures differ a little from whole ones.
  */
 import { z } from "zod";
 import { Conv2d, Module, type Weights } from "../nn/index.js";
-import { tidy, type Tensor } from "../torch/index.js";
+import { cat, tidy, type Tensor } from "../torch/index.js";
 import { off, parseConfig } from "./config.js";
 import {
   loadModel,
@@ -13,6 +16,7 @@ import {
   type PretrainedOptions,
   type RandomOptions,
 } from "./pretrained.js";
+import { inTiles, type TileSizes } from "./tiling.js";
 import { Decoder, Encoder } from "./vae-blocks.js";
 
 const whole = z.number().int().positive();
@@ -49,6 +53,14 @@ export interface LatentDistribution {
   readonly logvar: Tensor;
 }
 
+/** diffusers' tile_sample_min_size and tile_overlap_factor. */
+export interface VaeTiling {
+  /** Sides of a tile in pixels, a multiple of `downscale`. Default: the size that the model was trained on. */
+  readonly tileSampleMinSize?: number;
+  /** Share of a tile that lies on its neighbour, from 0 to below 1; rounded up to whole latents. Default 0.25. */
+  readonly tileOverlapFactor?: number;
+}
+
 /** Bounds on the log-variance, so that its exponential stays in range. */
 const LOGVAR = { min: -30, max: 20 };
 
@@ -61,6 +73,9 @@ export class AutoencoderKL extends Module {
 
   /** Pixels a latent stands for, on each side. */
   readonly downscale: number;
+  /** One picture of a batch at a time. */
+  slicing = false;
+  #tiling: VaeTiling | undefined;
   readonly #encoder: Encoder;
   readonly #decoder: Decoder;
   readonly #quantConv: Conv2d | undefined;
@@ -103,6 +118,17 @@ export class AutoencoderKL extends Module {
     saveModel(AutoencoderKL.layout, this, folder);
   }
 
+  /** Pictures larger than a tile in overlapping tiles; undefined, the default, for whole ones. `{}` is diffusers' tiling. */
+  get tiling(): VaeTiling | undefined {
+    return this.#tiling;
+  }
+
+  /** @throws RangeError for a tile size or an overlap that cannot be */
+  set tiling(tiling: VaeTiling | undefined) {
+    if (tiling !== undefined) this.#tile(tiling);
+    this.#tiling = tiling;
+  }
+
   /**
    * @param images [B, in_channels, H, W] in [-1, 1], H and W multiples of `downscale`
    * @returns not yet multiplied by the scaling factor
@@ -110,8 +136,7 @@ export class AutoencoderKL extends Module {
   encode(images: Tensor): LatentDistribution {
     this.#check(images, this.config.in_channels, this.downscale, "images");
     return tidy(() => {
-      const hidden = this.#encoder.forward(images.contiguous({ memoryFormat: "channelsLast" }));
-      const moments = this.#quantConv?.forward(hidden) ?? hidden;
+      const moments = this.#sliced(images, (some) => this.#tiled(some, "encode", (tile) => this.#moments(tile)));
       const [mean, logvar] = moments.chunk(2, 1) as [Tensor, Tensor];
       return { mean, logvar: logvar.clamp(LOGVAR) };
     });
@@ -123,10 +148,48 @@ export class AutoencoderKL extends Module {
    */
   decode(latents: Tensor): Tensor {
     this.#check(latents, this.config.latent_channels, 1, "latents");
-    return tidy(() => {
-      const z = latents.contiguous({ memoryFormat: "channelsLast" });
-      return this.#decoder.forward(this.#postQuantConv?.forward(z) ?? z);
-    });
+    return tidy(() => this.#sliced(latents, (some) => this.#tiled(some, "decode", (tile) => this.#pixels(tile))));
+  }
+
+  #moments(images: Tensor): Tensor {
+    const hidden = this.#encoder.forward(images.contiguous({ memoryFormat: "channelsLast" }));
+    return this.#quantConv?.forward(hidden) ?? hidden;
+  }
+
+  #pixels(latents: Tensor): Tensor {
+    const z = latents.contiguous({ memoryFormat: "channelsLast" });
+    return this.#decoder.forward(this.#postQuantConv?.forward(z) ?? z);
+  }
+
+  #sliced(x: Tensor, forward: (some: Tensor) => Tensor): Tensor {
+    if (!this.slicing || x.size(0) === 1) return forward(x);
+    return cat(x.split(1).map((one) => tidy(() => forward(one))));
+  }
+
+  #tiled(x: Tensor, way: "encode" | "decode", forward: (tile: Tensor) => Tensor): Tensor {
+    if (this.#tiling === undefined) return forward(x);
+    const sizes = this.#tile(this.#tiling)[way];
+    return Math.max(x.size(2), x.size(3)) > sizes.size ? inTiles(x, sizes, forward) : forward(x);
+  }
+
+  /** The tiles of either way, latents and pixels in step. */
+  #tile({ tileSampleMinSize, tileOverlapFactor = 0.25 }: VaeTiling): Record<"encode" | "decode", TileSizes> {
+    const trained = this.config.sample_size;
+    const pixels = tileSampleMinSize ?? (typeof trained === "number" ? trained : trained[0]!);
+    const scale = this.downscale;
+    if (!Number.isInteger(pixels / scale) || pixels <= 0) {
+      throw new RangeError(`Expected a positive multiple of ${scale} for tileSampleMinSize but received ${pixels}`);
+    }
+    if (!(tileOverlapFactor >= 0 && tileOverlapFactor < 1)) {
+      throw new RangeError(`Expected 0 or more and below 1 for tileOverlapFactor but received ${tileOverlapFactor}`);
+    }
+    const size = pixels / scale;
+    const stride = Math.max(1, Math.floor(size * (1 - tileOverlapFactor)));
+    const blend = size - stride;
+    return {
+      decode: { size, stride, outputStride: stride * scale, blend: blend * scale },
+      encode: { size: pixels, stride: stride * scale, outputStride: stride, blend },
+    };
   }
 
   #check(x: Tensor, channels: number, multiple: number, name: string): void {

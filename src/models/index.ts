@@ -7,7 +7,7 @@ export {
 export type { UNetConfig, UNetConfigInput } from "./unet-config.js";
 export { ConfigError, parseConfig, readJsonObject } from "./config.js";
 export { pickleRefused, weightFiles, type PretrainedOptions, type RandomOptions } from "./pretrained.js";
-export { AutoencoderKL, type AutoencoderKLConfig, type LatentDistribution } from "./autoencoder-kl.js";
+export { AutoencoderKL, type AutoencoderKLConfig, type LatentDistribution, type VaeTiling } from "./autoencoder-kl.js";
 export { CLIPModel } from "./clip.js";
 export type { CLIPConfig, CLIPTextConfig, CLIPVisionConfig } from "./clip-config.js";
 export { CLIPTextModel, CLIPTextModelWithProjection, type CLIPTextOutput } from "./clip-text.js";
