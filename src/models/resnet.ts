@@ -47,15 +47,19 @@ export class ResnetBlock2D extends Module {
    */
   forward(x: Tensor, activatedTime?: Tensor): Tensor {
     return tidy(() => {
-      let h = this.#conv1.forward(siluOfFresh(this.#norm1.forward(x)));
+      // Each convolution in a scope of its own: at full size an image of a VAE is half a gigabyte.
+      const h = tidy(() => this.#conv1.forward(siluOfFresh(this.#norm1.forward(x))));
       if (this.#timeEmbProj !== undefined) {
         if (activatedTime === undefined)
           throw new Error(`Expected a time embedding for ${this.path} but received none`);
         const shift = this.#timeEmbProj.forward(activatedTime); // [B or 1, outChannels]
-        h = h.add_(shift.unsqueeze(-1).unsqueeze(-1));
+        h.add_(shift.unsqueeze(-1).unsqueeze(-1));
       }
-      h = this.#conv2.forward(siluOfFresh(this.#norm2.forward(h)));
-      return h.add_(this.#convShortcut === undefined ? x : this.#convShortcut.forward(x));
+      const activated = tidy(() => siluOfFresh(this.#norm2.forward(h)));
+      h.dispose();
+      const out = this.#conv2.forward(activated);
+      activated.dispose();
+      return out.add_(this.#convShortcut === undefined ? x : this.#convShortcut.forward(x));
     });
   }
 }

@@ -3,7 +3,8 @@
  * All images and features are channels-last.
  */
 import { Conv2d, GroupNorm, Linear, Module, type Weights } from "../nn/index.js";
-import { scaledDotProductAttention, silu, tidy, type Tensor } from "../torch/index.js";
+import { scaledDotProductAttention, tidy, type Tensor } from "../torch/index.js";
+import { siluOfFresh } from "./activations.js";
 import { Downsample2D, ResnetBlock2D, Upsample2D } from "./resnet.js";
 
 const EPS = 1e-6;
@@ -98,7 +99,9 @@ export class Encoder extends Module {
 
   /** [B, inChannels, H, W] -> [B, momentChannels, H / f, W / f] */
   forward(x: Tensor): Tensor {
-    return tidy(() => this.#convOut.forward(silu(this.#convNormOut.forward(chain(this.#layers, x)))));
+    return tidy(() =>
+      this.#convOut.forward(tidy(() => siluOfFresh(this.#convNormOut.forward(chain(this.#layers, x))))),
+    );
   }
 }
 
@@ -132,7 +135,9 @@ export class Decoder extends Module {
 
   /** [B, latentChannels, h, w] -> [B, outChannels, h * f, w * f] */
   forward(z: Tensor): Tensor {
-    return tidy(() => this.#convOut.forward(silu(this.#convNormOut.forward(chain(this.#layers, z)))));
+    return tidy(() =>
+      this.#convOut.forward(tidy(() => siluOfFresh(this.#convNormOut.forward(chain(this.#layers, z))))),
+    );
   }
 }
 
