@@ -9,7 +9,7 @@ import { LoraAdapter } from "../src/lora/index.js";
 import { AdamW, clipGradNorm } from "../src/optim/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { saveSafetensors } from "../src/safetensors/index.js";
-import { type DType, Generator, noGrad, randn, tidy, torchVersion } from "../src/torch/index.js";
+import { type DType, Generator, noGrad, randn, tensor, tidy, torchVersion } from "../src/torch/index.js";
 import { countFlops } from "./flops.js";
 import { matmulPeak, peakMemory, resetPeakMemory } from "./machine.js";
 
@@ -101,6 +101,7 @@ tidy(() => {
   const output = noGrad(() => pipeline.predictNoise(latents, timestep, positive, guidance));
   saveSafetensors(example, {
     ...{ latents, output, text: positive.hiddenStates, negative: negative.hiddenStates },
+    timestep: tensor([timestep], { dtype: "int64" }),
     ...(positive.pooled && { pooled: positive.pooled, negativePooled: negative.pooled! }),
   });
 });

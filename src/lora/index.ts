@@ -1,1 +1,11 @@
-export { attentionProjections, LoraAdapter, type LoraOptions } from "./lora.js";
+export { convertLora } from "./convert.js";
+export { attentionProjections, loadLora, LoraAdapter, type LoraModels, type LoraOptions } from "./lora.js";
+export {
+  loraFileName,
+  readLora,
+  writeLora,
+  type LoraFile,
+  type LoraLayer,
+  type WriteLoraOptions,
+} from "./lora-file.js";
+export { parseLoraKey, type LoraForm, type LoraKey, type LoraPart } from "./names.js";

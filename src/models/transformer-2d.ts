@@ -2,7 +2,7 @@
  * Transformer2DModel: an image's pixels as tokens through transformer blocks that see the text, around them a shortcut.
  */
 import { Conv2d, GroupNorm, Linear, Module, type Weights } from "../nn/index.js";
-import { linear, tidy, type Tensor } from "../torch/index.js";
+import { tidy, type Tensor } from "../torch/index.js";
 import { BasicTransformerBlock, type KeyValue } from "./attention.js";
 
 export interface Transformer2DOptions {
@@ -68,7 +68,5 @@ export class Transformer2DModel extends Module {
 
 /** A 1x1 convolution of tokens is a linear layer with the same numbers. */
 function project(projection: Linear | Conv2d, tokens: Tensor): Tensor {
-  if (projection instanceof Linear) return projection.forward(tokens);
-  const { weight, bias, outChannels, inChannels } = projection;
-  return linear(tokens, weight.view([outChannels, inChannels]), bias);
+  return projection instanceof Linear ? projection.forward(tokens) : projection.forwardRows(tokens);
 }

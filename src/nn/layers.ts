@@ -6,8 +6,8 @@ import { fanInUniform, normal, onesInit, zerosInit, type Init } from "./init.js"
 import { Module } from "./module.js";
 import type { Weights } from "./weights.js";
 
-/** What an adapter adds to a linear layer; see src/lora. */
-export interface LinearBranch {
+/** What an adapter adds to a linear layer, or to a convolution of 1x1; see src/lora. */
+export interface LayerBranch {
   /**
    * @param input the layer's input, [..., inFeatures]
    * @param output the layer's own output, [..., outFeatures]
@@ -25,7 +25,8 @@ export interface LinearOptions {
 export class Linear extends Module {
   readonly weight: Tensor; // [outFeatures, inFeatures]
   readonly bias: Tensor | undefined; // [outFeatures]
-  lora: LinearBranch | undefined;
+  /** Of the adapters, in the order they were added. */
+  readonly branches: LayerBranch[] = [];
 
   constructor(
     weights: Weights,
@@ -40,8 +41,9 @@ export class Linear extends Module {
 
   /** [..., inFeatures] -> [..., outFeatures] */
   forward(x: Tensor): Tensor {
-    const y = linear(x, this.weight, this.bias);
-    return this.lora === undefined ? y : this.lora.addTo(x, y);
+    let y = linear(x, this.weight, this.bias);
+    for (const branch of this.branches) y = branch.addTo(x, y);
+    return y;
   }
 }
 
@@ -56,6 +58,8 @@ export interface Conv2dOptions {
 export class Conv2d extends Module {
   readonly weight: Tensor; // [outChannels, inChannels, kernel, kernel], channels-last
   readonly bias: Tensor | undefined; // [outChannels]
+  /** Of the adapters, in the order they were added; on convolutions of 1x1 alone. */
+  readonly branches: LayerBranch[] = [];
   readonly #options: { readonly stride: number; readonly padding: number };
 
   /** A 3x3 convolution that keeps height and width, unless told otherwise. */
@@ -74,7 +78,24 @@ export class Conv2d extends Module {
 
   /** [B, inChannels, H, W] -> [B, outChannels, H', W'] */
   forward(x: Tensor): Tensor {
-    return conv2d(x, this.weight, this.bias, this.#options);
+    const y = conv2d(x, this.weight, this.bias, this.#options);
+    return this.branches.length === 0 ? y : this.#withBranches(x, y);
+  }
+
+  /** [N, inChannels] -> [N, outChannels]: what a convolution of 1x1 is on pixels as rows. */
+  forwardRows(rows: Tensor): Tensor {
+    let y = linear(rows, this.weight.view([this.outChannels, this.inChannels]), this.bias);
+    for (const branch of this.branches) y = branch.addTo(rows, y);
+    return y;
+  }
+
+  #withBranches(x: Tensor, y: Tensor): Tensor {
+    const [batch, , height, width] = x.shape as [number, number, number, number];
+    const rows = (image: Tensor, channels: number) => image.permute([0, 2, 3, 1]).reshape([-1, channels]);
+    const input = rows(x, this.inChannels);
+    let output = rows(y, this.outChannels);
+    for (const branch of this.branches) output = branch.addTo(input, output);
+    return output.view([batch, height, width, this.outChannels]).permute([0, 3, 1, 2]);
   }
 }
 

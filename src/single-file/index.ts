@@ -1,3 +1,3 @@
 export type { Family } from "./family.js";
-export { unetModule, type UNetNumbering } from "./names.js";
+export { diffusersModule, unetModule, type UNetNumbering } from "./names.js";
 export { saveSingleFile, SingleFile, type SingleFileParts } from "./single-file.js";

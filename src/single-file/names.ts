@@ -61,6 +61,22 @@ function inResnet(path: string, isResnet: boolean): string {
     : path;
 }
 
+/** The other way round, for layers of resnets and transformers. Undefined for a path that is none of these. */
+export function diffusersModule(path: string, layersPerBlock: number): string | undefined {
+  const [, side, number = 0, sub, rest = ""] =
+    /^(input_blocks|output_blocks)\.(\d+)\.(\d)\.(.+)$/.exec(path) ?? /^(middle_block)()\.(\d)\.(.+)$/.exec(path) ?? [];
+  if (side === undefined) return undefined;
+  const isAttention = sub === "1";
+  const layer = isAttention
+    ? rest
+    : (Object.entries(resnetNames).find(([, original]) => original === rest)?.[0] ?? rest);
+  if (side === "middle_block")
+    return `mid_block.${isAttention ? "attentions.0" : `resnets.${Number(sub) / 2}`}.${layer}`;
+  const index = Number(number) - (side === "input_blocks" ? 1 : 0);
+  const block = `${side === "input_blocks" ? "down" : "up"}_blocks.${Math.floor(index / (layersPerBlock + 1))}`;
+  return `${block}.${isAttention ? "attentions" : "resnets"}.${index % (layersPerBlock + 1)}.${layer}`;
+}
+
 /** Splits `<module>.weight` into the module and the rest. */
 function ofModule(key: string, rename: (path: string) => string): string {
   const dot = key.lastIndexOf(".");

@@ -1,0 +1,171 @@
+/**
+ * Stable Diffusion 1.4 and SDXL at their true sizes on this machine: seconds, GFLOP/s, share of the machine's own matmul
+ * peak and peak memory of loading, a guided denoising step, a LoRA training step and decoding, for one picture.
+ *
+ *     npm run build && node dist/bench/full-size.js [--model sd14|sdxl] [--dtype float32] [--pixels 512]
+ *       [--work forward,step,train,decode] [--rounds 3] [--python python3] [--cache <folder>]
+ *
+ * The weights are random (bench/full-size-models.ts), drawn once into `--cache`. With `--python`, one with torch and
+ * safetensors, PyTorch's eager mode does the same forward and training, turn by turn (bench/full_size_torch.py), so that
+ * a busy machine slows both; of each the quickest round counts. Every side is a process of its own, for its memory.
+ *
+ * Floating-point operations are counted at the calls into libtorch (bench/flops.ts); a training step counts as two
+ * forward passes, its own and the gradient of the activations (three with `--checkpointing`): frozen weights get none.
+ */
+import { spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import type { DType } from "../src/torch/index.js";
+
+const { values } = parseArgs({
+  options: {
+    model: { type: "string", default: "sd14" },
+    dtype: { type: "string", default: "float32" },
+    pixels: { type: "string", default: "512" },
+    work: { type: "string", default: "forward,step,train,decode" },
+    rounds: { type: "string", default: "3" },
+    python: { type: "string" },
+    cache: { type: "string", default: join(homedir(), ".cache/b2-diffurl/bench") },
+    checkpointing: { type: "boolean", default: false },
+  },
+});
+
+interface Measured {
+  readonly seconds: number;
+  /** Most bytes resident. */
+  readonly peak: number;
+  /** GFLOP/s of a matmul right after. */
+  readonly matmul?: number;
+}
+
+interface Greeting {
+  readonly version: string;
+  readonly load: Measured;
+  /** Bytes resident before the load. */
+  readonly before: number;
+  readonly weightBytes: number;
+  readonly parameters: number;
+  /** Of one guided prediction. */
+  readonly flops: number;
+}
+
+/** A process that answers every line with a line of JSON. */
+class Side<G> {
+  private constructor(
+    readonly greeting: G,
+    private readonly ask: (work: string) => Promise<Measured>,
+    readonly end: () => void,
+  ) {}
+
+  static async start<G>(command: string, args: readonly string[], env = process.env): Promise<Side<G>> {
+    const child = spawn(command, args, { stdio: ["pipe", "pipe", "inherit"], env });
+    const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+    const answer = async (): Promise<unknown> => {
+      const line = await lines.next();
+      if (line.done) throw new Error(`Expected an answer of ${command} but it ended`);
+      return JSON.parse(line.value);
+    };
+    const greeting = (await answer()) as G;
+    const ask = async (work: string): Promise<Measured> => {
+      child.stdin.write(`${work}\n`);
+      return (await answer()) as Measured;
+    };
+    return new Side(greeting, ask, () => child.stdin.end());
+  }
+
+  /** The quickest of some rounds, and the most memory that any needed. */
+  async best(works: readonly (readonly [work: string, side: Side<unknown>])[], rounds: number): Promise<Measured[]> {
+    const results: Measured[][] = works.map(() => []);
+    for (let round = 0; round < rounds; round++) {
+      for (const [i, [work, side]] of works.entries()) results[i]!.push(await side.ask(work));
+    }
+    return results.map((measured) => ({
+      seconds: Math.min(...measured.map(({ seconds }) => seconds)),
+      peak: Math.max(...measured.map(({ peak }) => peak)),
+      matmul: Math.max(...measured.map(({ matmul }) => matmul ?? 0)),
+    }));
+  }
+}
+
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
+
+const scratch = mkdtempSync(join(tmpdir(), "b2-full-size-"));
+try {
+  mkdirSync(values.cache, { recursive: true });
+  const script = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
+  const folder = await drawn();
+  const example = join(scratch, "example.safetensors");
+  const sideArgs = [script("full-size-side.js"), folder, values.dtype, values.pixels, example];
+  const flags = values.checkpointing ? ["checkpointing"] : [];
+  const ours = await Side.start<Greeting>(process.execPath, [...sideArgs, ...flags]);
+  const theirs =
+    values.python === undefined
+      ? undefined
+      : await Side.start<{ version: string; error: number }>(
+          values.python,
+          [script("../../bench/full_size_torch.py"), folder, values.dtype, example],
+          withoutWaitPolicy(),
+        );
+
+  const { load, before, weightBytes, parameters, flops, version } = ours.greeting;
+  console.log(
+    `${values.model}, ${values.dtype}, ${values.pixels}x${values.pixels} pixels, one picture; UNet of ` +
+      `${(parameters / 1e6).toFixed(0)} M parameters, all weights ${gigabytes(weightBytes)}; libtorch ${version}` +
+      (theirs === undefined
+        ? ""
+        : `; PyTorch ${theirs.greeting.version}, outputs differ by ${theirs.greeting.error.toExponential(1)}`),
+  );
+  console.log("\n| work | seconds | GFLOP/s | of matmul peak | peak memory | PyTorch | ours / PyTorch |");
+  console.log("| --- | --- | --- | --- | --- | --- | --- |");
+  const loaded = `${gigabytes(load.peak)} (${(load.peak / weightBytes).toFixed(2)} x weights; ${gigabytes(before)} before)`;
+  console.log(`| load | ${load.seconds.toFixed(1)} | | | ${loaded} | | |`);
+  const passes: Readonly<Record<string, number>> = { forward: 1, step: 1, train: values.checkpointing ? 3 : 2 };
+  for (const work of values.work.split(",")) {
+    const both = theirs !== undefined && (work === "forward" || work === "train");
+    const sides = both
+      ? ([
+          [work, ours],
+          [work, theirs],
+        ] as const)
+      : ([[work, ours]] as const);
+    const [mine, other] = await ours.best(sides, Number(values.rounds));
+    const { seconds, peak, matmul } = mine!;
+    const rate = passes[work] === undefined ? undefined : (passes[work] * flops) / seconds / 1e9;
+    const cells = [
+      work,
+      seconds.toFixed(2),
+      rate?.toFixed(0) ?? "",
+      rate === undefined ? "" : `${((100 * rate) / matmul!).toFixed(0)}% of ${matmul!.toFixed(0)}`,
+      gigabytes(peak),
+      other === undefined ? "" : `${other.seconds.toFixed(2)} s, ${gigabytes(other.peak)}`,
+      other === undefined ? "" : (seconds / other.seconds).toFixed(2),
+    ];
+    console.log(`| ${cells.join(" | ")} |`);
+  }
+  ours.end();
+  theirs?.end();
+} finally {
+  rmSync(scratch, { recursive: true });
+}
+
+/** The model's folder, drawn by a process of its own, whose memory goes with it. */
+async function drawn(): Promise<string> {
+  const module = new URL("full-size-models.js", import.meta.url).href;
+  const call = `fullSizeModel(${[values.model, values.dtype as DType, values.cache].map((text) => JSON.stringify(text)).join(", ")})`;
+  const code = `import { fullSizeModel } from ${JSON.stringify(module)}; console.log(JSON.stringify(${call}));`;
+  const side = await Side.start<string>(process.execPath, ["--input-type=module", "-e", code]);
+  side.end();
+  return side.greeting;
+}
+
+/** Our engine sets OpenMP's wait policy for itself; PyTorch gets the default, with which it is quickest alone. */
+function withoutWaitPolicy(): NodeJS.ProcessEnv {
+  const env = { ...process.env };
+  delete env["OMP_WAIT_POLICY"];
+  delete env["GOMP_SPINCOUNT"];
+  return env;
+}

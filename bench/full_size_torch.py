@@ -1,0 +1,89 @@
+"""The PyTorch side of bench/full-size.ts: the same UNet in eager mode, as diffusers runs it (unet_torch.py).
+
+    python3 bench/full_size_torch.py <model folder> <dtype> <file with the example>
+
+Says how far its output is from the example's, then does one piece of work for each line on standard input and answers
+with a line of JSON.
+"""
+
+import json
+import sys
+import time
+
+import torch
+from safetensors.torch import load_file
+from unet_torch import LoraLinear, UNet
+
+folder, dtype, example = sys.argv[1], getattr(torch, sys.argv[2]), sys.argv[3]
+
+
+class HalfUNet(UNet):
+    """Sinusoids are float32; the layers behind them want the model's dtype."""
+
+    def sinusoids(self, values, features):
+        return super().sinusoids(values, features).to(dtype)
+
+
+def peak(reset=False):
+    if reset:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+
+
+config = json.load(open(f"{folder}/unet/config.json"))
+with torch.device("meta"):
+    unet = HalfUNet(config)
+unet.load_state_dict(load_file(f"{folder}/unet/diffusion_pytorch_model.safetensors"), assign=True)
+unet = unet.to(dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
+
+io = load_file(example)
+scale = 5
+latents = io["latents"].to(dtype)
+text = torch.cat([io["negative"], io["text"]]).to(dtype)
+timesteps = io["timestep"].repeat(2)
+added = ()
+if "pooled" in io:
+    side = latents.shape[-1] * 8
+    sizes = torch.tensor([[side, side, 0, 0, side, side]] * 2)
+    added = (torch.cat([io["negativePooled"], io["pooled"]]).to(dtype), sizes)
+
+
+def predict():
+    x = torch.cat([latents, latents]).contiguous(memory_format=torch.channels_last)
+    without, with_text = unet(x, timesteps, text, *added).float().chunk(2)
+    return without + scale * (with_text - without)
+
+
+def forward():
+    with torch.no_grad():
+        predict()
+
+
+optimizer = None
+
+
+def train():
+    global optimizer
+    if optimizer is None:
+        layers = [module for module in unet.modules() if isinstance(module, LoraLinear)]
+        for layer in layers:
+            a = torch.randn(4, layer.in_features, requires_grad=True)
+            layer.lora = (a, torch.zeros(layer.out_features, 4, requires_grad=True))
+        optimizer = torch.optim.AdamW([parameter for layer in layers for parameter in layer.lora], lr=1e-4)
+    log_prob = -(predict() - io["latents"]).square().mean()
+    (-(log_prob - log_prob.detach()).exp()).backward()
+    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+with torch.no_grad():
+    error = ((predict() - io["output"]).abs().max() / io["output"].abs().max()).item()
+print(json.dumps({"version": torch.__version__, "error": error}), flush=True)
+for line in sys.stdin:
+    peak(reset=True)
+    start = time.perf_counter()
+    {"forward": forward, "train": train}[line.strip()]()
+    print(json.dumps({"seconds": time.perf_counter() - start, "peak": peak()}), flush=True)
