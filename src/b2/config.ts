@@ -44,6 +44,12 @@ const model = z.strictObject({
     .nullable()
     .default(null)
     .describe("Width of the images in pixels; null is the model's own size."),
+  vaeTiling: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Decode pictures that are larger than the VAE was trained on in overlapping tiles, so that memory does not grow with them. Each tile has norms and attention of its own: pictures, and with them rewards, differ a little.",
+    ),
   threads: count().nullable().default(null).describe("Threads that libtorch computes with; null is one a core."),
 });
 

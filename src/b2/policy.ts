@@ -60,10 +60,11 @@ export class Policy {
    * @throws InputError and errors that name the file and the key, for folders and files that do not fit
    */
   static load(config: Config, { lora = "fresh" }: { lora?: string } = {}): Policy {
-    const { path, dtype, height, width, threads } = config.model;
+    const { path, dtype, height, width, threads, vaeTiling } = config.model;
     const device = config.model.device as Device; // the schema's pattern is this type
     if (threads !== null) setNumThreads(threads);
     const pipeline = StableDiffusionPipeline.fromPretrained(resolveModelFolder(path), { dtype, device });
+    if (vaeTiling) pipeline.vae.tiling = {};
     return new Policy(pipeline, adapterFor(pipeline, lora, config), { ...config.sample, height, width });
   }
 
