@@ -220,7 +220,7 @@ describe("a single file without configs", () => {
     const single = new SingleFile(file);
     assert.equal(single.family, "sd1");
     const [unet, vae, textEncoder] = [single.unet({}), single.vae({}), single.textEncoder({})];
-    const levels = (value: number | readonly number[]) => (typeof value === "number" ? [value, value, value] : value);
+    const levels = (value: unknown) => (typeof value === "number" ? [value, value, value] : value);
     const comparable = ({ config: { transformer_layers_per_block: depth, ...config } }: UNet2DConditionModel) => ({
       ...config,
       depth: levels(depth),

@@ -10,13 +10,18 @@ import { Conv2d, GroupNorm, Module, type Weights } from "../nn/index.js";
 import { cat, silu, tensor, tidy, type Tensor } from "../torch/index.js";
 import { siluOfFresh } from "./activations.js";
 import type { KeyValue } from "./attention.js";
-import { parseConfig } from "./config.js";
 import { TimestepEmbedding, Timesteps } from "./embeddings.js";
 import { loadModel, randomModel, saveModel } from "./pretrained.js";
 import type { ModelLayout, PretrainedOptions, RandomOptions } from "./pretrained.js";
 import type { Transformer2DModel } from "./transformer-2d.js";
-import { DownBlock2D, UNetMidBlock2DCrossAttn, UpBlock2D, type BlockOptions, type Conditions } from "./unet-blocks.js";
-import { levelsOf, unetConfigSchema, type LevelConfig, type UNetConfig, type UNetConfigInput } from "./unet-config.js";
+import {
+  DownBlock2D,
+  UNetMidBlock2DCrossAttn,
+  UpBlock2D,
+  type BlockAttention,
+  type Conditions,
+} from "./unet-blocks.js";
+import { levelsOf, parseUNetConfig, type LevelConfig, type UNetConfig, type UNetConfigInput } from "./unet-config.js";
 
 /** SDXL's further conditions. */
 export interface AddedConditions {
@@ -60,8 +65,7 @@ export class UNet2DConditionModel extends Module {
   static readonly layout: ModelLayout<UNet2DConditionModel> = {
     className: "UNet2DConditionModel",
     stem: "diffusion_pytorch_model",
-    build: (config, weights, source) =>
-      new UNet2DConditionModel(parseConfig(unetConfigSchema, config, source), weights),
+    build: (config, weights, source) => new UNet2DConditionModel(parseUNetConfig(config, source), weights),
   };
 
   readonly #timeProj: Timesteps;
@@ -90,43 +94,36 @@ export class UNet2DConditionModel extends Module {
     this.#timeEmbedding = new TimestepEmbedding(weights.at("time_embedding"), first.channels, timeEmbedDim);
     if (config.addition_embed_type === "text_time") {
       const { addition_time_embed_dim: features, projection_class_embeddings_input_dim: inputs } = config;
-      if (features === null || inputs === null) {
-        throw new Error(
-          "Expected addition_time_embed_dim and projection_class_embeddings_input_dim for addition_embed_type text_time " +
-            `but received ${features} and ${inputs}`,
-        );
-      }
-      const embedding = new TimestepEmbedding(weights.at("add_embedding"), inputs, timeEmbedDim);
-      this.#added = { proj: new Timesteps(features, sinusoid), embedding };
+      const embedding = new TimestepEmbedding(weights.at("add_embedding"), inputs!, timeEmbedDim);
+      this.#added = { proj: new Timesteps(features!, sinusoid), embedding };
     }
 
-    const block = (level: LevelConfig, attends: boolean) => ({
+    const block = (level: LevelConfig, attends: boolean, transformers: readonly number[]) => ({
       channels: level.channels,
       timeEmbedDim,
       groups: config.norm_num_groups,
       eps: config.norm_eps,
-      attention: attends ? attentionOf(config, level) : undefined,
+      attention: attends ? attentionOf(config, level, transformers) : undefined,
     });
     this.#downBlocks = levels.map(
       (level, i) =>
         new DownBlock2D(weights.at(`down_blocks.${i}`), {
-          ...block(level, level.downAttends),
+          ...block(level, level.downAttends, level.downTransformers),
           inChannels: levels[Math.max(i - 1, 0)]!.channels,
           layers: level.layers,
           downsamples: level !== last,
         }),
     );
     if (config.mid_block_type !== null) {
-      this.#midBlock = new UNetMidBlock2DCrossAttn(weights.at("mid_block"), {
-        ...block(last, true),
-        attention: attentionOf(config, last),
-      });
+      const attends = config.mid_block_type === "UNetMidBlock2DCrossAttn";
+      const options = block(last, attends, last.downTransformers);
+      this.#midBlock = new UNetMidBlock2DCrossAttn(weights.at("mid_block"), options);
     }
     this.#upBlocks = levels.toReversed().map((level, i) => {
       const above = levels[Math.max(levels.length - i - 2, 0)]!;
       const below = levels[Math.min(levels.length - i, levels.length - 1)]!;
       return new UpBlock2D(weights.at(`up_blocks.${i}`), {
-        ...block(level, level.upAttends),
+        ...block(level, level.upAttends, level.upTransformers),
         inChannels: below.channels,
         // Its level's layers, then what the level above handed down.
         skipChannels: [...Array.from({ length: level.layers }, () => level.channels), above.channels],
@@ -230,13 +227,13 @@ export class UNet2DConditionModel extends Module {
   }
 }
 
-function attentionOf(config: UNetConfig, level: LevelConfig): NonNullable<BlockOptions["attention"]> {
+function attentionOf(config: UNetConfig, level: LevelConfig, layers: readonly number[]): BlockAttention {
   return {
     heads: level.heads,
-    layers: level.transformerLayers,
+    layers,
     crossAttentionDim: level.crossAttentionDim,
-    useLinearProjection: config.use_linear_projection,
-    upcastAttention: config.upcast_attention,
+    useLinearProjection: config.use_linear_projection === true,
+    upcastAttention: config.upcast_attention === true,
   };
 }
 

@@ -8,6 +8,11 @@ import type { KeyValue } from "./attention.js";
 import { Downsample2D, ResnetBlock2D, Upsample2D } from "./resnet.js";
 import { Transformer2DModel, type Transformer2DOptions } from "./transformer-2d.js";
 
+/** The transformers of a block: `layers` has the number of blocks in each. */
+export interface BlockAttention extends Omit<Transformer2DOptions, "channels" | "groups" | "layers"> {
+  readonly layers: readonly number[];
+}
+
 /** What every block of one UNet shares, and the width and attention of this one. */
 export interface BlockOptions {
   readonly channels: number;
@@ -15,7 +20,7 @@ export interface BlockOptions {
   readonly groups: number;
   readonly eps: number;
   /** Undefined in blocks that do not see the text. */
-  readonly attention: Omit<Transformer2DOptions, "channels" | "groups"> | undefined;
+  readonly attention: BlockAttention | undefined;
 }
 
 /** What the blocks of one forward pass see besides their input. */
@@ -37,13 +42,7 @@ class Layers {
       (inChannels, i) =>
         new ResnetBlock2D(weights.at(`resnets.${i}`), { inChannels, outChannels: channels, ...options }),
     );
-    this.attentions =
-      attention === undefined
-        ? []
-        : inputs.map(
-            (_, i) =>
-              new Transformer2DModel(weights.at(`attentions.${i}`), { channels, groups: options.groups, ...attention }),
-          );
+    this.attentions = transformers(weights, inputs.length, { channels, attention, ...options });
   }
 
   forward(i: number, x: Tensor, { activatedTime, text }: Conditions): Tensor {
@@ -90,34 +89,27 @@ export class DownBlock2D extends Module {
   }
 }
 
+/** Resnet, transformer, resnet; or, where the block does not attend (UNetMidBlock2D), a resnet alone. */
 export class UNetMidBlock2DCrossAttn extends Module {
-  readonly attentions: readonly [Transformer2DModel];
+  readonly attentions: readonly Transformer2DModel[];
   readonly #before: ResnetBlock2D;
-  readonly #after: ResnetBlock2D;
+  readonly #after: ResnetBlock2D | undefined;
 
-  constructor(
-    weights: Weights,
-    {
-      attention,
-      channels,
-      ...options
-    }: BlockOptions & { readonly attention: Omit<Transformer2DOptions, "channels" | "groups"> },
-  ) {
+  constructor(weights: Weights, { attention, channels, ...options }: BlockOptions) {
     super(weights);
     const resnet = { inChannels: channels, outChannels: channels, ...options };
     this.#before = new ResnetBlock2D(weights.at("resnets.0"), resnet);
-    this.attentions = [
-      new Transformer2DModel(weights.at("attentions.0"), { channels, groups: options.groups, ...attention }),
-    ];
-    this.#after = new ResnetBlock2D(weights.at("resnets.1"), resnet);
+    this.attentions = transformers(weights, 1, { channels, attention, ...options });
+    if (attention !== undefined) this.#after = new ResnetBlock2D(weights.at("resnets.1"), resnet);
   }
 
   /** [B, channels, H, W] -> the same */
   forward(x: Tensor, { activatedTime, text }: Conditions): Tensor {
-    const [attention] = this.attentions;
     return tidy(() => {
-      const h = attention.forward(this.#before.forward(x, activatedTime), text.get(attention)!);
-      return this.#after.forward(h, activatedTime);
+      const h = this.#before.forward(x, activatedTime);
+      const [attention] = this.attentions;
+      if (attention === undefined || this.#after === undefined) return h;
+      return this.#after.forward(attention.forward(h, text.get(attention)!), activatedTime);
     });
   }
 }
@@ -165,4 +157,14 @@ export class UpBlock2D extends Module {
       return this.#upsampler.forward(x, [height, width]);
     });
   }
+}
+
+/** The first `count` transformers of a block that attends. */
+function transformers(weights: Weights, count: number, { channels, groups, attention }: BlockOptions) {
+  if (attention === undefined) return [];
+  return attention.layers
+    .slice(0, count)
+    .map(
+      (layers, i) => new Transformer2DModel(weights.at(`attentions.${i}`), { ...attention, channels, groups, layers }),
+    );
 }

@@ -5,11 +5,16 @@
  * switch their feature off. Anything else is refused, see parseConfig.
  */
 import { z } from "zod";
-import { off } from "./config.js";
+import { ConfigError, off, parseConfig } from "./config.js";
 
 const count = z.int().positive();
 /** One number for all blocks, or a list with one for each. */
 const perBlock = z.union([count, z.array(count)]);
+/** A transformer's blocks; some configs say 0 where a level does not attend. */
+const depth = z.int().min(0);
+/** One number for all blocks, or a list whose entries may be lists in their turn: a number for each layer of a block. */
+const perLayer = z.union([depth, z.array(z.union([depth, z.array(depth)]))]);
+const flag = z.boolean().nullable().default(false);
 
 export const unetConfigSchema = z.strictObject({
   sample_size: z.union([count, z.array(count), z.null()]).optional(),
@@ -21,7 +26,8 @@ export const unetConfigSchema = z.strictObject({
     .array(z.enum(["CrossAttnDownBlock2D", "DownBlock2D"]))
     .min(1)
     .default(["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]),
-  mid_block_type: z.literal(["UNetMidBlock2DCrossAttn", null]).default("UNetMidBlock2DCrossAttn"),
+  /** UNetMidBlock2D is a single resnet. */
+  mid_block_type: z.literal(["UNetMidBlock2DCrossAttn", "UNetMidBlock2D", null]).default("UNetMidBlock2DCrossAttn"),
   up_block_types: z
     .array(z.enum(["CrossAttnUpBlock2D", "UpBlock2D"]))
     .min(1)
@@ -31,11 +37,13 @@ export const unetConfigSchema = z.strictObject({
   norm_num_groups: count.default(32),
   norm_eps: z.number().positive().default(1e-5),
   cross_attention_dim: perBlock.default(1280),
-  transformer_layers_per_block: perBlock.default(1),
+  transformer_layers_per_block: perLayer.default(1),
+  /** Of the up blocks, from the lowest resolution up, where they are not those of the down blocks. */
+  reverse_transformer_layers_per_block: perLayer.nullable().default(null),
   /** In spite of its name the number of heads: diffusers kept the misnomer for its checkpoints' sake. */
   attention_head_dim: perBlock.default(8),
-  use_linear_projection: z.boolean().default(false),
-  upcast_attention: z.boolean().default(false),
+  use_linear_projection: flag,
+  upcast_attention: flag, // null in SDXL's
   addition_embed_type: z.literal(["text_time", null]).default(null),
   addition_time_embed_dim: count.nullable().default(null),
   projection_class_embeddings_input_dim: count.nullable().default(null),
@@ -64,7 +72,6 @@ export const unetConfigSchema = z.strictObject({
   resnet_out_scale_factor: off(1),
   resnet_skip_time_act: off(false),
   resnet_time_scale_shift: off("default"),
-  reverse_transformer_layers_per_block: off(null),
   time_cond_proj_dim: off(null),
   time_embedding_act_fn: off(null),
   time_embedding_type: off("positional"),
@@ -80,7 +87,9 @@ export interface LevelConfig {
   readonly channels: number;
   readonly layers: number;
   readonly heads: number;
-  readonly transformerLayers: number;
+  /** Transformer blocks behind each resnet of the down block, and of the up block, which has one more. */
+  readonly downTransformers: readonly number[];
+  readonly upTransformers: readonly number[];
   readonly crossAttentionDim: number;
   readonly downAttends: boolean;
   /** Of the up block at this resolution, which diffusers lists from the lowest up. */
@@ -88,32 +97,89 @@ export interface LevelConfig {
 }
 
 /**
- * The levels from the highest resolution down.
+ * Checks a config.
  *
- * @throws Error naming the key whose list is of another length than block_out_channels
+ * @param source what to name in the error: a file, or the model
+ * @throws ConfigError with a sentence for every key at fault
  */
+export function parseUNetConfig(config: object, source: string): UNetConfig {
+  const parsed = parseConfig(unetConfigSchema, config, source);
+  const problems = problemsOf(parsed);
+  if (problems.length > 0) throw new ConfigError(`${source}: ${problems.join("\n  ")}`);
+  return parsed;
+}
+
+/** What no single key can tell. */
+function problemsOf(config: UNetConfig): string[] {
+  const levels = config.block_out_channels.length;
+  const lists = [
+    ...(["down_block_types", "up_block_types", "layers_per_block", "attention_head_dim"] as const),
+    ...(["cross_attention_dim", "transformer_layers_per_block", "reverse_transformer_layers_per_block"] as const),
+  ];
+  const uneven = lists.flatMap((key) => {
+    const value = config[key];
+    return Array.isArray(value) && value.length !== levels
+      ? [`Expected ${levels} entries, as in block_out_channels, for ${key} but received ${value.length}`]
+      : [];
+  });
+  if (uneven.length > 0) return uneven;
+
+  const problems: string[] = [];
+  const unless = (holds: boolean, what: string, key: keyof UNetConfig): void => {
+    if (!holds) problems.push(`Expected ${what} for ${key} but received ${JSON.stringify(config[key])}`);
+  };
+  const { norm_num_groups: groups, mid_block_type: middle } = config;
+  const nested = (value: unknown): boolean => Array.isArray(value) && value.some(Array.isArray);
+  unless(
+    !nested(config.transformer_layers_per_block) || config.reverse_transformer_layers_per_block !== null,
+    "the up blocks' numbers beside a list of lists in transformer_layers_per_block",
+    "reverse_transformer_layers_per_block",
+  );
+  unless(
+    config.block_out_channels.every((channels) => channels % groups === 0),
+    `multiples of norm_num_groups, ${groups},`,
+    "block_out_channels",
+  );
+  levelsOf(config).forEach((level, i) => {
+    const { channels, heads, layers, downTransformers, upTransformers, downAttends, upAttends } = level;
+    const midAttends = middle === "UNetMidBlock2DCrossAttn" && i === levels - 1;
+    if (downAttends || upAttends || midAttends) {
+      unless(channels % heads === 0, `numbers of heads that divide block_out_channels`, "attention_head_dim");
+    }
+    unless(downTransformers.length >= layers, `${layers} entries for block ${i}`, "transformer_layers_per_block");
+    const own = config.reverse_transformer_layers_per_block === null ? "transformer" : "reverse_transformer";
+    unless(upTransformers.length > layers, `${layers + 1} entries for level ${i}`, `${own}_layers_per_block`);
+  });
+  if (config.addition_embed_type === "text_time") {
+    const keys = ["addition_time_embed_dim", "projection_class_embeddings_input_dim"] as const;
+    for (const key of keys) unless(config[key] !== null, "a number beside addition_embed_type text_time", key);
+  }
+  return problems;
+}
+
+/** The levels of a config that is sound, from the highest resolution down. */
 export function levelsOf(config: UNetConfig): LevelConfig[] {
   const levels = config.block_out_channels.length;
-  const listed = <T>(key: string, value: T | readonly T[]): readonly T[] => {
-    const list = Array.isArray(value) ? (value as readonly T[]) : Array.from({ length: levels }, () => value as T);
-    if (list.length !== levels) {
-      throw new Error(`Expected ${levels} entries, as in block_out_channels, for ${key} but received ${list.length}`);
-    }
-    return list;
-  };
-  const layers = listed("layers_per_block", config.layers_per_block);
-  const heads = listed("attention_head_dim", config.attention_head_dim);
-  const transformerLayers = listed("transformer_layers_per_block", config.transformer_layers_per_block);
-  const crossAttentionDim = listed("cross_attention_dim", config.cross_attention_dim);
-  const down = listed("down_block_types", config.down_block_types);
-  const up = listed("up_block_types", config.up_block_types).toReversed();
+  const listed = <T>(value: T | readonly T[]): readonly T[] =>
+    Array.isArray(value) ? (value as readonly T[]) : Array.from({ length: levels }, () => value as T);
+  const each = (entry: number | readonly number[], count: number): readonly number[] =>
+    typeof entry === "number" ? Array.from({ length: count }, () => entry) : entry;
+  const layers = listed(config.layers_per_block);
+  const heads = listed(config.attention_head_dim);
+  const crossAttentionDim = listed(config.cross_attention_dim);
+  const downTransformers = listed<number | readonly number[]>(config.transformer_layers_per_block);
+  const reversed = config.reverse_transformer_layers_per_block;
+  const upTransformers =
+    reversed === null ? downTransformers : listed<number | readonly number[]>(reversed).toReversed();
+  const up = config.up_block_types.toReversed();
   return config.block_out_channels.map((channels, i) => ({
     channels,
     layers: layers[i]!,
     heads: heads[i]!,
-    transformerLayers: transformerLayers[i]!,
+    downTransformers: each(downTransformers[i]!, layers[i]!),
+    upTransformers: each(upTransformers[i]!, layers[i]! + 1),
     crossAttentionDim: crossAttentionDim[i]!,
-    downAttends: down[i] === "CrossAttnDownBlock2D",
+    downAttends: config.down_block_types[i] === "CrossAttnDownBlock2D",
     upAttends: up[i] === "CrossAttnUpBlock2D",
   }));
 }
