@@ -11,6 +11,8 @@ import { z } from "zod";
 
 const count = (): z.ZodNumber => z.int().min(1);
 const path = (): z.ZodString => z.string().min(1);
+/** A side of an image: a latent stands for 8 by 8 pixels in every published VAE. */
+const side = (): z.ZodNumber => z.int().min(8).multipleOf(8, "Expected a multiple of 8");
 
 /** Prompts are written out, or named: a file, or a list of the embedded world. */
 const promptSource = z.union([path(), z.array(z.string().min(1)).min(1)]);
@@ -32,18 +34,14 @@ const model = z.strictObject({
     .regex(/^(cpu|mps|cuda(:\d+)?)$/, "Expected cpu, mps, cuda or cuda:<index>")
     .default("cpu")
     .describe("Where to compute: `cpu`, `mps`, `cuda` or `cuda:<index>`."),
-  height: z
-    .int()
-    .min(8)
+  height: side()
     .nullable()
     .default(null)
-    .describe("Height of the images in pixels; null is the model's own size."),
-  width: z
-    .int()
-    .min(8)
+    .describe("Height of the images in pixels, a multiple of 8; null is the model's own size."),
+  width: side()
     .nullable()
     .default(null)
-    .describe("Width of the images in pixels; null is the model's own size."),
+    .describe("Width of the images in pixels, a multiple of 8; null is the model's own size."),
   vaeTiling: z
     .boolean()
     .default(false)

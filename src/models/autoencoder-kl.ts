@@ -7,7 +7,7 @@
 import { z } from "zod";
 import { Conv2d, Module, type Weights } from "../nn/index.js";
 import { cat, tidy, type Tensor } from "../torch/index.js";
-import { off, parseConfig } from "./config.js";
+import { off, parseConfig, refuse } from "./config.js";
 import {
   loadModel,
   randomModel,
@@ -47,6 +47,25 @@ const schema = z.strictObject({
 
 export type AutoencoderKLConfig = z.output<typeof schema>;
 
+/** @throws ConfigError with a sentence for every key at fault */
+function parseVaeConfig(config: object, source: string): AutoencoderKLConfig {
+  const parsed = parseConfig(schema, config, source);
+  const { block_out_channels: channels, norm_num_groups: groups } = parsed;
+  const uneven = (["down_block_types", "up_block_types"] as const).flatMap((key) => {
+    const length = parsed[key]?.length ?? channels.length;
+    return length === channels.length
+      ? []
+      : [`Expected ${channels.length} entries, as in block_out_channels, for ${key} but received ${length}`];
+  });
+  const grouped = channels.every((width) => width % groups === 0)
+    ? []
+    : [
+        `Expected multiples of norm_num_groups, ${groups}, for block_out_channels but received [${channels.join(", ")}]`,
+      ];
+  refuse(source, [...uneven, ...grouped]);
+  return parsed;
+}
+
 /** A normal distribution over latents, its dimensions independent: [B, latent_channels, h, w] each. */
 export interface LatentDistribution {
   readonly mean: Tensor;
@@ -68,7 +87,7 @@ export class AutoencoderKL extends Module {
   static readonly layout: ModelLayout<AutoencoderKL> = {
     className: "AutoencoderKL",
     stem: "diffusion_pytorch_model",
-    build: (config, weights, source) => new AutoencoderKL(parseConfig(schema, config, source), weights),
+    build: (config, weights, source) => new AutoencoderKL(parseVaeConfig(config, source), weights),
   };
 
   /** Pixels a latent stands for, on each side. */

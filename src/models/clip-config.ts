@@ -3,7 +3,7 @@
  * own bookkeeping into every config; they mean nothing to CLIP and are passed over by name.
  */
 import { z } from "zod";
-import { parseConfig } from "./config.js";
+import { parseConfig, refuse } from "./config.js";
 
 const whole = z.number().int().positive();
 const rate = z.number().min(0).max(1);
@@ -84,11 +84,18 @@ const withoutBookkeeping = (config: object): object =>
 
 /** @throws ConfigError with a sentence for every key at fault, as do the others here */
 export function parseTextConfig(config: object, source: string): CLIPTextConfig {
-  return parseConfig(textSchema, withoutBookkeeping(config), source);
+  return withWholeHeads(parseConfig(textSchema, withoutBookkeeping(config), source), source);
 }
 
 export function parseVisionConfig(config: object, source: string): CLIPVisionConfig {
-  return parseConfig(visionSchema, withoutBookkeeping(config), source);
+  return withWholeHeads(parseConfig(visionSchema, withoutBookkeeping(config), source), source);
+}
+
+function withWholeHeads<C extends CLIPTowerConfig>(config: C, source: string): C {
+  const { hidden_size: size, num_attention_heads: heads } = config;
+  const what = `Expected a multiple of num_attention_heads, ${heads}, for hidden_size but received ${size}`;
+  refuse(source, size % heads === 0 ? [] : [what]);
+  return config;
 }
 
 export function parseClipConfig(config: object, source: string): CLIPConfig {

@@ -25,9 +25,6 @@ class CLIPAttention extends Module {
   ) {
     super(weights);
     const { hidden_size: size, num_attention_heads: heads, num_hidden_layers: depth } = config;
-    if (size % heads !== 0) {
-      throw new Error(`Expected a multiple of ${heads} heads for hidden_size of ${weights.path} but received ${size}`);
-    }
     this.#heads = heads;
     const outStd = size ** -0.5 * config.initializer_factor;
     const project = (name: string, std: number) =>

@@ -43,6 +43,11 @@ export function parseConfig<S extends z.ZodType>(schema: S, config: object, sour
   throw new ConfigError(`${source}: ${sentences.join("\n  ")}`);
 }
 
+/** @throws ConfigError with these sentences about a source, if there are any */
+export function refuse(source: string, problems: readonly string[]): void {
+  if (problems.length > 0) throw new ConfigError(`${source}: ${problems.join("\n  ")}`);
+}
+
 function sentencesOf(issue: z.core.$ZodIssue, config: Record<string, unknown>): string[] {
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => `Expected no key ${key} but received ${JSON.stringify(config[key])}`);

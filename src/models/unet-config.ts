@@ -5,7 +5,7 @@
  * switch their feature off. Anything else is refused, see parseConfig.
  */
 import { z } from "zod";
-import { ConfigError, off, parseConfig } from "./config.js";
+import { off, parseConfig, refuse } from "./config.js";
 
 const count = z.int().positive();
 /** One number for all blocks, or a list with one for each. */
@@ -104,8 +104,7 @@ export interface LevelConfig {
  */
 export function parseUNetConfig(config: object, source: string): UNetConfig {
   const parsed = parseConfig(unetConfigSchema, config, source);
-  const problems = problemsOf(parsed);
-  if (problems.length > 0) throw new ConfigError(`${source}: ${problems.join("\n  ")}`);
+  refuse(source, problemsOf(parsed));
   return parsed;
 }
 

@@ -18,6 +18,7 @@ import { DDIMScheduler } from "../schedulers/index.js";
 import { SingleFile } from "../single-file/index.js";
 import { CLIPTokenizer } from "../tokenizer/index.js";
 import type { Device, DType } from "../torch/index.js";
+import { checkFit } from "./fit.js";
 import { readModelIndex, writeModelIndex, type ModelIndex } from "./model-index.js";
 
 export interface PipelineOptions {
@@ -52,7 +53,9 @@ export function loadParts(path: string, options: PipelineOptions): Parts {
     return model;
   };
   try {
-    return path.endsWith(".safetensors") ? fromSingleFile(path, options, hold) : fromFolder(path, options, hold);
+    const parts = path.endsWith(".safetensors") ? fromSingleFile(path, options, hold) : fromFolder(path, options, hold);
+    checkFit(parts, path);
+    return parts;
   } catch (error) {
     for (const model of loaded) model.dispose();
     throw error;
