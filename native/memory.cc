@@ -22,6 +22,7 @@
 namespace {
 
 std::atomic<int64_t> liveBytes{0};
+std::atomic<int64_t> peakLiveBytes{0};
 std::atomic<int64_t> reportedBytes{0};
 
 constexpr int64_t kReportStep = int64_t{4} << 20;
@@ -84,7 +85,11 @@ struct CountingAllocator final : c10::Allocator {
     }
     void* data = c10::alloc_cpu(bytes);
     if (data != nullptr) {
-      liveBytes.fetch_add(static_cast<int64_t>(malloc_usable_size(data)), std::memory_order_relaxed);
+      const auto size = static_cast<int64_t>(malloc_usable_size(data));
+      const int64_t live = liveBytes.fetch_add(size, std::memory_order_relaxed) + size;
+      int64_t peak = peakLiveBytes.load(std::memory_order_relaxed);
+      while (live > peak && !peakLiveBytes.compare_exchange_weak(peak, live, std::memory_order_relaxed)) {
+      }
     }
     return {data, data, &freeCounted, c10::Device(c10::DeviceType::CPU)};
   }
@@ -92,6 +97,15 @@ struct CountingAllocator final : c10::Allocator {
 
 Napi::Value nativeBytes(Engine&, const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(liveBytes.load()));
+}
+
+Napi::Value peakBytes(Engine&, const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(peakLiveBytes.load()));
+}
+
+Napi::Value resetPeakBytes(Engine&, const Napi::CallbackInfo& info) {
+  peakLiveBytes.store(liveBytes.load());
+  return info.Env().Undefined();
 }
 
 // What V8 itself believes to be held outside its heap, in this environment.
@@ -122,5 +136,7 @@ void reportMemory(Engine& engine) {
 
 void exposeMemory(Engine& engine, Napi::Object exports) {
   expose<nativeBytes>(engine, exports, "nativeBytes");
+  expose<peakBytes>(engine, exports, "peakBytes");
+  expose<resetPeakBytes>(engine, exports, "resetPeakBytes");
   expose<externalBytes>(engine, exports, "externalBytes");
 }

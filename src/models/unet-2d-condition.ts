@@ -7,7 +7,7 @@
  * shared by many rows of a batch is projected once.
  */
 import { Conv2d, GroupNorm, Module, type Weights } from "../nn/index.js";
-import { cat, silu, tensor, tidy, type Tensor } from "../torch/index.js";
+import { cat, relay, silu, tensor, tidy, type Tensor } from "../torch/index.js";
 import { siluOfFresh } from "./activations.js";
 import type { KeyValue } from "./attention.js";
 import { TimestepEmbedding, Timesteps } from "./embeddings.js";
@@ -68,6 +68,11 @@ export class UNet2DConditionModel extends Module {
     build: (config, weights, source) => new UNet2DConditionModel(parseUNetConfig(config, source), weights),
   };
 
+  /**
+   * Whether backward computes each resnet with its transformer once more instead of keeping what they computed: memory
+   * for a picture falls to that of one of them, and a training step takes about one more forward pass.
+   */
+  gradientCheckpointing = false;
   readonly #timeProj: Timesteps;
   readonly #timeEmbedding: TimestepEmbedding;
   readonly #added: { readonly proj: Timesteps; readonly embedding: TimestepEmbedding } | undefined;
@@ -192,9 +197,11 @@ export class UNet2DConditionModel extends Module {
       if (keyValues.batch !== batch) {
         throw new Error(`Expected ${batch} rows, as in the sample, for the text but received ${keyValues.batch}`);
       }
+      const activatedTime = tidy(() => silu(this.#embedTime(timesteps, sample, added)));
       const conditions: Conditions = {
-        activatedTime: tidy(() => silu(this.#embedTime(timesteps, sample, added))),
+        activatedTime: this.gradientCheckpointing ? relay(activatedTime) : activatedTime,
         text: keyValues.layers,
+        checkpoints: this.gradientCheckpointing,
       };
       let x = this.#convIn.forward(sample.contiguous({ memoryFormat: "channelsLast" }));
       const skips = [x];

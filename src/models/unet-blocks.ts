@@ -3,7 +3,7 @@
  * here, with and without attention behind its resnets; the up blocks likewise.
  */
 import { Module, type Weights } from "../nn/index.js";
-import { cat, tidy, type Tensor } from "../torch/index.js";
+import { cat, checkpoint, tidy, type Tensor } from "../torch/index.js";
 import type { KeyValue } from "./attention.js";
 import { Downsample2D, ResnetBlock2D, Upsample2D } from "./resnet.js";
 import { Transformer2DModel, type Transformer2DOptions } from "./transformer-2d.js";
@@ -29,6 +29,25 @@ export interface Conditions {
   readonly activatedTime: Tensor;
   /** The text as each transformer block's keys and values. */
   readonly text: ReadonlyMap<Transformer2DModel, readonly KeyValue[]>;
+  /** Whether backward runs the pieces of the blocks again instead of keeping what they computed. */
+  readonly checkpoints: boolean;
+}
+
+/** A piece of a block: the unit that is run again in backward. */
+function piece(
+  x: Tensor,
+  conditions: Conditions,
+  attention: Transformer2DModel | undefined,
+  run: (x: Tensor, conditions: Conditions) => Tensor,
+): Tensor {
+  if (!conditions.checkpoints) return tidy(() => run(x, conditions));
+  const keyValues = attention === undefined ? [] : conditions.text.get(attention)!;
+  const inputs = [x, conditions.activatedTime, ...keyValues.flatMap(({ key, value }) => [key, value])];
+  return checkpoint((x, activatedTime, ...flat) => {
+    const text = keyValues.map((_, i): KeyValue => ({ key: flat[2 * i]!, value: flat[2 * i + 1]! }));
+    const own = new Map(attention === undefined ? [] : [[attention, text]]);
+    return run(x, { ...conditions, activatedTime: activatedTime, text: own });
+  }, inputs);
 }
 
 /** Resnets, behind each a transformer where the block attends. */
@@ -45,10 +64,10 @@ class Layers {
     this.attentions = transformers(weights, inputs.length, { channels, attention, ...options });
   }
 
-  forward(i: number, x: Tensor, { activatedTime, text }: Conditions): Tensor {
-    return tidy(() => {
+  forward(i: number, x: Tensor, conditions: Conditions): Tensor {
+    const attention = this.attentions[i];
+    return piece(x, conditions, attention, (x, { activatedTime, text }) => {
       const h = this.#resnets[i]!.forward(x, activatedTime);
-      const attention = this.attentions[i];
       return attention === undefined ? h : attention.forward(h, text.get(attention)!);
     });
   }
@@ -104,10 +123,10 @@ export class UNetMidBlock2DCrossAttn extends Module {
   }
 
   /** [B, channels, H, W] -> the same */
-  forward(x: Tensor, { activatedTime, text }: Conditions): Tensor {
-    return tidy(() => {
+  forward(x: Tensor, conditions: Conditions): Tensor {
+    const [attention] = this.attentions;
+    return piece(x, conditions, attention, (x, { activatedTime, text }) => {
       const h = this.#before.forward(x, activatedTime);
-      const [attention] = this.attentions;
       if (attention === undefined || this.#after === undefined) return h;
       return this.#after.forward(attention.forward(h, text.get(attention)!), activatedTime);
     });

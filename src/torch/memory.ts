@@ -171,3 +171,10 @@ export function liveTensors(): number {
 export function nativeBytes(): number {
   return native.nativeBytes();
 }
+
+/** The most that `work` let nativeBytes grow to: what it needed at once, and what was there before. */
+export function peakNativeBytes(work: () => unknown): number {
+  native.resetPeakBytes();
+  work();
+  return native.peakBytes();
+}

@@ -48,6 +48,9 @@ export interface Addon {
   releaseOne(tensor: Slot): void;
   liveTensors(): number;
   nativeBytes(): number;
+  /** The most that nativeBytes was since the last reset. */
+  peakBytes(): number;
+  resetPeakBytes(): void;
   /** V8's own count of what is held outside its heap. */
   externalBytes(): number;
 

@@ -4,6 +4,7 @@
  *
  * A Tensor owns one slot of native memory: dispose of it by hand, or make it inside `tidy`.
  */
+import { backwardThroughCheckpoints } from "./checkpoint.js";
 import * as aten from "./operators.js";
 import { dtypeName, typedArrayOver, type Device, type DType, type MemoryFormat, type TypedArray } from "./dtypes.js";
 import { TorchError, inWords } from "./error.js";
@@ -378,6 +379,7 @@ export class Tensor extends TensorHandle {
   backward(gradient?: Tensor, { retainGraph = false }: { retainGraph?: boolean } = {}): void {
     const seed = gradient === undefined ? null : expectSlot(gradient, "backward");
     native.backward([expectSlot(this, "backward")], [seed], retainGraph);
+    backwardThroughCheckpoints();
   }
 
   // --- to JavaScript ---

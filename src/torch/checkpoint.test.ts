@@ -1,0 +1,138 @@
+import assert from "node:assert/strict";
+import { afterEach, describe, it } from "node:test";
+import { explicitAttention } from "./attention.js";
+import {
+  checkpoint,
+  discardCheckpoints,
+  Generator,
+  liveTensors,
+  noGrad,
+  peakNativeBytes,
+  randn,
+  relay,
+  tidy,
+  type Tensor,
+} from "./index.js";
+
+const generator = new Generator(0);
+const make = (...shape: number[]): Tensor => randn(shape, { generator });
+
+/** The gradients that `loss` leaves in the leaves. */
+function gradients(leaves: readonly Tensor[], loss: () => Tensor): Tensor[] {
+  tidy(() => loss().backward());
+  return leaves.map((leaf) => {
+    const { grad } = leaf;
+    assert(grad !== null);
+    leaf.grad = null;
+    return grad;
+  });
+}
+
+function assertSame(actual: readonly Tensor[], expected: readonly Tensor[]): void {
+  actual.forEach((gradient, i) => {
+    const scale = expected[i]!.abs().amax().item();
+    const error = gradient.sub(expected[i]!).abs().amax().item();
+    assert(error <= 1e-6 * scale, `gradient ${i}: ${error} of ${scale}`);
+  });
+}
+
+afterEach(() => assertEmpty());
+
+/** Nothing is left on the tape: a segment would be found by the next backward. */
+function assertEmpty(): void {
+  const before = liveTensors();
+  discardCheckpoints();
+  assert.equal(liveTensors(), before);
+}
+
+describe("checkpoint", () => {
+  const [x, w, u] = [make(3, 4).requiresGrad_(), make(4, 4).requiresGrad_(), make(4, 4).requiresGrad_()];
+  type Step = (x: Tensor) => Tensor;
+  const first: Step = (x) => x.matmul(w).sin();
+  const second: Step = (x) => x.matmul(u).sin().matmul(w);
+  const plain = gradients([x, w, u], () => second(first(x)).add(first(x)).square().sum());
+
+  it("has the gradients of the plain way: of inputs, of parameters inside, of what lies between", () => {
+    const loss = (): Tensor => {
+      const a = checkpoint(first, [x]);
+      return checkpoint(second, [a.mul(1)])
+        .add(a)
+        .square()
+        .sum();
+    };
+    assertSame(gradients([x, w, u], loss), plain);
+  });
+
+  it("may be nested, and may share what is relayed", () => {
+    const loss = (): Tensor => {
+      const shared = relay(first(x));
+      const both = checkpoint((a) => checkpoint(second, [a]).add(checkpoint((b) => b.mul(1), [a])), [shared]);
+      return both.square().sum();
+    };
+    assertSame(gradients([x, w, u], loss), plain);
+  });
+
+  it("leaves alone what another loss will come to, and may wait for it", () => {
+    const a = checkpoint(first, [x]).square().sum();
+    const b = checkpoint(second, [x]).square().sum();
+    a.backward();
+    const once = x.grad!.clone();
+    b.backward();
+    const both = x.grad!.clone();
+    for (const leaf of [x, w, u]) leaf.grad = null;
+    assertSame([once], [gradients([x, w], () => first(x).square().sum())[0]!]);
+    const sum = gradients([x, w, u], () => first(x).square().sum().add(second(x).square().sum()))[0]!;
+    assertSame([both], [sum]);
+  });
+
+  it("just runs where no gradient is recorded", () => {
+    const y = noGrad(() => checkpoint(first, [x]));
+    assert.equal(y.requiresGrad, false);
+    assert(y.equal(first(x)));
+  });
+
+  it("keeps nothing alive", () => {
+    const step = (): void => {
+      for (const gradient of gradients([x, w, u], () => checkpoint(second, [checkpoint(first, [x])]).sum())) {
+        gradient.dispose();
+      }
+    };
+    step();
+    const before = liveTensors();
+    step();
+    assert.equal(liveTensors(), before);
+    assert.throws(() => tidy(() => checkpoint(() => first(make(5, 5)), [x])));
+    tidy(() => void checkpoint(first, [x]));
+    discardCheckpoints();
+    assert.equal(liveTensors(), before);
+  });
+});
+
+describe("attention in blocks", () => {
+  const bytes = (tokens: number): number => {
+    const [q, k, v] = [0, 1, 2].map(() => make(1, 2, tokens, 8).requiresGrad_()) as [Tensor, Tensor, Tensor];
+    let before = 0;
+    const peak = peakNativeBytes(() => {
+      before = q.numel * 3 * 4;
+      for (const gradient of gradients([q, k, v], () => explicitAttention(q, k, v).square().sum())) gradient.dispose();
+    });
+    for (const tensor of [q, k, v]) tensor.dispose();
+    return peak - before;
+  };
+
+  it("needs memory that does not grow with the square of the tokens", () => {
+    bytes(512);
+    const [small, large] = [bytes(2048), bytes(4096)];
+    // The scores of 4,096 tokens are 134 MB; 50 MB more than for half of them would be a square's beginning.
+    assert(large < 2.2 * small && large < 80e6, `${small} and ${large} bytes`);
+  });
+
+  it("has the gradients of one block", () => {
+    const leaves = [0, 1, 2].map(() => make(2, 2, 40, 8).requiresGrad_()) as [Tensor, Tensor, Tensor];
+    const loss = (maxScores: number) => () =>
+      explicitAttention(...leaves, {}, maxScores)
+        .square()
+        .sum();
+    assertSame(gradients(leaves, loss(1000)), gradients(leaves, loss(1e9)));
+  });
+});

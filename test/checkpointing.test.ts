@@ -1,0 +1,84 @@
+/** Gradient checkpointing of the UNet: the gradients of the plain way, in less memory. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { LoraAdapter } from "../src/lora/index.js";
+import { UNet2DConditionModel } from "../src/models/index.js";
+import { Generator, liveTensors, peakNativeBytes, randn, tidy, type Tensor } from "../src/torch/index.js";
+import { assertClose, goldenSets } from "./golden.js";
+
+for (const set of goldenSets("lora", "pytorch_lora_weights.safetensors")) {
+  describe(`gradient checkpointing, ${set.name}`, () => {
+    const unet = UNet2DConditionModel.fromPretrained(set.path("unet"));
+    const io = set.tensors("unet", "io.safetensors");
+    const textEmbeds = io.find("text_embeds");
+    const added = textEmbeds && { textEmbeds, timeIds: io.get("time_ids") };
+
+    /** Gradients of a loss for these parameters, by name. */
+    function gradients(parameters: ReadonlyMap<string, Tensor>, checkpointing: boolean): Map<string, Tensor> {
+      unet.gradientCheckpointing = checkpointing;
+      tidy(() => {
+        const output = unet.forward(io.get("sample"), io.get("timestep"), io.get("encoder_hidden_states"), { added });
+        output.mul(output).mean().backward();
+      });
+      return new Map(
+        [...parameters].map(([key, parameter]) => {
+          const { grad } = parameter;
+          parameter.grad = null;
+          assert(grad !== null, key);
+          return [key, grad];
+        }),
+      );
+    }
+
+    function compare(parameters: ReadonlyMap<string, Tensor>): void {
+      tidy(() => {
+        const plain = gradients(parameters, false);
+        const again = gradients(parameters, true);
+        for (const [key, gradient] of plain) assertClose(again.get(key)!, gradient, 1e-5, `${set.name} ${key}`);
+      });
+    }
+
+    test("of a LoRA", () => {
+      const lora = LoraAdapter.fromPretrained(unet, set.path("lora"));
+      compare(lora.parameters);
+      const before = liveTensors();
+      compare(lora.parameters);
+      assert(liveTensors() <= before);
+      lora.dispose();
+    });
+
+    test("of all weights", () => {
+      unet.requiresGrad_();
+      compare(unet.parameters());
+      unet.requiresGrad_(false);
+    });
+  });
+}
+
+test("memory falls", () => {
+  const generator = new Generator(0);
+  const unet = UNet2DConditionModel.fromConfig(
+    {
+      block_out_channels: [32, 32],
+      layers_per_block: 3,
+      attention_head_dim: 2,
+      cross_attention_dim: 16,
+      down_block_types: ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+      up_block_types: ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    },
+    { generator },
+  );
+  const lora = LoraAdapter.inject(unet, { generator });
+  const [sample, text] = [randn([1, 4, 24, 24], { generator }), randn([1, 7, 16], { generator })];
+  const peak = (checkpointing: boolean): number => {
+    unet.gradientCheckpointing = checkpointing;
+    return peakNativeBytes(() => {
+      tidy(() => unet.forward(sample, 10, text).square().mean().backward());
+      for (const parameter of lora.parameters.values()) parameter.grad = null;
+    });
+  };
+  const [plain, again] = [peak(false), peak(true)];
+  assert(again < plain / 2, `${plain} bytes, with checkpointing ${again}`);
+  lora.dispose();
+  unet.dispose();
+});
