@@ -48,7 +48,7 @@ const schema = z.strictObject({
 export type AutoencoderKLConfig = z.output<typeof schema>;
 
 /** @throws ConfigError with a sentence for every key at fault */
-function parseVaeConfig(config: object, source: string): AutoencoderKLConfig {
+export function parseVaeConfig(config: object, source: string): AutoencoderKLConfig {
   const parsed = parseConfig(schema, config, source);
   const { block_out_channels: channels, norm_num_groups: groups } = parsed;
   const uneven = (["down_block_types", "up_block_types"] as const).flatMap((key) => {

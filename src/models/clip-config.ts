@@ -47,6 +47,9 @@ const visionSchema = z.strictObject({
   image_size: whole.default(224),
   patch_size: whole.default(32),
   model_type: z.literal("clip_vision_model").default("clip_vision_model"),
+  bos_token_id: z.null().optional(),
+  eos_token_id: z.null().optional(),
+  pad_token_id: z.null().optional(),
 });
 
 const clipSchema = z.strictObject({
@@ -99,12 +102,13 @@ function withWholeHeads<C extends CLIPTowerConfig>(config: C, source: string): C
 }
 
 export function parseClipConfig(config: object, source: string): CLIPConfig {
-  // Early versions of transformers wrote the towers' configs a second time, and let that one decide.
+  // Early versions of transformers wrote the towers' configs a second time, as what differs from the defaults; where
+  // that is given, transformers reads nothing else.
   const { text_config_dict, vision_config_dict, ...own } = config as Record<string, object | null | undefined>;
   const clip = parseConfig(clipSchema, withoutBookkeeping(own), source);
   return {
     ...clip,
-    text_config: parseTextConfig({ ...clip.text_config, ...text_config_dict }, `${source}: text_config`),
-    vision_config: parseVisionConfig({ ...clip.vision_config, ...vision_config_dict }, `${source}: vision_config`),
+    text_config: parseTextConfig(text_config_dict ?? clip.text_config, `${source}: text_config`),
+    vision_config: parseVisionConfig(vision_config_dict ?? clip.vision_config, `${source}: vision_config`),
   };
 }

@@ -17,6 +17,8 @@ export interface DDIMSchedulerConfig {
   readonly steps_offset: number;
   readonly prediction_type: "epsilon" | "v_prediction" | "sample";
   readonly timestep_spacing: "leading" | "linspace" | "trailing";
+  /** The last timestep is noise alone. */
+  readonly rescale_betas_zero_snr: boolean;
 }
 
 /** A scheduler config that asks for what the code does not have. */
@@ -35,6 +37,7 @@ const DEFAULTS: DDIMSchedulerConfig = {
   steps_offset: 0,
   prediction_type: "epsilon",
   timestep_spacing: "leading",
+  rescale_betas_zero_snr: false,
 };
 
 interface Rule {
@@ -68,13 +71,13 @@ const RULES: Readonly<Record<keyof DDIMSchedulerConfig, Rule>> = {
   steps_offset: whole(0, 1e6),
   prediction_type: oneOf("epsilon", "v_prediction", "sample"),
   timestep_spacing: oneOf("leading", "linspace", "trailing"),
+  rescale_betas_zero_snr: boolean,
 };
 
 /** Features that are not here, each with the value that leaves it off. */
 const OFF: Readonly<Record<string, Rule>> = {
   trained_betas: oneOf(null),
   thresholding: oneOf(false),
-  rescale_betas_zero_snr: oneOf(false),
 };
 
 /** Keys that say nothing about DDIM: other samplers' own, and the parameters of features that are off. */
@@ -100,6 +103,12 @@ export function parseSchedulerConfig(config: object, source = "DDIMScheduler"): 
       problems.push(`Expected ${rule.expected} for ${key} but received ${JSON.stringify(value)}`);
     }
     if (key in RULES) honoured[key] = value;
+  }
+  if (honoured.rescale_betas_zero_snr === true && honoured.prediction_type === "epsilon") {
+    // From noise alone, x_0 would be 0 divided by 0.
+    problems.push(
+      'Expected "v_prediction" or "sample" for prediction_type beside rescale_betas_zero_snr but received "epsilon"',
+    );
   }
   if (problems.length > 0) throw new SchedulerConfigError(`${source}: ${problems.join("\n  ")}`);
   return honoured as unknown as DDIMSchedulerConfig;

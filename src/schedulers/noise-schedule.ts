@@ -8,10 +8,27 @@ import type { DDIMSchedulerConfig } from "./config.js";
 
 const { fround, sqrt } = Math;
 
-/** alpha-bar of every training timestep, [num_train_timesteps], falling from nearly 1 to nearly 0. */
+/** alpha-bar of every training timestep, [num_train_timesteps], falling from nearly 1 to nearly 0, or to 0 itself. */
 export function alphasCumprod(config: DDIMSchedulerConfig): Float32Array {
+  const own = betas(config);
+  return running(config.rescale_betas_zero_snr ? withZeroTerminalSnr(own) : own);
+}
+
+function running(betas: Float32Array): Float32Array {
   let product = 1;
-  return betas(config).map((beta) => (product *= fround(1 - beta)));
+  return betas.map((beta) => (product *= fround(1 - beta)));
+}
+
+/**
+ * Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed" (arXiv 2305.08891), algorithm 1: the
+ * square root of alpha-bar is shifted to end in 0, and stretched to begin where it did.
+ */
+function withZeroTerminalSnr(betas: Float32Array): Float32Array {
+  const roots = running(betas).map((alpha) => sqrt(alpha));
+  const [first, last] = [roots[0]!, roots.at(-1)!];
+  const stretch = fround(first / fround(first - last));
+  const alphas = roots.map((root) => fround(root - last)).map((root) => fround(root * stretch) ** 2);
+  return alphas.map((alpha, t) => 1 - (t === 0 ? alpha : fround(alpha / alphas[t - 1]!)));
 }
 
 function betas({
