@@ -27,7 +27,7 @@ const model = z.strictObject({
     .enum(["float32", "bfloat16", "float16"])
     .default("float32")
     .describe(
-      "Number format of the frozen weights and the forward passes. Latents, log-probs and LoRA weights are float32 in any case.",
+      "Number format of the frozen weights and the forward passes. Latents, log-probs, LoRA weights and optimiser state are float32 in any case. float16 trains with a dynamic loss scale; some processors' libtorch cannot compute in it.",
     ),
   device: z
     .string()
@@ -162,6 +162,12 @@ const lora = z.strictObject({
 });
 
 const train = z.strictObject({
+  parameters: z
+    .enum(["lora", "unet"])
+    .default("lora")
+    .describe(
+      "What learns: a LoRA, or all weights of the UNet (full fine-tuning, in float32: 16 bytes a weight with gradient and optimiser state). `unet` keeps the weights of as many stages as `record.optimizers` says, and leaves the whole model in the run's folder `model`, in diffusers' layout.",
+    ),
   objective: z
     .enum(["ppo", "dpo"])
     .default("ppo")
@@ -191,9 +197,10 @@ const train = z.strictObject({
     .describe("beta of `dpo`, on log-probs that are means over the latent dimensions."),
   oldLogProbs: z
     .enum(["sampled", "recomputed"])
-    .default("sampled")
+    .nullable()
+    .default(null)
     .describe(
-      "`recomputed`: compute the old log-probs again under the training numerics before a stage's first update, for models in half precision.",
+      "Where the old log-probs are from. `sampled`: from the sampler. `recomputed`: computed again before a stage's first update, in the micro-batches of its first epoch, so that the first ratio is 1 though half precision rounds batches of another size otherwise. null: `sampled` in float32, `recomputed` in half precision.",
     ),
   learningRate: z.number().gt(0).default(1e-4).describe("AdamW's learning rate."),
   adamBeta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's first decay."),
@@ -230,7 +237,9 @@ const record = z.strictObject({
   trajectories: z.int().min(0).default(1).describe("Last stages whose selected trajectories stay in the run folder."),
   optimizers: count()
     .default(3)
-    .describe("Last stages whose optimiser state stays in the run folder; the LoRA of every stage stays."),
+    .describe(
+      "Last stages whose optimiser state stays in the run folder, and with `train.parameters` `unet` the weights; the LoRA of every stage stays.",
+    ),
 });
 
 /** The schema of a whole run; every key has its default, so that `{}` is the reference's B2-DiffuRL. */
@@ -252,7 +261,7 @@ export const configSchema = z.strictObject({
   reward: reward.prefault({}).describe("The one number that an image gets."),
   advantage: advantage.prefault({}).describe("Rewards made comparable."),
   select: select.prefault({}).describe("Which branches train."),
-  lora: lora.prefault({}).describe("The weights that learn."),
+  lora: lora.prefault({}).describe("The adapter, where `train.parameters` is `lora`."),
   train: train.prefault({}).describe("The update."),
   eval: evaluation.prefault({}).describe("What is measured before and after."),
   record: record.prefault({}).describe("What a run leaves behind besides numbers and weights."),
@@ -280,7 +289,7 @@ export function conflicts(config: Config): Conflict[] {
   const unless = (fine: boolean, keys: string[], reason: string): void => {
     if (!fine) found.push({ keys, reason });
   };
-  const { interval, sample, select, branch, train, prompts } = config;
+  const { interval, sample, select, branch, train, prompts, model } = config;
   unless(
     interval.first <= interval.last,
     ["interval.first", "interval.last"],
@@ -316,5 +325,20 @@ export function conflicts(config: Config): Conflict[] {
     ["advantage.mode", "branch.count"],
     `Expected branch.count of 2 or more for advantage.mode "branch-centred" but received ${branch.count}`,
   );
+  if (train.parameters === "unet") {
+    unless(
+      model.dtype === "float32",
+      ["train.parameters", "model.dtype"],
+      `Expected model.dtype "float32" for train.parameters "unet", whose steps are too small for half precision, but received "${model.dtype}"`,
+    );
+    const defaults: Config["lora"] = lora.parse({});
+    for (const key of ["rank", "alpha", "targetModules"] as const) {
+      unless(
+        JSON.stringify(config.lora[key]) === JSON.stringify(defaults[key]),
+        ["train.parameters", `lora.${key}`],
+        `Expected no lora.${key} for train.parameters "unet", which trains without a LoRA, but received ${JSON.stringify(config.lora[key])}`,
+      );
+    }
+  }
   return found;
 }

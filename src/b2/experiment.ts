@@ -3,6 +3,7 @@
  * of the reward. An evaluation that is already in the run folder is not done again.
  */
 import { contactSheet, lineChart } from "../images/index.js";
+import type { Tensor } from "../torch/index.js";
 import { type Metrics, writeFileAtomic } from "../runs/index.js";
 import type { Config } from "./config.js";
 import { type Evaluation, evaluate } from "./evaluation.js";
@@ -21,6 +22,9 @@ export interface ExperimentResult {
 }
 
 export class Experiment {
+  /** The pictures of the model as it was before the first stage. */
+  #before: Tensor[] = [];
+
   private constructor(
     readonly trainer: Trainer,
     private readonly judges: Judges | undefined,
@@ -40,8 +44,9 @@ export class Experiment {
   /** @param onStage told which stage is at work, undefined for what comes before and after */
   async run(onStage: (stage: number | undefined) => void = () => undefined): Promise<ExperimentResult> {
     const { trainer } = this;
-    const { config, policy } = trainer;
-    const before = await policy.asBase(() => this.#evaluate("before"));
+    const { config } = trainer;
+    // Nothing has been learnt or restored yet: this is the base model.
+    const before = await this.#evaluate("before");
     await this.#sheet("before");
     await trainer.runAll({
       before: onStage,
@@ -65,6 +70,7 @@ export class Experiment {
 
   /** Gives back the models' memory. */
   dispose(): void {
+    for (const picture of this.#before) picture.dispose();
     this.trainer.dispose();
   }
 
@@ -78,19 +84,26 @@ export class Experiment {
     return evaluation;
   }
 
-  /** The contact sheet of the base model, or that of base model and LoRA side by side; the same prompts and noise. */
+  /** The contact sheet of the model before, or of before and after side by side; the same prompts and noise. */
   async #sheet(name: "before" | "before-after"): Promise<string | undefined> {
     const { run, policy, config } = this.trainer;
     const prompts = thinOut(this.lists.training, config.eval.sheet);
     if (prompts.length === 0) return undefined;
-    const pictures = (): ReturnType<typeof sheetPictures> => sheetPictures(policy, prompts, config, this.surroundings);
-    const columns = [{ title: "before", images: await policy.asBase(pictures) }];
-    if (name === "before-after") columns.push({ title: "after", images: await pictures() });
+    const images = await sheetPictures(policy, prompts, config, this.surroundings);
     const file = run.picturePath(`${name}.png`);
+    if (name === "before") {
+      this.#before = images;
+      writeFileAtomic(file, contactSheet([{ title: "before", images }], prompts));
+      return file;
+    }
     try {
+      const columns = [
+        { title: "before", images: this.#before },
+        { title: "after", images },
+      ];
       writeFileAtomic(file, contactSheet(columns, prompts));
     } finally {
-      for (const { images } of columns) for (const image of images) image.dispose();
+      for (const image of images) image.dispose();
     }
     return file;
   }

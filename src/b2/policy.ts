@@ -1,9 +1,9 @@
 /**
- * The policy pi_theta(x_{t-1} | x_t, c): a Stable Diffusion pipeline whose UNet carries the LoRA weights that learn.
+ * The policy pi_theta(x_{t-1} | x_t, c): a Stable Diffusion pipeline whose UNet learns, through a LoRA or as a whole.
  *
  * Text is encoded once a prompt and run. Latents and log-probs are float32 whatever the model computes in.
  */
-import { LoraAdapter } from "../lora/index.js";
+import { type LoraAdapter, loadLora } from "../lora/index.js";
 import {
   type GuidanceOptions,
   type PreparedPrompts,
@@ -12,8 +12,11 @@ import {
   StableDiffusionPipeline,
 } from "../pipeline/index.js";
 import type { DDIMTransition } from "../schedulers/index.js";
-import { cat, type Device, Generator, keep, setNumThreads, type Tensor, tidy } from "../torch/index.js";
+import { cat, keep, setNumThreads, type Tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
+import { openDevice } from "./device.js";
+import { InputError } from "./input-error.js";
+import { createLearner, type Learner, loadUNet } from "./learner.js";
 import { resolveModelFolder } from "./model-folder.js";
 
 /** The text of a batch, a prompt a row, and its guidance; dispose() when the batch is done. */
@@ -33,6 +36,20 @@ export interface PolicyOptions {
   readonly width: number | null;
 }
 
+/** A LoRA file and what it counts for. */
+export interface WeightedLora {
+  readonly file: string;
+  readonly weight: number;
+}
+
+/** Which weights a policy begins with. */
+export interface LoadOptions {
+  /** "fresh": those that learn, which change nothing yet. A list: none that learn, and these on the base model. */
+  readonly lora?: "fresh" | readonly WeightedLora[];
+  /** A UNet's folder whose weights count instead of the model's own. */
+  readonly unet?: string | undefined;
+}
+
 export class Policy {
   /** [C, h, w] */
   readonly latentShape: readonly number[];
@@ -40,11 +57,15 @@ export class Policy {
   #texts: PromptEmbeds | undefined;
   readonly #rows = new Map<string, number>();
 
-  /** @param adapter what learns; undefined for the base model alone */
+  /**
+   * @param learner what learns; undefined where nothing does
+   * @param adapters further LoRAs, which do not
+   */
   constructor(
     readonly pipeline: StableDiffusionPipeline,
-    readonly adapter: LoraAdapter | undefined,
+    readonly learner: Learner | undefined,
     private readonly options: PolicyOptions,
+    private readonly adapters: readonly LoraAdapter[] = [],
   ) {
     const { height, width } = options;
     this.latentShape = pipeline.latentShape({
@@ -56,33 +77,32 @@ export class Policy {
   /**
    * Loads the model of a config.
    *
-   * @param lora "fresh" for an adapter that changes nothing yet, "none" for the base model, or a LoRA file
-   * @throws InputError and errors that name the file and the key, for folders and files that do not fit
+   * @throws InputError and errors that name the file and the key, for folders and files that do not fit, for devices
+   *   that are not there and sizes that the model has no latents for; nothing stays in memory then
    */
-  static load(config: Config, { lora = "fresh" }: { lora?: string } = {}): Policy {
+  static load(config: Config, { lora = "fresh", unet }: LoadOptions = {}): Policy {
     const { path, dtype, height, width, threads, vaeTiling } = config.model;
-    const device = config.model.device as Device; // the schema's pattern is this type
+    const device = openDevice(config);
     if (threads !== null) setNumThreads(threads);
     const pipeline = StableDiffusionPipeline.fromPretrained(resolveModelFolder(path), { dtype, device });
-    if (vaeTiling) pipeline.vae.tiling = {};
-    return new Policy(pipeline, adapterFor(pipeline, lora, config), { ...config.sample, height, width });
+    try {
+      checkSize(pipeline, config);
+      if (vaeTiling) pipeline.vae.tiling = {};
+      if (unet !== undefined) loadUNet(pipeline.unet, unet);
+      const options = { ...config.sample, height, width };
+      if (lora === "fresh") return new Policy(pipeline, createLearner(pipeline.unet, config), options);
+      const models = { unet: pipeline.unet, text_encoder: pipeline.textEncoder, text_encoder_2: pipeline.textEncoder2 };
+      const adapters = lora.flatMap(({ file, weight }) => loadLora(models, file, { weight }));
+      return new Policy(pipeline, undefined, options, adapters);
+    } catch (error) {
+      pipeline.dispose();
+      throw error;
+    }
   }
 
   /** The weights that learn, by name. */
   get parameters(): ReadonlyMap<string, Tensor> {
-    return this.adapter?.parameters ?? new Map<string, Tensor>();
-  }
-
-  /** Runs `work` without the adapter. */
-  async asBase<T>(work: () => Promise<T>): Promise<T> {
-    if (this.adapter === undefined) return work();
-    const { enabled } = this.adapter;
-    this.adapter.enabled = false;
-    try {
-      return await work();
-    } finally {
-      this.adapter.enabled = enabled;
-    }
+    return this.learner?.parameters ?? new Map<string, Tensor>();
   }
 
   timesteps(steps: number): number[] {
@@ -144,7 +164,8 @@ export class Policy {
 
   /** Gives back all memory. */
   dispose(): void {
-    this.adapter?.dispose();
+    this.learner?.dispose();
+    for (const adapter of this.adapters) adapter.dispose();
     this.#texts?.dispose();
     this.pipeline.dispose();
   }
@@ -172,10 +193,14 @@ export class Policy {
   }
 }
 
-function adapterFor({ unet }: StableDiffusionPipeline, lora: string, config: Config): LoraAdapter | undefined {
-  if (lora === "none") return undefined;
-  if (lora !== "fresh") return LoraAdapter.fromPretrained(unet, lora);
-  const { rank, alpha, targetModules } = config.lora;
-  const generator = new Generator(config.seed);
-  return LoraAdapter.inject(unet, { rank, alpha: alpha ?? rank, targetModules, generator });
+/** @throws InputError for sides that are no multiples of the VAE's downscaling */
+function checkSize({ vae: { downscale } }: StableDiffusionPipeline, { model }: Config): void {
+  for (const side of ["height", "width"] as const) {
+    const pixels = model[side];
+    if (pixels !== null && pixels % downscale !== 0) {
+      throw new InputError(
+        `Expected a multiple of ${downscale}, the downscaling of the VAE in ${model.path}, for model.${side} but received ${pixels}`,
+      );
+    }
+  }
 }

@@ -179,8 +179,9 @@ function explain(issue: z.core.$ZodIssue): string[] {
       return [`Expected ${issue.values.map(String).join(" or ")} for ${key} but received ${received}`];
     case "invalid_union":
       return [`Expected a name, a file or a list of prompts for ${key} but received ${received}`];
-    case "invalid_format":
     case "not_multiple_of":
+      return [`Expected a multiple of ${issue.divisor} for ${key} but received ${received}`];
+    case "invalid_format":
     case "invalid_key":
     case "invalid_element":
     case "custom":

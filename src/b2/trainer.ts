@@ -5,8 +5,7 @@
  * (arXiv 2503.11240). Departure from its reference: one process holds the models through all stages, and the phases
  * hand each other tensors; the run folder is for resuming and for looking.
  */
-import type { LoraAdapter } from "../lora/index.js";
-import { AdamW } from "../optim/index.js";
+import { AdamW, GradScaler } from "../optim/index.js";
 import type { Reward } from "../rewards/index.js";
 import { type Metrics, RunReader, RunWriter, stageFiles } from "../runs/index.js";
 import { loadSafetensors, saveSafetensors } from "../safetensors/index.js";
@@ -14,6 +13,7 @@ import { tensor, tidy } from "../torch/index.js";
 import { advantages, meanAndDeviation, type PromptRewards } from "./advantage.js";
 import type { Config } from "./config.js";
 import { InputError } from "./input-error.js";
+import type { Learner } from "./learner.js";
 import { Policy } from "./policy.js";
 import { type Progress, silent, type Surroundings } from "./progress.js";
 import { promptsOfStage, readPromptLists } from "./prompts.js";
@@ -43,8 +43,9 @@ export interface StageHooks {
 }
 
 export class Trainer {
-  readonly #adapter: LoraAdapter;
+  readonly #learner: Learner;
   readonly #optimizer: AdamW;
+  readonly #scaler: GradScaler;
   /** Of the stage at work. */
   #seconds: Seconds = { sample: 0, score: 0, train: 0 };
 
@@ -56,11 +57,12 @@ export class Trainer {
     readonly prompts: readonly string[],
     private readonly surroundings: Surroundings,
   ) {
-    if (policy.adapter === undefined)
-      throw new TypeError("Expected a policy with an adapter but received a base model");
-    this.#adapter = policy.adapter;
+    if (policy.learner === undefined)
+      throw new TypeError("Expected a policy that learns but received one that does not");
+    this.#learner = policy.learner;
     const { learningRate: lr, adamBeta1, adamBeta2, adamEpsilon: eps, weightDecay } = config.train;
     this.#optimizer = new AdamW(policy.parameters, { lr, betas: [adamBeta1, adamBeta2], eps, weightDecay });
+    this.#scaler = new GradScaler({ enabled: config.model.dtype === "float16" });
   }
 
   /**
@@ -175,7 +177,10 @@ export class Trainer {
   /** Phase 4: optimiser steps on the selection. */
   async update(trainSet: TrainSet): Promise<UpdateMetrics[]> {
     return this.#timed("train", () =>
-      updatePolicy(this.policy, this.#optimizer, trainSet, this.config, this.surroundings),
+      updatePolicy(this.policy, this.#optimizer, trainSet, this.config, {
+        ...this.surroundings,
+        scaler: this.#scaler,
+      }),
     );
   }
 
@@ -186,9 +191,15 @@ export class Trainer {
     updates: readonly UpdateMetrics[],
   ): Metrics {
     const { stage } = scored;
-    const { branch, record } = this.config;
-    this.#adapter.save(this.run.stagePath(stage, "lora"));
-    tidy(() => saveSafetensors(this.run.stagePath(stage, "optimizer"), this.#optimizer.state()));
+    const { branch, record, stages, train } = this.config;
+    this.#learner.save(this.run.stagePath(stage, train.parameters));
+    tidy(() => {
+      const state = new Map([...this.#optimizer.state(), ...this.#scaler.state()]);
+      saveSafetensors(this.run.stagePath(stage, "optimizer"), state);
+    });
+    if (train.parameters === "unet" && stage === stages - 1) {
+      this.policy.pipeline.savePretrained(this.run.replaceModel());
+    }
     this.run.writeUpdates(stage, updates);
     const metrics = stageMetrics(scored, trainSet, updates, { branchCount: branch.count, seconds: this.#seconds });
     this.run.finishStage(stage, metrics, record);
@@ -211,8 +222,11 @@ export class Trainer {
         `Expected the optimiser state of stage ${before} in ${this.run.folder} but it is gone; record.optimizers says how many are kept`,
       );
     }
-    this.#adapter.load(this.run.stagePath(before, "lora"));
-    tidy(() => this.#optimizer.loadState(loadSafetensors(this.run.stagePath(before, "optimizer"))));
+    this.#learner.load(this.run.stagePath(before, this.config.train.parameters));
+    tidy(() => {
+      const state = loadSafetensors(this.run.stagePath(before, "optimizer"));
+      this.#optimizer.loadState(this.#scaler.loadState(state));
+    });
   }
 
   /** `b2 sample`: phase 1 alone, into the run folder. */

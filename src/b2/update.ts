@@ -8,8 +8,7 @@
  * Departures from the reference: the samples left over at a stage's end make an optimiser step of their own, with the
  * mean over their own pairs, instead of being dropped; and `timestepFraction` really leaves timesteps out.
  */
-import type { AdamW } from "../optim/index.js";
-import { clipGradNorm } from "../optim/index.js";
+import { type AdamW, clipGradNorm, GradScaler } from "../optim/index.js";
 import { breathe, noGrad, type Tensor, tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { dpo, type ObjectiveResult, ppo, type Transitions, weightedAdvantages } from "./objective.js";
@@ -28,6 +27,9 @@ interface Pair {
   readonly step: number;
 }
 
+/** Pairs that go through the UNet at once. */
+type MicroBatch = readonly Pair[];
+
 /** One optimiser step, as updates.jsonl has it; docs/metrics.md explains each. */
 export type UpdateMetrics = Readonly<Record<string, number>>;
 
@@ -40,43 +42,48 @@ export async function updatePolicy(
   policy: Policy,
   optimizer: AdamW,
   trainSet: TrainSet,
-  config: Pick<Config, "seed" | "train" | "advantage">,
-  { progress, signal }: Surroundings,
+  config: Pick<Config, "seed" | "model" | "train" | "advantage">,
+  { progress, signal, scaler = new GradScaler({ enabled: false }) }: Surroundings & { readonly scaler?: GradScaler },
 ): Promise<UpdateMetrics[]> {
-  const updates = planUpdates(trainSet, config);
-  const total = updates.reduce((sum, pairs) => sum + pairs.length, 0);
+  const { train, model } = config;
+  const updates = planUpdates(trainSet, config).map((pairs) =>
+    [...chunks(pairs.length, train.microBatch)].map(([start, length]) => pairs.slice(start, start + length)),
+  );
+  const total = updates.flat(2).length;
   if (total === 0) return [];
-  const { train } = config;
   const advantages = weightedAdvantages(trainSet.advantages, config.advantage);
   const task = progress.task("training", total, "pairs");
   const log: UpdateMetrics[] = [];
-  let oldLogProbs = trainSet.logProbs;
   try {
-    if (train.oldLogProbs === "recomputed") {
-      oldLogProbs = await recomputeLogProbs(policy, trainSet, train.microBatch, signal);
-    }
-    for (const pairs of updates) {
+    const source = train.oldLogProbs ?? (model.dtype === "float32" ? "sampled" : "recomputed");
+    const oldLogProbs =
+      source === "sampled" ? sampledLogProbs(trainSet) : await recomputeLogProbs(policy, trainSet, updates, signal);
+    for (const microBatches of updates) {
       const tally = new Tally();
-      for (const [start, length] of chunks(pairs.length, train.microBatch)) {
+      const of = microBatches.flat().length;
+      for (const pairs of microBatches) {
         checkInterrupted(signal);
-        const part = pairs.slice(start, start + length);
-        tally.add(length, () =>
-          descend(policy, trainSet, part, { ...{ oldLogProbs, advantages, train }, of: pairs.length }),
-        );
-        task.advance(length, `loss ${tally.mean("loss").toFixed(4)}`);
+        const options = { oldLogProbs, advantages, train, scale: scaler.scale, of };
+        tally.add(pairs.length, () => descend(policy, trainSet, pairs, options));
+        task.advance(pairs.length, `loss ${tally.mean("loss").toFixed(4)}`);
         await breathe();
       }
+      scaler.unscale_(policy.parameters.values());
       const gradNorm = clipGradNorm(policy.parameters.values(), train.maxGradNorm);
       // A gradient that is not finite would poison Adam's moments for good.
       const skipped = !Number.isFinite(gradNorm);
       if (!skipped) optimizer.step();
       optimizer.zeroGrad();
-      log.push({ update: log.length, pairs: pairs.length, ...tally.metrics(), gradNorm, skipped: skipped ? 1 : 0 });
+      const { scale } = scaler;
+      scaler.update(skipped);
+      log.push({
+        ...{ update: log.length, pairs: of, ...tally.metrics() },
+        ...{ gradNorm, lossScale: scale, skipped: skipped ? 1 : 0 },
+      });
       await breathe();
     }
   } finally {
     optimizer.zeroGrad();
-    if (oldLogProbs !== trainSet.logProbs) oldLogProbs.dispose();
     task.done();
   }
   return log;
@@ -116,9 +123,11 @@ function bestAndWorst({ keys, advantages }: TrainSet): Item[] {
 }
 
 interface DescendOptions {
-  readonly oldLogProbs: Tensor;
+  readonly oldLogProbs: OldLogProbs;
   readonly advantages: readonly number[];
   readonly train: Config["train"];
+  /** What the loss is multiplied by before backward. */
+  readonly scale: number;
   /** Pairs of the whole optimiser step. */
   readonly of: number;
 }
@@ -127,19 +136,17 @@ interface DescendOptions {
 function descend(
   policy: Policy,
   trainSet: TrainSet,
-  pairs: readonly Pair[],
-  { oldLogProbs, advantages, train, of }: DescendOptions,
+  pairs: MicroBatch,
+  { oldLogProbs, advantages, train, scale, of }: DescendOptions,
 ): { loss: number; metrics: ObjectiveResult["metrics"] } {
   return tidy(() => {
-    // For dpo: all best branches, then all worst ones.
-    const members = pairs[0]!.item.map((_, member) => pairs.map(({ item, step }) => ({ row: item[member]!, step })));
-    const rows = members.flat();
+    const rows = rowsOf(pairs);
     const { metrics, loss } = objective(train, {
       logProb: logProbOf(policy, trainSet, rows),
-      oldLogProb: pick(oldLogProbs, rows),
+      oldLogProb: tensor(oldLogProbs(pairs)),
       advantage: tensor(Float32Array.from(rows, ({ row }) => advantages[row]!)),
     });
-    loss.mul(pairs.length / of).backward();
+    loss.mul((scale * pairs.length) / of).backward();
     return { loss: loss.item(), metrics };
   });
 }
@@ -173,31 +180,51 @@ function logProbOf(policy: Policy, { keys, timesteps, latents }: TrainSet, rows:
   return policy.transition(at(0), perRow, condition, { prevSample: at(1) }).logProb;
 }
 
-/** Entries [row, step] of an [m, s] tensor. */
-function pick(table: Tensor, rows: readonly Transition[]): Tensor {
-  const index = BigInt64Array.from(rows, ({ row, step }) => BigInt(row * table.size(1) + step));
-  return table.flatten().indexSelect(0, tensor(index));
+/** The transitions of a micro-batch, in the order in which it goes through the UNet. */
+function rowsOf(pairs: MicroBatch): Transition[] {
+  // For dpo: all best branches, then all worst ones.
+  return pairs[0]!.item.flatMap((_, member) => pairs.map(({ item, step }) => ({ row: item[member]!, step })));
 }
 
-/** The log-probs of all recorded transitions under the policy as it is and the numerics of training, [m, s]. */
+/** The log-probs of a micro-batch's rows under the policy that sampled, [B]. */
+type OldLogProbs = (pairs: MicroBatch) => Float32Array;
+
+/** Those that the sampler recorded. */
+function sampledLogProbs({ logProbs, timesteps: { length: steps } }: TrainSet): OldLogProbs {
+  const table = logProbs.toTypedArray() as Float32Array;
+  return (pairs) => Float32Array.from(rowsOf(pairs), ({ row, step }) => table[row * steps + step]!);
+}
+
+/**
+ * Those of the policy as it is, before the first optimiser step.
+ *
+ * How half precision rounds depends on what else is in a batch, so that a log-prob is the same to the bit only in a batch
+ * of the same rows: all micro-batches of the first update count as they are, and so does every later one with a pair that
+ * was not met before. The others, those of later epochs, take a pair's value from where it was first met.
+ */
 async function recomputeLogProbs(
   policy: Policy,
   trainSet: TrainSet,
-  microBatch: number,
+  updates: readonly (readonly MicroBatch[])[],
   signal: AbortSignal | undefined,
-): Promise<Tensor> {
+): Promise<OldLogProbs> {
   const steps = trainSet.timesteps.length;
-  const all = trainSet.keys.flatMap((_, row) => trainSet.timesteps.map((_, step) => ({ row, step })));
-  const result = new Float32Array(all.length);
-  for (const [start, length] of chunks(all.length, microBatch)) {
+  const place = ({ row, step }: Transition): number => row * steps + step;
+  const known = new Map<number, number>();
+  const whole = new Map<MicroBatch, Float32Array>();
+  const first = new Set(updates[0]);
+  for (const pairs of updates.flat()) {
+    const rows = rowsOf(pairs);
+    if (!first.has(pairs) && rows.every((row) => known.has(place(row)))) continue;
     checkInterrupted(signal);
-    tidy(() => {
-      const logProb = noGrad(() => logProbOf(policy, trainSet, all.slice(start, start + length)));
-      result.set(logProb.to({ device: "cpu" }).toTypedArray() as Float32Array, start);
+    const values = tidy(() => noGrad(() => logProbOf(policy, trainSet, rows).toTypedArray() as Float32Array));
+    whole.set(pairs, values);
+    rows.forEach((row, i) => {
+      if (!known.has(place(row))) known.set(place(row), values[i]!);
     });
     await breathe();
   }
-  return tensor(result, { shape: [trainSet.keys.length, steps] });
+  return (pairs) => whole.get(pairs) ?? Float32Array.from(rowsOf(pairs), (row) => known.get(place(row))!);
 }
 
 /** Sums up micro-batches to the metrics of one optimiser step. */

@@ -6,18 +6,23 @@ import { type PresetName, presets } from "../b2/presets.js";
 import { parseAssignments, readConfigFile, resolveConfig } from "../b2/resolve-config.js";
 import { RunReader } from "../runs/reader.js";
 
+/** Config values, the commonest of them as options of their own. */
 export interface ConfigOptions {
   readonly preset?: PresetName;
   readonly config?: string;
   readonly set: readonly string[];
+  readonly device?: string;
+  readonly dtype?: string;
 }
 
-/** --preset, --config and --set. */
+/** --preset, --config, --set, and --device and --dtype, which say where and how to compute. */
 export function addConfigOptions(command: Command): Command {
   return command
     .addOption(new Option("--preset <name>", "values to start from").choices(Object.keys(presets)))
     .option("--config <file>", "JSON file with any part of the config; overrides the preset")
-    .option("--set <key=value>", "one value, such as branch.count=5; repeatable, overrides the file", collect, []);
+    .option("--set <key=value>", "one value, such as branch.count=5; repeatable, overrides the file", collect, [])
+    .option("--device <name>", "cpu, cuda, cuda:<index> or mps; the same as --set model.device=<name>")
+    .option("--dtype <name>", "float32, bfloat16 or float16; the same as --set model.dtype=<name>");
 }
 
 /**
@@ -25,16 +30,18 @@ export function addConfigOptions(command: Command): Command {
  *
  * @throws ConfigError naming every problem
  */
-export function configFromOptions({ preset, config, set }: ConfigOptions, base: object = {}): Config {
+export function configFromOptions(options: ConfigOptions, base: object = {}): Config {
+  const { preset, config, set, device, dtype } = options;
   return resolveConfig(
     preset === undefined ? base : presets[preset](),
     config === undefined ? {} : readConfigFile(config),
     parseAssignments(set),
+    { model: { device, dtype } },
   );
 }
 
-/** Whether any option asks for other values than the defaults. */
-export const hasConfigOptions = ({ preset, config, set }: ConfigOptions): boolean =>
+/** Whether any option says what to compute; --device and --dtype say where and how. */
+const hasConfigOptions = ({ preset, config, set }: ConfigOptions): boolean =>
   preset !== undefined || config !== undefined || set.length > 0;
 
 /**
@@ -44,7 +51,7 @@ export const hasConfigOptions = ({ preset, config, set }: ConfigOptions): boolea
  */
 export function configOfRun(folder: string, options: ConfigOptions): Config {
   if (hasConfigOptions(options)) return configFromOptions(options);
-  if (RunReader.exists(folder)) return resolveConfig(new RunReader(folder).config());
+  if (RunReader.exists(folder)) return configFromOptions(options, new RunReader(folder).config() as object);
   throw new InputError(
     `Expected a run in ${folder}, or --preset, --config or --set to begin one there, but received neither`,
   );

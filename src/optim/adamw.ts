@@ -107,8 +107,9 @@ export class AdamW {
 
     this.dispose();
     for (const [name, { step, expAvg, expAvgSq }] of moments) {
-      const like = { dtype: this.#parameters.get(name)!.dtype, device: this.#parameters.get(name)!.device };
-      const own = (moment: Tensor) => keep(tidy(() => moment.to(like).clone()));
+      // In the parameter's own layout, as if it had been made here: the next steps are then the same to the bit.
+      const own = (moment: Tensor) =>
+        keep(tidy(() => noGrad(() => zerosLike(this.#parameters.get(name)!).copy_(moment))));
       this.#moments.set(name, { step, expAvg: own(expAvg), expAvgSq: own(expAvgSq) });
     }
   }

@@ -1,2 +1,3 @@
 export { AdamW, type AdamWOptions } from "./adamw.js";
+export { GradScaler, type GradScalerOptions } from "./grad-scaler.js";
 export { clipGradNorm } from "./clip-grad-norm.js";

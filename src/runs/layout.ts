@@ -14,7 +14,9 @@
  *       images/*.png
  *       optimizer.safetensors        Adam's moments after this stage
  *       pytorch_lora_weights.safetensors
+ *       unet/                        the weights after this stage instead, where all of the UNet trains
  *       stage.json                   the stage's metrics; written last, its presence means the stage is finished
+ *     model/                         the whole model after the last stage, where all of the UNet trains
  *     before.png, before-after.png   contact sheets
  *     reward.png                     the reward of every stage
  *     eval/before.json, after.json   tables of reward, true alignment and diversity
@@ -54,6 +56,7 @@ export const layout = {
   metrics: (folder: string) => join(folder, "metrics.jsonl"),
   stages: (folder: string) => join(folder, "stages"),
   stage: (folder: string, stage: number) => join(folder, "stages", String(stage).padStart(4, "0")),
+  model: (folder: string) => join(folder, "model"),
   evaluation: (folder: string, name: string) => join(folder, "eval", `${name}.json`),
 } as const;
 
@@ -68,5 +71,6 @@ export const stageFiles = {
   updates: "updates.jsonl",
   optimizer: "optimizer.safetensors",
   lora: "pytorch_lora_weights.safetensors",
+  unet: "unet",
   metrics: "stage.json",
 } as const;

@@ -70,7 +70,10 @@ export class RunWriter extends RunReader {
     this.remove(stage, "partial");
     for (const old of this.finishedStages()) {
       if (old <= stage - keep.trajectories) this.remove(old, "selected");
-      if (old <= stage - keep.optimizers) this.remove(old, "optimizer");
+      if (old <= stage - keep.optimizers) {
+        this.remove(old, "optimizer");
+        this.remove(old, "unet");
+      }
     }
   }
 
@@ -80,6 +83,12 @@ export class RunWriter extends RunReader {
 
   remove(stage: number, file: StageFile): void {
     rmSync(this.stagePath(stage, file), { recursive: true, force: true });
+  }
+
+  /** Where the whole model goes; what is there of an earlier attempt goes away. */
+  replaceModel(): string {
+    rmSync(layout.model(this.folder), { recursive: true, force: true });
+    return layout.model(this.folder);
   }
 
   /** Where a picture of the whole run goes. */

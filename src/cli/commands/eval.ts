@@ -34,15 +34,18 @@ export function addEvalCommand(program: Command): void {
         const { openJudges } = await import("../../b2/judges.js");
         const { readPromptLists } = await import("../../b2/prompts.js");
         const lists = readPromptLists(config);
-        const [policy, judges] = await asInput(async () => [
-          await loadPolicy(config, options),
-          await openJudges(config),
-        ]);
-        const measure = (label: string): Promise<Evaluation> =>
-          evaluate(policy, judges, lists, config, { progress: terminalProgress(() => label), signal });
-        const tables: Record<string, Evaluation> = {};
-        if (options.compare === true) tables["base"] = await policy.asBase(() => measure("base:"));
-        tables[options.lora === undefined ? "base" : "LoRA"] = await measure("");
+        const judges = await asInput(() => openJudges(config));
+        const measure = async (weights: LoraOption, label: string): Promise<Evaluation> => {
+          const policy = await asInput(() => loadPolicy(config, weights));
+          try {
+            return await evaluate(policy, judges, lists, config, { progress: terminalProgress(() => label), signal });
+          } finally {
+            policy.dispose();
+          }
+        };
+        // The given weights first: what is wrong with them shows before the base model is measured for nothing.
+        const given = { [options.lora === undefined ? "base" : "LoRA"]: await measure(options, "") };
+        const tables = options.compare === true ? { base: await measure({}, "base:"), ...given } : given;
         process.stdout.write(evaluationTable(tables));
         if (options.out !== undefined) writeJson(options.out, tables);
       });
