@@ -20,6 +20,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   optim: ["torch"],
   schedulers: ["torch"],
   nn: ["torch", "safetensors"],
+  hub: [],
   runs: ["safetensors"],
   models: ["torch", "safetensors", "nn"],
   "single-file": ["torch", "safetensors", "nn", "models"],

@@ -1,0 +1,4 @@
+/** A model that cannot be had from the hub, or from its cache. */
+export class HubError extends Error {
+  override readonly name = "HubError";
+}
