@@ -1,6 +1,6 @@
 /** CLIP's image preprocessing against golden pixels, and pictures to PNG and back. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -14,7 +14,7 @@ import {
   writePng,
 } from "../src/images/index.js";
 import { Generator, liveTensors, rand, tidy } from "../src/torch/index.js";
-import { assertClose, goldenSets, outputTolerance } from "./golden.js";
+import { assertClose, fixtures, GoldenSet, goldenSets, outputTolerance } from "./golden.js";
 
 for (const set of goldenSets("clip", "photo.png")) {
   test(`clipPreprocess, golden ${set.name}`, async () => {
@@ -30,6 +30,25 @@ for (const set of goldenSets("clip", "photo.png")) {
     image.dispose();
   });
 }
+
+test("clipPreprocess with other filters, sizes and crops", () => {
+  const set = new GoldenSet(join(fixtures, "preprocessing"));
+  const io = set.tensors("io.safetensors");
+  const folder = mkdtempSync(join(tmpdir(), "preprocessor-"));
+  try {
+    set.json<object[]>("settings.json").forEach((settings, i) => {
+      writeFileSync(join(folder, "preprocessor_config.json"), JSON.stringify(settings));
+      tidy(() => {
+        const pixels = clipPreprocess(io.get("picture").unsqueeze(0), readPreprocessorConfig(folder));
+        assertClose(pixels, io.get(String(i)), outputTolerance, JSON.stringify(settings));
+      });
+    });
+    writeFileSync(join(folder, "preprocessor_config.json"), JSON.stringify({ resample: 0 }));
+    assert.throws(() => readPreprocessorConfig(folder), /preprocessor_config.json: Expected settings .* resample/);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
 
 test("a picture written and read again", async () => {
   const folder = mkdtempSync(join(tmpdir(), "images-"));

@@ -14,7 +14,7 @@ import { noGrad, tidy, type Tensor } from "../src/torch/index.js";
 export const outputTolerance = 2e-5;
 export const gradientTolerance = 1e-4;
 
-const fixtures = fileURLToPath(new URL("../../test/fixtures/", import.meta.url));
+export const fixtures = fileURLToPath(new URL("../../test/fixtures/", import.meta.url));
 
 function named(): string[] {
   return (process.env["GOLDEN"] ?? "").split(":").filter((path) => path !== "");

@@ -2,27 +2,47 @@
  * What CLIP wants of a picture: shortest side resized, centre cut out, colours normalised, as transformers'
  * CLIPImageProcessor does through PIL.
  *
- * The resize is PIL's: bicubic with antialiasing (a = -0.5), along the rows and then along the columns, each rounded
- * to 8 bits. It is a product with two small matrices, so that it runs on any device and on batches. `rounding: false`
- * leaves out the rounding, through which no
- * gradient passes; pixels then differ by up to one step in 255 or so.
+ * The resize is PIL's: a filter (bicubic, unless the config names another) with antialiasing, along the rows and then
+ * along the columns, each rounded to 8 bits. It is a product with two small matrices, so that it runs on any device and
+ * on batches. `rounding: false` leaves out the rounding, through which no gradient passes; pixels then differ by up to
+ * one step in 255 or so.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { tensor, tidy, type Tensor } from "../torch/index.js";
+import { pad, tensor, tidy, type Tensor } from "../torch/index.js";
 
 const side = z.number().int().positive();
 const triple = z.array(z.number()).length(3);
+
+/** PIL's filters by their numbers: how far each reaches, and its weight at a distance. */
+const FILTERS = {
+  1: { support: 3, weight: lanczos },
+  2: { support: 1, weight: (x: number) => Math.max(1 - Math.abs(x), 0) },
+  3: { support: 2, weight: bicubic },
+} as const;
+
 const BICUBIC = 3;
+
+/** PIL's weights are whole numbers of this part. */
+const UNIT = 2 ** 22;
+
+interface Size {
+  readonly height: number;
+  readonly width: number;
+}
 
 const schema = z.object({
   do_resize: z.boolean().default(true),
   /** Early versions wrote a bare number. */
-  size: z.union([z.strictObject({ shortest_edge: side }), side.transform((n) => ({ shortest_edge: n }))]).default({
-    shortest_edge: 224,
-  }),
-  resample: z.literal(BICUBIC).default(BICUBIC),
+  size: z
+    .union([
+      z.strictObject({ shortest_edge: side }),
+      z.strictObject({ height: side, width: side }),
+      side.transform((n) => ({ shortest_edge: n })),
+    ])
+    .default({ shortest_edge: 224 }),
+  resample: z.literal([1, 2, 3]).default(BICUBIC),
   do_center_crop: z.boolean().default(true),
   crop_size: z
     .union([z.strictObject({ height: side, width: side }), side.transform((n) => ({ height: n, width: n }))])
@@ -64,9 +84,14 @@ export function clipPreprocess(
   { rounding = true }: { rounding?: boolean } = {},
 ): Tensor {
   return tidy(() => {
-    const to8Bits = (x: Tensor) => (rounding ? x.round() : x).clamp({ min: 0, max: 255 });
-    let pixels = to8Bits(images.to({ dtype: "float32" }).mul(255));
-    if (config.do_resize) pixels = resize(pixels, config.size.shortest_edge, to8Bits);
+    const bounded = (x: Tensor) => x.clamp({ min: 0, max: 255 });
+    const scaled = images.to({ dtype: "float32" }).mul(255);
+    let pixels = bounded(rounding ? scaled.round() : scaled);
+    if (config.do_resize) {
+      // Halves are frequent, and PIL, which counts in whole numbers, always rounds them up: float32 would miss some.
+      const exact = pixels.to({ dtype: images.device === "mps" ? "float32" : "float64" });
+      pixels = resize(exact, config, (x) => bounded(rounding ? x.add(0.5).floor() : x)).to({ dtype: "float32" });
+    }
     if (config.do_center_crop) pixels = centreCrop(pixels, config.crop_size);
     const unit = pixels.div(255);
     if (!config.do_normalize) return unit;
@@ -76,31 +101,37 @@ export function clipPreprocess(
   });
 }
 
-function resize(pixels: Tensor, shortest: number, to8Bits: (x: Tensor) => Tensor): Tensor {
+function resize(pixels: Tensor, { size, resample }: PreprocessorConfig, to8Bits: (x: Tensor) => Tensor): Tensor {
   const [height, width] = [pixels.size(2), pixels.size(3)];
-  if (Math.min(height, width) === shortest) return pixels;
-  const long = Math.floor((shortest * Math.max(height, width)) / Math.min(height, width));
-  const [newHeight, newWidth] = height <= width ? [shortest, long] : [long, shortest];
-  const onDevice = (matrix: Tensor) => matrix.to({ device: pixels.device });
+  const to = "shortest_edge" in size ? withShortestEdge(size.shortest_edge, { height, width }) : size;
+  const onDevice = (matrix: Tensor) => matrix.to({ device: pixels.device, dtype: pixels.dtype });
   // PIL: horizontally first, then vertically. A side that stays is not touched.
   const across =
-    newWidth === width ? pixels : to8Bits(pixels.matmul(onDevice(bicubicMatrix(width, newWidth)).transpose(0, 1)));
-  return newHeight === height ? across : to8Bits(onDevice(bicubicMatrix(height, newHeight)).matmul(across));
+    to.width === width
+      ? pixels
+      : to8Bits(pixels.matmul(onDevice(resizeMatrix(width, to.width, resample)).transpose(0, 1)));
+  return to.height === height ? across : to8Bits(onDevice(resizeMatrix(height, to.height, resample)).matmul(across));
+}
+
+function withShortestEdge(shortest: number, { height, width }: Size): Size {
+  const long = Math.floor((shortest * Math.max(height, width)) / Math.min(height, width));
+  return height <= width ? { height: shortest, width: long } : { height: long, width: shortest };
 }
 
 /** Weights of `from` pixels in each of `to` pixels: [to, from]. */
-function bicubicMatrix(from: number, to: number): Tensor {
+function resizeMatrix(from: number, to: number, resample: keyof typeof FILTERS): Tensor {
+  const filter = FILTERS[resample];
   const scale = from / to;
   const stretch = Math.max(scale, 1); // the filter grows when a picture shrinks
-  const support = 2 * stretch;
+  const support = filter.support * stretch;
   const matrix = new Float32Array(to * from);
   for (let row = 0; row < to; row++) {
     const centre = (row + 0.5) * scale;
     const first = Math.max(Math.trunc(centre - support + 0.5), 0);
     const last = Math.min(Math.trunc(centre + support + 0.5), from);
-    const weights = Array.from({ length: last - first }, (_, i) => bicubic((first + i - centre + 0.5) / stretch));
+    const weights = Array.from({ length: last - first }, (_, i) => filter.weight((first + i - centre + 0.5) / stretch));
     const sum = weights.reduce((total, weight) => total + weight, 0);
-    weights.forEach((weight, i) => (matrix[row * from + first + i] = weight / sum));
+    weights.forEach((weight, i) => (matrix[row * from + first + i] = Math.round((weight / sum) * UNIT) / UNIT));
   }
   return tensor(matrix, { shape: [to, from] });
 }
@@ -113,11 +144,20 @@ function bicubic(x: number): number {
   return t < 2 ? (((t - 5) * t + 8) * t - 4) * a : 0;
 }
 
-/** The middle of a picture; what lies outside of it is black. */
-function centreCrop(pixels: Tensor, { height, width }: { height: number; width: number }): Tensor {
-  const [, , h, w] = pixels.shape as [number, number, number, number];
-  if (h < height || w < width) {
-    throw new RangeError(`Expected at least ${height} by ${width} pixels to crop but received ${h} by ${w}`);
-  }
-  return pixels.narrow(2, Math.floor((h - height) / 2), height).narrow(3, Math.floor((w - width) / 2), width);
+/** A sinc under the main lobe of one three times as wide. */
+function lanczos(x: number): number {
+  const sinc = (t: number) => (t === 0 ? 1 : Math.sin(Math.PI * t) / (Math.PI * t));
+  return Math.abs(x) < 3 ? sinc(x) * sinc(x / 3) : 0;
 }
+
+/** The middle of a picture; what lies outside of it is black. */
+function centreCrop(pixels: Tensor, { height, width }: Size): Tensor {
+  const [h, w] = [pixels.size(2), pixels.size(3)];
+  // Where the picture is smaller, transformers gives the odd row or column of black to the top and to the left.
+  const [above, before] = [Math.max(Math.ceil((height - h) / 2), 0), Math.max(Math.ceil((width - w) / 2), 0)];
+  const [below, behind] = [Math.max(height - h - above, 0), Math.max(width - w - before, 0)];
+  const whole = above + before + below + behind > 0 ? pad(pixels, [before, behind, above, below], 0) : pixels;
+  return whole.narrow(2, cropStart(h, height), height).narrow(3, cropStart(w, width), width);
+}
+
+const cropStart = (length: number, crop: number): number => Math.max(Math.floor((length - crop) / 2), 0);
