@@ -21,7 +21,20 @@ const model = z.strictObject({
   path: path()
     .default("models/emoji")
     .describe(
-      "Model folder in diffusers' layout. A relative path is looked for from the working folder, then from the package.",
+      "Model: a folder in diffusers' layout, one safetensors file in the original layout, or a name on the Hugging Face hub (`owner/name`, `owner/name/file.safetensors`). A relative path is looked for from the working folder, then from the package.",
+    ),
+  revision: z.string().min(1).nullable().default(null).describe("Branch, tag or commit on the hub; null is `main`."),
+  variant: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe("Form of the weights to take where a folder has several, such as `fp16`."),
+  config: path()
+    .nullable()
+    .default(null)
+    .describe(
+      "For a model of one file, which has neither configs nor tokenizer: a diffusers folder (or a name on the hub) that has them. null: configs are inferred from the file, and CLIP's tokenizer comes from the hub.",
     ),
   dtype: z
     .enum(["float32", "bfloat16", "float16"])
@@ -182,6 +195,12 @@ const train = z.strictObject({
     .default(16)
     .describe(
       "(sample, timestep) pairs in one forward and backward pass. Bounds memory; the gradient does not depend on it.",
+    ),
+  gradientCheckpointing: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Keep only what goes into each block of the UNet, and compute the rest again in the backward pass: the same gradient in far less memory, for about a third more time.",
     ),
   timestepFraction: z
     .number()

@@ -9,7 +9,7 @@ import type { Config } from "./config.js";
 import { type Evaluation, evaluate } from "./evaluation.js";
 import { sheetPictures } from "./generate.js";
 import { type Judges, openJudges } from "./judges.js";
-import { resolveModelFolder } from "./model-folder.js";
+import { fetchModels } from "./model-folder.js";
 import { type Progress, silent, type Surroundings } from "./progress.js";
 import { type PromptLists, readPromptLists, thinOut } from "./prompts.js";
 import { Trainer, type TrainerOptions } from "./trainer.js";
@@ -35,7 +35,8 @@ export class Experiment {
   /** Loads everything; see Trainer.open for what is refused. */
   static async open(folder: string, config: Config, options: TrainerOptions = {}): Promise<Experiment> {
     const lists = readPromptLists(config);
-    resolveModelFolder(config.model.path); // the likeliest mistake, before models are loaded for nothing
+    // The likeliest mistake, before models are loaded for nothing.
+    await fetchModels(config, { progress: options.progress ?? silent, signal: options.signal });
     const judges = config.eval.enabled ? await openJudges(config, options.reward) : undefined;
     const trainer = await Trainer.open(folder, config, { ...options, reward: options.reward ?? judges?.reward });
     return new Experiment(trainer, judges, lists, { progress: options.progress ?? silent, signal: options.signal });

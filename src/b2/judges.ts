@@ -26,8 +26,9 @@ export interface Judges {
  * @throws InputError when there is none of that name, or no model
  */
 export async function openReward({ reward, model }: Config): Promise<Reward> {
+  const clip = /^clip:(.+)$/.exec(reward.name)?.[1];
   return loadReward({
-    name: reward.name,
+    name: clip === undefined ? reward.name : `clip:${resolveModelFolder(clip)}`,
     model: reward.name === "clip-score" ? resolveModelFolder(reward.model) : reward.model,
     device: model.device as Device,
   });

@@ -3,7 +3,7 @@
  *
  * Text is encoded once a prompt and run. Latents and log-probs are float32 whatever the model computes in.
  */
-import { type LoraAdapter, loadLora } from "../lora/index.js";
+import { LoraAdapter, loadLora } from "../lora/index.js";
 import {
   type GuidanceOptions,
   type PreparedPrompts,
@@ -17,7 +17,7 @@ import type { Config } from "./config.js";
 import { openDevice } from "./device.js";
 import { InputError } from "./input-error.js";
 import { createLearner, type Learner, loadUNet } from "./learner.js";
-import { resolveModelFolder } from "./model-folder.js";
+import { configFolderOf, resolveModelFolder } from "./model-folder.js";
 
 /** The text of a batch, a prompt a row, and its guidance; dispose() when the batch is done. */
 export interface Condition {
@@ -81,10 +81,15 @@ export class Policy {
    *   that are not there and sizes that the model has no latents for; nothing stays in memory then
    */
   static load(config: Config, { lora = "fresh", unet }: LoadOptions = {}): Policy {
-    const { path, dtype, height, width, threads, vaeTiling } = config.model;
+    const { path, dtype, variant, height, width, threads, vaeTiling } = config.model;
     const device = openDevice(config);
     if (threads !== null) setNumThreads(threads);
-    const pipeline = StableDiffusionPipeline.fromPretrained(resolveModelFolder(path), { dtype, device });
+    const configFolder = configFolderOf(path, config.model.config);
+    const pipeline = StableDiffusionPipeline.fromPretrained(resolveModelFolder(path, config.model), {
+      ...{ dtype, device },
+      ...(variant !== null && { variant }),
+      ...(configFolder !== undefined && { config: configFolder }),
+    });
     try {
       checkSize(pipeline, config);
       if (vaeTiling) pipeline.vae.tiling = {};
@@ -155,6 +160,11 @@ export class Policy {
       ...{ modelOutput, timestep, sample: x, numInferenceSteps: steps, eta },
       ...drawn,
     });
+  }
+
+  /** Makes the LoRAs a part of the model's weights, for good. */
+  merge(): void {
+    LoraAdapter.merge(this.adapters);
   }
 
   /** Images of final latents, [B, 3, H, W] in 0..1. */

@@ -14,6 +14,7 @@ import { advantages, meanAndDeviation, type PromptRewards } from "./advantage.js
 import type { Config } from "./config.js";
 import { InputError } from "./input-error.js";
 import type { Learner } from "./learner.js";
+import { fetchModels } from "./model-folder.js";
 import { Policy } from "./policy.js";
 import { type Progress, silent, type Surroundings } from "./progress.js";
 import { promptsOfStage, readPromptLists } from "./prompts.js";
@@ -81,14 +82,12 @@ export class Trainer {
       }
     }
     const prompts = readPromptLists(config).training;
+    const surroundings = { progress: options.progress ?? silent, signal: options.signal };
+    await fetchModels(config, surroundings);
     const policy = Policy.load(config);
     const reward = options.reward ?? (await openReward(config));
     const run = RunReader.exists(folder) ? new RunWriter(folder) : RunWriter.create(folder, config);
-    const trainer = new Trainer(config, run, policy, reward, prompts, {
-      progress: options.progress ?? silent,
-      signal: options.signal,
-    });
-    return trainer;
+    return new Trainer(config, run, policy, reward, prompts, surroundings);
   }
 
   /** The first stage that is not finished; `config.stages` when all are. */

@@ -11,6 +11,7 @@ const inputErrors = new Set([
   "ImageError",
   "RewardError",
   "PipelineError",
+  "HubError",
 ]);
 
 /** An error of ours that stopped a command, from code that reads what the user gave. */

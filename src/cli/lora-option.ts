@@ -1,45 +1,85 @@
-/** `--lora`: a finished or running run, or a LoRA file of any origin. */
+/** `--lora`: finished or running runs, LoRA files of any origin, or names on the hub; several add up. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
 import type { Config } from "../b2/config.js";
 import { InputError } from "../b2/input-error.js";
-import type { LoadOptions, Policy } from "../b2/policy.js";
+import type { LoadOptions, Policy, WeightedLora } from "../b2/policy.js";
+import type { Surroundings } from "../b2/progress.js";
 import { RunReader } from "../runs/reader.js";
-import { configFromOptions, type ConfigOptions } from "./options.js";
+import { collect, configFromOptions, type ConfigOptions } from "./options.js";
 
 export interface LoraOption {
-  readonly lora?: string;
+  readonly lora: readonly string[];
 }
 
 export const loraOption = (command: Command): Command =>
-  command.option("--lora <path>", "a run folder (its latest stage, and its config), or a LoRA file or folder");
+  command.option(
+    "--lora <path[:weight]>",
+    "a run folder (its latest stage, and its config), a LoRA file or folder, or a name on the hub; repeatable",
+    collect,
+    [],
+  );
 
-/** The config of the run that --lora names, unless options ask for another; undefined where it names no run. */
-export function configOfLora(options: LoraOption & ConfigOptions): Config | undefined {
-  if (options.lora === undefined || !RunReader.exists(options.lora)) return undefined;
-  return configFromOptions(options, new RunReader(options.lora).config() as object);
+/** What a --lora names, and what it counts for. */
+interface NamedLora {
+  readonly path: string;
+  readonly weight: number;
 }
 
-/** The weights that --lora means: a LoRA, or a UNet's folder. @throws InputError when there are none */
-function weightsOf(path: string): LoadOptions {
-  const lora = (file: string): LoadOptions => ({ lora: [{ file, weight: 1 }] });
-  if (RunReader.exists(path)) {
-    const run = new RunReader(path);
-    const last = run.finishedStages().at(-1);
-    if (last === undefined)
-      throw new InputError(`Expected a run with a finished stage for --lora but received ${path}`);
-    if (run.has(last, "unet")) return { lora: [], unet: run.stagePath(last, "unet") };
-    return lora(run.stagePath(last, "lora"));
+/** `path:0.6`; a colon that no number follows is part of the path, as that of a drive. */
+export function parseLora(text: string): NamedLora {
+  const [, path, weight] = /^(.+):(-?(?:\d+\.?\d*|\.\d+))$/.exec(text) ?? [];
+  return path === undefined || existsSync(text) ? { path: text, weight: 1 } : { path, weight: Number(weight) };
+}
+
+/** The config of the run that a --lora names, with what the options change; undefined where none names a run. */
+export function configOfLora({ lora, ...options }: LoraOption & ConfigOptions, last: object = {}): Config | undefined {
+  const run = lora.map((text) => parseLora(text).path).find((path) => RunReader.exists(path));
+  return run === undefined ? undefined : configFromOptions(options, new RunReader(run).config() as object, last);
+}
+
+/** The file of the latest stage of a run: a LoRA, or a UNet's folder. @throws InputError when there is none */
+export function weightsOfRun(folder: string): { readonly lora: string } | { readonly unet: string } {
+  const run = new RunReader(folder);
+  const last = run.finishedStages().at(-1);
+  if (last === undefined) throw new InputError(`Expected a run with a finished stage but received ${folder}`);
+  return run.has(last, "unet") ? { unet: run.stagePath(last, "unet") } : { lora: run.stagePath(last, "lora") };
+}
+
+/** @throws InputError when a path is neither a run nor a LoRA, or is to count a part for a UNet that is whole */
+async function weightsOf(loras: readonly string[], surroundings: Surroundings): Promise<LoadOptions> {
+  const files: WeightedLora[] = [];
+  let unet: string | undefined;
+  for (const text of loras) {
+    const { path, weight } = parseLora(text);
+    if (!RunReader.exists(path)) files.push({ file: await loraFile(path, surroundings), weight });
+    else {
+      const weights = weightsOfRun(path);
+      if ("lora" in weights) files.push({ file: weights.lora, weight });
+      else if (weight === 1 && unet === undefined) ({ unet } = weights);
+      else throw new InputError(`Expected one run that trained the whole UNet, without a weight, but received ${text}`);
+    }
   }
-  if (!existsSync(path)) throw new InputError(`Expected a run folder or a LoRA file for --lora but received ${path}`);
-  const inFolder = join(path, "pytorch_lora_weights.safetensors");
-  return lora(existsSync(inFolder) ? inFolder : path);
+  return { lora: files, unet };
 }
 
-/** The model of a config, with the weights of --lora or the base weights alone. */
-export async function loadPolicy(config: Config, { lora }: LoraOption): Promise<Policy> {
-  const weights = lora === undefined ? { lora: [] } : weightsOf(lora);
-  const { Policy } = await import("../b2/policy.js");
+async function loraFile(path: string, surroundings: Surroundings): Promise<string> {
+  const inFolder = join(path, "pytorch_lora_weights.safetensors");
+  if (existsSync(inFolder)) return inFolder;
+  if (existsSync(path)) return path;
+  const { parseHubName } = await import("../hub/index.js");
+  if (parseHubName(path) === undefined) {
+    throw new InputError(`Expected a run folder, a LoRA file or a name on the hub for --lora but received ${path}`);
+  }
+  const { fetchModel } = await import("../b2/model-folder.js");
+  return fetchModel(path, { purpose: "weights" }, surroundings);
+}
+
+/** The model of a config, with the weights of --lora or the base weights alone; downloaded if need be. */
+export async function loadPolicy(config: Config, { lora }: LoraOption, surroundings: Surroundings): Promise<Policy> {
+  const [{ fetchModels }, { Policy }] = [await import("../b2/model-folder.js"), await import("../b2/policy.js")];
+  const weights = await weightsOf(lora, surroundings);
+  await fetchModels(config, surroundings);
   return Policy.load(config, weights);
 }

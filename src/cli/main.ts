@@ -9,6 +9,7 @@ import { Command, CommanderError } from "commander";
 import { addConfigCommands } from "./commands/config.js";
 import { addEvalCommand } from "./commands/eval.js";
 import { addGenerateCommand } from "./commands/generate.js";
+import { addModelCommands } from "./commands/model.js";
 import { addRunCommand } from "./commands/run.js";
 import { addStageCommands } from "./commands/stage.js";
 import { exitCodeOf, report } from "./errors.js";
@@ -30,6 +31,7 @@ export function createProgram(): Command {
   addStageCommands(program);
   addGenerateCommand(program);
   addEvalCommand(program);
+  addModelCommands(program);
   addConfigCommands(program);
   return program;
 }

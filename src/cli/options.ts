@@ -28,15 +28,17 @@ export function addConfigOptions(command: Command): Command {
 /**
  * The config that the options amount to, over `base` where they name no preset.
  *
+ * @param last values that count before all others
  * @throws ConfigError naming every problem
  */
-export function configFromOptions(options: ConfigOptions, base: object = {}): Config {
+export function configFromOptions(options: ConfigOptions, base: object = {}, last: object = {}): Config {
   const { preset, config, set, device, dtype } = options;
   return resolveConfig(
     preset === undefined ? base : presets[preset](),
     config === undefined ? {} : readConfigFile(config),
     parseAssignments(set),
     { model: { device, dtype } },
+    last,
   );
 }
 

@@ -23,7 +23,7 @@ export function addEvalCommand(program: Command): void {
     .option("--out <file>", "the same as JSON, with the numbers of every prompt")
     .addHelpText("after", example("b2 eval --preset demo", "b2 eval --lora runs/demo --compare --out eval.json"))
     .action(async (options: EvalOptions) => {
-      if (options.compare === true && options.lora === undefined) {
+      if (options.compare === true && options.lora.length === 0) {
         throw new InputError(
           "Expected --lora with --compare, which measures it against the base model, but received none",
         );
@@ -34,9 +34,12 @@ export function addEvalCommand(program: Command): void {
         const { openJudges } = await import("../../b2/judges.js");
         const { readPromptLists } = await import("../../b2/prompts.js");
         const lists = readPromptLists(config);
+        const { fetchModels } = await import("../../b2/model-folder.js");
+        const surroundings = { progress: terminalProgress(), signal };
+        await fetchModels(config, surroundings);
         const judges = await asInput(() => openJudges(config));
         const measure = async (weights: LoraOption, label: string): Promise<Evaluation> => {
-          const policy = await asInput(() => loadPolicy(config, weights));
+          const policy = await asInput(() => loadPolicy(config, weights, surroundings));
           try {
             return await evaluate(policy, judges, lists, config, { progress: terminalProgress(() => label), signal });
           } finally {
@@ -44,8 +47,8 @@ export function addEvalCommand(program: Command): void {
           }
         };
         // The given weights first: what is wrong with them shows before the base model is measured for nothing.
-        const given = { [options.lora === undefined ? "base" : "LoRA"]: await measure(options, "") };
-        const tables = options.compare === true ? { base: await measure({}, "base:"), ...given } : given;
+        const given = { [options.lora.length === 0 ? "base" : "LoRA"]: await measure(options, "") };
+        const tables = options.compare === true ? { base: await measure({ lora: [] }, "base:"), ...given } : given;
         process.stdout.write(evaluationTable(tables));
         if (options.out !== undefined) writeJson(options.out, tables);
       });

@@ -29,14 +29,16 @@ export function addGenerateCommand(program: Command): void {
     )
     .action(async (words: string[], options: GenerateOptions) => {
       const { configOfLora, loadPolicy } = await import("../lora-option.js");
-      const config = configOfLora(options) ?? configFromOptions(options);
+      // Pictures have nothing to do with the interval that trains, which need not fit another number of steps.
+      const untrained = { interval: { first: 1, last: 1, skipLast: 0 } };
+      const config = configOfLora(options, untrained) ?? configFromOptions(options, {}, untrained);
       const { readPrompts } = await import("../../b2/prompts.js");
       const prompts = [...words, ...(options.prompts === undefined ? [] : readPrompts(options.prompts))];
       if (prompts.length === 0)
         throw new InputError("Expected a prompt, or --prompts with a file of them, but received neither");
       await interruptible("Finished images stay.", async (signal) => {
         const progress = terminalProgress();
-        const policy = await asInput(() => loadPolicy(config, options));
+        const policy = await asInput(() => loadPolicy(config, options, { progress, signal }));
         const { generateToFolder } = await import("../../b2/generate.js");
         const files = await generateToFolder(policy, prompts, options.out, options.count, config, { progress, signal });
         process.stdout.write(`${files.length} images in ${options.out}\n`);

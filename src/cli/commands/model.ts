@@ -1,0 +1,142 @@
+/** `b2 download`, `b2 merge` and `b2 convert`: models and LoRAs from one place or form to another. */
+import { existsSync, statSync } from "node:fs";
+import { type Command, Option } from "commander";
+import { InputError } from "../../b2/input-error.js";
+import { RunReader } from "../../runs/reader.js";
+import type { DType } from "../../torch/index.js";
+import { asInput } from "../errors.js";
+import { example } from "../help.js";
+import { interruptible } from "../interrupt.js";
+import { configOfLora, loadPolicy, loraOption, weightsOfRun, type LoraOption } from "../lora-option.js";
+import { addConfigOptions, configFromOptions, type ConfigOptions } from "../options.js";
+import { terminalProgress } from "../progress.js";
+
+export function addModelCommands(program: Command): void {
+  addDownload(program);
+  addMerge(program);
+  addConvert(program);
+}
+
+interface DownloadOptions {
+  readonly revision?: string;
+  readonly variant?: string;
+}
+
+function addDownload(program: Command): void {
+  program
+    .command("download <name>")
+    .description("Download a model from the Hugging Face hub into the cache that Python's huggingface_hub shares.")
+    .option("--revision <name>", "branch, tag or commit (default: main)")
+    .option("--variant <name>", "form of the weights, such as fp16")
+    .addHelpText(
+      "after",
+      example(
+        "b2 download stable-diffusion-v1-5/stable-diffusion-v1-5 --variant fp16",
+        "b2 download stabilityai/stable-diffusion-xl-base-1.0/sd_xl_base_1.0.safetensors",
+      ),
+    )
+    .action(async (name: string, options: DownloadOptions) => {
+      await interruptible("What has come stays; the same command goes on.", async (signal) => {
+        const { fetchModel } = await import("../../b2/model-folder.js");
+        const folder = await fetchModel(name, options, { progress: terminalProgress(), signal });
+        process.stdout.write(`${folder}\n`);
+      });
+    });
+}
+
+function addMerge(program: Command): void {
+  addConfigOptions(loraOption(program.command("merge <folder>")))
+    .description("Write a model with LoRAs merged into its weights as a new folder in diffusers' layout.")
+    .addHelpText(
+      "after",
+      example(
+        "b2 merge merged --lora runs/mine",
+        "b2 merge merged --lora style.safetensors:0.6 --lora runs/mine --set model.path=stable-diffusion-v1-5",
+      ),
+    )
+    .action(async (folder: string, options: ConfigOptions & LoraOption) => {
+      if (options.lora.length === 0)
+        throw new InputError("Expected --lora with what is to be merged but received none");
+      const config = configOfLora(options) ?? configFromOptions(options);
+      await interruptible("", async (signal) => {
+        const surroundings = { progress: terminalProgress(), signal };
+        const policy = await asInput(() => loadPolicy(config, options, surroundings));
+        policy.merge();
+        await asInput(() => policy.pipeline.savePretrained(folder));
+        process.stdout.write(`${folder}\n`);
+      });
+    });
+}
+
+interface ConvertOptions {
+  readonly form?: "peft" | "kohya";
+  readonly dtype: DType;
+  readonly modelConfig?: string;
+}
+
+function addConvert(program: Command): void {
+  program
+    .command("convert <from> <to>")
+    .description(
+      "Convert a model between diffusers' folder and one file in the original layout, or a LoRA between PEFT's form and kohya's. A run folder stands for its latest LoRA.",
+    )
+    .addOption(new Option("--form <name>", "of a LoRA: what to write").choices(["peft", "kohya"]))
+    .addOption(
+      new Option("--dtype <name>", "of a model: what to write its weights in")
+        .choices(["float32", "float16", "bfloat16"])
+        .default("float32"),
+    )
+    .option("--model-config <folder>", "of a model of one file: a folder with its configs and tokenizers")
+    .addHelpText(
+      "after",
+      example(
+        "b2 convert stable-diffusion-v1-5 sd15.safetensors --dtype float16",
+        "b2 convert sd15.safetensors stable-diffusion --model-config stable-diffusion-v1-5",
+        "b2 convert runs/mine mine.safetensors --form kohya",
+      ),
+    )
+    .action(async (from: string, to: string, options: ConvertOptions) => {
+      const source = RunReader.exists(from) ? loraOfRun(from) : from;
+      if (!existsSync(source)) throw new InputError(`Expected a model or a LoRA to convert but received ${from}`);
+      await asInput(async () => {
+        if (await isLora(source)) await convertLora(source, to, options);
+        else await convertModel(source, to, options);
+      });
+      process.stdout.write(`${to}\n`);
+    });
+}
+
+function loraOfRun(folder: string): string {
+  const weights = weightsOfRun(folder);
+  if ("lora" in weights) return weights.lora;
+  throw new InputError(
+    `Expected a run that trained a LoRA but ${folder} trained the whole UNet: convert ${folder}/model`,
+  );
+}
+
+/** A folder with a LoRA in it, or a file whose keys are those of one. */
+async function isLora(path: string): Promise<boolean> {
+  const { loraFileName, parseLoraKey } = await import("../../lora/index.js");
+  if (statSync(path).isDirectory()) return existsSync(`${path}/${loraFileName}`);
+  const { readHeader } = await import("../../safetensors/index.js");
+  return [...readHeader(path).tensors.keys()].some((key) => parseLoraKey(key) !== undefined);
+}
+
+async function convertLora(from: string, to: string, { form }: ConvertOptions): Promise<void> {
+  if (form === undefined) throw new InputError("Expected --form peft or --form kohya for a LoRA but received neither");
+  if (existsSync(to)) throw new InputError(`Expected a new file to write to but received ${to}, which is there`);
+  const { convertLora: convert } = await import("../../lora/index.js");
+  convert(from, to, { form });
+}
+
+async function convertModel(from: string, to: string, { dtype, modelConfig }: ConvertOptions): Promise<void> {
+  if (existsSync(to))
+    throw new InputError(`Expected a new file or folder to write to but received ${to}, which is there`);
+  const { StableDiffusionPipeline } = await import("../../pipeline/index.js");
+  const { configFolderOf } = await import("../../b2/model-folder.js");
+  const config = configFolderOf(from, modelConfig);
+  const pipeline = StableDiffusionPipeline.fromPretrained(from, { dtype, ...(config !== undefined && { config }) });
+  if (to.endsWith(".safetensors")) pipeline.saveSingleFile(to);
+  else pipeline.savePretrained(to);
+  pipeline.dispose();
+}

@@ -1,0 +1,155 @@
+/** `b2 generate` with several LoRAs, `b2 merge`, `b2 convert` and `b2 download`, as processes of their own. */
+import assert from "node:assert/strict";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { readImage } from "../src/images/index.js";
+import { LoraAdapter } from "../src/lora/index.js";
+import { UNet2DConditionModel } from "../src/models/index.js";
+import { loadSafetensors, readHeader } from "../src/safetensors/index.js";
+import { tidy } from "../src/torch/index.js";
+import { b2, type Outcome } from "./support/cli.js";
+import { FakeHub } from "./support/hub.js";
+import { fixtures, temporaryFolder } from "./support/tiny.js";
+
+const folder = temporaryFolder();
+after(() => rmSync(folder, { recursive: true }));
+const at = (name: string): string => join(folder, name);
+
+const model = join(fixtures, "sd1");
+const lora = join(model, "lora", "pytorch_lora_weights.safetensors");
+const settings = ["sample.steps=3", "model.height=32", "model.width=32", "sample.guidanceScale=1"].flatMap((value) => [
+  "--set",
+  value,
+]);
+
+async function generate(name: string, path: string, ...loras: string[]): Promise<Buffer> {
+  const options = loras.flatMap((text) => ["--lora", text]);
+  ok(await b2("generate", "a cat", "--out", at(name), "--set", `model.path=${path}`, ...settings, ...options));
+  const [file] = readdirSync(at(name));
+  return readFileSync(join(at(name), file!));
+}
+
+function ok({ code, stderr }: Outcome): void {
+  assert.equal(code, 0, stderr);
+}
+
+function refused({ code, stderr }: Outcome, message: RegExp): void {
+  assert.equal(code, 2, stderr);
+  assert.match(stderr, message);
+}
+
+/** The largest difference of two pictures, in 0..1. */
+const difference = async (a: string, b: string): Promise<number> => {
+  const [x, y] = await Promise.all([a, b].map((name) => readImage(join(at(name), readdirSync(at(name))[0]!))));
+  let worst = 0;
+  tidy(() => {
+    worst = x!.sub(y!).abs().amax().item();
+  });
+  return worst;
+};
+
+describe("LoRAs on the command line", () => {
+  test("several with weights; merged into a model folder they give the same picture", async () => {
+    const base = await generate("base", model);
+    const whole = await generate("whole", model, lora);
+    assert(!whole.equals(base));
+    await generate("split", model, `${lora}:0.75`, `${lora}:0.25`);
+    assert((await difference("whole", "split")) <= 2 / 255);
+    assert((await generate("none", model, `${lora}:0`)).equals(base));
+    ok(await b2("merge", at("merged"), "--lora", lora, "--set", `model.path=${model}`));
+    await generate("of-merged", at("merged"));
+    assert((await difference("whole", "of-merged")) <= 2 / 255);
+    refused(
+      await b2("merge", at("merged"), "--lora", lora, "--set", `model.path=${model}`),
+      /Expected an empty or new folder/,
+    );
+    refused(
+      await b2("generate", "a", "--lora", at("nowhere"), "--set", `model.path=${model}`),
+      /for --lora but received .*nowhere/,
+    );
+  });
+
+  test("converted to kohya's form and back", async () => {
+    ok(await b2("convert", lora, at("kohya.safetensors"), "--form", "kohya"));
+    assert([...readHeader(at("kohya.safetensors")).tensors.keys()].every((key) => key.startsWith("lora_unet_")));
+    ok(await b2("convert", at("kohya.safetensors"), at("peft.safetensors"), "--form", "peft"));
+    tidy(() => {
+      const [there, back] = [loadSafetensors(lora), loadSafetensors(at("peft.safetensors"))];
+      for (const [key, value] of there) assert(value.equal(back.get(key)!), key);
+    });
+    assert(
+      (await generate("of-kohya", model, at("kohya.safetensors"))).equals(
+        readFileSync(join(at("whole"), readdirSync(at("whole"))[0]!)),
+      ),
+    );
+    refused(await b2("convert", lora, at("x.safetensors")), /Expected --form peft or --form kohya/);
+    refused(await b2("convert", lora, at("peft.safetensors"), "--form", "peft"), /Expected a new file/);
+  });
+});
+
+describe("models on the command line", () => {
+  test("a folder to one file in half precision and back, and a picture from each", async () => {
+    ok(await b2("convert", model, at("one.safetensors"), "--dtype", "float16"));
+    const { tensors } = readHeader(at("one.safetensors"));
+    assert.equal(tensors.get("model.diffusion_model.out.2.weight")?.dtype, "F16");
+    ok(await b2("convert", at("one.safetensors"), at("again"), "--model-config", model));
+    await generate("of-again", at("again"));
+    await generate("plain", model);
+    assert((await difference("plain", "of-again")) <= 8 / 255);
+    const oneFile = ["--set", `model.path=${at("one.safetensors")}`, "--set", `model.config=${model}`];
+    ok(await b2("generate", "a cat", "--out", at("of-one"), ...settings, ...oneFile));
+    assert((await difference("of-one", "of-again")) <= 1 / 255);
+    refused(await b2("convert", model, at("again")), /Expected a new file or folder/);
+    refused(await b2("convert", at("nowhere"), at("y")), /Expected a model or a LoRA to convert/);
+  });
+});
+
+describe("models by name", () => {
+  let hub: FakeHub;
+  before(async () => {
+    const repository = at("repository");
+    mkdirSync(repository);
+    for (const part of ["model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae"]) {
+      cpSync(join(model, part), join(repository, part), { recursive: true });
+    }
+    const adapter = at("adapter");
+    mkdirSync(adapter);
+    cpSync(lora, join(adapter, "pytorch_lora_weights.safetensors"));
+    hub = await FakeHub.start({ "someone/model": { folder: repository }, "someone/lora": { folder: adapter } });
+    process.env["HF_ENDPOINT"] = hub.url;
+    process.env["HF_HOME"] = at("home");
+  });
+  after(() => hub.stop());
+
+  test("downloaded once, then used, with a LoRA by name", async () => {
+    const downloaded = await b2("download", "someone/model");
+    ok(downloaded);
+    assert(existsSync(join(downloaded.stdout.trim(), "model_index.json")));
+    const { sent } = hub;
+    const picture = await generate("by-name", "someone/model");
+    assert.equal(hub.sent, sent);
+    assert(picture.equals(await generate("by-path", model)));
+    assert(
+      (await generate("lora-by-name", "someone/model", "someone/lora")).equals(
+        await generate("lora-by-path", model, lora),
+      ),
+    );
+    refused(await b2("download", "someone/nothing"), /Expected access to someone\/nothing/);
+    refused(
+      await b2("generate", "a", "--set", "model.path=no such model"),
+      /Expected a model folder but received no such model/,
+    );
+  });
+});
+
+test("a LoRA trained here is in the form it says", () => {
+  const unet = UNet2DConditionModel.fromPretrained(join(model, "unet"));
+  const adapter = LoraAdapter.fromPretrained(unet, lora);
+  adapter.save(at("own.safetensors"));
+  const { metadata } = readHeader(at("own.safetensors"));
+  const described = JSON.parse(metadata["lora_adapter_metadata"]!) as Record<string, unknown>;
+  assert.equal(described["unet.r"], 4);
+  adapter.dispose();
+  unet.dispose();
+});
