@@ -9,7 +9,7 @@
  * mean over their own pairs, instead of being dropped; and `timestepFraction` really leaves timesteps out.
  */
 import { type AdamW, clipGradNorm, GradScaler } from "../optim/index.js";
-import { breathe, noGrad, type Tensor, tensor, tidy } from "../torch/index.js";
+import { breathe, discardCheckpoints, noGrad, type Tensor, tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { dpo, type ObjectiveResult, ppo, type Transitions, weightedAdvantages } from "./objective.js";
 import type { Policy } from "./policy.js";
@@ -54,6 +54,8 @@ export async function updatePolicy(
   const advantages = weightedAdvantages(trainSet.advantages, config.advantage);
   const task = progress.task("training", total, "pairs");
   const log: UpdateMetrics[] = [];
+  const { unet } = policy.pipeline;
+  unet.gradientCheckpointing = train.gradientCheckpointing;
   try {
     const source = train.oldLogProbs ?? (model.dtype === "float32" ? "sampled" : "recomputed");
     const oldLogProbs =
@@ -83,6 +85,8 @@ export async function updatePolicy(
       await breathe();
     }
   } finally {
+    unet.gradientCheckpointing = false;
+    discardCheckpoints();
     optimizer.zeroGrad();
     task.done();
   }
