@@ -96,6 +96,20 @@ describe("odd sizes", () => {
   }
 });
 
+test("model.vaeTiling decodes pictures larger than the VAE's own in tiles, and only those", () => {
+  const load = (vaeTiling: boolean) =>
+    Policy.load(tinyConfig({ model: { path: join(fixtures, "sd1"), vaeTiling } }), { lora: [] });
+  const [whole, tiled] = [load(false), load(true)];
+  tidy(() => {
+    const [small, large] = [latentsOf(1, [4, 16, 16]), latentsOf(1, [4, 16, 24])]; // 64 pixels were trained on
+    noGrad(() => {
+      assert(tiled.decode(small).equal(whole.decode(small)));
+      assert(relativeError(tiled.decode(large), whole.decode(large)) > 1e-3);
+    });
+  });
+  for (const policy of [whole, tiled]) policy.dispose();
+});
+
 test("a side that is no multiple of 8 is refused before a model is looked for", () => {
   assert.throws(
     () => tinyConfig({ model: { path: "nowhere", height: 100, width: 96 } }),
