@@ -2,7 +2,7 @@
  * One side of bench/full-size.ts, in a process of its own so that its memory can be told: loads a model, then does one
  * piece of work for each line on standard input and answers with a line of JSON.
  *
- *     node dist/bench/full-size-side.js <model folder> <dtype> <pixels a side> <file for the example>
+ *     node dist/bench/full-size-side.js <model folder> <dtype> <pixels a side> <file for the example> [checkpointing]
  */
 import { createInterface } from "node:readline";
 import { LoraAdapter } from "../src/lora/index.js";
@@ -13,7 +13,7 @@ import { type DType, Generator, noGrad, randn, tensor, tidy, torchVersion } from
 import { countFlops } from "./flops.js";
 import { matmulPeak, peakMemory, resetPeakMemory } from "./machine.js";
 
-const [folder, dtype, pixels, example] = process.argv.slice(2) as [string, DType, string, string];
+const [folder, dtype, pixels, example, flag] = process.argv.slice(2) as [string, DType, string, string, string?];
 
 /** Runs `work` and says its seconds and the most memory it needed, weights included. */
 function measured(work: () => unknown): { seconds: number; peak: number } {
@@ -34,6 +34,8 @@ const parts = [
 ];
 const weights = parts.flatMap((part) => [...part.parameters().values()]);
 const weightBytes = weights.reduce((sum, { numel }) => sum + numel * (dtype === "float32" ? 4 : 2), 0);
+
+pipeline.unet.gradientCheckpointing = flag === "checkpointing";
 
 const generator = new Generator(0);
 const size = { height: Number(pixels), width: Number(pixels) };

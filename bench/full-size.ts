@@ -123,6 +123,7 @@ try {
   console.log("| --- | --- | --- | --- | --- | --- | --- |");
   const loaded = `${gigabytes(load.peak)} (${(load.peak / weightBytes).toFixed(2)} x weights; ${gigabytes(before)} before)`;
   console.log(`| load | ${load.seconds.toFixed(1)} | | | ${loaded} | | |`);
+  // The first training step makes Adam's moments and counts as any other: of the rounds the quickest is told.
   const passes: Readonly<Record<string, number>> = { forward: 1, step: 1, train: values.checkpointing ? 3 : 2 };
   for (const work of values.work.split(",")) {
     const both = theirs !== undefined && (work === "forward" || work === "train");

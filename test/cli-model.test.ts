@@ -116,7 +116,13 @@ describe("models by name", () => {
     const adapter = at("adapter");
     mkdirSync(adapter);
     cpSync(lora, join(adapter, "pytorch_lora_weights.safetensors"));
-    hub = await FakeHub.start({ "someone/model": { folder: repository }, "someone/lora": { folder: adapter } });
+    const clip = at("clip");
+    for (const part of ["clip", "tokenizer"]) cpSync(join(model, part), clip, { recursive: true });
+    hub = await FakeHub.start({
+      "someone/model": { folder: repository },
+      "someone/lora": { folder: adapter },
+      "someone/clip": { folder: clip },
+    });
     process.env["HF_ENDPOINT"] = hub.url;
     process.env["HF_HOME"] = at("home");
   });
@@ -140,6 +146,21 @@ describe("models by name", () => {
       await b2("generate", "a", "--set", "model.path=no such model"),
       /Expected a model folder but received no such model/,
     );
+  });
+
+  test("from a checkpoint on the hub to a LoRA to pictures", async () => {
+    const values = {
+      ...{ "model.path": "someone/model", "reward.model": "someone/clip", "eval.clip": "someone/clip" },
+      ...{ stages: 1, "branch.count": 2, "interval.first": 2, "interval.last": 3, "sample.rootsPerStage": 2 },
+      ...{ "eval.maxPrompts": 1, "eval.imagesPerPrompt": 1, "eval.sheet": 1, "prompts.train": '["a cat"]' },
+      ...{ "select.positiveThreshold": 0, "select.negativeThreshold": 0, "sample.steps": 3 },
+      ...{ "model.height": 16, "model.width": 16 },
+    };
+    const set = Object.entries(values).flatMap(([key, value]) => ["--set", `${key}=${value}`]);
+    ok(await b2("run", at("run"), "--preset", "sd", "--device", "cpu", "--dtype", "float32", ...set));
+    ok(await b2("generate", "a dog", "--lora", at("run"), "--out", at("of-run")));
+    assert.equal(readdirSync(at("of-run")).length, 1);
+    ok(await b2("convert", at("run"), at("run.safetensors"), "--form", "kohya"));
   });
 });
 

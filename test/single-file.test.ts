@@ -278,4 +278,9 @@ test("v-prediction is told from the metadata, else from how spread a bias is", (
   assert.equal(predictionOf(0.05, { "modelspec.prediction_type": "v" }), "v_prediction");
   assert.equal(predictionOf(0.2, { "modelspec.prediction_type": "epsilon" }), "epsilon");
   assert.throws(load, /Expected/);
+  saveSafetensors(file, new Map([...tensors, ["v_pred", zeros([0])], ["ztsnr", zeros([0])]]));
+  const { prediction_type: predicted, rescale_betas_zero_snr: rescaled } = new SingleFile(
+    file,
+  ).schedulerConfig() as Record<string, unknown>;
+  assert.deepEqual([predicted, rescaled], ["v_prediction", true]);
 });

@@ -34,6 +34,12 @@ test("presets differ from b2 in what they are named for", () => {
   assert.deepEqual(keys("ddpo"), ["branch.count", "interval.first", "sample.rootsPerStage", "select.mode"]);
   assert.deepEqual(keys("ddpo-bpt"), ["branch.count", "sample.rootsPerStage", "select.mode"]);
   assert.deepEqual(keys("ddpo-bs"), ["interval.first"]);
+  // Where and with what it computes, and nothing of the method.
+  const ofMachine = /^(model|eval|reward)\.|\.(batchSize|microBatch|gradientCheckpointing)$/;
+  assert.deepEqual(
+    keys("sd").filter((key) => !ofMachine.test(key)),
+    [],
+  );
   assert.ok(presets.demo().stages > 0);
 });
 

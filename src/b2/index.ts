@@ -8,7 +8,7 @@ export { InputError } from "./input-error.js";
 export { type Judges, openJudges } from "./judges.js";
 export { dpo, type ObjectiveResult, ppo, type Transitions } from "./objective.js";
 export { Policy, type PolicyOptions } from "./policy.js";
-export { b2, ddpo, ddpoBpt, ddpoBs, demo, type PresetName, presets } from "./presets.js";
+export { b2, ddpo, ddpoBpt, ddpoBs, demo, sd, type PresetName, presets } from "./presets.js";
 export { Interrupted, type Progress, type ProgressTask, silent, type Surroundings } from "./progress.js";
 export { type PromptLists, promptsOfStage, readPromptLists, readPrompts } from "./prompts.js";
 export { type BranchBatch, disposeRecord, type SampleKey, type ScoredBatch, type TrainSet } from "./records.js";

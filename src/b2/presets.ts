@@ -50,8 +50,25 @@ export const demo = (): Config =>
     eval: { imagesPerPrompt: 8, maxPrompts: 36 },
   });
 
+/** CLIP ViT-H-14 of LAION, the paper's reward. */
+const clipH = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K";
+
+/**
+ * B2-DiffuRL on Stable Diffusion at full size: the reference's hyperparameters, its model and its reward by their names on
+ * the hub, and batches and precision for one graphics card. Prompts are the embedded lists, which are the paper's three
+ * templates, unless others are given.
+ */
+export const sd = (): Config =>
+  resolveConfig({
+    model: { path: "CompVis/stable-diffusion-v1-4", dtype: "bfloat16", device: "cuda" },
+    sample: { batchSize: 16 },
+    reward: { model: clipH, batchSize: 8 },
+    train: { microBatch: 4, gradientCheckpointing: true },
+    eval: { clip: clipH, truth: "none", maxPrompts: 16 },
+  });
+
 /** All presets by the names the command line takes. */
-export const presets = { b2, ddpo, "ddpo-bpt": ddpoBpt, "ddpo-bs": ddpoBs, demo } as const;
+export const presets = { b2, ddpo, "ddpo-bpt": ddpoBpt, "ddpo-bs": ddpoBs, sd, demo } as const;
 
 export type PresetName = keyof typeof presets;
 
@@ -61,5 +78,6 @@ export const presetSummaries: Record<PresetName, string> = {
   ddpo: "DDPO: one sample a root, all train, the whole trajectory",
   "ddpo-bpt": "DDPO with backward progressive training",
   "ddpo-bs": "DDPO with branch-based sampling",
+  sd: "B2-DiffuRL on Stable Diffusion at full size, model and reward from the hub, for a graphics card",
   demo: "B2-DiffuRL on the embedded model, within ten minutes on two cores",
 };

@@ -32,7 +32,7 @@ export const prefixes: Readonly<Record<Family, Prefixes>> = {
 
 /** Training's leftovers: the noise schedule, which the scheduler knows, averages of weights, losses. */
 const IGNORED =
-  /^(alphas_cumprod(_prev)?|betas|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|lvlb_weights|logvar|scale_factor|model_ema\..*|first_stage_model\.loss\..*|denoiser\..*|v_pred|global_step)$/;
+  /^(alphas_cumprod(_prev)?|betas|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|lvlb_weights|logvar|scale_factor|model_ema\..*|first_stage_model\.loss\..*|denoiser\..*|v_pred|ztsnr|global_step)$/;
 
 /** Kinds of file that people take for a Stable Diffusion checkpoint, by a key that only they have. */
 const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
@@ -75,13 +75,6 @@ export function detectFamily({ file, tensors }: SafetensorsHeader): Family {
   if (channels !== 4) {
     const kind = channels === 9 ? " (inpainting)" : channels === 8 ? " (image editing)" : "";
     throw new SafetensorsError(file, `Expected 4 channels of latents for the UNet but received ${channels}${kind}`);
-  }
-  if (has("ztsnr")) {
-    throw new SafetensorsError(
-      file,
-      "Expected a noise schedule that ends above zero but received zero terminal SNR",
-      "ztsnr",
-    );
   }
   refuseUnknown(file, keys, family);
   return family;

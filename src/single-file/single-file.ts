@@ -106,6 +106,8 @@ export class SingleFile {
       ...{ beta_start: 0.00085, beta_end: 0.012, beta_schedule: "scaled_linear", num_train_timesteps: 1000 },
       ...{ clip_sample: false, set_alpha_to_one: false, steps_offset: 1, timestep_spacing: "leading" },
       prediction_type: marked || spread ? "v_prediction" : "epsilon",
+      // Models that were trained to start from noise alone say so by a key, as ComfyUI reads it.
+      ...(this.#header.tensors.has("ztsnr") && { rescale_betas_zero_snr: true, timestep_spacing: "trailing" }),
     };
   }
 
