@@ -17,13 +17,6 @@ from unet_torch import LoraLinear, UNet
 folder, dtype, example = sys.argv[1], getattr(torch, sys.argv[2]), sys.argv[3]
 
 
-class HalfUNet(UNet):
-    """Sinusoids are float32; the layers behind them want the model's dtype."""
-
-    def sinusoids(self, values, features):
-        return super().sinusoids(values, features).to(dtype)
-
-
 def peak(reset=False):
     if reset:
         with open("/proc/self/clear_refs", "w") as file:
@@ -34,7 +27,7 @@ def peak(reset=False):
 
 config = json.load(open(f"{folder}/unet/config.json"))
 with torch.device("meta"):
-    unet = HalfUNet(config)
+    unet = UNet(config)
 unet.load_state_dict(load_file(f"{folder}/unet/diffusion_pytorch_model.safetensors"), assign=True)
 unet = unet.to(dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
 

@@ -185,7 +185,7 @@ class UNet(nn.Module):
         rate = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / (half - self.freq_shift))
         angles = values[:, None].float() * rate[None]
         parts = [angles.cos(), angles.sin()] if self.flip_sin_to_cos else [angles.sin(), angles.cos()]
-        return torch.cat(parts, dim=-1)
+        return torch.cat(parts, dim=-1).to(self.conv_in.weight.dtype)
 
     def forward(self, x, timesteps, context, text_embeds=None, time_ids=None):
         features = self.sinusoids(timesteps, self.first)
