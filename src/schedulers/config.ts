@@ -122,7 +122,7 @@ export function parseSchedulerConfig(config: object, source = "DDIMScheduler"): 
   return honoured as unknown as DDIMSchedulerConfig;
 }
 
-/** Of diffusers' samplers only these clip when the config does not say; a latent of another's model is not to be. */
+/** Of diffusers' samplers these clip unless told not to. The others never do, so that a model saved with one is not to. */
 function clipsByDefault(config: object): boolean {
   const { _class_name: sampler = "DDIMScheduler" } = config as { _class_name?: unknown };
   return typeof sampler === "string" && /^DD[IP]M/.test(sampler);
