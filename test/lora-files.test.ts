@@ -4,7 +4,16 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
-import { convertLora, loadLora, LoraAdapter, parseLoraKey, readLora } from "../src/lora/index.js";
+import {
+  convertLora,
+  loadLora,
+  LoraAdapter,
+  parseLoraKey,
+  readLora,
+  writeLora,
+  type LoraLayer,
+} from "../src/lora/index.js";
+import { neededFiles } from "../src/hub/files.js";
 import { CLIPTextModel, UNet2DConditionModel } from "../src/models/index.js";
 import { loadSafetensors, readHeader, saveSafetensors } from "../src/safetensors/index.js";
 import { full, Generator, liveTensors, noGrad, randn, tensor, tidy, zeros, type Tensor } from "../src/torch/index.js";
@@ -116,7 +125,17 @@ for (const set of goldenSets("lora", "pytorch_lora_weights.safetensors")) {
         [(tensors, key) => tensors.set(key, zeros([4, 999])), /lora_A: Expected \[4, \d+\] but received \[4, 999\]/],
         [(tensors, key) => tensors.set(key, zeros([5, 16])), /Expected one rank for .* but received 5 and 4/],
         [(tensors, key) => tensors.set(key, full(tensors.get(key)!.shape, NaN)), /finite numbers but received NaN/],
-        [(tensors, key) => tensors.set(key, zeros([4, 16, 3, 3])), /3x3 kernel: LoRA of such convolutions \(LoCon\)/],
+        [
+          (tensors, key) => tensors.set(key, zeros([4, 16, 3, 3])),
+          /lora_A: Expected \[4, \d+\] but received \[4, 144\]/,
+        ],
+        [
+          (tensors, key) => tensors.set(key.replace("_A", "_B"), zeros([16, 4, 3, 3])),
+          /Expected a 1x1 kernel for B but received 3x3/,
+        ],
+        [(tensors) => tensors.set("unet.x.lora_mid.weight", zeros([1])), /a LoCon with a core/],
+        [(tensors) => tensors.set("unet.x.alpha", tensor(NaN)), /x\.alpha.*finite numbers but received NaN/],
+        [(tensors) => tensors.set("unet.x.alpha", zeros([2])), /x\.alpha.*Expected one number but received 2/],
         [(tensors) => tensors.set("unet.x.dora_scale", zeros([1])), /x\.dora_scale.*DoRA/],
         [(tensors) => tensors.set("lora_unet_a.hada_w1_a", zeros([1])), /LoHa/],
         [(tensors) => tensors.set("what", zeros([1])), /what: Expected a key such as unet/],
@@ -167,13 +186,18 @@ describe("layers beyond the attention of the UNet", () => {
   const generator = new Generator(3);
   const [rank, alpha] = [2, 1];
 
-  /** Layers of kohya's default targets, and their weights [out, in] or [out, in, 1, 1]. */
+  /** Layers of kohya's targets, LoCon's and LCM-LoRA's among them. */
   const targets = {
     lora_unet_down_blocks_0_attentions_0_proj_in: "down_blocks.0.attentions.0.proj_in",
     lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_ff_net_0_proj:
       "down_blocks.0.attentions.0.transformer_blocks.0.ff.net.0.proj",
     lora_unet_mid_block_attentions_0_proj_out: "mid_block.attentions.0.proj_out",
     lora_unet_down_blocks_1_resnets_0_conv_shortcut: "down_blocks.1.resnets.0.conv_shortcut",
+    lora_unet_down_blocks_0_resnets_1_conv1: "down_blocks.0.resnets.1.conv1",
+    lora_unet_down_blocks_0_downsamplers_0_conv: "down_blocks.0.downsamplers.0.conv",
+    lora_unet_up_blocks_0_upsamplers_0_conv: "up_blocks.0.upsamplers.0.conv",
+    lora_unet_mid_block_resnets_0_time_emb_proj: "mid_block.resnets.0.time_emb_proj",
+    lora_unet_time_embedding_linear_1: "time_embedding.linear_1",
     lora_te_text_model_encoder_layers_0_self_attn_q_proj: "text_model.encoder.layers.0.self_attn.q_proj",
     lora_te_text_model_encoder_layers_1_mlp_fc2: "text_model.encoder.layers.1.mlp.fc2",
   };
@@ -189,7 +213,7 @@ describe("layers beyond the attention of the UNet", () => {
     return { unet, text, weightOf };
   }
 
-  test("feed-forward, projections and shortcuts of SD 1, and the text encoder, from kohya's form", () => {
+  test("feed-forward, projections, convolutions and embeddings of SD 1, and the text encoder, from kohya's form", () => {
     tidy(() => {
       const adapted = models();
       const byHand = models();
@@ -197,14 +221,14 @@ describe("layers beyond the attention of the UNet", () => {
       for (const [name, path] of Object.entries(targets)) {
         const { shape } = adapted.weightOf(path);
         const [outputs, inputs, ...kernel] = shape as [number, number];
-        const a = randn([rank, inputs], { generator }).mul(0.3);
+        const a = randn([rank, inputs, ...kernel], { generator }).mul(0.3);
         const b = randn([outputs, rank], { generator }).mul(0.3);
-        tensors[`${name}.lora_down.weight`] = a.reshape([rank, inputs, ...kernel]);
-        tensors[`${name}.lora_up.weight`] = b.reshape([outputs, rank, ...kernel]);
+        tensors[`${name}.lora_down.weight`] = a;
+        tensors[`${name}.lora_up.weight`] = b.reshape([outputs, rank, ...kernel.map(() => 1)]);
         tensors[`${name}.alpha`] = tensor(alpha);
         byHand.weightOf(path).add_(
           b
-            .matmul(a)
+            .matmul(a.flatten(1))
             .mul(alpha / rank)
             .reshape(shape),
         );
@@ -221,6 +245,48 @@ describe("layers beyond the attention of the UNet", () => {
     });
   });
 
+  test("convolutions are kernels in PEFT's form too, and to kohya's and back nothing changes", () => {
+    const [converted, back] = [join(folder, "kernels.safetensors"), join(folder, "kernels-kohya.safetensors")];
+    convertLora(file, converted, { form: "peft" });
+    convertLora(converted, back, { form: "kohya" });
+    const shapeOf = (key: string) => readHeader(converted).tensors.get(`unet.${key}.weight`)!.shape;
+    assert.deepEqual(shapeOf("down_blocks.0.resnets.1.conv1.lora_A").slice(2), [3, 3]);
+    assert.deepEqual(shapeOf("down_blocks.0.resnets.1.conv1.lora_B").slice(1), [rank, 1, 1]);
+    assert.deepEqual(shapeOf("mid_block.attentions.0.proj_out.lora_A").slice(2), [1, 1]);
+    tidy(() => {
+      const [written, read] = [loadSafetensors(back), loadSafetensors(file)];
+      assert.deepEqual([...written.keys()].sort(), [...read.keys()].sort());
+      for (const [key, value] of read) assert(value.equal(written.get(key)!), key);
+    });
+  });
+
+  test("an adapter of convolutions can be trained, saved as kernels and loaded", () => {
+    tidy(() => {
+      const { unet } = models();
+      const options = { generator, rank, targetModules: ["conv1", "downsamplers.0.conv", "proj_in"] };
+      const adapter = LoraAdapter.inject(unet, options);
+      const io = set.tensors("unet", "io.safetensors");
+      const forward = () => unet.forward(io.get("sample"), io.get("timestep"), io.get("encoder_hidden_states"));
+      assertClose(forward(), io.get("output"), outputTolerance, "nothing changes yet");
+      forward().square().mean().backward();
+      noGrad(() => {
+        for (const [key, value] of adapter.parameters) {
+          // A's gradient is zero while B is.
+          if (key.endsWith("lora_B.weight")) assert(value.grad!.abs().amax().item() > 0, key);
+          value.add_(randn(value.shape, { generator }).mul(0.1));
+        }
+        const learnt = forward();
+        adapter.save(folder);
+        adapter.remove();
+        const { tensors } = readHeader(join(folder, "pytorch_lora_weights.safetensors"));
+        assert.equal(tensors.get("unet.mid_block.resnets.0.conv1.lora_A.weight")!.shape.length, 4);
+        assert.equal(tensors.get("unet.mid_block.attentions.0.proj_in.lora_A.weight")!.shape.length, 4);
+        LoraAdapter.fromPretrained(unet, folder);
+        assert(forward().equal(learnt));
+      });
+    });
+  });
+
   test("alpha and rank of every layer survive PEFT's form", () => {
     const converted = join(folder, "all-peft.safetensors");
     convertLora(file, converted, { form: "peft" });
@@ -233,9 +299,143 @@ describe("layers beyond the attention of the UNet", () => {
 });
 
 test("keys of diffusers' older forms", () => {
-  const expected = { form: "peft", part: "unet", path: "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0" };
-  const old = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_out_lora.down.weight";
-  assert.deepEqual(parseLoraKey(old), { ...expected, value: "a" });
-  const newer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0.lora.up.weight";
-  assert.deepEqual(parseLoraKey(newer), { ...expected, value: "b" });
+  const attention = "mid_block.attentions.0.transformer_blocks.0.attn1";
+  const self = "text_model.encoder.layers.0.self_attn";
+  const cases: readonly (readonly [key: string, part: string, path: string, value: string])[] = [
+    [`unet.${attention}.processor.to_out_lora.down.weight`, "unet", `${attention}.to_out.0`, "a"],
+    [`unet.${attention}.to_out.0.lora.up.weight`, "unet", `${attention}.to_out.0`, "b"],
+    // save_attn_procs wrote the UNet's without its name.
+    [`${attention}.processor.to_q_lora.up.weight`, "unet", `${attention}.to_q`, "b"],
+    [`text_encoder.${self}.to_v_lora.down.weight`, "text_encoder", `${self}.v_proj`, "a"],
+    [`text_encoder_2.${self}.to_out_lora.up.weight`, "text_encoder_2", `${self}.out_proj`, "b"],
+    [`text_encoder.${self}.q_proj.lora_linear_layer.up.weight`, "text_encoder", `${self}.q_proj`, "b"],
+  ];
+  for (const [key, part, path, value] of cases) {
+    assert.deepEqual(parseLoraKey(key), { form: "peft", part, path, value }, key);
+  }
+});
+
+test("kohya's names of SDXL's layers, there and back", () => {
+  const names = {
+    lora_unet_input_blocks_0_0: "conv_in",
+    lora_unet_input_blocks_3_0_op: "down_blocks.0.downsamplers.0.conv",
+    lora_unet_input_blocks_4_0_skip_connection: "down_blocks.1.resnets.0.conv_shortcut",
+    lora_unet_middle_block_2_emb_layers_1: "mid_block.resnets.1.time_emb_proj",
+    lora_unet_output_blocks_2_2_conv: "up_blocks.0.upsamplers.0.conv",
+    lora_unet_output_blocks_5_0_in_layers_2: "up_blocks.1.resnets.2.conv1",
+    lora_unet_output_blocks_5_1_proj_in: "up_blocks.1.attentions.2.proj_in",
+    lora_unet_time_embed_0: "time_embedding.linear_1",
+    lora_unet_label_emb_0_2: "add_embedding.linear_2",
+    lora_unet_out_2: "conv_out",
+    lora_te1_text_model_encoder_layers_3_mlp_fc1: "text_encoder.text_model.encoder.layers.3.mlp.fc1",
+    lora_te2_text_projection: "text_encoder_2.text_projection",
+  };
+  const file = join(folder, "sdxl-names.safetensors");
+  tidy(() => {
+    const [a, b] = [zeros([2, 4]), zeros([4, 2])];
+    const layers = Object.values(names).map((name): LoraLayer => {
+      const [, part = "unet", path] = /^(?:(text_encoder\w*)\.)?(.+)$/.exec(name)!;
+      return { part: part as LoraLayer["part"], path: path!, a, b, alpha: 2 };
+    });
+    writeLora(file, layers, { form: "kohya", isXL: true });
+    const written = [...readHeader(file).tensors.keys()].filter((key) => key.endsWith(".alpha"));
+    assert.deepEqual(written.sort(), Object.keys(names).sort().map((name) => `${name}.alpha`)); // prettier-ignore
+    const read = readLora(file).layers.map(({ part, path }) => `${part}.${path}`.replace(/^unet\./, ""));
+    assert.deepEqual(read.sort(), Object.values(names).sort());
+  });
+  const { part, path } = parseLoraKey("lora_unet_down_blocks_1_attentions_0_proj_in.lora_up.weight")!;
+  assert.deepEqual([part, path], ["unet", "down_blocks.1.attentions.0.proj_in"], "diffusers' names of SDXL");
+});
+
+test("the family is in the metadata of kohya's form", () => {
+  const path = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k";
+  const file = join(folder, "family.safetensors");
+  for (const [width, v2, version] of [
+    [768, "False", "sd_v1"],
+    [1024, "True", "sd_v2"],
+  ] as const) {
+    tidy(() => writeLora(file, [{ part: "unet", path, a: zeros([2, width]), b: zeros([8, 2]), alpha: 2 }], { form: "kohya" })); // prettier-ignore
+    const { metadata } = readHeader(file);
+    assert.deepEqual([metadata["ss_v2"], metadata["ss_base_model_version"]], [v2, version]);
+  }
+});
+
+describe("PEFT's description of the adapter", () => {
+  const paths = ["down_blocks.0.attentions.0.proj_in", "mid_block.attentions.0.proj_in"] as const;
+  const rank = 4;
+  const tensorsUnder = (prefix: string, layers: readonly string[] = paths): Record<string, Tensor> =>
+    Object.fromEntries(
+      layers.flatMap((path) => [
+        [`${prefix}${path}.lora_A.weight`, zeros([rank, 8])],
+        [`${prefix}${path}.lora_B.weight`, zeros([8, rank])],
+      ]),
+    );
+  const alphasIn = (fileOrFolder: string) =>
+    tidy(() => Object.fromEntries(readLora(fileOrFolder).layers.map(({ path, alpha }) => [path, alpha])));
+
+  /** A LoRA described in its metadata, as diffusers writes it. */
+  const inMetadata = (described: string): string => {
+    const file = join(folder, "described.safetensors");
+    tidy(() => saveSafetensors(file, tensorsUnder("unet."), { lora_adapter_metadata: described }));
+    return file;
+  };
+
+  /** The same, described beside it, as PEFT writes it. */
+  const inFolder = (described: string, prefix = "base_model.model.", layers: readonly string[] = paths): string => {
+    const own = mkdtempSync(join(folder, "peft-"));
+    tidy(() => saveSafetensors(join(own, "adapter_model.safetensors"), tensorsUnder(prefix, layers)));
+    writeFileSync(join(own, "adapter_config.json"), described);
+    return own;
+  };
+
+  const sources: readonly (readonly [name: string, describe: (described: object) => string])[] = [
+    [
+      "metadata",
+      (described) =>
+        inMetadata(JSON.stringify(Object.fromEntries(Object.entries(described).map(([k, v]) => [`unet.${k}`, v])))),
+    ],
+    ["adapter_config.json", (described) => inFolder(JSON.stringify(described))],
+  ];
+  for (const [name, file] of sources) {
+    test(`${name}: alpha, its exceptions, and the scale of rank-stabilised LoRA`, () => {
+      const alphas = (described: object) => Object.values(alphasIn(file(described)));
+      assert.deepEqual(alphas({ r: rank, lora_alpha: 8 }), [8, 8]);
+      assert.deepEqual(alphas({ lora_alpha: 8, alpha_pattern: { "^mid_block\\.attentions.0.proj_in": 3 } }), [8, 3]);
+      assert.deepEqual(alphas({ lora_alpha: 8, alpha_pattern: { proj_in: 2 }, use_rslora: true }), [4, 4]);
+      assert.deepEqual(alphas({ r: rank }), [rank, rank]);
+    });
+
+    test(`${name}: what is not honoured is refused`, () => {
+      assert.throws(() => alphasIn(file({ use_dora: true })), /Expected false for use_dora of .* but received true/);
+      assert.throws(() => alphasIn(file({ lora_alpha: "8" })), /Expected a number for lora_alpha of .* received "8"/);
+      assert.throws(
+        () => alphasIn(file({ lora_alpha: 8, alpha_pattern: { ".*proj": 2 } })),
+        /Expected names of layers for alpha_pattern of .* but received "\.\*proj"/,
+      );
+    });
+  }
+
+  test("that is missing", () => {
+    const own = inFolder("{}");
+    rmSync(join(own, "adapter_config.json"));
+    assert.throws(() => alphasIn(own), /Expected adapter_config\.json, which says alpha, beside it but received none/);
+    const listed = ["README.md", "adapter_config.json", "adapter_model.safetensors"];
+    const needed = neededFiles("someone/lora", listed, { purpose: "weights" });
+    assert.deepEqual(needed, ["adapter_model.safetensors", "adapter_config.json"]);
+  });
+
+  test("that is no JSON object", () => {
+    assert.throws(
+      () => alphasIn(inMetadata("null")),
+      /Expected a JSON object for lora_adapter_metadata but received null/,
+    );
+    assert.throws(() => alphasIn(inFolder("{")), /Expected a JSON object for .*adapter_config\.json but received \{/);
+  });
+
+  test("a text encoder's own folder is known by its layers", () => {
+    const path = "text_model.encoder.layers.0.self_attn.q_proj";
+    const described = inFolder(JSON.stringify({ lora_alpha: 1 }), "base_model.model.", [path]);
+    const [layer] = tidy(() => readLora(described).layers.map(({ part, path, alpha }) => ({ part, path, alpha })));
+    assert.deepEqual(layer, { part: "text_encoder", path, alpha: 1 });
+  });
 });

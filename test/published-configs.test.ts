@@ -62,6 +62,15 @@ describe("published models", () => {
     assert.equal(parseVaeConfig(model("sdxl-turbo").vae, "vae").scaling_factor, 0.13025);
   });
 
+  test("what a sampler without clipping does not say of it is no", () => {
+    const clips = (config: object): boolean => parseSchedulerConfig(config).clip_sample;
+    assert.equal(clips({ _class_name: "EulerDiscreteScheduler", beta_schedule: "scaled_linear" }), false);
+    assert.equal(clips({ _class_name: "LMSDiscreteScheduler", clip_sample: true }), true);
+    for (const config of [{}, { _class_name: "DDIMScheduler" }, { _class_name: "DDPMScheduler" }]) {
+      assert.equal(clips(config), true);
+    }
+  });
+
   for (const [name, config] of Object.entries(publishedClips)) {
     test(name, () => {
       const { text_config: text, vision_config: vision } = parseClipConfig(config, name);
@@ -142,6 +151,13 @@ describe("features that are not here", () => {
       () => parseSchedulerConfig({ ...scheduler, thresholding: true }, "s"),
       /Expected false for thresholding but received true/,
     ],
+    ...Object.entries({ timestep_type: "continuous", use_flow_sigmas: true, timestep_values: [1] }).map(
+      ([key, value]): [string, () => unknown, RegExp] => [
+        `scheduler ${key}`,
+        () => parseSchedulerConfig({ ...scheduler, [key]: value }, "s"),
+        new RegExp(`^s: Expected .* for ${key} but received`),
+      ],
+    ),
     [
       "inpainting pipeline",
       () => indexOf({ ...index, _class_name: "StableDiffusionInpaintPipeline" }),

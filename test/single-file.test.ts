@@ -11,7 +11,7 @@ import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from "../src/model
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { loadSafetensors, readHeader, saveSafetensors } from "../src/safetensors/index.js";
 import { saveSingleFile, SingleFile } from "../src/single-file/index.js";
-import { full, Generator, liveTensors, noGrad, randn, tidy, zeros, type Tensor } from "../src/torch/index.js";
+import { arange, full, Generator, liveTensors, noGrad, randn, tidy, zeros, type Tensor } from "../src/torch/index.js";
 import { goldenSets } from "./golden.js";
 
 const folder = mkdtempSync(join(tmpdir(), "b2-single-"));
@@ -96,6 +96,26 @@ const originalKeys: Record<string, readonly (readonly [key: string, dimensions: 
 
 const families = goldenSets("model_index.json").map((set) => ({ name: set.name, path: set.folder }));
 
+/** Keys that training, trainers and ComfyUI leave in such files, and that say nothing of the model. */
+const leftovers: Record<string, readonly string[]> = {
+  sd1: [
+    ...["betas", "alphas_cumprod_prev", "posterior_mean_coef1", "model_ema.decay", "model_ema.diffusion_modelout2bias"],
+    ...["cond_stage_model.logit_scale", "cond_stage_model.text_projection", "first_stage_model.loss.logvar"],
+    "cond_stage_model.transformer.text_model.embeddings.position_ids",
+    "cond_stage_model.transformer.text_projection.weight",
+  ],
+  sd2: [
+    ...["log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "first_stage_model.model_ema.decay"],
+    ...["cond_stage_model.model.logit_scale", "cond_stage_model.model.attn_mask"],
+  ],
+  sdxl: [
+    ...["denoiser.sigmas", "conditioner.embedders.0.logit_scale", "conditioner.embedders.0.text_projection"],
+    ...["conditioner.embedders.1.model.logit_scale", "conditioner.embedders.1.logit_scale"],
+    "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
+    "conditioner.embedders.1.model.transformer.text_model.embeddings.position_ids",
+  ],
+};
+
 const partsOf = ({ unet, vae, textEncoder, textEncoder2 }: StableDiffusionPipeline) => ({
   ...{ unet, vae, textEncoder },
   ...(textEncoder2 && { textEncoder2 }),
@@ -132,6 +152,18 @@ for (const { name, path } of families) {
 
     test("reads what it wrote, to the bit", () => {
       const read = StableDiffusionPipeline.fromPretrained(file, { config: path });
+      assertSame(read, pipeline);
+      read.dispose();
+    });
+
+    test("passes over what others leave in", () => {
+      const full = join(folder, `${name}-leftovers.safetensors`);
+      tidy(() => {
+        const tensors = loadSafetensors(file);
+        for (const key of leftovers[name] ?? []) tensors.set(key, arange(0, 77)); // int64, as position_ids are
+        saveSafetensors(full, tensors, readHeader(file).metadata);
+      });
+      const read = StableDiffusionPipeline.fromPretrained(full, { config: path });
       assertSame(read, pipeline);
       read.dispose();
     });
@@ -191,6 +223,38 @@ for (const { name, path } of families) {
   });
 }
 
+test("SD 2 leaves the last layer of a whole OpenCLIP out, and its projection", () => {
+  const { path } = families.find(({ name }) => name === "sd2")!;
+  const pipeline = StableDiffusionPipeline.fromPretrained(path);
+  const file = join(folder, "whole-openclip.safetensors");
+  pipeline.saveSingleFile(file);
+  const layers = pipeline.textEncoder.config.num_hidden_layers;
+  const layer = (i: number): string => `cond_stage_model.model.transformer.resblocks.${i}.`;
+  tidy(() => {
+    const tensors = loadSafetensors(file);
+    const first = [...tensors].filter(([key]) => key.startsWith(layer(0)));
+    const add = (i: number): void => {
+      for (const [key, value] of first) tensors.set(key.replace(layer(0), layer(i)), value);
+    };
+    add(layers);
+    saveSafetensors(file, tensors);
+    const load = () => StableDiffusionPipeline.fromPretrained(file, { config: path });
+    assert.throws(load, /attn\.in_proj_weight: Expected no such key/);
+    const projection = ["cond_stage_model.model.text_projection", zeros([4, 4])] as const;
+    saveSafetensors(file, new Map([...tensors, projection]), readHeader(file).metadata);
+    const read = load();
+    assertSame(read, pipeline);
+    read.dispose();
+    // Merges lose the projection; of 24 layers the last is known to be spare all the same.
+    for (let i = layers + 1; i < 24; i++) add(i);
+    saveSafetensors(file, tensors);
+    const textEncoder = new SingleFile(file).textEncoder({});
+    assert.equal(textEncoder.config.num_hidden_layers, 23);
+    textEncoder.dispose();
+  });
+  pipeline.dispose();
+});
+
 describe("a single file without configs", () => {
   const generator = new Generator(1);
   const text = {
@@ -241,16 +305,25 @@ describe("a single file without configs", () => {
 });
 
 describe("files that are no such checkpoint", () => {
-  const unet = { "model.diffusion_model.input_blocks.0.0.weight": zeros([32, 9, 3, 3]) };
+  const input = "model.diffusion_model.input_blocks.0.0.weight";
   const text = { "cond_stage_model.transformer.text_model.final_layer_norm.weight": zeros([4]) };
+  const vae = { "first_stage_model.decoder.conv_in.weight": zeros([4, 4, 3, 3]) };
+  const whole = { [input]: zeros([32, 4, 3, 3]), ...text, ...vae };
   const cases: readonly (readonly [what: string, tensors: Record<string, Tensor>, message: RegExp])[] = [
     ["a LoRA", { "lora_unet_x.lora_up.weight": zeros([1]) }, /a LoRA file: give it as --lora/],
     ["Stable Diffusion 3", { "model.diffusion_model.joint_blocks.0.x": zeros([1]) }, /Stable Diffusion 3/],
     ["Flux", { "double_blocks.0.img_attn.proj.weight": zeros([1]) }, /Flux/],
     ["the refiner", { "conditioner.embedders.0.model.ln_final.weight": zeros([1]) }, /the SDXL refiner/],
     ["a part of a folder", { "down_blocks.0.resnets.0.conv1.bias": zeros([1]) }, /one part of a diffusers folder/],
+    ["a checkpoint without VAE", { [input]: zeros([32, 4, 3, 3]), ...text }, /with a VAE .* received one without/],
+    ["a ControlNet", { ...whole, "control_model.x": zeros([1]) }, /control_model\.x: this is a ControlNet/],
+    ["an EDM model", { ...whole, edm_mean: zeros([4]), edm_std: zeros([4]) }, /edm_std: this is a model of EDM/],
     ["something else", { weight: zeros([1]) }, /other keys, such as weight/],
-    ["an inpainting model", { ...unet, ...text }, /Expected 4 channels .* received 9 \(inpainting\)/],
+    [
+      "an inpainting model",
+      { ...whole, [input]: zeros([32, 9, 3, 3]) },
+      /Expected 4 channels .* received 9 \(inpainting\)/,
+    ],
   ];
   for (const [what, tensors, message] of cases) {
     test(what, () => {
@@ -276,6 +349,7 @@ test("v-prediction is told from the metadata, else from how spread a bias is", (
   assert.equal(predictionOf(0.2), "v_prediction");
   assert.equal(predictionOf(0.05), "epsilon");
   assert.equal(predictionOf(0.05, { "modelspec.prediction_type": "v" }), "v_prediction");
+  assert.equal(predictionOf(0.05, { "modelspec.prediction_type": "v_prediction" }), "v_prediction");
   assert.equal(predictionOf(0.2, { "modelspec.prediction_type": "epsilon" }), "epsilon");
   assert.throws(load, /Expected/);
   saveSafetensors(file, new Map([...tensors, ["v_pred", zeros([0])], ["ztsnr", zeros([0])]]));

@@ -171,7 +171,7 @@ const lora = z.strictObject({
     .array(z.string().min(1))
     .min(1)
     .default(["to_q", "to_k", "to_v", "to_out.0"])
-    .describe("Linear layers of the UNet that get one, by the end of their names."),
+    .describe("Layers of the UNet, linear or convolutions, that get one, by the end of their names."),
 });
 
 const train = z.strictObject({

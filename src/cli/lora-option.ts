@@ -1,6 +1,5 @@
 /** `--lora`: finished or running runs, LoRA files of any origin, or names on the hub; several add up. */
 import { existsSync } from "node:fs";
-import { join } from "node:path";
 import type { Command } from "commander";
 import type { Config } from "../b2/config.js";
 import { InputError } from "../b2/input-error.js";
@@ -65,8 +64,9 @@ async function weightsOf(loras: readonly string[], surroundings: Surroundings): 
 }
 
 async function loraFile(path: string, surroundings: Surroundings): Promise<string> {
-  const inFolder = join(path, "pytorch_lora_weights.safetensors");
-  if (existsSync(inFolder)) return inFolder;
+  const { loraFileIn } = await import("../lora/index.js");
+  const inFolder = loraFileIn(path);
+  if (inFolder !== undefined) return inFolder;
   if (existsSync(path)) return path;
   const { parseHubName } = await import("../hub/index.js");
   if (parseHubName(path) === undefined) {

@@ -28,7 +28,12 @@ export function neededFiles(repository: string, paths: readonly string[], wanted
     if (paths.includes(file)) return [file];
     throw new HubError(`Expected ${file} in ${repository} but received a repository without it`);
   }
-  if (purpose === "weights") return [loraFile(repository, paths)];
+  if (purpose === "weights") {
+    const lora = loraFile(repository, paths);
+    // PEFT's own form says alpha in a file beside.
+    const beside = lora.replace(/adapter_model\.safetensors$/, "adapter_config.json");
+    return beside !== lora && paths.includes(beside) ? [lora, beside] : [lora];
+  }
   const inFolder = (folder: string): string[] => paths.filter((path) => parentOf(path) === folder);
   const settings = (folder: string): string[] => inFolder(folder).filter((path) => SETTINGS.includes(nameOf(path)));
   if (purpose === "tokenizer") {

@@ -1,6 +1,7 @@
 export { convertLora } from "./convert.js";
 export { attentionProjections, loadLora, LoraAdapter, type LoraModels, type LoraOptions } from "./lora.js";
 export {
+  loraFileIn,
   loraFileName,
   readLora,
   writeLora,

@@ -2,30 +2,37 @@
  * LoRA files: PEFT's form, as diffusers reads and writes it, and kohya's, as ComfyUI and AUTOMATIC1111 take it. Both are
  * one safetensors file; the keys tell which.
  *
- * Rank and alpha may differ from layer to layer. In PEFT's form alpha stands in the metadata under diffusers' key, in
- * kohya's beside each layer; where it stands nowhere, it is the rank, as diffusers has it.
+ * Rank and alpha may differ from layer to layer. In PEFT's form alpha stands in the metadata under diffusers' key or in
+ * the `adapter_config.json` of PEFT's own folders, in kohya's beside each layer; where it stands nowhere, it is the rank,
+ * as diffusers has it.
  */
-import { existsSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { loadSafetensors, readHeader, SafetensorsError, saveSafetensors } from "../safetensors/index.js";
 import { tensor, tidy, type Tensor } from "../torch/index.js";
 import { kohyaName, parseLoraKey, peftName, type LoraForm, type LoraPart } from "./names.js";
 
 export const loraFileName = "pytorch_lora_weights.safetensors";
 const metadataKey = "lora_adapter_metadata";
+/** What PEFT itself calls the file, and the one beside it. */
+const [peftFileName, peftConfigName] = ["adapter_model.safetensors", "adapter_config.json"];
 
 /** One adapted layer of a file. */
 export interface LoraLayer {
   readonly part: LoraPart;
   /** In the part, in diffusers' and transformers' names. */
   readonly path: string;
-  /** float32 [rank, inFeatures] */
+  /** float32 [rank, inFeatures], of a convolution [rank, inChannels * height * width of the kernel] */
   readonly a: Tensor;
   /** float32 [outFeatures, rank] */
   readonly b: Tensor;
   /** What B A is scaled by is alpha / rank. */
   readonly alpha: number;
+  /** Of a convolution, whose A is stored as such a kernel and B as one of 1x1. */
+  readonly kernel?: Kernel | undefined;
 }
+
+export type Kernel = readonly [height: number, width: number];
 
 export interface LoraFile {
   readonly file: string;
@@ -39,7 +46,7 @@ const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
   [/\.lokr_/, "LoKr, which is not supported"],
   [/\.(dora_scale|lora_magnitude_vector)/, "DoRA, which is not supported"],
   [/\.lora_mid/, "a LoCon with a core, which is not supported"],
-  [/\.(oft_|boft_|glora|diff$|diff_b$)/, "an adapter that is not a LoRA, which is not supported"],
+  [/\.(oft_|boft_|glora|diff$|diff_b$|w_norm$|b_norm$)/, "an adapter that is not a LoRA, which is not supported"],
   [
     /^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\./,
     "a whole checkpoint: give it as the model",
@@ -55,7 +62,7 @@ const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
 export function readLora(fileOrFolder: string): LoraFile {
   const file = fileOf(fileOrFolder);
   return tidy(() => {
-    const pairs = new Map<string, { part: LoraPart; path: string; a?: Tensor; b?: Tensor; alpha?: number }>();
+    const pairs = new Map<string, Pick<LoraLayer, "part" | "path"> & Partial<Writable<LoraLayer>>>();
     let form: LoraForm | undefined;
     for (const [key, value] of loadSafetensors(file, { dtype: "float32" })) {
       const parsed = parseLoraKey(key);
@@ -68,12 +75,22 @@ export function readLora(fileOrFolder: string): LoraFile {
       pairs.set(`${part}.${path}`, pair);
       if (pair[parsed.value] !== undefined)
         throw new SafetensorsError(file, `Expected one ${parsed.value} for ${path} but received two`, key);
-      if (parsed.value === "alpha") pair.alpha = value.item();
-      else pair[parsed.value] = checkedMatrix(file, key, value);
+      checkFinite(file, key, value);
+      if (parsed.value === "alpha") {
+        if (value.numel !== 1) throw new SafetensorsError(file, `Expected one number but received ${value.numel}`, key);
+        pair.alpha = value.item();
+      } else {
+        const { matrix, kernel } = asMatrix(file, key, value);
+        pair[parsed.value] = matrix;
+        if (parsed.value === "a") pair.kernel = kernel;
+        else if (kernel !== undefined && kernel.join() !== "1,1") {
+          throw new SafetensorsError(file, `Expected a 1x1 kernel for B but received ${kernel.join("x")}`, key);
+        }
+      }
     }
     if (form === undefined) throw new SafetensorsError(file, "Expected LoRA weights but received none");
     const alphas = alphasOf(file);
-    const layers = [...pairs.values()].map(({ part, path, a, b, alpha }): LoraLayer => {
+    const layers = [...pairs.values()].map(({ part, path, a, b, alpha, kernel }): LoraLayer => {
       if (a === undefined || b === undefined) {
         const missing = a === undefined ? (b === undefined ? "A and B" : "A") : "B";
         throw new SafetensorsError(file, `Expected both matrices of ${path} but received none for ${missing}`);
@@ -82,11 +99,13 @@ export function readLora(fileOrFolder: string): LoraFile {
       if (b.size(1) !== rank) {
         throw new SafetensorsError(file, `Expected one rank for ${path} but received ${rank} and ${b.size(1)}`);
       }
-      return { part, path, a, b, alpha: alpha ?? alphas(part, path) ?? rank };
+      return { part, path, a, b, alpha: alpha ?? alphas(part, path, rank) ?? rank, kernel };
     });
     return { file, form, layers };
   });
 }
+
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 /** How the layers are written. */
 export interface WriteLoraOptions {
@@ -94,8 +113,6 @@ export interface WriteLoraOptions {
   /** For kohya's form: whether the layers are SDXL's. */
   readonly isXL?: boolean;
   readonly layersPerBlock?: number;
-  /** For kohya's form: whether the projections of the transformers are convolutions (SD 1). */
-  readonly pointProjections?: boolean;
   /** For PEFT's form: what the config of the adapter names as its targets. */
   readonly targetModules?: readonly string[];
 }
@@ -108,10 +125,7 @@ export function writeLora(fileOrFolder: string, layers: readonly LoraLayer[], op
 }
 
 function writePeft(file: string, layers: readonly LoraLayer[], { targetModules }: WriteLoraOptions): void {
-  const tensors = layers.flatMap(({ part, path, a, b }): [string, Tensor][] => [
-    [peftName(part, path, "A"), a],
-    [peftName(part, path, "B"), b],
-  ]);
+  const names = layers.map(({ part, path }) => (["A", "B"] as const).map((half) => peftName(part, path, half)));
   const described: Record<string, unknown> = {};
   for (const part of new Set(layers.map((layer) => layer.part))) {
     const own = layers.filter((layer) => layer.part === part);
@@ -131,39 +145,57 @@ function writePeft(file: string, layers: readonly LoraLayer[], { targetModules }
       if (Object.keys(pattern).length > 0) described[`${part}.${name}`] = pattern;
     }
   }
-  saveSafetensors(file, new Map(tensors), { format: "pt", [metadataKey]: JSON.stringify(described) });
+  tidy(() => {
+    const tensors = layers.flatMap((layer, i) => storedPair(layer).map((half, j) => [names[i]![j]!, half] as const));
+    saveSafetensors(file, new Map(tensors), { format: "pt", [metadataKey]: JSON.stringify(described) });
+  });
 }
 
 function writeKohya(file: string, layers: readonly LoraLayer[], options: WriteLoraOptions): void {
-  const { isXL = looksLikeXL(layers), layersPerBlock, pointProjections = !isXL } = options;
+  const { isXL = looksLikeXL(layers), layersPerBlock } = options;
+  const isV2 = !isXL && looksLikeV2(layers);
   const [first] = layers;
   tidy(() => {
-    const tensors = layers.flatMap(({ part, path, a, b, alpha }): [string, Tensor][] => {
-      const name = kohyaName(part, path, isXL, layersPerBlock);
-      // SD 1's projections are convolutions to kohya and those who read its files.
-      const isPoint = pointProjections && part === "unet" && /\.proj_(in|out)$/.test(path);
-      const kernel = (matrix: Tensor): Tensor => (isPoint ? matrix.detach().reshape([...matrix.shape, 1, 1]) : matrix);
+    const tensors = layers.flatMap((layer): [string, Tensor][] => {
+      const name = kohyaName(layer.part, layer.path, isXL, layersPerBlock);
+      const [down, up] = storedPair(layer);
       return [
-        [`${name}.lora_down.weight`, kernel(a)],
-        [`${name}.lora_up.weight`, kernel(b)],
-        [`${name}.alpha`, tensor(alpha)],
+        [`${name}.lora_down.weight`, down],
+        [`${name}.lora_up.weight`, up],
+        [`${name}.alpha`, tensor(layer.alpha)],
       ];
     });
     saveSafetensors(file, new Map(tensors), {
       ...{ format: "pt", ss_network_module: "networks.lora" },
       ...{ ss_network_dim: String(first?.a.size(0) ?? 0), ss_network_alpha: String(first?.alpha ?? 0) },
-      ss_base_model_version: isXL ? "sdxl_base_v1-0" : "sd_v1",
+      ...{ ss_v2: isV2 ? "True" : "False", ss_base_model_version: isXL ? "sdxl_base_v1-0" : isV2 ? "sd_v2" : "sd_v1" },
     });
   });
+}
+
+/** A and B as files have them. */
+function storedPair({ a, b, kernel }: LoraLayer): [a: Tensor, b: Tensor] {
+  if (kernel === undefined) return [a, b];
+  const [rank, inputs] = a.shape as [number, number];
+  const [height, width] = kernel;
+  return [a.detach().reshape([rank, inputs / (height * width), height, width]), b.detach().reshape([...b.shape, 1, 1])];
 }
 
 /** Only SDXL has a second text encoder, or more than one block in a transformer. */
 export const looksLikeXL = (layers: readonly { readonly part: LoraPart; readonly path: string }[]): boolean =>
   layers.some(({ part, path }) => part === "text_encoder_2" || /\.transformer_blocks\.[1-9]/.test(path));
 
+/** The text's width is 1024 in SD 2 alone. */
+const looksLikeV2 = (layers: readonly LoraLayer[]): boolean =>
+  layers.some(({ path, a }) => /\.attn2\.to_[kv]$|\.[qkv]_proj$/.test(path) && a.size(1) === 1024);
+
+/** The LoRA file of a folder, as diffusers or PEFT names it; undefined when there is none. */
+export const loraFileIn = (folder: string): string | undefined =>
+  [loraFileName, peftFileName].map((name) => join(folder, name)).find((file) => existsSync(file));
+
 function fileOf(fileOrFolder: string): string {
-  if (existsSync(fileOrFolder) && statSync(fileOrFolder).isDirectory()) return join(fileOrFolder, loraFileName);
-  return fileOrFolder;
+  if (!existsSync(fileOrFolder) || !statSync(fileOrFolder).isDirectory()) return fileOrFolder;
+  return loraFileIn(fileOrFolder) ?? join(fileOrFolder, loraFileName);
 }
 
 function unknownKey(key: string): string {
@@ -172,46 +204,64 @@ function unknownKey(key: string): string {
   return "Expected a key such as unet.<layer>.lora_A.weight (PEFT) or lora_unet_<layer>.lora_down.weight (kohya)";
 }
 
-/** A matrix, which may be stored as a kernel of a point. */
-function checkedMatrix(file: string, key: string, value: Tensor): Tensor {
+/** A kernel as a matrix of its outputs. */
+function asMatrix(file: string, key: string, value: Tensor): { matrix: Tensor; kernel: Kernel | undefined } {
   const [rows, columns, ...kernel] = value.shape;
   if (rows === undefined || columns === undefined || ![0, 2].includes(kernel.length)) {
-    throw new SafetensorsError(file, `Expected a matrix but received [${value.shape.join(", ")}]`, key);
+    throw new SafetensorsError(file, `Expected a matrix or a kernel but received [${value.shape.join(", ")}]`, key);
   }
-  if (kernel.some((n) => n !== 1)) {
-    throw new SafetensorsError(
-      file,
-      `Expected a matrix but received a ${kernel.join("x")} kernel: LoRA of such convolutions (LoCon) is not supported`,
-      key,
-    );
-  }
-  if (!Number.isFinite(value.sum().item())) {
-    throw new SafetensorsError(file, "Expected finite numbers but received NaN or infinity", key);
-  }
-  return kernel.length === 0 ? value : value.reshape([rows, columns]);
+  if (kernel.length === 0) return { matrix: value, kernel: undefined };
+  return { matrix: value.flatten(1), kernel: kernel as unknown as Kernel };
 }
 
-/** What the metadata says of a layer's alpha. */
-function alphasOf(file: string): (part: LoraPart, path: string) => number | undefined {
-  const text = readHeader(file).metadata[metadataKey];
-  if (text === undefined) return () => undefined;
-  let described: Record<string, unknown>;
-  try {
-    described = JSON.parse(text) as Record<string, unknown>;
-  } catch {
-    throw new SafetensorsError(file, `Expected JSON for ${metadataKey} but received ${text.slice(0, 80)}`);
+function checkFinite(file: string, key: string, value: Tensor): void {
+  if (Number.isFinite(value.sum().item())) return;
+  throw new SafetensorsError(file, "Expected finite numbers but received NaN or infinity", key);
+}
+
+/** What PEFT's description of the adapter says of a layer's alpha: in the metadata, or in the file beside. */
+function alphasOf(file: string): (part: LoraPart, path: string, rank: number) => number | undefined {
+  const beside = join(dirname(file), peftConfigName);
+  const isPeftFolder = basename(file) === peftFileName;
+  if (isPeftFolder && !existsSync(beside)) {
+    throw new SafetensorsError(file, `Expected ${peftConfigName}, which says alpha, beside it but received none`);
   }
-  return (part, path) => {
-    const patterns = Object.entries((described[`${part}.alpha_pattern`] ?? {}) as Record<string, unknown>);
-    const own = patterns.find(([pattern]) => path === pattern || path.endsWith(`.${pattern}`))?.[1];
-    const alpha = own ?? described[`${part}.lora_alpha`];
-    if (alpha === undefined) return undefined;
-    if (typeof alpha !== "number" || !Number.isFinite(alpha)) {
+  const [source, text] = isPeftFolder
+    ? [beside, readFileSync(beside, "utf8")]
+    : [metadataKey, readHeader(file).metadata[metadataKey]];
+  if (text === undefined) return () => undefined;
+  const described = parseDescription(file, source, text);
+  return (part, path, rank) => {
+    const at = (name: string): unknown => described[isPeftFolder ? name : `${part}.${name}`];
+    const wrong = (name: string, expected: string, received: unknown): never => {
       throw new SafetensorsError(
         file,
-        `Expected a number for ${part}.lora_alpha but received ${JSON.stringify(alpha)}`,
+        `Expected ${expected} for ${name} of ${source} but received ${JSON.stringify(received)}`,
       );
-    }
-    return alpha;
+    };
+    if (at("use_dora") === true) wrong("use_dora", "false", true);
+    const patterns = Object.entries((at("alpha_pattern") ?? {}) as Record<string, unknown>);
+    const own = patterns.find(([pattern]) => {
+      // Regular expressions to PEFT; those that it and diffusers write are names.
+      const name = pattern.replace(/^\^/, "").replaceAll("\\.", ".");
+      if (!/^[\w.]+$/.test(name)) wrong("alpha_pattern", "names of layers", pattern);
+      return path === name || path.endsWith(`.${name}`);
+    })?.[1];
+    const alpha = own ?? at("lora_alpha");
+    if (alpha === undefined) return undefined;
+    if (typeof alpha !== "number" || !Number.isFinite(alpha)) return wrong("lora_alpha", "a number", alpha);
+    // Rank-stabilised LoRA (arXiv 2312.03732) is scaled by alpha / sqrt(rank).
+    return at("use_rslora") === true ? alpha * Math.sqrt(rank) : alpha;
   };
+}
+
+function parseDescription(file: string, source: string, text: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    // Said below.
+  }
+  if (typeof value === "object" && value !== null) return value as Record<string, unknown>;
+  throw new SafetensorsError(file, `Expected a JSON object for ${source} but received ${text.slice(0, 80)}`);
 }

@@ -1,13 +1,24 @@
 /**
  * Low-rank adapters on the layers of a model: y = W x + weight (alpha / rank) B A x with A [rank, in] and B [out, rank]
- * trained and W frozen. Source: "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685), with the keys
- * and the initialisation of PEFT.
+ * trained and W frozen. In a convolution A is one of the same kernel and stride, and B one of 1x1. Source: "LoRA:
+ * Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685), with the keys and the initialisation of PEFT.
  *
  * A and B are float32 whatever the model is held in, and so is their product. Several adapters add up.
  */
 import { Conv2d, fanInUniform, Linear, type LayerBranch, type Module } from "../nn/index.js";
-import { keep, linear, noGrad, op, tidy, zeros, type Device, type Generator, type Tensor } from "../torch/index.js";
-import { readLora, writeLora, type LoraLayer, type WriteLoraOptions } from "./lora-file.js";
+import {
+  conv2d,
+  keep,
+  linear,
+  noGrad,
+  op,
+  tidy,
+  zeros,
+  type Device,
+  type Generator,
+  type Tensor,
+} from "../torch/index.js";
+import { readLora, writeLora, type Kernel, type LoraLayer, type WriteLoraOptions } from "./lora-file.js";
 import type { LoraPart } from "./names.js";
 
 const addmm_ = op("aten::addmm_", ["Tensor", "Tensor", "Tensor", "Scalar", "Scalar"], "self");
@@ -23,7 +34,7 @@ export interface LoraOptions {
   readonly targetModules?: readonly string[];
 }
 
-/** A layer that can be adapted: linear, or a convolution of 1x1. */
+/** A layer that can be adapted. */
 type Adaptable = Linear | Conv2d;
 
 /** One layer's A and B. */
@@ -49,6 +60,16 @@ class Branch implements LayerBranch {
       return addmm_(output, low, this.b.transpose(0, 1), 1, this.scale);
     }
     const update = linear(low, this.b).mul(this.scale);
+    return output.add(update.to({ dtype: output.dtype }));
+  }
+
+  addToImage(input: Tensor, output: Tensor, options: { readonly stride: number; readonly padding: number }): Tensor {
+    if (!this.adapter.enabled) return output;
+    const [rank, outputs] = [this.a.size(0), this.b.size(0)];
+    const [height, width] = kernelOf(this.layer) ?? [1, 1];
+    const down = this.a.reshape([rank, -1, height, width]);
+    const low = conv2d(input.to({ dtype: "float32" }), down, undefined, options); // [B, rank, H', W']
+    const update = conv2d(low, this.b.reshape([outputs, rank, 1, 1])).mul(this.scale);
     return output.add(update.to({ dtype: output.dtype }));
   }
 
@@ -88,7 +109,7 @@ export class LoraAdapter {
   /**
    * Adds an adapter that changes nothing yet: A is drawn as PEFT does (kaiming_uniform, a = sqrt(5)), B is zero.
    *
-   * @throws Error when a target names no layer, or a layer that is neither linear nor a convolution of 1x1
+   * @throws Error when a target names no layer, or a layer that is neither linear nor a convolution
    */
   static inject(
     model: Module,
@@ -137,7 +158,9 @@ export class LoraAdapter {
 
   /** What the layers of a file are called, and what is in them. */
   layers(part: LoraPart = "unet"): LoraLayer[] {
-    return this.#branches.map(({ layer: { path }, a, b, alpha }) => ({ part, path, a, b, alpha }));
+    return this.#branches.map(({ layer, a, b, alpha }) => {
+      return { part, path: layer.path, a, b, alpha, kernel: kernelOf(layer) };
+    });
   }
 
   /**
@@ -292,12 +315,16 @@ const misshaped = (name: string, { shape }: Tensor, expected: readonly number[])
     : [`${name}: Expected [${expected.join(", ")}] but received [${shape.join(", ")}]`];
 
 function isAdaptable(layer: Module | undefined): layer is Adaptable {
-  return layer instanceof Linear || (layer instanceof Conv2d && layer.weight.size(-1) === 1);
+  return layer instanceof Linear || layer instanceof Conv2d;
 }
 
-/** What a layer gives and takes. */
-function widths(layer: Adaptable): [outputs: number, inputs: number] {
-  return layer instanceof Linear ? [layer.outFeatures, layer.inFeatures] : [layer.outChannels, layer.inChannels];
+const kernelOf = ({ weight }: Adaptable): Kernel | undefined =>
+  weight.ndim === 4 ? [weight.size(2), weight.size(3)] : undefined;
+
+/** Rows and columns of B A. */
+function widths({ weight: { shape } }: Adaptable): [outputs: number, inputs: number] {
+  const [outputs, ...inputs] = shape as [number, ...number[]];
+  return [outputs, inputs.reduce((product, size) => product * size, 1)];
 }
 
 function held({ weight: { device } }: Adaptable): { dtype: "float32"; device: Device } {
@@ -312,12 +339,11 @@ function layerOf(model: Module, path: string): Adaptable {
 }
 
 /** What kohya's names depend on, where the model is a UNet. */
-function familyOf(model: Module): Pick<WriteLoraOptions, "isXL" | "layersPerBlock" | "pointProjections"> {
+function familyOf(model: Module): Pick<WriteLoraOptions, "isXL" | "layersPerBlock"> {
   const { config = {} } = model as { config?: Readonly<Record<string, unknown>> };
   const layers = [config["layers_per_block"]].flat()[0];
   return {
     isXL: config["addition_embed_type"] === "text_time",
-    pointProjections: config["use_linear_projection"] !== true,
     ...(typeof layers === "number" && { layersPerBlock: layers }),
   };
 }

@@ -23,14 +23,20 @@ export interface LoraKey {
 
 /** Layers in a resnet or attention block of the UNet before anything else changes. */
 const UNET_LAYERS_PER_BLOCK = 2;
+const SDXL_UP_ATTENDS = [true, true, false];
 
 const halves: Readonly<Record<string, LoraKey["value"]>> = { A: "a", B: "b", down: "a", up: "b" };
+
+/** Without a prefix the keys are those of one model: the UNet, or a text encoder, whose layers lie under `text_model`. */
+const partOf = (prefix: string | undefined, path: string): LoraPart =>
+  (prefix as LoraPart | undefined) ?? (path.startsWith("text_model.") ? "text_encoder" : "unet");
 
 const peftKey =
   /^(?:(unet|text_encoder|text_encoder_2)\.|base_model\.model\.)?(.+?)(?:\.lora_([AB])(?:\.\w+)?\.weight|\.(alpha))$/;
 
 /** diffusers before 0.22: `...processor.to_q_lora.down.weight`, `....to_q.lora.down.weight`. */
-const olderKey = /^(unet|text_encoder|text_encoder_2)\.(.+?)(?:_lora|\.lora|\.lora_linear_layer)\.(down|up)\.weight$/;
+const olderKey =
+  /^(?:(unet|text_encoder|text_encoder_2)\.)?(.+?)(?:_lora|\.lora|\.lora_linear_layer)\.(down|up)\.weight$/;
 
 const kohyaKey = /^lora_(unet|te|te1|te2)_([^.]+)\.(?:lora_(down|up)\.weight|(alpha))$/;
 
@@ -52,12 +58,18 @@ export function parseLoraKey(key: string): LoraKey | undefined {
   }
   const [, olderPart, olderPath, olderHalf] = olderKey.exec(key) ?? [];
   if (olderPath !== undefined) {
-    const path = olderPath.replace(/\.processor\./, ".").replace(/\.to_out$/, ".to_out.0");
-    return { form: "peft", part: olderPart as LoraPart, path, value: halves[olderHalf!]! };
+    const part = partOf(olderPart, olderPath);
+    const path = olderPath.replace(/\.processor\./, ".");
+    // A text encoder's projections had the names of a UNet's.
+    const own =
+      part === "unet"
+        ? path.replace(/\.to_out$/, ".to_out.0")
+        : path.replace(/\.to_(q|k|v|out)$/, (_, name: string) => `.${name}_proj`);
+    return { form: "peft", part, path: own, value: halves[olderHalf!]! };
   }
-  const [, part = "unet", path, half, alpha] = peftKey.exec(key) ?? [];
+  const [, peftPrefix, path, half, alpha] = peftKey.exec(key) ?? [];
   if (path === undefined) return undefined;
-  return { form: "peft", part: part as LoraPart, path, value: alpha === undefined ? halves[half!]! : "alpha" };
+  return { form: "peft", part: partOf(peftPrefix, path), path, value: alpha === undefined ? halves[half!]! : "alpha" };
 }
 
 /** The key of a layer's A or B in PEFT's form. */
@@ -72,11 +84,11 @@ export const peftName = (part: LoraPart, path: string, half: "A" | "B"): string 
 export function kohyaName(part: LoraPart, path: string, isXL: boolean, layersPerBlock = UNET_LAYERS_PER_BLOCK): string {
   if (part === "unet") {
     // AUTOMATIC1111 knows diffusers' names for SD 1 and 2 alone; ComfyUI takes either.
-    const own = isXL ? unetModule(path, { layersPerBlock, upAttends: [] }) : path;
+    const own = isXL ? unetModule(path, { layersPerBlock, upAttends: SDXL_UP_ATTENDS }) : path;
     return `lora_unet_${own.replaceAll(".", "_")}`;
   }
   const prefix = part === "text_encoder_2" ? "lora_te2" : isXL ? "lora_te1" : "lora_te";
-  const own = path.startsWith("text_model.") ? path : `text_model.${path}`;
+  const own = /^text_(model|projection)/.test(path) ? path : `text_model.${path}`;
   return `${prefix}_${own.replaceAll(".", "_")}`;
 }
 
@@ -87,8 +99,8 @@ const segments = [
     " ",
   ),
   ..."time_emb_proj conv_shortcut conv1 conv2 conv conv_in conv_out in_layers emb_layers out_layers op".split(" "),
-  ..."skip_connection time_embedding add_embedding linear_1 linear_2 time_embed label_emb".split(" "),
-  ..."text_model encoder layers self_attn q_proj k_proj v_proj out_proj mlp fc1 fc2".split(" "),
+  ..."skip_connection time_embedding add_embedding linear_1 linear_2 time_embed label_emb out".split(" "),
+  ..."text_projection text_model encoder layers self_attn q_proj k_proj v_proj out_proj mlp fc1 fc2".split(" "),
 ].sort((a, b) => b.length - a.length);
 const segment = new RegExp(`(${segments.join("|")}|\\d+)(?:_|$)`, "y");
 
@@ -104,7 +116,7 @@ function kohyaPath(name: string): string | undefined {
     end = segment.lastIndex;
   }
   const path = found.join(".");
-  return /^(input_blocks|middle_block|output_blocks)\./.test(path)
+  return /^(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\./.test(path)
     ? diffusersModule(path, UNET_LAYERS_PER_BLOCK)
     : path;
 }

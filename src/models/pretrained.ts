@@ -2,7 +2,7 @@
  * Models from and to folders in diffusers' and transformers' layout: `config.json` beside safetensors weights, in one
  * file or in shards with an index.
  */
-import { existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Weights, type CheckpointOptions, type Module, type WeightsOptions } from "../nn/index.js";
 import { saveSafetensors } from "../safetensors/index.js";
@@ -118,7 +118,10 @@ export function weightFiles(folder: string, stem: string, variant?: string): str
   if (index === undefined) {
     const pickled = [`${base}.bin`, `${base}.ckpt`, "pytorch_model.bin"].find((name) => existsSync(join(folder, name)));
     if (pickled !== undefined) throw new ConfigError(pickleRefused(join(folder, pickled)));
-    throw new ConfigError(`Expected ${base}.safetensors in ${folder} but received a folder without it`);
+    const variants = variantsIn(folder, stem);
+    const received =
+      variants.length === 0 ? "a folder without it" : `one with the variant ${variants.join(", ")} alone`;
+    throw new ConfigError(`Expected ${base}.safetensors in ${folder} but received ${received}`);
   }
   const map = readJsonObject(index).weight_map;
   if (typeof map !== "object" || map === null) {
@@ -132,6 +135,13 @@ export function weightFiles(folder: string, stem: string, variant?: string): str
     }
     return join(folder, name);
   });
+}
+
+/** Under which further names the weights of a folder are there, such as `fp16`. */
+function variantsIn(folder: string, stem: string): string[] {
+  const names = existsSync(folder) ? readdirSync(folder) : [];
+  const pattern = new RegExp(`^${stem}(?:\\.(\\w+)\\.safetensors|\\.safetensors\\.index\\.(\\w+)\\.json)$`);
+  return names.flatMap((name) => pattern.exec(name)?.slice(1).filter(Boolean) ?? []);
 }
 
 /** Why a pickle is not read, and the way out. */

@@ -82,6 +82,11 @@ export type UNetConfig = z.output<typeof unetConfigSchema>;
 /** What may be left out takes diffusers' default. */
 export type UNetConfigInput = z.input<typeof unetConfigSchema>;
 
+/** How a running average of weights was taken, which diffusers writes into the averaged model's config; no model reads it. */
+const AVERAGING = new Set(
+  "decay inv_gamma min_decay optimization_step power update_after_step use_ema_warmup".split(" "),
+);
+
 /** One resolution of the UNet. */
 export interface LevelConfig {
   readonly channels: number;
@@ -103,7 +108,8 @@ export interface LevelConfig {
  * @throws ConfigError with a sentence for every key at fault
  */
 export function parseUNetConfig(config: object, source: string): UNetConfig {
-  const parsed = parseConfig(unetConfigSchema, config, source);
+  const own = Object.fromEntries(Object.entries(config).filter(([key]) => !AVERAGING.has(key)));
+  const parsed = parseConfig(unetConfigSchema, own, source);
   refuse(source, problemsOf(parsed));
   return parsed;
 }

@@ -6,7 +6,7 @@ import { fanInUniform, normal, onesInit, zerosInit, type Init } from "./init.js"
 import { Module } from "./module.js";
 import type { Weights } from "./weights.js";
 
-/** What an adapter adds to a linear layer, or to a convolution of 1x1; see src/lora. */
+/** What an adapter adds to a linear layer or a convolution; see src/lora. */
 export interface LayerBranch {
   /**
    * @param input the layer's input, [..., inFeatures]
@@ -14,6 +14,9 @@ export interface LayerBranch {
    * @returns the output with the branch's share added
    */
   addTo(input: Tensor, output: Tensor): Tensor;
+
+  /** The same for a convolution of more than 1x1, whose input and output are images. */
+  addToImage(input: Tensor, output: Tensor, options: { readonly stride: number; readonly padding: number }): Tensor;
 }
 
 export interface LinearOptions {
@@ -58,7 +61,7 @@ export interface Conv2dOptions {
 export class Conv2d extends Module {
   readonly weight: Tensor; // [outChannels, inChannels, kernel, kernel], channels-last
   readonly bias: Tensor | undefined; // [outChannels]
-  /** Of the adapters, in the order they were added; on convolutions of 1x1 alone. */
+  /** Of the adapters, in the order they were added. */
   readonly branches: LayerBranch[] = [];
   readonly #options: { readonly stride: number; readonly padding: number };
 
@@ -90,6 +93,9 @@ export class Conv2d extends Module {
   }
 
   #withBranches(x: Tensor, y: Tensor): Tensor {
+    if (this.weight.size(-1) !== 1) {
+      return this.branches.reduce((output, branch) => branch.addToImage(x, output, this.#options), y);
+    }
     const [batch, , height, width] = x.shape as [number, number, number, number];
     const rows = (image: Tensor, channels: number) => image.permute([0, 2, 3, 1]).reshape([-1, channels]);
     const input = rows(x, this.inChannels);

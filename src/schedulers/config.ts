@@ -77,15 +77,23 @@ const RULES: Readonly<Record<keyof DDIMSchedulerConfig, Rule>> = {
 /** Features that are not here, each with the value that leaves it off. */
 const OFF: Readonly<Record<string, Rule>> = {
   trained_betas: oneOf(null),
+  timestep_values: oneOf(null),
   thresholding: oneOf(false),
+  // Noise levels instead of steps, as models of EDM's and flow matching's kind are asked for.
+  timestep_type: oneOf("discrete"),
+  use_flow_sigmas: oneOf(false),
+  use_dynamic_shifting: oneOf(false),
+  shift_terminal: oneOf(null),
 };
 
 /** Keys that say nothing about DDIM: other samplers' own, and the parameters of features that are off. */
 const OTHER_SAMPLERS = new Set([
-  ...["dynamic_thresholding_ratio", "sample_max_value", "skip_prk_steps", "interpolation_type", "timestep_type"],
+  ...["dynamic_thresholding_ratio", "sample_max_value", "skip_prk_steps", "interpolation_type"],
   ...["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "sigma_min", "sigma_max", "final_sigmas_type"],
   ...["algorithm_type", "solver_order", "solver_type", "lower_order_final", "euler_at_final", "use_lu_lambdas"],
-  ...["lambda_min_clipped", "variance_type"],
+  ...["lambda_min_clipped", "variance_type", "flow_shift", "time_shift_type", "original_inference_steps"],
+  ...["timestep_scaling", "predict_x0", "disable_corrector", "solver_p", "noise_sampler_seed", "predictor_order"],
+  ...["corrector_order", "tau_func"],
 ]);
 
 /**
@@ -94,7 +102,7 @@ const OTHER_SAMPLERS = new Set([
  */
 export function parseSchedulerConfig(config: object, source = "DDIMScheduler"): DDIMSchedulerConfig {
   const problems: string[] = [];
-  const honoured: Record<string, unknown> = { ...DEFAULTS };
+  const honoured: Record<string, unknown> = { ...DEFAULTS, clip_sample: clipsByDefault(config) };
   for (const [key, value] of Object.entries(config)) {
     if (key.startsWith("_") || OTHER_SAMPLERS.has(key)) continue;
     const rule = (RULES as Readonly<Record<string, Rule>>)[key] ?? OFF[key];
@@ -112,4 +120,10 @@ export function parseSchedulerConfig(config: object, source = "DDIMScheduler"): 
   }
   if (problems.length > 0) throw new SchedulerConfigError(`${source}: ${problems.join("\n  ")}`);
   return honoured as unknown as DDIMSchedulerConfig;
+}
+
+/** Of diffusers' samplers these clip unless told not to. The others never do, so that a model saved with one is not to. */
+function clipsByDefault(config: object): boolean {
+  const { _class_name: sampler = "DDIMScheduler" } = config as { _class_name?: unknown };
+  return typeof sampler === "string" && /^DD[IP]M/.test(sampler);
 }

@@ -30,9 +30,12 @@ export const prefixes: Readonly<Record<Family, Prefixes>> = {
   },
 };
 
-/** Training's leftovers: the noise schedule, which the scheduler knows, averages of weights, losses. */
+/**
+ * Training's leftovers: the noise schedule, which the scheduler knows, averages of weights; and CLIP's head, which
+ * ComfyUI saved beside the text encoders and nothing here uses.
+ */
 const IGNORED =
-  /^(alphas_cumprod(_prev)?|betas|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|lvlb_weights|logvar|scale_factor|model_ema\..*|first_stage_model\.loss\..*|denoiser\..*|v_pred|ztsnr|global_step)$/;
+  /^(alphas_cumprod(_prev)?|betas|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|lvlb_weights|logvar|scale_factor|model_ema\..*|denoiser\..*|v_pred|ztsnr|global_step|(cond_stage_model|conditioner\.embedders\.[01])\.(logit_scale|text_projection(\.weight)?))$/;
 
 /** Kinds of file that people take for a Stable Diffusion checkpoint, by a key that only they have. */
 const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
@@ -41,6 +44,8 @@ const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
   [/double_blocks\./, "Flux, which is not supported"],
   [/^conditioner\.embedders\.0\.model\./, "the SDXL refiner, which is not supported"],
   [/^control_model\./, "a ControlNet, which is not supported"],
+  [/^edm_/, "a model of EDM's noise levels (Playground 2.5, CosXL), which is not supported"],
+  [/^embedder\./, "Stable unCLIP, which is not supported"],
   [/^(down_blocks|up_blocks|mid_block)\./, "one part of a diffusers folder: give the whole folder"],
   [/^(encoder|decoder)\./, "a VAE alone"],
   [/^model\.diffusion_model\./, "a UNet without text encoder"],
@@ -64,12 +69,14 @@ export function detectFamily({ file, tensors }: SafetensorsHeader): Family {
           ? "sd1"
           : undefined;
   if (family === undefined || !has("model.diffusion_model.input_blocks.0.0.weight")) {
-    const other = OTHERS.find(([pattern]) => keys.some((key) => pattern.test(key)));
     throw new SafetensorsError(
       file,
       "Expected a checkpoint of Stable Diffusion 1, 2 or XL in the original layout but received " +
-        (other?.[1] ?? `other keys, such as ${keys.slice(0, 3).join(", ")}`),
+        (otherThan(keys) ?? `other keys, such as ${keys.slice(0, 3).join(", ")}`),
     );
+  }
+  if (!has("first_stage_model.decoder.conv_in.weight")) {
+    throw new SafetensorsError(file, "Expected a checkpoint with a VAE (first_stage_model) but received one without");
   }
   const channels = tensors.get("model.diffusion_model.input_blocks.0.0.weight")!.shape[1];
   if (channels !== 4) {
@@ -80,15 +87,20 @@ export function detectFamily({ file, tensors }: SafetensorsHeader): Family {
   return family;
 }
 
+/** What a file is instead, where its keys tell. */
+const otherThan = (keys: readonly string[]): string | undefined =>
+  OTHERS.find(([pattern]) => keys.some((key) => pattern.test(key)))?.[1];
+
 function refuseUnknown(file: string, keys: readonly string[], family: Family): void {
   const known = Object.values(prefixes[family]) as string[];
-  // OpenCLIP's own scale of similarities, which nothing here uses.
   const rest = keys.filter((key) => !known.some((prefix) => key.startsWith(prefix)) && !IGNORED.test(key));
   if (rest.length > 0) {
     const more = rest.length > 5 ? ` and ${rest.length - 5} more` : "";
+    const other = otherThan(rest);
     throw new SafetensorsError(
       file,
-      `Expected no key of another part but received ${rest.slice(0, 5).join(", ")}${more}`,
+      `Expected no key of another part but received ${rest.slice(0, 5).join(", ")}${more}` +
+        (other === undefined ? "" : `: this is ${other}`),
     );
   }
 }

@@ -82,6 +82,8 @@ export function inferUNet(shapes: Shapes, family: Family): UNetConfigInput {
     transformer_layers_per_block: levels.map(({ depth }) => depth),
     cross_attention_dim: contextDim,
     use_linear_projection: linear,
+    // Stable Diffusion 2.1 overflows in float16 without it; to the others of its family it does no harm.
+    upcast_attention: family === "sd2",
     // 8 heads in SD 1; heads of 64 channels since.
     attention_head_dim: family === "sd1" ? 8 : channels.map((width) => Math.max(1, width / 64)),
     sample_size: { sd1: 64, sd2: 96, sdxl: 128 }[family],

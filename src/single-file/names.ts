@@ -61,8 +61,10 @@ function inResnet(path: string, isResnet: boolean): string {
     : path;
 }
 
-/** The other way round, for layers of resnets and transformers. Undefined for a path that is none of these. */
+/** The other way round, for layers. Undefined for a path that is none. */
 export function diffusersModule(path: string, layersPerBlock: number): string | undefined {
+  const end = Object.entries(unetEnds).find(([, original]) => path === original);
+  if (end !== undefined) return end[0];
   const [, side, number = 0, sub, rest = ""] =
     /^(input_blocks|output_blocks)\.(\d+)\.(\d)\.(.+)$/.exec(path) ?? /^(middle_block)()\.(\d)\.(.+)$/.exec(path) ?? [];
   if (side === undefined) return undefined;
@@ -74,6 +76,8 @@ export function diffusersModule(path: string, layersPerBlock: number): string | 
     return `mid_block.${isAttention ? "attentions.0" : `resnets.${Number(sub) / 2}`}.${layer}`;
   const index = Number(number) - (side === "input_blocks" ? 1 : 0);
   const block = `${side === "input_blocks" ? "down" : "up"}_blocks.${Math.floor(index / (layersPerBlock + 1))}`;
+  if (rest === "op") return `${block}.downsamplers.0.conv`;
+  if (rest === "conv") return `${block}.upsamplers.0.conv`;
   return `${block}.${isAttention ? "attentions" : "resnets"}.${index % (layersPerBlock + 1)}.${layer}`;
 }
 

@@ -97,7 +97,7 @@ export class SingleFile {
     const given = this.#givenConfig("scheduler", "scheduler_config.json");
     if (given !== undefined) return given;
     const told = this.#header.metadata["modelspec.prediction_type"];
-    const marked = this.#header.tensors.has("v_pred") || told === "v";
+    const marked = this.#header.tensors.has("v_pred") || told?.startsWith("v") === true; // "v", or diffusers' name
     const { unet } = prefixes[this.family];
     const bias = `${unet}output_blocks.11.1.transformer_blocks.0.norm1.bias`;
     const spread =
@@ -132,9 +132,10 @@ export class SingleFile {
     const openClip = (part: "text_encoder" | "text_encoder_2", prefix: string): Place => {
       const tower = shapes.at(prefix);
       const stored = tower.count((i) => `transformer.resblocks.${i}.mlp.c_fc.weight`);
-      // SD 2 takes the last but one layer; a whole OpenCLIP, which the projection tells, still has the last.
-      const spare = family === "sd2" && tower.find("text_projection") !== undefined ? 1 : 0;
-      const own = config(part, () => inferOpenClip(tower, stored - spare));
+      // SD 2 takes the last but one of 24 layers; a whole OpenCLIP, which the projection tells too, still has the last.
+      const isWhole = family === "sd2" && (stored === 24 || tower.find("text_projection") !== undefined);
+      const own = config(part, () => inferOpenClip(tower, isWhole ? stored - 1 : stored));
+      const { num_hidden_layers: used = stored } = own as { num_hidden_layers?: number };
       const ignored = ["logit_scale", "attn_mask", ...(family === "sd2" ? ["text_projection"] : [])];
       return {
         config: own,
@@ -142,13 +143,18 @@ export class SingleFile {
         names: openClipNames(prefix),
         ignore: [
           new RegExp(`^(${ignored.join("|")})$`),
-          ...(spare > 0 ? [new RegExp(`^transformer\\.resblocks\\.${stored - 1}\\.`)] : []),
+          ...(isWhole && used === stored - 1 ? [new RegExp(`^transformer\\.resblocks\\.${used}\\.`)] : []),
         ],
       };
     };
     return {
       unet: { config: unet, prefix: at.unet, names: unetNames(at.unet, numberingOf(unet)) },
-      vae: { config: vae, prefix: at.vae, names: vaeNames(at.vae, levelsOf(vae)) },
+      vae: {
+        config: vae,
+        prefix: at.vae,
+        names: vaeNames(at.vae, levelsOf(vae)),
+        ignore: [/^(loss|model_ema)\./], // of a VAE that was merged in as it came from training
+      },
       text_encoder:
         family === "sd2"
           ? openClip("text_encoder", at.textEncoder)

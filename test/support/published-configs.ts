@@ -225,6 +225,62 @@ const baseXL = {
   scheduler: { ...scheduler, ...euler },
 };
 
+/** Schedulers as they are saved after another sampler was chosen: its own keys beside the noise schedule. */
+const samplers: Readonly<Record<string, Config>> = {
+  DPMSolverMultistepScheduler: {
+    algorithm_type: "dpmsolver++",
+    dynamic_thresholding_ratio: 0.995,
+    euler_at_final: false,
+    final_sigmas_type: "zero",
+    flow_shift: 1.0,
+    lambda_min_clipped: "-Infinity",
+    lower_order_final: true,
+    rescale_betas_zero_snr: false,
+    sample_max_value: 1.0,
+    solver_order: 2,
+    solver_type: "midpoint",
+    thresholding: false,
+    time_shift_type: "exponential",
+    timestep_spacing: "linspace",
+    use_beta_sigmas: false,
+    use_dynamic_shifting: false,
+    use_exponential_sigmas: false,
+    use_flow_sigmas: false,
+    use_karras_sigmas: true,
+    use_lu_lambdas: false,
+    variance_type: null,
+  },
+  UniPCMultistepScheduler: {
+    disable_corrector: [],
+    final_sigmas_type: "zero",
+    lower_order_final: true,
+    predict_x0: true,
+    shift_terminal: null,
+    sigma_max: null,
+    sigma_min: null,
+    solver_order: 2,
+    solver_p: null,
+    solver_type: "bh2",
+    thresholding: false,
+  },
+  LCMScheduler: {
+    clip_sample_range: 1.0,
+    dynamic_thresholding_ratio: 0.995,
+    original_inference_steps: 50,
+    rescale_betas_zero_snr: false,
+    sample_max_value: 1.0,
+    thresholding: false,
+    timestep_scaling: 10.0,
+    timestep_spacing: "leading",
+  },
+  LMSDiscreteScheduler: { timestep_values: null },
+  EulerAncestralDiscreteScheduler: {
+    interpolation_type: "linear",
+    sample_max_value: 1.0,
+    timestep_spacing: "linspace",
+  },
+};
+
 export const publishedModels: Readonly<Record<string, PublishedModel>> = {
   "stable-diffusion-v1-4, first form": base1,
   "stable-diffusion-v1-4": { ...base1, unet: unet14, vae: { ...vae, scaling_factor: 0.18215 } },
@@ -272,20 +328,37 @@ export const publishedModels: Readonly<Record<string, PublishedModel>> = {
       transformer_layers_per_block: 1,
     },
     vae: { ...vae, force_upcast: true, latents_mean: null, latents_std: null, norm_num_groups: 32 },
+    scheduler: { ...scheduler, _class_name: "DPMSolverMultistepScheduler", ...samplers["DPMSolverMultistepScheduler"] },
+  },
+  ...Object.fromEntries(
+    Object.entries(samplers).map(([name, own]) => [
+      `a fine-tune of 1.5 saved with ${name}`,
+      { ...base1, scheduler: { ...scheduler, _class_name: name, ...own } },
+    ]),
+  ),
+  "a fine-tune of SDXL by v-prediction from noise alone": {
+    ...baseXL,
     scheduler: {
-      ...scheduler,
-      _class_name: "DPMSolverMultistepScheduler",
-      algorithm_type: "dpmsolver++",
-      dynamic_thresholding_ratio: 0.995,
-      lambda_min_clipped: "-Infinity",
-      lower_order_final: true,
-      sample_max_value: 1.0,
-      solver_order: 2,
-      solver_type: "midpoint",
-      thresholding: false,
-      timestep_spacing: "linspace",
-      use_karras_sigmas: true,
-      variance_type: null,
+      ...{ ...scheduler, ...euler, final_sigmas_type: "zero", sigma_max: null, sigma_min: null },
+      ...{ prediction_type: "v_prediction", rescale_betas_zero_snr: true, timestep_spacing: "trailing" },
+      timestep_type: "discrete",
+    },
+  },
+  "a fine-tune of SDXL with averaged weights": {
+    ...baseXL,
+    unet: {
+      ...unetXL,
+      ...{ decay: 0.9999, inv_gamma: 1.0, min_decay: 0.0, optimization_step: 37000, power: 0.6666666666666666 },
+      ...{ update_after_step: 0, use_ema_warmup: false },
+    },
+  },
+  "SSD-1B": {
+    ...baseXL,
+    unet: {
+      ...unetXL,
+      mid_block_type: "UNetMidBlock2D",
+      reverse_transformer_layers_per_block: [[4, 4, 10], [2, 1, 1], 1],
+      transformer_layers_per_block: [1, [2, 2], [4, 4]],
     },
   },
 };

@@ -116,8 +116,8 @@ function loraOfRun(folder: string): string {
 
 /** A folder with a LoRA in it, or a file whose keys are those of one. */
 async function isLora(path: string): Promise<boolean> {
-  const { loraFileName, parseLoraKey } = await import("../../lora/index.js");
-  if (statSync(path).isDirectory()) return existsSync(`${path}/${loraFileName}`);
+  const { loraFileIn, parseLoraKey } = await import("../../lora/index.js");
+  if (statSync(path).isDirectory()) return loraFileIn(path) !== undefined;
   const { readHeader } = await import("../../safetensors/index.js");
   return [...readHeader(path).tensors.keys()].some((key) => parseLoraKey(key) !== undefined);
 }
