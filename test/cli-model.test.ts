@@ -1,14 +1,16 @@
 /** `b2 generate` with several LoRAs, `b2 merge`, `b2 convert` and `b2 download`, as processes of their own. */
 import assert from "node:assert/strict";
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { createHash } from "node:crypto";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { readImage } from "../src/images/index.js";
 import { LoraAdapter } from "../src/lora/index.js";
 import { UNet2DConditionModel } from "../src/models/index.js";
 import { loadSafetensors, readHeader } from "../src/safetensors/index.js";
 import { tidy } from "../src/torch/index.js";
-import { b2, type Outcome } from "./support/cli.js";
+import { b2, startB2, type Outcome } from "./support/cli.js";
 import { FakeHub } from "./support/hub.js";
 import { fixtures, temporaryFolder } from "./support/tiny.js";
 
@@ -106,6 +108,7 @@ describe("models on the command line", () => {
 });
 
 describe("models by name", () => {
+  const weights = "unet/diffusion_pytorch_model.safetensors";
   let hub: FakeHub;
   before(async () => {
     const repository = at("repository");
@@ -128,6 +131,40 @@ describe("models by name", () => {
   });
   after(() => hub.stop());
 
+  test(
+    "a download that was killed goes on where it ended, in two processes of which one downloads",
+    { timeout: 120_000 },
+    async () => {
+      const home = process.env["HF_HOME"];
+      process.env["HF_HOME"] = at("killed");
+      // The first stored file is the vocabulary, the second the UNet.
+      Object.assign(hub, { silent: true, breakAfter: [Infinity, 100_000] });
+      const { child, outcome } = startB2("download", "someone/model");
+      const blobs = at("killed/hub/models--someone--model/blobs");
+      const unet = createHash("sha256")
+        .update(readFileSync(join(model, weights)))
+        .digest("hex");
+      const part = join(blobs, `${unet}.incomplete`);
+      while (!existsSync(part) || statSync(part).size < 100_000) await sleep(20);
+      child.kill("SIGKILL");
+      assert.equal((await outcome).code, null);
+      hub.silent = false;
+      hub.requests.length = 0;
+      for (const again of await Promise.all([b2("download", "someone/model"), b2("download", "someone/model")]))
+        ok(again);
+      const stored = hub.requests.filter(({ server }) => server === "store");
+      assert.deepEqual(
+        stored.map(({ path, range }) => [basename(dirname(path)), range]),
+        [
+          ["unet", "bytes=100000-"],
+          ["vae", undefined],
+          ["text_encoder", undefined],
+        ],
+      );
+      process.env["HF_HOME"] = home;
+    },
+  );
+
   test("downloaded once, then used, with a LoRA by name", async () => {
     const downloaded = await b2("download", "someone/model");
     ok(downloaded);
@@ -142,6 +179,14 @@ describe("models by name", () => {
       ),
     );
     refused(await b2("download", "someone/nothing"), /Expected access to someone\/nothing/);
+    for (const pickle of [
+      ["download", "someone/model/v1-5.ckpt"],
+      ["generate", "a", "--set", "model.path=v1-5.ckpt"],
+      ["generate", "a", "--lora", "style.pt"],
+      ["convert", "v1-5.ckpt", at("z")],
+    ]) {
+      refused(await b2(...pickle), /received \S+, a pickle, which can run any code when it is loaded. Convert it once/);
+    }
     refused(
       await b2("generate", "a", "--set", "model.path=no such model"),
       /Expected a model folder but received no such model/,

@@ -10,12 +10,15 @@ import {
   renameSync,
   rmSync,
   statSync,
+  symlinkSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { homedir, hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
-import { cachedModel, downloadModel, parseHubName } from "../src/hub/index.js";
+import { hubCache, hubEndpoint, hubToken, isOffline } from "../src/hub/environment.js";
+import { cachedModel, downloadModel, parseHubName, type DownloadModelOptions } from "../src/hub/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { FakeHub } from "./support/hub.js";
 import { fixtures } from "./support/tiny.js";
@@ -35,6 +38,33 @@ function repository(folder: string, ...extra: readonly (readonly [string, string
   }
   return folder;
 }
+
+/** A repository of files of these sizes, which are downloaded and not loaded. */
+function folderOf(called: string, sizes: Readonly<Record<string, number>>): string {
+  for (const [path, size] of Object.entries(sizes)) {
+    mkdirSync(join(scratch, called, path, ".."), { recursive: true });
+    writeFileSync(join(scratch, called, path), Buffer.alloc(size, path));
+  }
+  return join(scratch, called);
+}
+
+/** Shards, one file beside shards, a variant alone, and what other libraries read. */
+const forms = {
+  "model_index.json": 10,
+  "unet/config.json": 10,
+  "unet/diffusion_pytorch_model.safetensors.index.json": 20,
+  "unet/diffusion_pytorch_model-00001-of-00002.safetensors": 3000,
+  "unet/diffusion_pytorch_model-00002-of-00002.safetensors": 3001,
+  "unet/diffusion_pytorch_model.fp16.safetensors": 3002,
+  "unet/diffusion_pytorch_model.non_ema.safetensors": 3003,
+  "unet/model.onnx": 3004,
+  "vae/diffusion_pytorch_model.fp16.safetensors": 3005,
+  "text_encoder/model.safetensors": 3006,
+  "text_encoder/model.safetensors.index.json": 21,
+  "text_encoder/model-00001-of-00001.safetensors": 3007,
+  "text_encoder/model.fp16.safetensors": 3008,
+  "text_encoder/flax_model.msgpack": 3009,
+};
 
 const weights = "unet/diffusion_pytorch_model.safetensors";
 
@@ -59,11 +89,18 @@ before(async () => {
     join(fixtures, "sd1", "lora", "pytorch_lora_weights.safetensors"),
     join(lora, "pytorch_lora_weights.safetensors"),
   );
+  const pickledLora = folderOf("pickled-lora", { "pytorch_lora_weights.bin": 3000 });
   hub = await FakeHub.start({
     [name]: { folder: plain },
     "someone/pickled": { folder: pickled },
-    "someone/gated": { folder: plain, token: "hf_secret" },
+    "someone/pickled-clip": { folder: folderOf("pickled-clip", { "config.json": 10, "pytorch_model.bin": 3000 }) },
+    "someone/pickled-lora": { folder: pickledLora },
+    "someone/gated": { folder: plain, gated: "hf_secret" },
+    "someone/formerly": { folder: plain, renamed: name },
     "someone/lora": { folder: lora },
+    "someone/named-lora": { folder: folderOf("named-lora", { "README.md": 10, "ink.safetensors": 3000 }) },
+    "someone/forms": { folder: folderOf("forms", forms) },
+    "someone/other": { folder: folderOf("other", { "model_index.json": 10, "transformer/model.safetensors": 3000 }) },
   });
 });
 after(async () => {
@@ -75,9 +112,9 @@ let cache: string;
 beforeEach(() => {
   cache = mkdtempSync(join(scratch, "cache-"));
   hub.requests.length = 0;
-  Object.assign(hub, { sent: 0, corrupt: false, breakAfter: [] });
+  Object.assign(hub, { sent: 0, corrupt: false, silent: false, breakAfter: [], failures: [] });
   process.env["HF_ENDPOINT"] = hub.url;
-  delete process.env["HF_TOKEN"];
+  for (const variable of ["HF_TOKEN", "HF_HUB_DOWNLOAD_TIMEOUT"]) delete process.env[variable];
   process.env["HF_TOKEN_PATH"] = join(scratch, "no-token");
 });
 
@@ -144,8 +181,50 @@ describe("a model by name", () => {
     assert.equal(statSync(file).size, 80_000);
     const lora = await downloadModel("someone/lora", { cache, purpose: "weights" });
     assert.match(lora, /pytorch_lora_weights\.safetensors$/);
+    const named = await downloadModel("someone/named-lora", { cache, purpose: "weights" });
+    assert.match(named, /ink\.safetensors$/);
+    assert.equal(await downloadModel("someone/named-lora", { cache, purpose: "weights", offline: true }), named);
     assert.equal(cachedModel(`${name}/whole.safetensors`, { cache }), file);
     assert.equal(cachedModel(`${name}/other.safetensors`, { cache }), undefined);
+  });
+
+  test("of shards, one file and variants only those that are loaded", async () => {
+    const folder = await downloadModel("someone/forms", { cache, variant: "fp16" });
+    const [index, unet] = ["model_index.json", "unet/config.json"];
+    assert.deepEqual(filesIn(folder), [
+      ...[index, "text_encoder/model.fp16.safetensors", unet, "unet/diffusion_pytorch_model.fp16.safetensors"],
+      "vae/diffusion_pytorch_model.fp16.safetensors",
+    ]);
+    const [vae, plainVae] = ["vae/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.safetensors"];
+    renameSync(join(scratch, "forms", vae), join(scratch, "forms", plainVae));
+    const plain = await downloadModel("someone/forms", { cache: join(cache, "plain") });
+    assert.deepEqual(filesIn(plain), [
+      ...[index, "text_encoder/model.safetensors", unet],
+      ...[1, 2].map((shard) => `unet/diffusion_pytorch_model-0000${shard}-of-00002.safetensors`),
+      ...["unet/diffusion_pytorch_model.safetensors.index.json", plainVae],
+    ]);
+    renameSync(join(scratch, "forms", plainVae), join(scratch, "forms", vae));
+  });
+
+  test("settings without weights serve a checkpoint of one file", async () => {
+    const folder = await downloadModel(name, { cache, purpose: "settings" });
+    assert(filesIn(folder).includes("unet/config.json") && filesIn(folder).includes("tokenizer/merges.txt"));
+    assert(!filesIn(folder).some((path) => path.endsWith(".safetensors")));
+    await assert.rejects(downloadModel(name, { cache, offline: true }), /not there: Expected safetensors weights in/);
+  });
+
+  test("a revision, in the name or beside it", async () => {
+    const folder = await downloadModel(`${name}@refs/pr/1`, { cache });
+    assert.equal(readFileSync(join(folder, "../../refs/refs/pr/1"), "utf8"), hub.commit);
+    assert.equal(cachedModel(name, { cache }), undefined, "main was not asked for");
+    assert.equal(cachedModel(name, { cache, revision: "refs/pr/1" }), folder);
+    assert.equal(cachedModel(`${name}@${hub.commit}`, { cache }), folder);
+  });
+
+  test("a repository by the name it had", async () => {
+    const folder = await downloadModel("someone/formerly", { cache });
+    assert.match(folder, /models--someone--formerly/);
+    assert(filesIn(folder).includes(weights));
   });
 
   test("a broken connection is taken up where it ended", async () => {
@@ -159,7 +238,33 @@ describe("a model by name", () => {
     assert.deepEqual(readFileSync(join(folder, weights)), readFileSync(join(fixtures, "sd1", weights)));
   });
 
-  test("an interrupted download goes on in the next process", async () => {
+  test("a connection that falls silent is taken up like one that breaks", { timeout: 60_000 }, async () => {
+    process.env["HF_HUB_DOWNLOAD_TIMEOUT"] = "0.5";
+    Object.assign(hub, { silent: true, breakAfter: [1000] });
+    const folder = await downloadModel(name, { cache });
+    assert(hub.requests.some(({ range }) => range === "bytes=1000-"));
+    assert(filesIn(folder).includes(weights));
+  });
+
+  test("an overloaded hub is asked again, when it says", async () => {
+    hub.failures = [{ status: 503 }, { status: 429, headers: { ratelimit: '"api";r=0;t=2' } }];
+    const start = Date.now();
+    const folder = await downloadModel(name, { cache });
+    assert(Date.now() - start >= 2400, "half a second for the first, and for the second the two it asks for");
+    hub.failures = [{ status: 429, headers: { "retry-after": "290" } }];
+    assert.equal(await downloadModel(name, { cache }), folder, "the cache will do");
+    hub.failures = [{ status: 429, headers: { "retry-after": "290" } }];
+    await assert.rejects(downloadModel("someone/lora", { cache }), /status 429.* wait 290 seconds/);
+  });
+
+  test("what the cache has is used where the hub refuses", async () => {
+    process.env["HF_TOKEN"] = "hf_secret";
+    const folder = await downloadModel("someone/gated", { cache });
+    process.env["HF_TOKEN"] = "hf_expired";
+    assert.equal(await downloadModel("someone/gated", { cache }), folder);
+  });
+
+  test("an interrupted download goes on in the next call", async () => {
     const controller = new AbortController();
     let seen = 0;
     hub.breakAfter = [Infinity, 3000];
@@ -187,6 +292,29 @@ describe("a model by name", () => {
     assert.equal(seen + hub.sent - before, whole, "no byte came twice");
   });
 
+  test(
+    "a lock that a killed process left does not last, though its id is in use again",
+    { timeout: 60_000 },
+    async () => {
+      const blobs = join(cache, "models--someone--lora", "blobs");
+      mkdirSync(blobs, { recursive: true });
+      const [, lora] = hub.filesOf("someone/lora").find(([path]) => path.endsWith(".safetensors"))!;
+      const left = join(blobs, `${lora}.lock`);
+      writeFileSync(left, `${process.pid} ${hostname()}`);
+      const abort = AbortSignal.timeout(1000);
+      const purpose = "weights";
+      await assert.rejects(
+        downloadModel("someone/lora", { cache, purpose, signal: abort }),
+        /abort/i,
+        "it is respected",
+      );
+      const before = new Date(Date.now() - 11_000);
+      utimesSync(left, before, before);
+      assert(existsSync(await downloadModel("someone/lora", { cache, purpose })));
+      assert(!existsSync(left));
+    },
+  );
+
   test("two at once", async () => {
     const [a, b] = await Promise.all([downloadModel(name, { cache }), downloadModel(name, { cache })]);
     assert.equal(a, b);
@@ -195,11 +323,21 @@ describe("a model by name", () => {
 });
 
 describe("what is refused", () => {
-  const cases: readonly (readonly [what: string, model: string, options: { revision?: string }, message: RegExp])[] = [
-    ["no such repository", "someone/nowhere", {}, /Expected access to someone\/nowhere .* set HF_TOKEN/],
-    ["no access", "someone/gated", {}, /Expected access to someone\/gated .*licence/],
+  const cases: readonly (readonly [what: string, model: string, options: DownloadModelOptions, message: RegExp])[] = [
+    ["no such repository", "someone/nowhere", {}, /Expected access to someone\/nowhere .* misspelt.* set HF_TOKEN/],
+    ["no access", "someone/gated", {}, /Expected access to someone\/gated\/\S+ .* gated\. Accept its licence/],
     ["no such revision", name, { revision: "v9" }, /Expected a revision of .* but received v9/],
-    ["pickles", "someone/pickled", {}, /someone\/pickled\/unet but received pickles, .*save_pretrained/],
+    ["pickles", "someone/pickled", {}, /someone\/pickled\/unet but received pickles, which can .*DiffusionPipeline/],
+    ["a pickled CLIP", "someone/pickled-clip", {}, /someone\/pickled-clip but received pickles, .*import CLIPModel/],
+    ["a pickled LoRA", "someone/pickled-lora", { purpose: "weights" }, /but received pickles, .*weights_only=True/],
+    ["a variant alone", "someone/forms", {}, /in someone\/forms\/vae but received only those of the variants fp16/],
+    ["no such variant", name, { variant: "bf16" }, /Expected weights of the variant bf16 in .* but received none/],
+    [
+      "no Stable Diffusion",
+      "someone/other",
+      {},
+      /Expected safetensors weights in someone\/other\/unet but received none/,
+    ],
     ["no such file", `${name}/none.safetensors`, {}, /Expected none\.safetensors in/],
     ["no name", "not a name", {}, /Expected owner\/name/],
   ];
@@ -210,8 +348,33 @@ describe("what is refused", () => {
         assert.match(error.message, message);
         return true;
       });
+      assert.equal(hub.sent, 0, "before anything is downloaded");
     });
   }
+
+  test("to those with a token too: no such repository, and a token that is none", async () => {
+    process.env["HF_TOKEN"] = "of-a-mirror";
+    await assert.rejects(
+      downloadModel("someone/nowhere", { cache }),
+      /Expected access to someone\/nowhere .* misspelt/,
+    );
+    process.env["HF_TOKEN"] = "hf_expired";
+    await assert.rejects(downloadModel(name, { cache }), /Expected a valid token .* expired/);
+  });
+
+  test("a cache that cannot be written to, and a full disk", { skip: !existsSync("/dev/full") }, async () => {
+    const file = join(cache, "file");
+    writeFileSync(file, "");
+    await assert.rejects(
+      downloadModel("someone/lora", { cache: file, purpose: "weights" }),
+      /Expected to write to .*HF_HOME/,
+    );
+    const blobs = join(cache, "models--someone--lora", "blobs");
+    mkdirSync(blobs, { recursive: true });
+    const [, lora] = hub.filesOf("someone/lora").find(([path]) => path.endsWith(".safetensors"))!;
+    symlinkSync("/dev/full", join(blobs, `${lora}.incomplete`));
+    await assert.rejects(downloadModel("someone/lora", { cache, purpose: "weights" }), /the disk is full .*HF_HOME/);
+  });
 
   test("a file that is not what the hub says", async () => {
     hub.corrupt = true;
@@ -230,9 +393,43 @@ test("the token is for the hub and not for its store", async () => {
 });
 
 test("names", () => {
-  assert.deepEqual(parseHubName("a/b"), { repository: "a/b", file: undefined });
-  assert.deepEqual(parseHubName("a/b/c/d.safetensors"), { repository: "a/b", file: "c/d.safetensors" });
-  for (const text of ["a", "/a/b", "./a/b", "../a", "a/../b.safetensors", "a/b.safetensors", "a b/c"]) {
+  assert.deepEqual(parseHubName("a/b"), { repository: "a/b", revision: undefined, file: undefined });
+  assert.deepEqual(parseHubName("a/b@v1.0"), { repository: "a/b", revision: "v1.0", file: undefined });
+  assert.deepEqual(parseHubName("a/b@refs/pr/7/c/d.safetensors"), {
+    ...{ repository: "a/b", revision: "refs/pr/7", file: "c/d.safetensors" },
+  });
+  for (const text of [
+    "a",
+    "/a/b",
+    "./a/b",
+    "../a",
+    "a/../b.safetensors",
+    "a/b.safetensors",
+    "a b/c",
+    "a/b@",
+    "a/b@..",
+  ]) {
     assert.equal(parseHubName(text), undefined, text);
+  }
+});
+
+test("variables mean what they mean to Python's huggingface_hub", () => {
+  const home = homedir();
+  assert.equal(hubCache({}), join(home, ".cache/huggingface/hub"));
+  assert.equal(hubCache({ XDG_CACHE_HOME: "/x" }), "/x/huggingface/hub");
+  assert.equal(hubCache({ XDG_CACHE_HOME: "/x", HF_HOME: "~/y" }), join(home, "y/hub"));
+  assert.equal(hubCache({ HF_HOME: "/y", HF_HUB_CACHE: "$SCRATCH/z", SCRATCH: "/s" }), "/s/z");
+  assert.equal(hubCache({ HF_HUB_CACHE: "", HF_HOME: "" }), join(home, ".cache/huggingface/hub"), "empty is unset");
+  const file = join(scratch, "token");
+  writeFileSync(file, "hf_file\n");
+  assert.equal(hubToken({ HF_TOKEN: " hf_a\n", HF_TOKEN_PATH: file }), "hf_a");
+  assert.equal(hubToken({ HF_TOKEN: "", HF_TOKEN_PATH: file }), "hf_file");
+  assert.equal(hubToken({ HF_HOME: scratch }), "hf_file");
+  assert.equal(hubEndpoint({ HF_ENDPOINT: "" }), "https://huggingface.co");
+  assert.equal(hubEndpoint({ HF_ENDPOINT: "https://mirror/hf/" }), "https://mirror/hf");
+  for (const name of ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]) {
+    for (const [value, offline] of Object.entries({ "1": true, True: true, "0": false, "": false })) {
+      assert.equal(isOffline({ [name]: value }), offline, `${name}=${value}`);
+    }
   }
 });

@@ -21,7 +21,7 @@ const model = z.strictObject({
   path: path()
     .default("models/emoji")
     .describe(
-      "Model: a folder in diffusers' layout, one safetensors file in the original layout, or a name on the Hugging Face hub (`owner/name`, `owner/name/file.safetensors`). A relative path is looked for from the working folder, then from the package.",
+      "Model: a folder in diffusers' layout, one safetensors file in the original layout, or a name on the Hugging Face hub (`owner/name`, `owner/name@revision`, `owner/name/file.safetensors`). A relative path is looked for from the working folder, then from the package.",
     ),
   revision: z.string().min(1).nullable().default(null).describe("Branch, tag or commit on the hub; null is `main`."),
   variant: z

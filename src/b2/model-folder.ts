@@ -6,6 +6,7 @@ import { existsSync } from "node:fs";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { cachedModel, downloadModel, HubError, parseHubName, type Purpose } from "../hub/index.js";
+import { isPickle, pickleRefused } from "../models/pickle.js";
 import type { Config } from "./config.js";
 import { InputError } from "./input-error.js";
 import type { Surroundings } from "./progress.js";
@@ -23,9 +24,10 @@ export interface HubForm {
 /**
  * The folder or file that a config's model path names.
  *
- * @throws InputError when there is none, saying where it was looked for
+ * @throws InputError when there is none, saying where it was looked for, and for a pickle
  */
 export function resolveModelFolder(path: string, { revision }: HubForm = {}): string {
+  if (isPickle(path)) throw new InputError(pickleRefused(path));
   const places = localPlaces(path);
   const found = places.find((place) => existsSync(place)) ?? cachedModel(path, { revision: revision ?? undefined });
   if (found !== undefined) return found;
@@ -84,7 +86,7 @@ export async function fetchModels(config: Config, surroundings: Surroundings): P
   if (model.path.endsWith(".safetensors")) {
     await fetchModel(
       model.config ?? CLIP_TOKENIZER,
-      { purpose: model.config === null ? "tokenizer" : "model" },
+      { purpose: model.config === null ? "tokenizer" : "settings" },
       surroundings,
     );
   }

@@ -5,6 +5,7 @@ import type { Config } from "../b2/config.js";
 import { InputError } from "../b2/input-error.js";
 import type { LoadOptions, Policy, WeightedLora } from "../b2/policy.js";
 import type { Surroundings } from "../b2/progress.js";
+import { isPickle, pickleRefused } from "../models/pickle.js";
 import { RunReader } from "../runs/reader.js";
 import { collect, configFromOptions, type ConfigOptions } from "./options.js";
 
@@ -64,6 +65,7 @@ async function weightsOf(loras: readonly string[], surroundings: Surroundings): 
 }
 
 async function loraFile(path: string, surroundings: Surroundings): Promise<string> {
+  if (isPickle(path)) throw new InputError(pickleRefused(path));
   const { loraFileIn } = await import("../lora/index.js");
   const inFolder = loraFileIn(path);
   if (inFolder !== undefined) return inFolder;

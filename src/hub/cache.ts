@@ -2,24 +2,17 @@
  * The folder in which Python's huggingface_hub keeps what it downloads, shared with it: contents by their hash in
  * `blobs`, for each commit a folder of links to them in `snapshots`, branches and tags in `refs`.
  */
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
-import { dirname, join, relative } from "node:path";
-
-/** Where models are kept: HF_HUB_CACHE, else `hub` in HF_HOME, else in the user's cache. */
-export function hubCache(env: NodeJS.ProcessEnv = process.env): string {
-  const home = env["HF_HOME"] ?? join(env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "huggingface");
-  return env["HF_HUB_CACHE"] ?? env["HUGGINGFACE_HUB_CACHE"] ?? join(home, "hub");
-}
-
-/** The token of HF_TOKEN, or the one that `hf auth login` left. */
-export function hubToken(env: NodeJS.ProcessEnv = process.env): string | undefined {
-  const given = (env["HF_TOKEN"] ?? env["HUGGING_FACE_HUB_TOKEN"])?.trim();
-  if (given) return given;
-  const home = env["HF_HOME"] ?? join(env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "huggingface");
-  const file = env["HF_TOKEN_PATH"] ?? join(home, "token");
-  return existsSync(file) ? readFileSync(file, "utf8").trim() || undefined : undefined;
-}
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join, relative, sep } from "node:path";
 
 /** A file of a repository, as the hub lists it. */
 export interface HubFile {
@@ -37,13 +30,21 @@ export class CachedRepository {
 
   constructor(
     readonly name: string,
-    cache = hubCache(),
+    cache: string,
   ) {
     this.folder = join(cache, `models--${name.replaceAll("/", "--")}`);
   }
 
   snapshot(commit: string): string {
     return join(this.folder, "snapshots", commit);
+  }
+
+  /** The paths of a snapshot whose contents are there. */
+  files(commit: string): string[] {
+    const folder = this.snapshot(commit);
+    if (!existsSync(folder)) return [];
+    const paths = readdirSync(folder, { recursive: true, encoding: "utf8" });
+    return paths.filter((path) => existsSync(join(folder, path))).map((path) => path.replaceAll(sep, "/"));
   }
 
   blob(etag: string): string {

@@ -2,3 +2,17 @@
 export class HubError extends Error {
   override readonly name = "HubError";
 }
+
+/** The hub is overloaded or out of order, which passes. */
+export class HubBusyError extends HubError {
+  constructor(
+    message: string,
+    /** The seconds it asks to be left alone. */
+    readonly seconds: number | undefined,
+  ) {
+    super(message);
+  }
+}
+
+/** The repository is there, the branch, tag or commit is not: nothing in the cache can stand for it. */
+export class NoRevisionError extends HubError {}

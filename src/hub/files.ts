@@ -1,8 +1,11 @@
 /** Which files of a repository are needed: what the code reads, in the wanted variant, and nothing else of it. */
 import { HubError } from "./error.js";
 
-/** What a repository is wanted for. "weights": one file of weights, a LoRA. */
-export type Purpose = "model" | "tokenizer" | "weights";
+/**
+ * What a repository is wanted for. "settings": configs and tokenizers without weights, for a checkpoint of one file.
+ * "weights": one file of weights, a LoRA.
+ */
+export type Purpose = "model" | "settings" | "tokenizer" | "weights";
 
 export interface Wanted {
   readonly purpose: Purpose;
@@ -12,9 +15,15 @@ export interface Wanted {
   readonly file?: string | undefined;
 }
 
-const PARTS = ["unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"];
+/** Parts of Stable Diffusion that have weights; only XL has a second text encoder. */
+const MODELS = ["unet", "vae", "text_encoder"];
+const SECOND = "text_encoder_2";
+const PARTS = [...MODELS, SECOND, "tokenizer", "tokenizer_2", "scheduler"];
 const TOKENIZER = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
 const SETTINGS = [...TOKENIZER, "config.json", "scheduler_config.json", "preprocessor_config.json"];
+const STEMS = ["diffusion_pytorch_model", "model"];
+const PICKLE = /\.(bin|ckpt|pt|pth)$/;
+const reason = "pickles, which can run any code when they are loaded. Convert them once, where you trust their origin";
 
 /**
  * The paths to download.
@@ -41,41 +50,75 @@ export function neededFiles(repository: string, paths: readonly string[], wanted
     if (found.includes("vocab.json") && found.includes("merges.txt")) return found;
     throw new HubError(`Expected vocab.json and merges.txt in ${repository} but received a repository without them`);
   }
-  if (paths.includes("model_index.json")) {
-    const parts = PARTS.flatMap((part) => [...settings(part), ...weights(repository, part, inFolder(part), wanted)]);
-    return ["model_index.json", ...parts];
+  const isPipeline = paths.includes("model_index.json");
+  if (!isPipeline && !paths.includes("config.json")) {
+    throw new HubError(
+      `Expected a model in diffusers' or transformers' layout in ${repository} but received one without model_index.json ` +
+        `or config.json; name one file of it as ${repository}/<file>.safetensors`,
+    );
   }
-  if (paths.includes("config.json")) {
-    const own = weights(repository, "", inFolder(""), wanted);
-    if (own.length > 0) return [...settings(""), ...own];
-  }
-  throw new HubError(
-    `Expected a model in diffusers' or transformers' layout in ${repository} but received one without model_index.json ` +
-      `or config.json; name one file of it as ${repository}/<file>.safetensors`,
-  );
+  const configs = isPipeline ? ["model_index.json", ...PARTS.flatMap(settings)] : settings("");
+  if (purpose === "settings") return configs;
+  const parts = isPipeline ? [...MODELS, ...(inFolder(SECOND).length > 0 ? [SECOND] : [])] : [""];
+  return [...configs, ...weights(repository, new Map(parts.map((part) => [part, inFolder(part)])), wanted)];
 }
 
-/** A model's weights: one file or shards with their index, of the variant where there is one. */
-function weights(repository: string, part: string, files: readonly string[], { variant }: Wanted): string[] {
-  const stems = ["diffusion_pytorch_model", "model"];
-  const of = (form: string | undefined): string[] => {
-    const suffix = form === undefined ? "" : `\\.${form}`;
-    const pattern = new RegExp(
-      `^(${stems.join("|")})(${suffix}(-\\d+-of-\\d+)?\\.safetensors|\\.safetensors\\.index${suffix}\\.json)$`,
-    );
-    return files.filter((path) => pattern.test(nameOf(path)));
-  };
-  const ofVariant = variant === undefined ? [] : of(variant);
-  const found = ofVariant.length > 0 ? ofVariant : of(undefined);
-  if (found.length > 0) return found;
-  if (files.some((path) => /\.(bin|ckpt|pt)$/.test(path))) {
-    throw new HubError(
-      `Expected safetensors weights in ${repository}${part && `/${part}`} but received pickles, which can run any code ` +
-        "when they are loaded. Convert them once with Python's diffusers, where you trust their origin: " +
-        `python -c "from diffusers import DiffusionPipeline as P; P.from_pretrained('${repository}').save_pretrained('<new folder>')"`,
-    );
+/** The weights of these parts: in each one file, or shards with their index, of the variant where there is one. */
+function weights(
+  repository: string,
+  parts: ReadonlyMap<string, readonly string[]>,
+  { variant }: Pick<Wanted, "variant">,
+): string[] {
+  const found: string[] = [];
+  let isVaried = variant === undefined;
+  for (const [part, files] of parts) {
+    const ofVariant = variant === undefined ? [] : ofForm(files, `.${variant}`);
+    const taken = ofVariant.length > 0 ? ofVariant : ofForm(files, "");
+    if (taken.length === 0)
+      throw noWeights(part === "" ? repository : `${repository}/${part}`, repository, files, variant);
+    isVaried ||= ofVariant.length > 0;
+    found.push(...taken);
+  }
+  if (isVaried) return found;
+  throw new HubError(`Expected weights of the variant ${variant} in ${repository} but received none`);
+}
+
+/** @param form as it stands in the names: "" or ".fp16" */
+function ofForm(files: readonly string[], form: string): string[] {
+  for (const stem of STEMS) {
+    const named = (name: string): string[] => files.filter((path) => nameOf(path) === name);
+    const single = named(`${stem}${form}.safetensors`);
+    if (single.length > 0) return single;
+    const index = named(`${stem}.safetensors.index${form}.json`);
+    const shard = new RegExp(`^${stem}${form.replace(".", "\\.")}-\\d+-of-\\d+\\.safetensors$`);
+    if (index.length > 0) return [...index, ...files.filter((path) => shard.test(nameOf(path)))];
   }
   return [];
+}
+
+function noWeights(where: string, repository: string, files: readonly string[], variant: string | undefined): HubError {
+  const form = variant === undefined ? "" : ` of the variant ${variant}`;
+  const variants = files.flatMap(
+    (path) => /model\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors$/.exec(nameOf(path))?.[1] ?? [],
+  );
+  if (variants.length > 0) {
+    const received = [...new Set(variants)].join(", ");
+    return new HubError(
+      `Expected weights${form} in ${where} but received only those of the variants ${received}: name one`,
+    );
+  }
+  if (!files.some((path) => PICKLE.test(path))) {
+    return new HubError(`Expected safetensors weights in ${where} but received none`);
+  }
+  const convert =
+    where === repository
+      ? `transformers, beside the other files: python -c "from transformers import CLIPModel as M; M`
+      : `diffusers: python -c "from diffusers import DiffusionPipeline as P; P`;
+  return new HubError(
+    `Expected safetensors weights in ${where} but received ${reason}, with Python's ${convert}` +
+      `.from_pretrained('${repository}').save_pretrained('<new folder>')". Or name the proposal of a conversion, where there ` +
+      `is one: ${repository}@refs/pr/<number>`,
+  );
 }
 
 function loraFile(repository: string, paths: readonly string[]): string {
@@ -83,6 +126,13 @@ function loraFile(repository: string, paths: readonly string[]): string {
   if (paths.includes(usual)) return usual;
   const all = paths.filter((path) => path.endsWith(".safetensors"));
   if (all.length === 1) return all[0]!;
+  const pickle = paths.find((path) => PICKLE.test(path));
+  if (all.length === 0 && pickle !== undefined) {
+    throw new HubError(
+      `Expected ${usual} in ${repository} but received ${reason}: python -c "import torch, safetensors.torch as s; ` +
+        `s.save_file(torch.load('${pickle}', weights_only=True), '${usual}')"`,
+    );
+  }
   const received = all.length === 0 ? "a repository without any" : all.slice(0, 5).join(", ");
   throw new HubError(
     `Expected ${usual}, or one safetensors file, in ${repository} but received ${received}; name one as ${repository}/<file>`,

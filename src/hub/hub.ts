@@ -6,20 +6,24 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { HubApiError, listFiles, modelInfo } from "@huggingface/hub";
-import { CachedRepository, hubCache, hubToken, type HubFile } from "./cache.js";
-import { downloadFile, httpError } from "./download.js";
-import { HubError } from "./error.js";
+import { setTimeout as sleep } from "node:timers/promises";
+import { listFiles, modelInfo } from "@huggingface/hub";
+import { CachedRepository, type HubFile } from "./cache.js";
+import { downloadFile, isFileError } from "./download.js";
+import { hubCache, hubEndpoint, hubToken, isOffline } from "./environment.js";
+import { HubBusyError, HubError, NoRevisionError } from "./error.js";
 import { neededFiles, type Wanted } from "./files.js";
+import { delayAfter, get, httpError, untilSilent } from "./http.js";
 
-/** A repository, and one file of it where that is meant. */
+/** A repository, and one revision or file of it where that is meant. */
 export interface HubName {
   readonly repository: string;
+  readonly revision?: string | undefined;
   readonly file?: string | undefined;
 }
 
 export interface DownloadModelOptions extends Partial<Omit<Wanted, "file">> {
-  /** A branch, a tag or a commit. Default: main. */
+  /** A branch, a tag or a commit, where the name has none. Default: main. */
   readonly revision?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Told before anything is fetched: the bytes to come. */
@@ -32,25 +36,24 @@ export interface DownloadModelOptions extends Partial<Omit<Wanted, "file">> {
   readonly cache?: string;
 }
 
-/** `owner/name`, or `owner/name/path/to/file.safetensors`; undefined for what cannot be one. */
+/** `owner/name`, `owner/name@revision`, or a `/path/to/file.safetensors` of either; undefined for what cannot be one. */
 export function parseHubName(text: string): HubName | undefined {
-  const [, repository, file] = /^([\w.-]+\/[\w.-]+?)(?:\/([^\\]+\.safetensors))?$/.exec(text) ?? [];
-  if (repository === undefined || /(^|\/)\.{1,2}(\/|$)/.test(text) || repository.endsWith(".safetensors"))
+  const form = /^([\w.-]+\/[\w.-]+?)(?:@(refs\/[\w.-]+\/[\w.-]+|[\w.-]+))?(?:\/([^\\]+\.safetensors))?$/;
+  const [, repository, revision, file] = form.exec(text) ?? [];
+  if (repository === undefined || /(^|[/@])\.{1,2}(\/|$)/.test(text) || repository.endsWith(".safetensors"))
     return undefined;
-  return { repository, file };
+  return { repository, revision, file };
 }
 
-const isOffline = (): boolean => /^(1|true|yes|on)$/i.test(process.env["HF_HUB_OFFLINE"] ?? "");
-
-/** The folder (or the file) of a model in the cache; undefined when it is not there. Asks nobody. */
+/** The folder (or the file that is named) of a model in the cache; undefined when it is not there. Asks nobody. */
 export function cachedModel(
   name: string,
-  { revision = "main", cache = hubCache() }: DownloadModelOptions = {},
+  { revision, cache = hubCache() }: DownloadModelOptions = {},
 ): string | undefined {
   const parsed = parseHubName(name);
   if (parsed === undefined) return undefined;
   const repository = new CachedRepository(parsed.repository, cache);
-  const commit = repository.commitOf(revision);
+  const commit = repository.commitOf(parsed.revision ?? revision ?? "main");
   if (commit === undefined) return undefined;
   const path = join(repository.snapshot(commit), parsed.file ?? "");
   return existsSync(path) ? path : undefined;
@@ -64,62 +67,91 @@ export function cachedModel(
  *   the hub says; what has come stays for the next attempt
  */
 export async function downloadModel(name: string, options: DownloadModelOptions = {}): Promise<string> {
-  const { revision = "main", purpose = "model", variant, signal, offline = isOffline(), cache = hubCache() } = options;
+  const { purpose = "model", variant, signal, offline = isOffline(), cache = hubCache() } = options;
   const parsed = parseHubName(name);
   if (parsed === undefined) throw new HubError(`Expected owner/name for a model on the hub but received ${name}`);
+  const revision = parsed.revision ?? options.revision ?? "main";
   const repository = new CachedRepository(parsed.repository, cache);
+  const wanted = { purpose, variant, file: parsed.file };
+  const kept = fromCache(repository, revision, wanted);
   if (offline) {
-    const cached = cachedModel(name, { revision, cache });
-    if (cached !== undefined) return cached;
-    throw new HubError(`Expected ${name} (${revision}) in ${cache}, as HF_HUB_OFFLINE is set, but it is not there`);
+    if (typeof kept === "string") return kept;
+    const lack = kept === undefined ? "" : `: ${kept.message}`;
+    throw new HubError(
+      `Expected ${name} (${revision}) in ${cache}, as HF_HUB_OFFLINE is set, but it is not there${lack}`,
+    );
   }
-  const hub = { hubUrl: process.env["HF_ENDPOINT"]?.replace(/\/$/, "") ?? "https://huggingface.co", token: hubToken() };
+  const hub = { endpoint: hubEndpoint(), token: hubToken(), signal, isPatient: typeof kept !== "string" };
   let listed: Awaited<ReturnType<typeof listRepository>>;
   try {
-    listed = await listRepository(parsed.repository, revision, hub, signal);
+    listed = await listRepository(parsed.repository, revision, hub);
   } catch (error) {
-    // As Python's: without a connection, what is in the cache will do.
-    const cached = isConnectionError(error) ? cachedModel(name, { revision, cache }) : undefined;
-    if (cached !== undefined) return cached;
-    throw toHubError(error, parsed.repository, revision);
+    // As Python's: where the hub does not answer, or not us, what is in the cache will do.
+    if (typeof kept === "string" && !(error instanceof NoRevisionError) && !signal?.aborted) return kept;
+    throw toHubError(error, parsed.repository);
   }
-  const paths = neededFiles(parsed.repository, [...listed.files.keys()], { purpose, variant, file: parsed.file });
+  const paths = neededFiles(parsed.repository, [...listed.files.keys()], wanted);
   const files = paths.map((path) => listed.files.get(path)!);
   const missing = files.filter((file) => !existsSync(join(repository.snapshot(listed.commit), file.path)));
   options.onStart?.(
     missing.length,
     missing.reduce((sum, { size }) => sum + size, 0),
   );
-  for (const file of missing) {
-    const url = `${hub.hubUrl}/${parsed.repository}/resolve/${listed.commit}/${file.path.split("/").map(encodeURIComponent).join("/")}`;
-    const onBytes = (bytes: number): void => options.onBytes?.(bytes, file.path);
-    if (existsSync(repository.blob(file.etag))) onBytes(file.size);
-    else await downloadFile(url, file, repository.blob(file.etag), { token: hub.token, signal, onBytes });
-    repository.link(listed.commit, file);
+  try {
+    for (const file of missing) {
+      const url = `${hub.endpoint}/${parsed.repository}/resolve/${listed.commit}/${file.path.split("/").map(encodeURIComponent).join("/")}`;
+      const onBytes = (bytes: number): void => options.onBytes?.(bytes, file.path);
+      const target = repository.blob(file.etag);
+      if (existsSync(target)) onBytes(file.size);
+      else await downloadFile(url, file, target, { repository: parsed.repository, token: hub.token, signal, onBytes });
+      repository.link(listed.commit, file);
+    }
+    // Last, so that a branch never points to a snapshot that lacks something.
+    repository.setRef(revision, listed.commit);
+  } catch (error) {
+    throw isFileError(error) ? cacheError(error, cache) : error;
   }
-  // Last, so that a branch never points to a snapshot that lacks something.
-  repository.setRef(revision, listed.commit);
-  const loaded = parsed.file ?? (purpose === "weights" ? paths[0]! : "");
-  return join(repository.snapshot(listed.commit), loaded);
+  return placeOf(repository, listed.commit, wanted, paths);
+}
+
+/** What the cache has, as downloadModel returns it; or what it lacks, undefined for all. */
+function fromCache(repository: CachedRepository, revision: string, wanted: Wanted): string | HubError | undefined {
+  const commit = repository.commitOf(revision);
+  if (commit === undefined) return undefined;
+  try {
+    return placeOf(repository, commit, wanted, neededFiles(repository.name, repository.files(commit), wanted));
+  } catch (error) {
+    if (error instanceof HubError) return error;
+    throw error;
+  }
+}
+
+/** The folder of a model, or the one file that is wanted. */
+function placeOf(
+  repository: CachedRepository,
+  commit: string,
+  { file, purpose }: Wanted,
+  paths: readonly string[],
+): string {
+  return join(repository.snapshot(commit), file ?? (purpose === "weights" ? paths[0]! : ""));
 }
 
 interface Hub {
-  readonly hubUrl: string;
+  readonly endpoint: string;
   readonly token: string | undefined;
+  readonly signal: AbortSignal | undefined;
+  /** Whether to wait for a hub that is overloaded. */
+  readonly isPatient: boolean;
 }
 
 /** The commit of a revision, and its files. */
 async function listRepository(
   name: string,
   revision: string,
-  { hubUrl, token }: Hub,
-  signal: AbortSignal | undefined,
+  hub: Hub,
 ): Promise<{ commit: string; files: Map<string, HubFile> }> {
-  const common = {
-    hubUrl,
-    ...(token !== undefined && { accessToken: token }),
-    fetch: (input: string | URL | Request, init?: RequestInit) => fetch(input, { ...init, ...(signal && { signal }) }),
-  };
+  // The token is not given to the package, which refuses those of mirrors: they do not begin with hf_.
+  const common = { hubUrl: hub.endpoint, fetch: (url: unknown) => ask(String(url), name, revision, hub) };
   const { sha } = await modelInfo({ name, revision, additionalFields: ["sha"], ...common });
   const files = new Map<string, HubFile>();
   for await (const { type, path, size, oid, lfs } of listFiles({
@@ -136,29 +168,43 @@ async function listRepository(
   return { commit: sha, files };
 }
 
-/** What fetch throws when nobody answers. */
-const isConnectionError = (error: unknown): error is TypeError =>
-  error instanceof TypeError && error.message === "fetch failed";
-
-function toHubError(error: unknown, repository: string, revision: string): unknown {
-  if (error instanceof HubApiError) {
-    const { statusCode: status, message } = error;
-    if (status === 404 && /revision/i.test(message)) {
-      return new HubError(`Expected a revision of ${repository} but received ${revision}, which it does not have`, {
-        cause: error,
-      });
-    }
-    return httpError({ status, headers: new Headers() }, repository);
+async function ask(url: string, name: string, revision: string, { token, signal, isPatient }: Hub): Promise<Response> {
+  for (let failures = 1; ; failures++) {
+    const watch = untilSilent(signal);
+    const headers = { accept: "application/json" };
+    const response = await get(url, { token, signal: watch.signal, headers }).finally(watch.end);
+    if (response.ok) return response;
+    await response.body?.cancel();
+    const error = httpError(response, name, revision);
+    const delay = isPatient && error instanceof HubBusyError ? delayAfter(error, failures) : undefined;
+    if (delay === undefined) throw error;
+    await sleep(delay, undefined, signal && { signal });
   }
-  if (isConnectionError(error)) {
-    const cause =
-      error.cause instanceof Error ? error.cause.message || (error.cause as NodeJS.ErrnoException).code : error.message;
+}
+
+/** What stands between us and the hub. */
+function toHubError(error: unknown, repository: string): unknown {
+  if (error instanceof HubError || !(error instanceof TypeError || error instanceof SyntaxError)) return error;
+  const { message, code } = (error.cause ?? error) as NodeJS.ErrnoException;
+  return new HubError(
+    `Expected a connection to the hub for ${repository} but received: ${message || (code ?? "none")}; give a local ` +
+      "folder, or set HF_HUB_OFFLINE=1 to use the cache alone",
+    { cause: error },
+  );
+}
+
+function cacheError(error: NodeJS.ErrnoException, cache: string): HubError {
+  if (error.code === "ENOSPC" || error.code === "EDQUOT") {
     return new HubError(
-      `Expected a connection to the hub for ${repository} but received: ${cause ?? "none"}; give a local folder, or set ` +
-        "HF_HUB_OFFLINE=1 to use the cache alone",
+      `Expected room for the download in ${cache} but the disk is full (${error.code}); what has come stays. Set HF_HOME ` +
+        "to a folder with more",
       { cause: error },
     );
   }
-  if (error instanceof TypeError) return new HubError(`${repository}: ${error.message}`, { cause: error });
-  return error;
+  return new HubError(
+    `Expected to write to ${cache} but received: ${error.message}; set HF_HOME to a folder of yours`,
+    {
+      cause: error,
+    },
+  );
 }

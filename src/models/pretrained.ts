@@ -8,6 +8,7 @@ import { Weights, type CheckpointOptions, type Module, type WeightsOptions } fro
 import { saveSafetensors } from "../safetensors/index.js";
 import type { Generator } from "../torch/index.js";
 import { ConfigError, readJsonObject } from "./config.js";
+import { pickleRefused } from "./pickle.js";
 
 export interface PretrainedOptions extends WeightsOptions {
   /** Take `model.fp16.safetensors` and the like instead of `model.safetensors`. */
@@ -142,15 +143,4 @@ function variantsIn(folder: string, stem: string): string[] {
   const names = existsSync(folder) ? readdirSync(folder) : [];
   const pattern = new RegExp(`^${stem}(?:\\.(\\w+)\\.safetensors|\\.safetensors\\.index\\.(\\w+)\\.json)$`);
   return names.flatMap((name) => pattern.exec(name)?.slice(1).filter(Boolean) ?? []);
-}
-
-/** Why a pickle is not read, and the way out. */
-export function pickleRefused(file: string): string {
-  return (
-    `Expected safetensors weights but received ${file}, a pickle, which can run any code when it is loaded. ` +
-    "Convert it once with Python's diffusers, where you trust its origin: " +
-    'python -c "from diffusers import DiffusionPipeline as P; ' +
-    "P.from_pretrained('<folder or name>', use_safetensors=False).save_pretrained('<new folder>')\" " +
-    "(for one .ckpt file: StableDiffusionPipeline.from_single_file)"
-  );
 }

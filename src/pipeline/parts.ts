@@ -9,6 +9,8 @@ import {
   CLIPTextModel,
   CLIPTextModelWithProjection,
   ConfigError,
+  isPickle,
+  pickleRefused,
   readJsonObject,
   UNet2DConditionModel,
   weightFiles,
@@ -47,6 +49,7 @@ export interface Parts {
 
 /** @throws an error naming the file, and each key of it that is at fault */
 export function loadParts(path: string, options: PipelineOptions): Parts {
+  if (isPickle(path)) throw new ConfigError(pickleRefused(path));
   const loaded: { dispose(): void }[] = [];
   const hold = <T extends { dispose(): void }>(model: T): T => {
     loaded.push(model);

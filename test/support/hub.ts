@@ -11,11 +11,14 @@ import { join, relative } from "node:path";
 /** A repository: what it holds, and how it behaves. */
 export interface FakeRepository {
   readonly folder: string;
-  /** Only with this token. */
-  readonly token?: string;
+  /** Its files are only for this token; that they are there, everybody may know. */
+  readonly gated?: string;
+  /** The name it has now. */
+  readonly renamed?: string;
 }
 
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
+const REVISIONS = ["main", "refs/pr/1", COMMIT];
 /** Files from this size up are stored apart. */
 const LARGE = 2000;
 const PAGE = 5;
@@ -33,6 +36,10 @@ export class FakeHub {
   sent = 0;
   /** The connection breaks off after so many bytes of a stored file; once a number. */
   breakAfter: number[] = [];
+  /** Answers of the hub in place of its own; once each. */
+  failures: { readonly status: number; readonly headers?: Record<string, string> }[] = [];
+  /** A connection falls silent where it would break off. */
+  silent = false;
   /** Stored files come with a byte changed. */
   corrupt = false;
   readonly #hub: Server;
@@ -60,26 +67,39 @@ export class FakeHub {
     }
   }
 
+  /** The files of a repository, and the names of their contents. */
+  filesOf(repository: string): (readonly [path: string, etag: string])[] {
+    return tree(this.repositories[repository]!.folder).map(({ path, oid, lfs }) => [path, lfs?.oid ?? oid]);
+  }
+
   #answer(request: IncomingMessage, response: ServerResponse): void {
     const { pathname, searchParams } = new URL(request.url!, "http://hub");
     const token = request.headers.authorization?.replace("Bearer ", "");
     this.requests.push({ path: pathname, token, range: request.headers.range, server: "hub" });
-    const [, api, apiName, kind, revision] =
-      /^(\/api\/models)\/([^/]+\/[^/]+)\/(revision|tree)\/([^/]+)/.exec(pathname) ?? [];
+    const [, apiName, kind, revision] = /^\/api\/models\/([^/]+\/[^/]+)\/(revision|tree)\/([^/]+)/.exec(pathname) ?? [];
     const [, fileName, , path] = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(pathname) ?? [];
     const repository = this.repositories[apiName ?? fileName ?? ""];
     const refuse = (status: number, code: string, error: string): void => {
-      response.writeHead(status, {
-        "content-type": "application/json",
-        "x-error-code": code,
-        "x-error-message": error,
-      });
+      const headers = { "content-type": "application/json", "x-error-message": error };
+      response.writeHead(status, code === "" ? headers : { ...headers, "x-error-code": code });
       response.end(JSON.stringify({ error }));
     };
-    if (repository === undefined) return refuse(401, "RepoNotFound", "Invalid username or password.");
-    if (repository.token !== undefined && repository.token !== token)
-      return refuse(403, "GatedRepo", "Access is restricted.");
-    if (api !== undefined && !["main", COMMIT].includes(revision!)) {
+    const failure = this.failures.shift();
+    if (failure !== undefined) return void response.writeHead(failure.status, failure.headers).end();
+    if (token === "hf_expired") return refuse(401, "", "Invalid credentials in Authorization header");
+    if (repository === undefined) {
+      // The real one tells strangers no more than this.
+      if (token === undefined) return refuse(401, "RepoNotFound", "Invalid username or password.");
+      return refuse(404, "RepoNotFound", "Repository not found");
+    }
+    if (repository.renamed !== undefined) {
+      response.writeHead(307, { location: request.url!.replace(apiName ?? fileName!, repository.renamed) });
+      return void response.end();
+    }
+    if (fileName !== undefined && repository.gated !== undefined && repository.gated !== token) {
+      return refuse(token === undefined ? 401 : 403, "GatedRepo", "Access to this model is restricted.");
+    }
+    if (apiName !== undefined && !REVISIONS.includes(decodeURIComponent(revision!))) {
       return refuse(404, "RevisionNotFound", `Invalid rev id: ${revision}`);
     }
     if (kind === "revision")
@@ -131,7 +151,9 @@ export class FakeHub {
       return;
     }
     this.sent += until;
-    response.write(content.subarray(0, until), () => setTimeout(() => response.destroy(), 20));
+    response.write(content.subarray(0, until), () => {
+      if (!this.silent) setTimeout(() => response.destroy(), 20);
+    });
   }
 }
 
@@ -142,17 +164,25 @@ function json(response: ServerResponse, value: unknown): void {
   response.end(JSON.stringify(value));
 }
 
+interface Entry {
+  readonly type: "file" | "directory";
+  readonly path: string;
+  readonly size: number;
+  readonly oid: string;
+  readonly lfs?: { readonly oid: string; readonly size: number; readonly pointerSize: number };
+}
+
 /** A folder's files as the hub lists them. */
-function tree(folder: string): object[] {
+function tree(folder: string): Entry[] {
   return readdirSync(folder, { recursive: true, withFileTypes: true }).map((entry) => {
     const file = join(entry.parentPath, entry.name);
     const path = relative(folder, file);
     if (entry.isDirectory()) return { type: "directory", path, size: 0, oid: "" };
     const content = readFileSync(file);
     const blob = createHash("sha1").update(`blob ${content.length}\0`).update(content).digest("hex");
-    const large = content.length >= LARGE && {
-      lfs: { oid: createHash("sha256").update(content).digest("hex"), size: content.length, pointerSize: 130 },
-    };
-    return { type: "file", path, size: content.length, oid: blob, ...large };
+    const small: Entry = { type: "file", path, size: content.length, oid: blob };
+    if (content.length < LARGE) return small;
+    const sha256 = createHash("sha256").update(content).digest("hex");
+    return { ...small, lfs: { oid: sha256, size: content.length, pointerSize: 130 } };
   });
 }

@@ -2,6 +2,7 @@
 import { existsSync, statSync } from "node:fs";
 import { type Command, Option } from "commander";
 import { InputError } from "../../b2/input-error.js";
+import { isPickle, pickleRefused } from "../../models/pickle.js";
 import { RunReader } from "../../runs/reader.js";
 import type { DType } from "../../torch/index.js";
 import { asInput } from "../errors.js";
@@ -96,6 +97,7 @@ function addConvert(program: Command): void {
       ),
     )
     .action(async (from: string, to: string, options: ConvertOptions) => {
+      if (isPickle(from)) throw new InputError(pickleRefused(from));
       const source = RunReader.exists(from) ? loraOfRun(from) : from;
       if (!existsSync(source)) throw new InputError(`Expected a model or a LoRA to convert but received ${from}`);
       await asInput(async () => {

@@ -1,0 +1,52 @@
+/**
+ * The variables that Python's huggingface_hub reads, with its meanings. A departure: a variable that is set to nothing
+ * counts as not set, since job files and compose files leave behind what they do not know.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+/** The first of these variables that says something. */
+const first = (env: NodeJS.ProcessEnv, ...names: readonly string[]): string | undefined =>
+  names.map((name) => env[name]?.trim()).find((value) => value !== undefined && value !== "");
+
+/** A path with `~` and `$NAME`, which no shell has expanded where a variable comes from a file. */
+const expand = (env: NodeJS.ProcessEnv, path: string): string =>
+  path
+    .replace(/^~(?=[\\/]|$)/, homedir())
+    .replace(/\$(?:(\w+)|\{(\w+)\})/g, (whole, plain?: string, braced?: string) => env[plain ?? braced!] ?? whole);
+
+function hubHome(env: NodeJS.ProcessEnv): string {
+  return expand(env, first(env, "HF_HOME") ?? join(first(env, "XDG_CACHE_HOME") ?? "~/.cache", "huggingface"));
+}
+
+/** Where models are kept: HF_HUB_CACHE, else `hub` in HF_HOME, else in the user's cache. */
+export function hubCache(env: NodeJS.ProcessEnv = process.env): string {
+  const given = first(env, "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE");
+  return given === undefined ? join(hubHome(env), "hub") : expand(env, given);
+}
+
+/** The token of HF_TOKEN, or the one that `hf auth login` left. */
+export function hubToken(env: NodeJS.ProcessEnv = process.env): string | undefined {
+  const given = first(env, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN");
+  if (given !== undefined) return given;
+  const path = first(env, "HF_TOKEN_PATH");
+  const file = path === undefined ? join(hubHome(env), "token") : expand(env, path);
+  return existsSync(file) ? readFileSync(file, "utf8").trim() || undefined : undefined;
+}
+
+/** The hub, or a mirror of it. */
+export function hubEndpoint(env: NodeJS.ProcessEnv = process.env): string {
+  return first(env, "HF_ENDPOINT")?.replace(/\/+$/, "") ?? "https://huggingface.co";
+}
+
+/** Whether the cache alone is to be used. */
+export function isOffline(env: NodeJS.ProcessEnv = process.env): boolean {
+  return /^(1|true|yes|on)$/i.test(first(env, "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") ?? "");
+}
+
+/** Seconds without a byte after which a connection counts as broken. Python's are 10, which slow lines exceed. */
+export function downloadTimeout(env: NodeJS.ProcessEnv = process.env): number {
+  const seconds = Number(first(env, "HF_HUB_DOWNLOAD_TIMEOUT"));
+  return seconds > 0 ? seconds : 30;
+}

@@ -1,0 +1,107 @@
+/** Requests to the hub: where they lead, what its refusals mean, and how long to wait before the next. */
+import { downloadTimeout } from "./environment.js";
+import { HubBusyError, HubError, NoRevisionError } from "./error.js";
+
+const REDIRECTS = 5;
+/** How often something is tried that fails for a reason which passes. */
+const ATTEMPTS = 6;
+/** Seconds. Whoever is to wait longer rather hears of it. */
+const PATIENCE = 60;
+
+export interface RequestOptions {
+  readonly token: string | undefined;
+  readonly signal: AbortSignal | undefined;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** Follows redirects by hand: the token is for the hub, not for where it keeps its files. */
+export async function get(url: string, { token, signal, headers }: RequestOptions): Promise<Response> {
+  const hub = new URL(url);
+  let at = hub;
+  for (let redirect = 0; redirect <= REDIRECTS; redirect++) {
+    const secret = token !== undefined && at.origin === hub.origin && { authorization: `Bearer ${token}` };
+    const response = await fetch(at, {
+      headers: { ...headers, ...secret },
+      redirect: "manual",
+      ...(signal && { signal }),
+    });
+    const location = response.headers.get("location");
+    if (response.status < 300 || response.status >= 400 || location === null) return response;
+    await response.body?.cancel();
+    at = new URL(location, at);
+  }
+  throw new HubError(`Expected an answer at ${url} but received more than ${REDIRECTS} redirects`);
+}
+
+/** A signal that also breaks off what gives no sign of life; fetch by itself waits five minutes. */
+export function untilSilent(signal: AbortSignal | undefined): {
+  readonly signal: AbortSignal;
+  readonly hear: () => void;
+  readonly end: () => void;
+} {
+  const seconds = downloadTimeout();
+  const silence = new AbortController();
+  const timer = setTimeout(() => silence.abort(new TypeError(`nothing for ${seconds} seconds`)), 1000 * seconds);
+  return {
+    signal: AbortSignal.any([silence.signal, ...(signal ? [signal] : [])]),
+    hear: () => timer.refresh(),
+    end: () => clearTimeout(timer),
+  };
+}
+
+/** What an answer that is no success means. Why the hub refuses is in its headers: 401 alone may be anything. */
+export function httpError({ status, headers }: Response, what: string, revision = ""): HubError {
+  const code = headers.get("x-error-code");
+  const told = headers.get("x-error-message") ?? "";
+  if (status === 429 || status === 408 || status >= 500) {
+    const seconds = secondsToWait(headers);
+    const when = seconds === undefined ? "" : `; it asks to wait ${seconds} seconds`;
+    return new HubBusyError(
+      `Expected ${what} from the hub but received status ${status} ${told}`.trim() + when,
+      seconds,
+    );
+  }
+  if (code === "RevisionNotFound") {
+    return new NoRevisionError(`Expected a revision of ${what} but received ${revision}, which it does not have`);
+  }
+  if (/invalid credentials/i.test(told)) {
+    return new HubError(
+      `Expected a valid token for ${what} but the hub refuses the one of HF_TOKEN or \`hf auth login\`: it is mistyped, ` +
+        "expired or revoked. Public models need none",
+    );
+  }
+  if (code === "GatedRepo") {
+    return new HubError(
+      `Expected access to ${what} but the hub refuses it: it is gated. Accept its licence on its page and set HF_TOKEN ` +
+        "to a token of yours that may read it",
+    );
+  }
+  if (code === "RepoNotFound" || status === 401 || status === 403) {
+    return new HubError(
+      `Expected access to ${what} but the hub refuses it: it is misspelt, private or gated. Where it is not misspelt, ` +
+        "set HF_TOKEN to a token of yours that may read it",
+    );
+  }
+  if (status === 404) return new HubError(`Expected ${what} on the hub but received: not found`);
+  return new HubError(`Expected ${what} from the hub but received status ${status} ${told}`.trim());
+}
+
+/** `retry-after: 30`, or the hub's own `ratelimit: "api";r=0;t=30` once nothing remains. */
+function secondsToWait(headers: Headers): number | undefined {
+  const seconds =
+    /^\s*(\d+)\s*$/.exec(headers.get("retry-after") ?? "") ?? /;r=0;t=(\d+)/.exec(headers.get("ratelimit") ?? "");
+  return seconds === null ? undefined : Number(seconds[1]);
+}
+
+/**
+ * The milliseconds to wait before the next attempt: as many as the hub asks for, else twice as many each time.
+ *
+ * @param failures in a row
+ * @returns undefined when there should be no other attempt
+ */
+export function delayAfter(error: unknown, failures: number): number | undefined {
+  const passes = error instanceof HubBusyError || !(error instanceof HubError);
+  const asked = error instanceof HubBusyError ? error.seconds : undefined;
+  if (!passes || failures >= ATTEMPTS || (asked ?? 0) > PATIENCE) return undefined;
+  return asked === undefined ? 250 * 2 ** failures : 1000 * asked;
+}
