@@ -8,7 +8,7 @@ import { pathToFileURL } from "node:url";
 import { temporaryFolder } from "./support/tiny.js";
 
 const { readLayout } = (await import(pathToFileURL(resolve("scripts/libtorch/layout.mjs")).href)) as {
-  readLayout(folder: string): { libraryFolder: string; libraries: string[] } | undefined;
+  readLayout: (folder: string) => { libraryFolder: string; libraries: string[] } | undefined;
 };
 
 const skip = process.platform !== "linux" || spawnSync("cc", ["--version"]).status !== 0 ? "no cc on a Linux" : false;
