@@ -3,7 +3,6 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <c10/util/Exception.h>
-#include <torch/version.h>
 
 #include <atomic>
 #include <cstdio>
@@ -67,14 +66,13 @@ void freeCounted(void* data) {
   c10::free_cpu(data);
 }
 
+// On the way through 2.x, libtorch's allocate ceased to be const and copy_data was added. Both forms are here, without
+// "override": the one that this libtorch's Allocator declares overrides it.
 struct CountingAllocator final : c10::Allocator {
-#if TORCH_VERSION_MAJOR >= 2
-  c10::DataPtr allocate(size_t bytes) override { return counted(bytes); }
-  void copy_data(void* to, const void* from, std::size_t count) const override { std::memcpy(to, from, count); }
-#else
-  c10::DataPtr allocate(size_t bytes) const override { return counted(bytes); }
-#endif
-  c10::DeleterFnPtr raw_deleter() const override { return &freeCounted; }
+  c10::DataPtr allocate(size_t bytes) { return counted(bytes); }
+  c10::DataPtr allocate(size_t bytes) const { return counted(bytes); }
+  void copy_data(void* to, const void* from, std::size_t count) const { std::memcpy(to, from, count); }
+  c10::DeleterFnPtr raw_deleter() const { return &freeCounted; }
 
  private:
   static c10::DataPtr counted(size_t bytes) {

@@ -4,6 +4,7 @@
  * that nothing of a training step is made on the processor by mistake is shown on libtorch's meta device, without one.
  */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { mock, test } from "node:test";
@@ -16,6 +17,7 @@ import {
   Trainer,
   updatePolicy,
 } from "../src/b2/index.js";
+import { checkComputes } from "../src/b2/device.js";
 import { LoraAdapter } from "../src/lora/index.js";
 import { UNet2DConditionModel } from "../src/models/index.js";
 import { Conv2d, GroupNorm, LayerNorm } from "../src/nn/index.js";
@@ -24,6 +26,7 @@ import { DDIMScheduler } from "../src/schedulers/index.js";
 import {
   type Device,
   deviceCount,
+  type DType,
   Generator,
   liveTensors,
   noGrad,
@@ -108,6 +111,31 @@ for (const device of ["cuda", "mps"] as const) {
     assert.equal(liveTensors(), live);
   });
 }
+
+test("a device on which nothing computes is told from a dtype that it does not compute in", () => {
+  // Nothing can be read off the meta device: it stands for a card that is there and does not work.
+  const broken = (): void => checkComputes("meta" as Device, "float32");
+  assert.throws(
+    broken,
+    /^InputError: Expected a model.device that libtorch \S+ computes on but received "meta": aten::/,
+  );
+  assert.throws(
+    () => checkComputes("cpu", "complex64" as DType),
+    /Expected a model.dtype that libtorch \S+ computes in on cpu \(float32, bfloat16/,
+  );
+});
+
+test("float32 is float32 on a card too, unless the environment says otherwise", () => {
+  const module = JSON.stringify(new URL("../src/torch/index.js", import.meta.url).href);
+  const script = `await import(${module}); console.log(process.env.NVIDIA_TF32_OVERRIDE)`;
+  const told = (more: object): string =>
+    execFileSync(process.execPath, ["--input-type=module", "-e", script], {
+      encoding: "utf8",
+      env: { ...process.env, NVIDIA_TF32_OVERRIDE: undefined, ...more },
+    });
+  assert.equal(told({}), "0\n");
+  assert.equal(told({ NVIDIA_TF32_OVERRIDE: "1" }), "1\n");
+});
 
 /**
  * On the meta device tensors have a shape and a device but no numbers, and an operator with one tensor there and one on

@@ -5,13 +5,13 @@
 import assert from "node:assert/strict";
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 import { type Config, disposeRecord, Policy, sampleBranches, silent, Trainer, updatePolicy } from "../src/b2/index.js";
 import { AdamW, GradScaler } from "../src/optim/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { RunReader } from "../src/runs/index.js";
 import { loadSafetensors } from "../src/safetensors/index.js";
-import { conv2d, liveTensors, noGrad, type Tensor, tidy, zeros } from "../src/torch/index.js";
+import { conv2d, isGradEnabled, liveTensors, noGrad, type Tensor, tidy, zeros } from "../src/torch/index.js";
 import { b2 } from "./support/cli.js";
 import { collectGarbage, fixtures, temporaryFolder, tinyConfig, tinyValues } from "./support/tiny.js";
 
@@ -178,6 +178,34 @@ for (const dtype of dtypes) {
     },
   );
 }
+
+test("old log-probs are computed again as the update computes: recording, which some devices have other kernels for", async () => {
+  for (const gradientCheckpointing of [false, true]) {
+    const config = tinyConfig({
+      train: { oldLogProbs: "recomputed", epochs: 1, samplesPerUpdate: 100, gradientCheckpointing },
+    });
+    const policy = Policy.load(config);
+    const batch = await sampleBranches(policy, { stage: 0, prompts: ["a cat"], interval: 3 }, config, {
+      progress: silent,
+    });
+    const trainSet = { ...batch, advantages: [1, -1] };
+    await collectGarbage();
+    const live = liveTensors();
+    const transition = mock.method(policy, "transition");
+    const recorded: boolean[] = [];
+    transition.mock.mockImplementation((...inputs: Parameters<Policy["transition"]>) => {
+      recorded.push(isGradEnabled());
+      return Policy.prototype.transition.apply(policy, inputs);
+    });
+    await updatePolicy(policy, new AdamW(new Map()), trainSet, config, { progress: silent });
+    assert.deepEqual(recorded, [true, true, true, true]); // two micro-batches, before the update and in it
+    for (const parameter of policy.parameters.values()) parameter.grad = null;
+    await collectGarbage();
+    assert.equal(liveTensors(), live);
+    disposeRecord(batch);
+    policy.dispose();
+  }
+});
 
 test(
   "float16: gradients that would vanish come through with the loss scale, and overflow skips an update",

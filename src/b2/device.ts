@@ -1,5 +1,5 @@
 /** Where a config computes, and in what: refused here where this libtorch or this machine cannot. */
-import { conv2d, deviceCount, type Device, tidy, torchVersion, zeros } from "../torch/index.js";
+import { conv2d, deviceCount, type Device, type DType, tidy, torchVersion, zeros } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { InputError } from "./input-error.js";
 
@@ -25,14 +25,36 @@ export function openDevice({ model: { device: name, dtype } }: Pick<Config, "mod
       );
     }
   }
-  // Not every libtorch has every convolution: 1.13 has none in float16 on processors.
-  try {
-    tidy(() => void conv2d(zeros([1, 1, 3, 3], { dtype, device }), zeros([1, 1, 3, 3], { dtype, device })));
-  } catch (cause) {
-    throw new InputError(
-      `Expected a model.dtype that libtorch ${torchVersion()} computes in on ${name} but received "${dtype}"; bfloat16 and float32 are the others`,
-      { cause },
-    );
-  }
+  checkComputes(device, dtype);
   return device;
+}
+
+const dtypes = ["float32", "bfloat16", "float16"] as const;
+
+/**
+ * Not every libtorch has every convolution (1.13 has none in float16 on processors), nor every card; and a card may be
+ * there and not work, for want of memory or because libtorch was compiled for others.
+ *
+ * @throws InputError that says which of the two it is
+ */
+export function checkComputes(device: Device, dtype: DType): void {
+  const problem = problemWith(device, dtype);
+  if (problem === undefined) return;
+  const others = dtypes.filter((other) => other !== dtype && problemWith(device, other) === undefined);
+  const [expected, received] =
+    others.length > 0
+      ? [`a model.dtype that libtorch ${torchVersion()} computes in on ${device} (${others.join(", ")})`, dtype]
+      : [`a model.device that libtorch ${torchVersion()} computes on`, device];
+  const reason = problem.message.split("\n", 1)[0]!;
+  throw new InputError(`Expected ${expected} but received "${received}": ${reason}`, { cause: problem });
+}
+
+/** What comes of a convolution, which is the part that is missing where anything is; item() waits for the device. */
+function problemWith(device: Device, dtype: DType): Error | undefined {
+  try {
+    tidy(() => void conv2d(zeros([1, 1, 3, 3], { dtype, device }), zeros([1, 1, 3, 3], { dtype, device })).item());
+    return undefined;
+  } catch (error) {
+    return error as Error;
+  }
 }

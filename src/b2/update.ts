@@ -9,7 +9,7 @@
  * mean over their own pairs, instead of being dropped; and `timestepFraction` really leaves timesteps out.
  */
 import { type AdamW, clipGradNorm, GradScaler } from "../optim/index.js";
-import { breathe, discardCheckpoints, noGrad, type Tensor, tensor, tidy } from "../torch/index.js";
+import { breathe, discardCheckpoints, type Tensor, tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { dpo, type ObjectiveResult, ppo, type Transitions, weightedAdvantages } from "./objective.js";
 import type { Policy } from "./policy.js";
@@ -221,7 +221,9 @@ async function recomputeLogProbs(
     const rows = rowsOf(pairs);
     if (!first.has(pairs) && rows.every((row) => known.has(place(row)))) continue;
     checkInterrupted(signal);
-    const values = tidy(() => noGrad(() => logProbOf(policy, trainSet, rows).toTypedArray() as Float32Array));
+    // Recording, as the update will: without, some devices take other kernels, which round otherwise.
+    const values = tidy(() => logProbOf(policy, trainSet, rows).detach().toTypedArray() as Float32Array);
+    discardCheckpoints();
     whole.set(pairs, values);
     rows.forEach((row, i) => {
       if (!known.has(place(row))) known.set(place(row), values[i]!);

@@ -5,7 +5,7 @@
  * PyTorch's GradScaler: an update whose gradient overflowed is left out and halves the scale, `growthInterval` updates
  * without one double it.
  */
-import { foreachMul_, noGrad, tensor, type Tensor } from "../torch/index.js";
+import { foreachMul_, noGrad, tensor, tidy, type Tensor } from "../torch/index.js";
 
 export interface GradScalerOptions {
   /** false leaves losses and gradients alone, for the sake of one code path. */
@@ -41,10 +41,13 @@ export class GradScaler {
   /** Divides the gradients by the scale; those that are not finite stay so. */
   unscale_(parameters: Iterable<Tensor>): void {
     if (this.#scale === 1) return;
-    noGrad(() => {
-      const grads = [...parameters].map(({ grad }) => grad).filter((grad) => grad !== null);
-      if (grads.length > 0) foreachMul_(grads, 1 / this.#scale);
-    });
+    // Handles of gradients that outlived this would keep their memory until a garbage collection.
+    tidy(() =>
+      noGrad(() => {
+        const grads = [...parameters].map(({ grad }) => grad).filter((grad) => grad !== null);
+        if (grads.length > 0) foreachMul_(grads, 1 / this.#scale);
+      }),
+    );
   }
 
   /** @param overflowed whether the gradient of this update was not finite */

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { liveTensors, tensor, tidy, type Tensor } from "../torch/index.js";
-import { AdamW, clipGradNorm } from "./index.js";
+import { AdamW, clipGradNorm, GradScaler } from "./index.js";
 
 const fresh = () =>
   new Map([
@@ -70,4 +70,13 @@ describe("clipGradNorm", () => {
     assert.equal(clipGradNorm(parameters.values(), 1), 5);
     assert(Math.abs(parameters.get("b")!.grad!.item() - 0.8) < 1e-6);
   });
+});
+
+test("GradScaler divides the gradients by its scale, and leaves no handle of them behind", () => {
+  const parameters = fresh();
+  tidy(() => (parameters.get("b")!.grad = tensor([[4]])));
+  const live = liveTensors();
+  new GradScaler({ initScale: 8 }).unscale_(parameters.values());
+  assert.equal(liveTensors(), live);
+  assert.deepEqual(parameters.get("b")!.grad!.toArray(), [0.5]);
 });

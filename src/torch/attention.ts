@@ -1,6 +1,7 @@
 /**
- * Scaled dot-product attention: libtorch's own operator where there is one (2.x), else explicit attention over blocks
- * of query rows, so that the scores never take more than a fixed memory. Both are differentiable.
+ * Scaled dot-product attention: libtorch's own operator where there is one (2.x) that does not hold all scores at once,
+ * else explicit attention over blocks of query rows, so that the scores never take more than a fixed memory. Both are
+ * differentiable.
  */
 import * as aten from "./operators.js";
 import { checkpoint, relay } from "./checkpoint.js";
@@ -36,9 +37,17 @@ export function scaledDotProductAttention(
   { mask, causal = false, scale }: AttentionOptions = {},
 ): Tensor {
   builtIn ??= hasOperator("aten::scaled_dot_product_attention");
-  return builtIn
-    ? aten.scaledDotProductAttention(q, k, v, mask, 0, causal, scale)
-    : explicitAttention(q, k, v, { ...(mask && { mask }), causal, ...(scale !== undefined && { scale }) });
+  if (!builtIn || holdsScores(q, k)) {
+    return explicitAttention(q, k, v, { ...(mask && { mask }), causal, ...(scale !== undefined && { scale }) });
+  }
+  // libtorch 2.0's has no argument for the scale.
+  const scaled = scale === undefined ? q : q.mul(scale * Math.sqrt(q.size(-1)));
+  return aten.scaledDotProductAttention(scaled, k, v, mask, 0, causal);
+}
+
+/** Metal's operator holds the scores of all heads, and beyond 4 GB of them ends the process. */
+function holdsScores(q: Tensor, k: Tensor): boolean {
+  return q.device.startsWith("mps") && (q.numel / q.size(-1)) * k.size(-2) > MAX_SCORES;
 }
 
 /**
@@ -59,8 +68,9 @@ export function explicitAttention(
     const rowScores = headAlone ? keys : (q.numel / q.size(-1) / queries) * keys; // scores of one query in all heads
     const rowsAtOnce = Math.min(queries, Math.max(1, Math.floor(maxScores / rowScores)));
     const isOne = heads.length === 1 && rowsAtOnce === queries;
+    const again = !isOne && [q, k, v].some((x) => x.requiresGrad);
     const outputs = heads.map(([q, k, v]) => {
-      const shared = isOne ? [k, v] : [relay(k), relay(v)];
+      const shared: [Tensor, Tensor] = again ? [relay(k), relay(v)] : [k, v];
       const blocks: Tensor[] = [];
       for (let start = 0; start < queries; start += rowsAtOnce) {
         const rows = Math.min(rowsAtOnce, queries - start);
@@ -72,7 +82,7 @@ export function explicitAttention(
         };
         const inputs = [rows === queries ? q : q.narrow(-2, start, rows), ...shared] as const;
         // Recording for backward keeps the scores of a single block; the handles of temporaries go either way.
-        blocks.push(isOne ? tidy(() => block(q, k, v)) : checkpoint((...x) => block(...(x as Three)), inputs));
+        blocks.push(again ? checkpoint((...x) => block(...(x as Three)), inputs) : tidy(() => block(...inputs)));
       }
       return blocks.length === 1 ? blocks[0]! : aten.cat(blocks, -2);
     });

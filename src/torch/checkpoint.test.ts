@@ -5,6 +5,7 @@ import {
   checkpoint,
   discardCheckpoints,
   Generator,
+  isGradEnabled,
   liveTensors,
   noGrad,
   peakNativeBytes,
@@ -18,8 +19,8 @@ const generator = new Generator(0);
 const make = (...shape: number[]): Tensor => randn(shape, { generator });
 
 /** The gradients that `loss` leaves in the leaves. */
-function gradients(leaves: readonly Tensor[], loss: () => Tensor): Tensor[] {
-  tidy(() => loss().backward());
+function gradients(leaves: readonly Tensor[], loss: () => Tensor, options: { retainGraph?: boolean } = {}): Tensor[] {
+  tidy(() => loss().backward(undefined, options));
   return leaves.map((leaf) => {
     const { grad } = leaf;
     assert(grad !== null);
@@ -85,6 +86,52 @@ describe("checkpoint", () => {
     assertSame([both], [sum]);
   });
 
+  it("takes several backwards through a graph that is retained, and is gone after the last", () => {
+    const inner = checkpoint(first, [x]);
+    const loss = checkpoint((a) => checkpoint(second, [a]), [relay(inner)])
+      .add(inner)
+      .square()
+      .sum();
+    const once = (options: object): Tensor[] => gradients([x, w, u], () => loss, options);
+    assertSame(once({ retainGraph: true }), plain);
+    assertSame(once({ retainGraph: true }), plain);
+    assertSame(once({}), plain);
+    assert(inner.equal(first(x))); // its result stays the caller's
+  });
+
+  it("leaves nothing for the next backward after an error in the middle", () => {
+    const failing: Step = (x) => {
+      const inner = checkpoint(first, [x]);
+      if (isGradEnabled()) throw new Error("in the middle");
+      return inner;
+    };
+    const reached = checkpoint(second, [x]);
+    const loss = checkpoint(failing, [x]).add(reached).sum();
+    assert.throws(() => loss.backward(), /in the middle/);
+    for (const leaf of [x, w, u]) leaf.grad = null;
+    assertEmpty();
+    const expected = gradients([x, w], () => first(x).square().sum());
+    assertSame(
+      gradients([x, w], () => checkpoint(first, [x]).square().sum()),
+      expected,
+    );
+  });
+
+  it("forgets what is inside of a segment and comes to nothing", () => {
+    const loss = (): Tensor =>
+      checkpoint(
+        (a) => {
+          checkpoint(second, [a]);
+          return first(a);
+        },
+        [x],
+      )
+        .square()
+        .sum();
+    const expected = gradients([x, w], () => first(x).square().sum());
+    assertSame(gradients([x, w], loss), expected);
+  });
+
   it("just runs where no gradient is recorded", () => {
     const y = noGrad(() => checkpoint(first, [x]));
     assert.equal(y.requiresGrad, false);
@@ -125,6 +172,15 @@ describe("attention in blocks", () => {
     const [small, large] = [bytes(2048), bytes(4096)];
     // The scores of 4,096 tokens are 134 MB; 50 MB more than for half of them would be a square's beginning.
     assert(large < 2.2 * small && large < 80e6, `${small} and ${large} bytes`);
+  });
+
+  it("keeps nothing for a backward that cannot come", () => {
+    const [q, k, v] = [0, 1, 2].map(() => make(1, 1, 40, 8)) as [Tensor, Tensor, Tensor];
+    const before = liveTensors();
+    const attended = explicitAttention(q, k, v, {}, 400);
+    assert.equal(attended.requiresGrad, false);
+    attended.dispose();
+    assert.equal(liveTensors(), before);
   });
 
   it("has the gradients of one block", () => {

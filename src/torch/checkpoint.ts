@@ -5,8 +5,7 @@
  * Departure from PyTorch's: libtorch's autograd never calls back. A segment's result is a leaf, at which libtorch's
  * backward ends; `Tensor.backward` then goes through the segments from the last to the first, runs each again with
  * recording, and hands the gradients of its inputs on. So no thread of libtorch ever has to enter JavaScript, whatever
- * the device. It follows that torch.grad does not see through a checkpoint, and that a graph with one is good for one
- * backward.
+ * the device. It follows that torch.grad does not see through a checkpoint.
  */
 import { enableGrad, isGradEnabled, noGrad } from "./autograd.js";
 import { keep, tidy } from "./memory.js";
@@ -21,7 +20,7 @@ interface Segment {
   /** Aliases of what went in, with their history; null instead of `run` hands the gradient on as it is. */
   readonly inputs: readonly Tensor[];
   readonly run: ((...inputs: Tensor[]) => Tensor) | null;
-  /** The leaf that the rest of the forward pass was given. */
+  /** The leaf that the rest of the forward pass was given; a handle of the tape's own. */
   readonly output: Tensor;
 }
 
@@ -50,35 +49,53 @@ export function relay(input: Tensor): Tensor {
 
 function record(run: Segment["run"], inputs: readonly Tensor[], make: () => Tensor): Tensor {
   return tidy(() => {
-    const output = keep(detach(make())).requiresGrad_();
-    tape.push({ run, inputs: inputs.map((input) => keep(alias(input))), output });
+    const output = detach(make()).requiresGrad_();
+    tape.push({ run, inputs: inputs.map((input) => keep(alias(input))), output: keep(output.to({})) });
     return output;
   });
 }
 
-/** Goes through the segments that libtorch's backward has reached. Called by Tensor.backward. */
-export function backwardThroughCheckpoints(): void {
-  drain(0);
+/**
+ * Runs libtorch's backward, then goes through the segments that it has reached. Called by Tensor.backward. After an error
+ * nothing of what was reached is left for the next backward to come upon.
+ *
+ * @param retain keeps the segments for another backward through them
+ */
+export function backwardThroughCheckpoints(runBackward: () => void, retain: boolean): void {
+  try {
+    runBackward();
+    drain(0, retain);
+  } catch (error) {
+    forget(({ output }) => tidy(() => output.grad !== null));
+    throw error;
+  }
 }
 
 /** Forgets all segments, as when a forward pass is given up before its backward. */
 export function discardCheckpoints(): void {
-  for (const segment of tape.splice(0)) release(segment);
+  forget(() => true);
 }
 
-/** Segments from the last to number `from`, those that they record meanwhile included. */
-function drain(from: number): void {
+function forget(which: (segment: Segment) => boolean, from = 0): void {
+  for (const segment of tape.splice(from)) {
+    if (which(segment)) release(segment);
+    else tape.push(segment);
+  }
+}
+
+/** Segments from the last to number `from`. */
+function drain(from: number, retain: boolean): void {
   for (let i = tape.length - 1; i >= from; i--) {
-    const gradient = tape[i]!.output.grad;
+    const segment = tape[i]!;
+    const gradient = segment.output.grad;
     if (gradient === null) continue; // of another graph, or of a branch that the loss does not see
-    const [segment] = tape.splice(i, 1);
     try {
-      tidy(() => replay(segment!, gradient));
+      tidy(() => replay(segment, gradient));
     } finally {
       gradient.dispose();
-      release(segment!);
     }
-    i = Math.min(i, tape.length);
+    if (retain) segment.output.grad = null;
+    else tape.splice(i, 1).forEach(release);
   }
 }
 
@@ -86,12 +103,16 @@ function replay({ inputs, run }: Segment, gradient: Tensor): void {
   if (run === null) return backward(inputs[0]!, gradient);
   const leaves = inputs.map((input) => (input.requiresGrad ? detach(input).requiresGrad_() : input));
   const before = tape.length;
-  tidy(() => {
-    const output = enableGrad(() => run(...leaves));
-    if (output.requiresGrad)
-      native.backward([expectSlot(output, "backward")], [expectSlot(gradient, "backward")], false);
-  });
-  drain(before);
+  try {
+    tidy(() => {
+      const output = enableGrad(() => run(...leaves));
+      if (output.requiresGrad)
+        native.backward([expectSlot(output, "backward")], [expectSlot(gradient, "backward")], false);
+    });
+    drain(before, false);
+  } finally {
+    forget(() => true, before); // the segments inside that nothing came to
+  }
   inputs.forEach((input, i) => {
     const own = leaves[i]!.grad;
     if (own !== null && leaves[i] !== input) backward(input, own);

@@ -119,6 +119,9 @@ function load(): Addon {
   // anything else wants a core they spin away the time of the thread they wait for: 12 times slower (docs/log.md).
   if (process.env["OMP_WAIT_POLICY"] === undefined) process.env["GOMP_SPINCOUNT"] ??= "10000";
   chooseOpenBlasCore();
+  // NVIDIA's libraries read this as they load. By default convolutions of float32 keep 10 of its 23 bits on a card (TF32);
+  // what is asked for in float32, log-probs that agree from batch to batch, is not to be had so.
+  process.env["NVIDIA_TF32_OVERRIDE"] ??= "0";
   const addon = createRequire(import.meta.url)(file) as Addon;
   addon.setErrorClass(TorchError);
   // Some machines come up with one OpenMP thread: say the number.

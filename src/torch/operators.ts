@@ -180,7 +180,7 @@ export const mseLoss = op("aten::mse_loss", ["Tensor", "Tensor", "int"], "Tensor
 export const crossEntropyLoss = op("aten::cross_entropy_loss", ["Tensor", "Tensor", "Tensor?", "int"], "Tensor");
 export const scaledDotProductAttention = op(
   "aten::scaled_dot_product_attention",
-  ["Tensor", "Tensor", "Tensor", "Tensor?", "float", "bool", "float?"],
+  ["Tensor", "Tensor", "Tensor", "Tensor?", "float", "bool"],
   "Tensor",
   { optional: true },
 );

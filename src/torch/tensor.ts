@@ -378,8 +378,8 @@ export class Tensor extends TensorHandle {
   /** Accumulates d this / d leaf into every leaf's grad. `gradient` may be left out for a single element. */
   backward(gradient?: Tensor, { retainGraph = false }: { retainGraph?: boolean } = {}): void {
     const seed = gradient === undefined ? null : expectSlot(gradient, "backward");
-    native.backward([expectSlot(this, "backward")], [seed], retainGraph);
-    backwardThroughCheckpoints();
+    const slot = expectSlot(this, "backward");
+    backwardThroughCheckpoints(() => native.backward([slot], [seed], retainGraph), retainGraph);
   }
 
   // --- to JavaScript ---
