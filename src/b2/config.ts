@@ -40,7 +40,14 @@ const model = z.strictObject({
     .enum(["float32", "bfloat16", "float16"])
     .default("float32")
     .describe(
-      "Number format of the frozen weights and the forward passes. Latents, log-probs, LoRA weights and optimiser state are float32 in any case. float16 trains with a dynamic loss scale; some processors' libtorch cannot compute in it.",
+      "Number format that the frozen weights are held in. Latents, log-probs, LoRA weights and optimiser state are float32 in any case.",
+    ),
+  computeDtype: z
+    .enum(["float32", "bfloat16", "float16"])
+    .nullable()
+    .default(null)
+    .describe(
+      "Number format of the forward passes; weights held in another one are converted layer by layer. null: `model.dtype`, but float32 on a processor without arithmetic of that format, where it would be many times slower. float16 trains with a dynamic loss scale.",
     ),
   device: z
     .string()
@@ -219,7 +226,7 @@ const train = z.strictObject({
     .nullable()
     .default(null)
     .describe(
-      "Where the old log-probs are from. `sampled`: from the sampler. `recomputed`: computed again before a stage's first update, in the micro-batches of its first epoch, so that the first ratio is 1 though half precision rounds batches of another size otherwise. null: `sampled` in float32, `recomputed` in half precision.",
+      "Where the old log-probs are from. `sampled`: from the sampler. `recomputed`: computed again before a stage's first update, in the micro-batches of its first epoch, so that the first ratio is 1 though half precision rounds batches of another size otherwise. null: `recomputed` where the forward passes compute in half precision, else `sampled`.",
     ),
   learningRate: z.number().gt(0).default(1e-4).describe("AdamW's learning rate."),
   adamBeta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's first decay."),

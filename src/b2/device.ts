@@ -1,14 +1,20 @@
 /** Where a config computes, and in what: refused here where this libtorch or this machine cannot. */
-import { conv2d, deviceCount, type Device, type DType, tidy, torchVersion, zeros } from "../torch/index.js";
+import { computeDtype, conv2d, deviceCount, type Device, type DType, tidy, torchVersion, zeros } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { InputError } from "./input-error.js";
+
+/** What the forward passes of a config compute in. */
+export function computeDtypeOf({ model: { dtype, computeDtype: chosen, device } }: Pick<Config, "model">): DType {
+  return chosen ?? computeDtype(dtype, device as Device);
+}
 
 /**
  * The device of a config.
  *
- * @throws InputError for a device that is not there, or that does not compute in the config's dtype
+ * @throws InputError for a device that is not there, or that does not compute in what the config asks for
  */
-export function openDevice({ model: { device: name, dtype } }: Pick<Config, "model">): Device {
+export function openDevice(config: Pick<Config, "model">): Device {
+  const { device: name } = config.model;
   const device = name as Device; // the schema's pattern is this type
   const [kind, index = "0"] = name.split(":") as ["cpu" | "cuda" | "mps", string?];
   if (kind !== "cpu") {
@@ -25,7 +31,7 @@ export function openDevice({ model: { device: name, dtype } }: Pick<Config, "mod
       );
     }
   }
-  checkComputes(device, dtype);
+  checkComputes(device, computeDtypeOf(config));
   return device;
 }
 
@@ -43,7 +49,7 @@ export function checkComputes(device: Device, dtype: DType): void {
   const others = dtypes.filter((other) => other !== dtype && problemWith(device, other) === undefined);
   const [expected, received] =
     others.length > 0
-      ? [`a model.dtype that libtorch ${torchVersion()} computes in on ${device} (${others.join(", ")})`, dtype]
+      ? [`a model.computeDtype that libtorch ${torchVersion()} computes in on ${device} (${others.join(", ")})`, dtype]
       : [`a model.device that libtorch ${torchVersion()} computes on`, device];
   const reason = problem.message.split("\n", 1)[0]!;
   throw new InputError(`Expected ${expected} but received "${received}": ${reason}`, { cause: problem });

@@ -14,7 +14,7 @@ import {
 import type { DDIMTransition } from "../schedulers/index.js";
 import { cat, keep, setNumThreads, type Tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
-import { openDevice } from "./device.js";
+import { computeDtypeOf, openDevice } from "./device.js";
 import { InputError } from "./input-error.js";
 import { createLearner, type Learner, loadUNet } from "./learner.js";
 import { configFolderOf, resolveModelFolder } from "./model-folder.js";
@@ -86,7 +86,7 @@ export class Policy {
     if (threads !== null) setNumThreads(threads);
     const configFolder = configFolderOf(path, config.model.config);
     const pipeline = StableDiffusionPipeline.fromPretrained(resolveModelFolder(path, config.model), {
-      ...{ dtype, device },
+      ...{ dtype, device, computeDtype: computeDtypeOf(config) },
       ...(variant !== null && { variant }),
       ...(configFolder !== undefined && { config: configFolder }),
     });

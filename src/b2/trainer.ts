@@ -63,7 +63,7 @@ export class Trainer {
     this.#learner = policy.learner;
     const { learningRate: lr, adamBeta1, adamBeta2, adamEpsilon: eps, weightDecay } = config.train;
     this.#optimizer = new AdamW(policy.parameters, { lr, betas: [adamBeta1, adamBeta2], eps, weightDecay });
-    this.#scaler = new GradScaler({ enabled: config.model.dtype === "float16" });
+    this.#scaler = new GradScaler({ enabled: policy.pipeline.computeDtype === "float16" });
   }
 
   /**

@@ -42,10 +42,10 @@ export async function updatePolicy(
   policy: Policy,
   optimizer: AdamW,
   trainSet: TrainSet,
-  config: Pick<Config, "seed" | "model" | "train" | "advantage">,
+  config: Pick<Config, "seed" | "train" | "advantage">,
   { progress, signal, scaler = new GradScaler({ enabled: false }) }: Surroundings & { readonly scaler?: GradScaler },
 ): Promise<UpdateMetrics[]> {
-  const { train, model } = config;
+  const { train } = config;
   const updates = planUpdates(trainSet, config).map((pairs) =>
     [...chunks(pairs.length, train.microBatch)].map(([start, length]) => pairs.slice(start, start + length)),
   );
@@ -54,10 +54,10 @@ export async function updatePolicy(
   const advantages = weightedAdvantages(trainSet.advantages, config.advantage);
   const task = progress.task("training", total, "pairs");
   const log: UpdateMetrics[] = [];
-  const { unet } = policy.pipeline;
+  const { unet, computeDtype } = policy.pipeline;
   unet.gradientCheckpointing = train.gradientCheckpointing;
   try {
-    const source = train.oldLogProbs ?? (model.dtype === "float32" ? "sampled" : "recomputed");
+    const source = train.oldLogProbs ?? (computeDtype === "float32" ? "sampled" : "recomputed");
     const oldLogProbs =
       source === "sampled" ? sampledLogProbs(trainSet) : await recomputeLogProbs(policy, trainSet, updates, signal);
     for (const microBatches of updates) {

@@ -2,7 +2,7 @@
  * CLIP's text tower: CLIPTextModel, and CLIPTextModelWithProjection, which is SDXL's second text encoder.
  */
 import { Embedding, LayerNorm, Linear, Module, normal, type Weights } from "../nn/index.js";
-import { arange, tidy, type Tensor } from "../torch/index.js";
+import { arange, tidy, type DType, type Tensor } from "../torch/index.js";
 import { parseTextConfig, type CLIPTextConfig } from "./clip-config.js";
 import { CLIPEncoder } from "./clip-encoder.js";
 import {
@@ -21,6 +21,10 @@ export interface CLIPTextOutput {
   readonly penultimateHiddenState: Tensor;
   /** The last hidden state at the end-of-text token, [B, hidden] */
   readonly poolerOutput: Tensor;
+}
+
+export interface ForwardOptions {
+  readonly dtype?: DType;
 }
 
 /** The id that stood in published configs by mistake; see `CLIPTextConfig.eos_token_id`. */
@@ -49,8 +53,11 @@ export class CLIPTextTransformer extends Module {
     this.#finalLayerNorm = new LayerNorm(weights.at("final_layer_norm"), size, config.layer_norm_eps);
   }
 
-  /** @param inputIds int64 [B, N] */
-  forward(inputIds: Tensor): CLIPTextOutput {
+  /**
+   * @param inputIds int64 [B, N]
+   * @param options.dtype to compute in; default: what the weights are held in
+   */
+  forward(inputIds: Tensor, { dtype = this.#positionEmbedding.weight.dtype }: ForwardOptions = {}): CLIPTextOutput {
     const longest = this.config.max_position_embeddings;
     if (inputIds.ndim !== 2 || inputIds.size(1) > longest) {
       throw new RangeError(
@@ -59,7 +66,8 @@ export class CLIPTextTransformer extends Module {
     }
     return tidy(() => {
       const positions = this.#positionEmbedding.weight.narrow(0, 0, inputIds.size(1));
-      const { last, penultimate } = this.#encoder.forward(this.#tokenEmbedding.forward(inputIds).add(positions));
+      const tokens = this.#tokenEmbedding.forward(inputIds).to({ dtype });
+      const { last, penultimate } = this.#encoder.forward(tokens.add(positions.to({ dtype })));
       const lastHiddenState = this.#finalLayerNorm.forward(last);
       return {
         lastHiddenState,
@@ -123,8 +131,8 @@ export class CLIPTextModel extends Module {
   }
 
   /** @param inputIds int64 [B, N] */
-  forward(inputIds: Tensor): CLIPTextOutput {
-    return this.#textModel.forward(inputIds);
+  forward(inputIds: Tensor, options?: ForwardOptions): CLIPTextOutput {
+    return this.#textModel.forward(inputIds, options);
   }
 }
 
@@ -167,9 +175,9 @@ export class CLIPTextModelWithProjection extends Module {
    * @param inputIds int64 [B, N]
    * @returns with the pooled output projected as `textEmbeds`, [B, projection_dim]
    */
-  forward(inputIds: Tensor): CLIPTextOutput & { readonly textEmbeds: Tensor } {
+  forward(inputIds: Tensor, options?: ForwardOptions): CLIPTextOutput & { readonly textEmbeds: Tensor } {
     return tidy(() => {
-      const output = this.#textModel.forward(inputIds);
+      const output = this.#textModel.forward(inputIds, options);
       return { ...output, textEmbeds: this.#textProjection.forward(output.poolerOutput) };
     });
   }

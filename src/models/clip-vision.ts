@@ -37,7 +37,7 @@ export class CLIPVisionTransformer extends Module {
     this.#postLayerNorm = new LayerNorm(weights.at("post_layernorm"), size, eps);
   }
 
-  /** Preprocessed images [B, channels, side, side] -> [B, hidden] */
+  /** Preprocessed images [B, channels, side, side] -> [B, hidden], in their dtype */
   forward(pixelValues: Tensor): Tensor {
     const { num_channels: channels, image_size: side } = this.config;
     const [batch = 0, ...rest] = pixelValues.shape;
@@ -49,8 +49,9 @@ export class CLIPVisionTransformer extends Module {
     return tidy(() => {
       const grid = this.#patchEmbedding.forward(pixelValues.contiguous({ memoryFormat: "channelsLast" }));
       const patches = grid.flatten(2).transpose(1, 2); // [B, patches, hidden]
-      const first = this.#classEmbedding.expand([batch, 1, -1]);
-      const tokens = cat([first, patches], 1).add(this.#positionEmbedding.weight);
+      const { dtype } = patches;
+      const first = this.#classEmbedding.to({ dtype }).expand([batch, 1, -1]);
+      const tokens = cat([first, patches], 1).add(this.#positionEmbedding.weight.to({ dtype }));
       const { last } = this.#encoder.forward(this.#preLayerNorm.forward(tokens));
       return this.#postLayerNorm.forward(last.select(1, 0));
     });

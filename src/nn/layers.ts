@@ -1,5 +1,8 @@
 /**
  * The layers that every model here is made of. Names and defaults are PyTorch's.
+ *
+ * Departure from PyTorch: a layer computes in the dtype of its input. Parameters that are held in another one are
+ * converted for the call, so that weights can lie in half precision where a processor computes in float32.
  */
 import { conv2d, embedding, groupNorm, layerNorm, linear, tidy, type Tensor } from "../torch/index.js";
 import { fanInUniform, normal, onesInit, zerosInit, type Init } from "./init.js";
@@ -17,6 +20,17 @@ export interface LayerBranch {
 
   /** The same for a convolution of more than 1x1, whose input and output are images. */
   addToImage(input: Tensor, output: Tensor, options: { readonly stride: number; readonly padding: number }): Tensor;
+}
+
+/** Runs an operator with a layer's parameters in its input's dtype. */
+function inDtypeOf(
+  x: Tensor,
+  { weight, bias }: { readonly weight: Tensor; readonly bias: Tensor | undefined },
+  run: (weight: Tensor, bias: Tensor | undefined) => Tensor,
+): Tensor {
+  const { dtype } = x;
+  if (weight.dtype === dtype) return run(weight, bias);
+  return tidy(() => run(weight.to({ dtype }), bias?.to({ dtype })));
 }
 
 export interface LinearOptions {
@@ -44,7 +58,7 @@ export class Linear extends Module {
 
   /** [..., inFeatures] -> [..., outFeatures] */
   forward(x: Tensor): Tensor {
-    let y = linear(x, this.weight, this.bias);
+    let y = inDtypeOf(x, this, (weight, bias) => linear(x, weight, bias));
     for (const branch of this.branches) y = branch.addTo(x, y);
     return y;
   }
@@ -81,13 +95,14 @@ export class Conv2d extends Module {
 
   /** [B, inChannels, H, W] -> [B, outChannels, H', W'] */
   forward(x: Tensor): Tensor {
-    const y = conv2d(x, this.weight, this.bias, this.#options);
+    const y = inDtypeOf(x, this, (weight, bias) => conv2d(x, weight, bias, this.#options));
     return this.branches.length === 0 ? y : this.#withBranches(x, y);
   }
 
   /** [N, inChannels] -> [N, outChannels]: what a convolution of 1x1 is on pixels as rows. */
   forwardRows(rows: Tensor): Tensor {
-    let y = linear(rows, this.weight.view([this.outChannels, this.inChannels]), this.bias);
+    const matrix = [this.outChannels, this.inChannels];
+    let y = inDtypeOf(rows, this, (weight, bias) => linear(rows, weight.view(matrix), bias));
     for (const branch of this.branches) y = branch.addTo(rows, y);
     return y;
   }
@@ -129,7 +144,8 @@ export class GroupNorm extends Module {
 
   /** [B, channels, H, W] -> the same */
   forward(x: Tensor): Tensor {
-    const norm = (y: Tensor) => groupNorm(y, this.groups, this.weight, this.bias, this.eps);
+    const norm = (y: Tensor) =>
+      inDtypeOf(y, this, (weight, bias) => groupNorm(y, this.groups, weight, bias, this.eps));
     // libtorch's channels-last kernel takes the variance as a difference of sums. Over the few numbers of a few pixels that
     // cancels: errors of 4e-3 for a single one. As [B, channels, pixels] it goes another way.
     if (x.size(2) * x.size(3) <= FEW_PIXELS) {
@@ -157,7 +173,7 @@ export class LayerNorm extends Module {
 
   /** [..., features] -> the same */
   forward(x: Tensor): Tensor {
-    return layerNorm(x, this.#shape, this.weight, this.bias, this.eps);
+    return inDtypeOf(x, this, (weight, bias) => layerNorm(x, this.#shape, weight, bias, this.eps));
   }
 }
 
@@ -174,7 +190,7 @@ export class Embedding extends Module {
     this.weight = weights.parameter("weight", [count, features], init);
   }
 
-  /** int64 [...] -> [..., features] */
+  /** int64 [...] -> [..., features], in the dtype the weight is held in */
   forward(ids: Tensor): Tensor {
     return embedding(this.weight, ids);
   }

@@ -11,7 +11,6 @@ import {
   ConfigError,
   isPickle,
   pickleRefused,
-  readJsonObject,
   UNet2DConditionModel,
   weightFiles,
   type PretrainedOptions,
@@ -24,8 +23,10 @@ import { checkFit } from "./fit.js";
 import { readModelIndex, writeModelIndex, type ModelIndex } from "./model-index.js";
 
 export interface PipelineOptions {
-  /** Of weights and forward passes; latents and predictions are float32 always. Default float32. */
+  /** What weights are held in; latents and predictions are float32 always. Default float32. */
   readonly dtype?: DType;
+  /** What forward passes compute in. Default: `computeDtype` of the weights' dtype. */
+  readonly computeDtype?: DType;
   readonly device?: Device;
   /** Weights of another form beside the plain ones, as "fp16"; parts that have none take the plain ones. */
   readonly variant?: string;
@@ -77,14 +78,12 @@ function fromFolder(folder: string, options: PipelineOptions, hold: Hold): Parts
     tokenizer2: CLIPTokenizer.fromPretrained(at("tokenizer_2")),
     textEncoder2: hold(CLIPTextModelWithProjection.fromPretrained(at("text_encoder_2"), of("text_encoder_2", "model"))),
   };
-  const { force_upcast: forceUpcast } = readJsonObject(join(at("vae"), "config.json"));
-  const dtype = upcastDtype(forceUpcast, options.dtype);
   return {
     ...{ index, scheduler, tokenizer },
     textEncoder: hold(CLIPTextModel.fromPretrained(at("text_encoder"), of("text_encoder", "model"))),
     ...second,
     unet: hold(UNet2DConditionModel.fromPretrained(at("unet"), of("unet", "diffusion_pytorch_model"))),
-    vae: hold(AutoencoderKL.fromPretrained(at("vae"), { ...of("vae", "diffusion_pytorch_model"), dtype })),
+    vae: hold(AutoencoderKL.fromPretrained(at("vae"), of("vae", "diffusion_pytorch_model"))),
   };
 }
 
@@ -121,7 +120,6 @@ function fromSingleFile(file: string, options: PipelineOptions, hold: Hold): Par
   const tokenizer = tokenizerOf(config, "tokenizer", checkpoint.family === "sd2" ? openClip : {});
   const scheduler = DDIMScheduler.fromConfig(checkpoint.schedulerConfig(), file);
   const held = { dtype, device };
-  const vaeDtype = upcastDtype((checkpoint.vaeConfig as { force_upcast?: unknown }).force_upcast, dtype);
   return {
     index: { isXL, forceZerosForEmptyPrompt: isXL },
     ...{ scheduler, tokenizer },
@@ -131,7 +129,7 @@ function fromSingleFile(file: string, options: PipelineOptions, hold: Hold): Par
       textEncoder2: hold(checkpoint.textEncoder2(held)),
     }),
     unet: hold(checkpoint.unet(held)),
-    vae: hold(checkpoint.vae({ ...held, dtype: vaeDtype })),
+    vae: hold(checkpoint.vae(held)),
   };
 }
 
@@ -140,11 +138,6 @@ function tokenizerOf(folder: string, name: string, options: { padToken?: string 
   if (existsSync(join(folder, name))) return CLIPTokenizer.fromPretrained(join(folder, name));
   const only = existsSync(join(folder, "tokenizer")) ? join(folder, "tokenizer") : folder;
   return CLIPTokenizer.fromPretrained(only, options);
-}
-
-/** SD's and SDXL's VAE overflow in float16. */
-export function upcastDtype(forceUpcast: unknown, dtype: DType = "float32"): DType {
-  return forceUpcast !== false && dtype === "float16" ? "float32" : dtype;
 }
 
 /**

@@ -17,6 +17,7 @@ import { saveSingleFile } from "../single-file/index.js";
 import type { CLIPTokenizer } from "../tokenizer/index.js";
 import {
   cat,
+  computeDtype as computeDtypeOf,
   isGradEnabled,
   noGrad,
   tensor,
@@ -27,7 +28,7 @@ import {
   type Tensor,
 } from "../torch/index.js";
 import { guide, isPrepared, type GuidanceOptions, type GuidedPrompts, type PreparedPrompts } from "./guidance.js";
-import { loadParts, saveParts, upcastDtype, type Parts, type PipelineOptions } from "./parts.js";
+import { loadParts, saveParts, type Parts, type PipelineOptions } from "./parts.js";
 import { catPrompts, promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
 
 /** In pixels, multiples of the VAE's downscaling; what the model was trained on when left out. */
@@ -54,10 +55,14 @@ export class StableDiffusionPipeline {
   readonly vae: AutoencoderKL;
   readonly scheduler: DDIMScheduler;
   readonly #parts: Parts;
-  readonly #dtype: DType;
+  /** What the parts compute in, but for a VAE that would overflow. */
+  readonly computeDtype: DType;
   readonly #device: Device;
 
-  private constructor(parts: Parts, { dtype = "float32", device = "cpu" }: PipelineOptions) {
+  private constructor(
+    parts: Parts,
+    { dtype = "float32", device = "cpu", computeDtype = computeDtypeOf(dtype, device) }: PipelineOptions,
+  ) {
     this.#parts = parts;
     this.tokenizer = parts.tokenizer;
     this.textEncoder = parts.textEncoder;
@@ -66,7 +71,7 @@ export class StableDiffusionPipeline {
     this.unet = parts.unet;
     this.vae = parts.vae;
     this.scheduler = parts.scheduler;
-    this.#dtype = dtype;
+    this.computeDtype = computeDtype;
     this.#device = device;
   }
 
@@ -155,7 +160,7 @@ export class StableDiffusionPipeline {
       throw new Error("Expected noGrad for prepared prompts but received them where a gradient is recorded");
     }
     return tidy(() => {
-      const x = latents.to({ dtype: this.#dtype, device: this.#device });
+      const x = latents.to({ dtype: this.computeDtype, device: this.#device });
       const guided = isPrepared(prompts) ? prompts : guide(prompts, latents.size(0), guidance);
       return this.#predictGuided(x, timesteps, guided).to({ device: latents.device });
     });
@@ -169,7 +174,9 @@ export class StableDiffusionPipeline {
    */
   decode(latents: Tensor, { batchSize = this.#imagesAtOnce(latents) }: { batchSize?: number } = {}): Tensor {
     if (!(batchSize >= 1)) throw new RangeError(`Expected 1 or more for batchSize but received ${batchSize}`);
-    const dtype = upcastDtype(this.vae.config.force_upcast, this.#dtype);
+    // SD's and SDXL's VAE overflow in float16.
+    const overflows = this.vae.config.force_upcast && this.computeDtype === "float16";
+    const dtype = overflows ? "float32" : this.computeDtype;
     return tidy(() => {
       const scaled = latents.div(this.vae.config.scaling_factor).to({ dtype, device: this.#device });
       const images = scaled.split(batchSize).map((some) =>
@@ -221,9 +228,10 @@ export class StableDiffusionPipeline {
 
   #encode(prompts: readonly string[]): PromptEmbeds {
     const ids = (tokenizer: CLIPTokenizer) => tokenizer.encodeBatch(prompts).to({ device: this.#device });
-    const first = this.textEncoder.forward(ids(this.tokenizer));
+    const options = { dtype: this.computeDtype };
+    const first = this.textEncoder.forward(ids(this.tokenizer), options);
     if (this.tokenizer2 === undefined || this.textEncoder2 === undefined) return promptEmbeds(first.lastHiddenState);
-    const second = this.textEncoder2.forward(ids(this.tokenizer2));
+    const second = this.textEncoder2.forward(ids(this.tokenizer2), options);
     const hiddenStates = cat([first.penultimateHiddenState, second.penultimateHiddenState], -1);
     const pooled = second.textEmbeds;
     if (!this.#parts.index.forceZerosForEmptyPrompt || !prompts.includes("")) return promptEmbeds(hiddenStates, pooled);

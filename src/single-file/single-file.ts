@@ -84,11 +84,6 @@ export class SingleFile {
     return this.#load("text_encoder_2", CLIPTextModelWithProjection.layout, options);
   }
 
-  /** What a VAE config says of its dtype. */
-  get vaeConfig(): object {
-    return this.#places.vae!.config;
-  }
-
   /**
    * The noise schedule of the family, and what the UNet predicts: the config folder's word, else the file's metadata,
    * else, for SD 2, how spread one bias is (above 0.09 in the published v-prediction models, a fact that ComfyUI found).

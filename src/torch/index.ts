@@ -5,6 +5,7 @@ export { TorchError } from "./error.js";
 export * from "./creation.js";
 export * from "./functions.js";
 export { scaledDotProductAttention, type AttentionOptions } from "./attention.js";
+export { computeDtype } from "./compute-dtype.js";
 export { checkpoint, discardCheckpoints, relay } from "./checkpoint.js";
 export { enableGrad, grad, isGradEnabled, noGrad, type GradOptions } from "./autograd.js";
 export { keep, liveTensors, nativeBytes, peakNativeBytes, tidy } from "./memory.js";
