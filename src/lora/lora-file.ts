@@ -7,8 +7,14 @@
  */
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { loadSafetensors, readHeader, SafetensorsError, saveSafetensors } from "../safetensors/index.js";
-import { tensor, tidy, type Tensor } from "../torch/index.js";
+import {
+  loadSafetensors,
+  readHeader,
+  SafetensorsError,
+  saveSafetensors,
+  type SafetensorsHeader,
+} from "../safetensors/index.js";
+import { allFinite, tensor, tidy, type Tensor } from "../torch/index.js";
 import { kohyaName, parseLoraKey, peftName, type LoraForm, type LoraPart } from "./names.js";
 
 export const loraFileName = "pytorch_lora_weights.safetensors";
@@ -54,6 +60,7 @@ const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
  */
 export function readLora(fileOrFolder: string): LoraFile {
   const file = fileOf(fileOrFolder);
+  const header = readHeader(file);
   return tidy(() => {
     const pairs = new Map<string, { part: LoraPart; path: string; a?: Tensor; b?: Tensor; alpha?: number }>();
     let form: LoraForm | undefined;
@@ -68,11 +75,13 @@ export function readLora(fileOrFolder: string): LoraFile {
       pairs.set(`${part}.${path}`, pair);
       if (pair[parsed.value] !== undefined)
         throw new SafetensorsError(file, `Expected one ${parsed.value} for ${path} but received two`, key);
-      if (parsed.value === "alpha") pair.alpha = value.item();
+      if (!/^B?F\d+$/.test(header.tensors.get(key)!.dtype) && parsed.value !== "alpha")
+        throw new SafetensorsError(file, `Expected floating point but received ${header.tensors.get(key)!.dtype}`, key);
+      if (parsed.value === "alpha") pair.alpha = checkedNumber(file, key, value);
       else pair[parsed.value] = checkedMatrix(file, key, value);
     }
     if (form === undefined) throw new SafetensorsError(file, "Expected LoRA weights but received none");
-    const alphas = alphasOf(file);
+    const alphas = alphasOf(header);
     const layers = [...pairs.values()].map(({ part, path, a, b, alpha }): LoraLayer => {
       if (a === undefined || b === undefined) {
         const missing = a === undefined ? (b === undefined ? "A and B" : "A") : "B";
@@ -82,6 +91,7 @@ export function readLora(fileOrFolder: string): LoraFile {
       if (b.size(1) !== rank) {
         throw new SafetensorsError(file, `Expected one rank for ${path} but received ${rank} and ${b.size(1)}`);
       }
+      if (rank === 0) throw new SafetensorsError(file, `Expected a rank of 1 or more for ${path} but received 0`);
       return { part, path, a, b, alpha: alpha ?? alphas(part, path) ?? rank };
     });
     return { file, form, layers };
@@ -185,21 +195,31 @@ function checkedMatrix(file: string, key: string, value: Tensor): Tensor {
       key,
     );
   }
-  if (!Number.isFinite(value.sum().item())) {
+  if (!allFinite(value)) {
     throw new SafetensorsError(file, "Expected finite numbers but received NaN or infinity", key);
   }
   return kernel.length === 0 ? value : value.reshape([rows, columns]);
 }
 
+function checkedNumber(file: string, key: string, value: Tensor): number {
+  const number = value.numel === 1 ? value.item() : NaN;
+  if (Number.isFinite(number)) return number;
+  const received = value.numel === 1 ? "NaN or infinity" : `[${value.shape.join(", ")}]`;
+  throw new SafetensorsError(file, `Expected a finite number but received ${received}`, key);
+}
+
 /** What the metadata says of a layer's alpha. */
-function alphasOf(file: string): (part: LoraPart, path: string) => number | undefined {
-  const text = readHeader(file).metadata[metadataKey];
+function alphasOf({ file, metadata }: SafetensorsHeader): (part: LoraPart, path: string) => number | undefined {
+  const text = metadata[metadataKey];
   if (text === undefined) return () => undefined;
-  let described: Record<string, unknown>;
+  let described: Record<string, unknown> | null;
   try {
-    described = JSON.parse(text) as Record<string, unknown>;
+    described = JSON.parse(text) as Record<string, unknown> | null;
   } catch {
-    throw new SafetensorsError(file, `Expected JSON for ${metadataKey} but received ${text.slice(0, 80)}`);
+    described = null;
+  }
+  if (typeof described !== "object" || described === null) {
+    throw new SafetensorsError(file, `Expected a JSON object for ${metadataKey} but received ${text.slice(0, 80)}`);
   }
   return (part, path) => {
     const patterns = Object.entries((described[`${part}.alpha_pattern`] ?? {}) as Record<string, unknown>);
