@@ -8,6 +8,7 @@ import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configOfLora, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, configFromOptions, type ConfigOptions } from "../options.js";
+import { makeFolderOf } from "../output.js";
 import { terminalProgress } from "../progress.js";
 import { evaluationTable } from "../table.js";
 
@@ -46,6 +47,7 @@ export function addEvalCommand(program: Command): void {
             policy.dispose();
           }
         };
+        if (options.out !== undefined) makeFolderOf(options.out);
         // The given weights first: what is wrong with them shows before the base model is measured for nothing.
         const given = { [options.lora.length === 0 ? "base" : "LoRA"]: await measure(options, "") };
         const tables = options.compare === true ? { base: await measure({ lora: [] }, "base:"), ...given } : given;

@@ -6,6 +6,7 @@ import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { addConfigOptions, configFromOptions, type ConfigOptions, wholeNumber } from "../options.js";
 import { loraOption, type LoraOption } from "../lora-option.js";
+import { makeFolder } from "../output.js";
 import { terminalProgress } from "../progress.js";
 
 interface GenerateOptions extends ConfigOptions, LoraOption {
@@ -39,6 +40,7 @@ export function addGenerateCommand(program: Command): void {
       await interruptible("Finished images stay.", async (signal) => {
         const progress = terminalProgress();
         const policy = await asInput(() => loadPolicy(config, options, { progress, signal }));
+        makeFolder(options.out);
         const { generateToFolder } = await import("../../b2/generate.js");
         const files = await generateToFolder(policy, prompts, options.out, options.count, config, { progress, signal });
         process.stdout.write(`${files.length} images in ${options.out}\n`);
