@@ -4,7 +4,7 @@ import { InputError } from "../../b2/input-error.js";
 import { asInput } from "../errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
-import { addConfigOptions, configFromOptions, type ConfigOptions, wholeNumber } from "../options.js";
+import { addConfigOptions, configFromOptions, type ConfigOptions, untrained, wholeNumber } from "../options.js";
 import { loraOption, type LoraOption } from "../lora-option.js";
 import { makeFolder } from "../output.js";
 import { terminalProgress } from "../progress.js";
@@ -30,8 +30,6 @@ export function addGenerateCommand(program: Command): void {
     )
     .action(async (words: string[], options: GenerateOptions) => {
       const { configOfLora, loadPolicy } = await import("../lora-option.js");
-      // Pictures have nothing to do with the interval that trains, which need not fit another number of steps.
-      const untrained = { interval: { first: 1, last: 1, skipLast: 0 } };
       const config = configOfLora(options, untrained) ?? configFromOptions(options, {}, untrained);
       const { readPrompts } = await import("../../b2/prompts.js");
       const prompts = [...words, ...(options.prompts === undefined ? [] : readPrompts(options.prompts))];
