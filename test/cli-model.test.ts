@@ -104,6 +104,22 @@ describe("models on the command line", () => {
     assert((await difference("of-one", "of-again")) <= 1 / 255);
     refused(await b2("convert", model, at("again")), /Expected a new file or folder/);
     refused(await b2("convert", at("nowhere"), at("y")), /Expected a model or a LoRA to convert/);
+    refused(await b2("convert", model, at("y"), "--form", "peft"), /Expected no --form for a model folder/);
+    refused(
+      await b2("convert", lora, at("y"), "--form", "peft", "--dtype", "float16"),
+      /Expected no --dtype for a LoRA/,
+    );
+    refused(await b2("convert", model, at("y.ckpt")), /Expected a folder, or a file that ends in \.safetensors/);
+    const taken = at("one.safetensors");
+    refused(
+      await b2("convert", model, join(taken, "y")),
+      /Expected a folder to write to but received .*one\.safetensors/,
+    );
+    const path = ["--set", `model.path=${model}`];
+    refused(await b2("generate", "a", "--out", taken, ...path, ...settings), /Expected a folder to write to/);
+    refused(await b2("eval", "--out", folder, ...path, ...settings), /Expected a file to write to/);
+    refused(await b2("merge", taken, "--lora", lora, ...path), /Expected an empty or new folder/);
+    assert(!existsSync(at("y")));
   });
 });
 

@@ -121,7 +121,7 @@ test("a device on which nothing computes is told from a dtype that it does not c
   );
   assert.throws(
     () => checkComputes("cpu", "complex64" as DType),
-    /Expected a model.dtype that libtorch \S+ computes in on cpu \(float32, bfloat16/,
+    /Expected a model.computeDtype that libtorch \S+ computes in on cpu \(float32, bfloat16/,
   );
 });
 

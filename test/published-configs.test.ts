@@ -12,6 +12,8 @@ import { checkFit } from "../src/pipeline/fit.js";
 import { readModelIndex } from "../src/pipeline/model-index.js";
 import type { Parts } from "../src/pipeline/parts.js";
 import { parseSchedulerConfig, SchedulerConfigError } from "../src/schedulers/index.js";
+import { CLIPTokenizer } from "../src/tokenizer/index.js";
+import { fixtures } from "./support/tiny.js";
 import { publishedClips, publishedModels, type PublishedModel } from "./support/published-configs.js";
 
 function indexOf(index: object): ReturnType<typeof readModelIndex> {
@@ -24,12 +26,15 @@ function indexOf(index: object): ReturnType<typeof readModelIndex> {
   }
 }
 
+const tokenizer = CLIPTokenizer.fromPretrained(join(fixtures, "sd1", "tokenizer"));
+
 /** The configs of a model's parts, in the place of the parts. */
 function partsOf({ index, unet, vae, textEncoder, textEncoder2 }: PublishedModel): Parts {
   const parts = {
     index: indexOf(index),
     unet: { config: parseUNetConfig(unet, "unet") },
     vae: { config: parseVaeConfig(vae, "vae") },
+    tokenizer,
     textEncoder: { config: parseTextConfig(textEncoder, "text_encoder") },
     ...(textEncoder2 && { textEncoder2: { config: parseTextConfig(textEncoder2, "text_encoder_2") } }),
   };

@@ -59,7 +59,8 @@ const forms = {
     model: familyOf("sdxl"),
     train: { parameters: "unet", gradientCheckpointing: true },
   },
-  "sdxl, bfloat16": { model: { ...familyOf("sdxl"), dtype: "bfloat16" } },
+  "sdxl, bfloat16": { model: { ...familyOf("sdxl"), dtype: "bfloat16", computeDtype: "bfloat16" } },
+  "sdxl, float16 in float32": { model: { ...familyOf("sdxl"), dtype: "float16", computeDtype: "float32" } },
 };
 
 for (const [name, form] of Object.entries(forms)) {
@@ -79,15 +80,24 @@ for (const [name, form] of Object.entries(forms)) {
     for (const { updates, skipped, firstRatioMin, firstRatioMax } of metrics) {
       assert.ok(updates! > 0 && skipped === 0);
       // In float32 the log-probs are the sampler's, whose batches are others.
-      const tolerance = config.model.dtype === "float32" ? 1e-3 : 0;
+      const tolerance = config.model.computeDtype === "bfloat16" ? 0 : 1e-3;
       assert.ok(Math.abs(firstRatioMin! - 1) <= tolerance && Math.abs(firstRatioMax! - 1) <= tolerance);
     }
     assert.ok(metrics.some(({ ratioMin, ratioMax }) => ratioMax! - ratioMin! > 1e-4));
   });
 }
 
-const dtypes = ["float32", "bfloat16", "float16"] as const;
-type Held = (typeof dtypes)[number];
+type Held = "float32" | "bfloat16" | "float16";
+
+/** What weights are held in, and what is computed in. */
+const precisions: readonly (readonly [held: Held, computed: Held])[] = [
+  ["float32", "float32"],
+  ["bfloat16", "bfloat16"],
+  ["float16", "float16"],
+  ["bfloat16", "float32"],
+  ["float16", "float32"],
+  ["float32", "bfloat16"],
+];
 
 /** Why a dtype cannot be tested here: libtorch 1.13 has no float16 convolution on processors. */
 function skipOf(dtype: Held): string | false {
@@ -105,12 +115,15 @@ const families = {
   embedded: { path: "models/emoji", height: null, width: null },
 };
 
-for (const dtype of dtypes) {
-  test(`${dtype}: the first ratio is 1 whatever the batches, in every stage`, { skip: skipOf(dtype) }, async () => {
+for (const [dtype, computed] of precisions) {
+  const name = dtype === computed ? dtype : `${dtype} in ${computed}`;
+  const skip = skipOf(computed);
+
+  test(`${name}: the first ratio is 1 whatever the batches, in every stage`, { skip }, async () => {
     for (const [family, model] of Object.entries(families)) {
       const config = tinyConfig({
-        model: { ...model, dtype },
-        train: { oldLogProbs: dtype === "float32" ? "recomputed" : null, microBatch: 4, learningRate: 1e-2 },
+        model: { ...model, dtype, computeDtype: computed },
+        train: { oldLogProbs: computed === "float32" ? "recomputed" : null, microBatch: 4, learningRate: 1e-2 },
       });
       const policy = Policy.load(config);
       const optimizer = new AdamW(policy.parameters, { lr: 1e-2 });
@@ -136,21 +149,19 @@ for (const dtype of dtypes) {
   });
 
   test(
-    `${dtype}: frozen weights are held in it, all that is learnt and recorded in float32`,
-    {
-      skip: skipOf(dtype),
-    },
+    `${name}: frozen weights are held in the first, all that is learnt and recorded in float32`,
+    { skip },
     async () => {
       const trainer = await Trainer.open(
         join(temporaryFolder(), "run"),
-        tinyConfig({ reward: brightness, model: { ...familyOf("sdxl"), dtype } }),
+        tinyConfig({ reward: brightness, model: { ...familyOf("sdxl"), dtype, computeDtype: computed } }),
       );
       const { policy, run } = trainer;
       const all = (tensors: Iterable<Tensor>): string[] => [...new Set([...tensors].map((t) => t.dtype))];
       const { pipeline } = policy;
       assert.deepEqual(all(pipeline.unet.parameters().values()), [dtype]);
       assert.deepEqual(all(pipeline.textEncoder.parameters().values()), [dtype]);
-      assert.deepEqual(all(pipeline.vae.parameters().values()), [dtype === "float16" ? "float32" : dtype]);
+      assert.deepEqual(all(pipeline.vae.parameters().values()), [dtype]);
       assert.deepEqual(all(policy.parameters.values()), ["float32"]);
 
       const batch = await trainer.sample(0);
@@ -159,7 +170,7 @@ for (const dtype of dtypes) {
         noGrad(() => {
           const x = batch.latents.select(1, 0);
           const condition = policy.condition(batch.keys.map(({ prompt }) => prompt));
-          assert.equal(condition.prompts.hiddenStates.dtype, dtype);
+          assert.equal(condition.prompts.hiddenStates.dtype, computed);
           const { mean, logProb, prevSample } = policy.transition(x, batch.timesteps[0]!, condition, { noise: x });
           assert.deepEqual(all([mean, logProb, prevSample]), ["float32"]);
         }),
@@ -171,7 +182,7 @@ for (const dtype of dtypes) {
         const moments = [...state].filter(([key]) => key.includes(".exp_avg"));
         assert.ok(moments.length > 0);
         assert.deepEqual(all(moments.map(([, moment]) => moment)), ["float32"]);
-        assert.equal(state.has("grad_scaler.scale"), dtype === "float16");
+        assert.equal(state.has("grad_scaler.scale"), computed === "float16");
         assert.deepEqual(all(loadSafetensors(run.stagePath(0, "lora")).values()), ["float32"]);
       });
       trainer.dispose();
@@ -214,7 +225,10 @@ test(
   },
   async () => {
     const gradNorms = async (dtype: Held, scaler: GradScaler, share: number): Promise<number[]> => {
-      const config = tinyConfig({ model: { dtype }, train: { epochs: 1, samplesPerUpdate: 100 } });
+      const config = tinyConfig({
+        model: { dtype, computeDtype: dtype },
+        train: { epochs: 1, samplesPerUpdate: 100 },
+      });
       const policy = Policy.load(config);
       const batch = await sampleBranches(policy, { stage: 0, prompts: ["a cat"], interval: 3 }, config, {
         progress: silent,
@@ -383,7 +397,10 @@ test("what cannot be computed is refused before any work, with a sentence", asyn
     [["--set", "train.parameters=unet", "--set", "lora.rank=8"], /Expected no lora.rank for train.parameters "unet"/],
   ];
   if (skipOf("float16") !== false)
-    cases.push([["--dtype", "float16"], /Expected a model.dtype that libtorch .* computes in on cpu/]);
+    cases.push([
+      ["--set", "model.computeDtype=float16"],
+      /Expected a model.computeDtype that libtorch .* computes in on cpu/,
+    ]);
   for (const [options, message] of cases) {
     const { code, stderr } = await b2("sample", folder, "--preset", "demo", ...options);
     assert.equal(code, 2, stderr);

@@ -12,7 +12,7 @@ import { z } from "zod";
 const count = (): z.ZodNumber => z.int().min(1);
 const path = (): z.ZodString => z.string().min(1);
 /** A side of an image: a latent stands for 8 by 8 pixels in every published VAE. */
-const side = (): z.ZodNumber => z.int().min(8).multipleOf(8, "Expected a multiple of 8");
+const side = (): z.ZodNumber => z.int().min(8).max(16384).multipleOf(8, "Expected a multiple of 8");
 
 /** Prompts are written out, or named: a file, or a list of the embedded world. */
 const promptSource = z.union([path(), z.array(z.string().min(1)).min(1)]);

@@ -1,5 +1,14 @@
 /** Where a config computes, and in what: refused here where this libtorch or this machine cannot. */
-import { computeDtype, conv2d, deviceCount, type Device, type DType, tidy, torchVersion, zeros } from "../torch/index.js";
+import {
+  computeDtype,
+  conv2d,
+  deviceCount,
+  type Device,
+  type DType,
+  tidy,
+  torchVersion,
+  zeros,
+} from "../torch/index.js";
 import type { Config } from "./config.js";
 import { InputError } from "./input-error.js";
 

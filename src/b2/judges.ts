@@ -50,8 +50,8 @@ export async function openJudges(config: Config, reward?: Reward): Promise<Judge
 }
 
 function clipFeatures(folder: string, device: Device): (images: Tensor) => Tensor {
-  const model = CLIPModel.fromPretrained(folder, { device });
   const preprocessor = readPreprocessorConfig(folder);
+  const model = CLIPModel.fromPretrained(folder, { device });
   return (images) => tidy(() => model.getImageFeatures(clipPreprocess(images.to({ device }), preprocessor)));
 }
 

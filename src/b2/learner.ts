@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { LoraAdapter } from "../lora/index.js";
 import type { UNet2DConditionModel } from "../models/index.js";
 import { loadSafetensors } from "../safetensors/index.js";
-import { Generator, noGrad, type Tensor, tidy } from "../torch/index.js";
+import { allFinite, Generator, noGrad, type Tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { InputError } from "./input-error.js";
 
@@ -57,7 +57,8 @@ class UNetLearner implements Learner {
 /**
  * Takes the weights of a folder in diffusers' layout into a UNet.
  *
- * @throws InputError naming the file and each key that is missing, unexpected or misshaped; the UNet is then as it was
+ * @throws InputError naming the file and each key that is missing, unexpected, misshaped or not finite; the
+ *   UNet is then as it was
  */
 export function loadUNet(unet: UNet2DConditionModel, folder: string): void {
   const file = join(folder, "diffusion_pytorch_model.safetensors");
@@ -67,9 +68,14 @@ export function loadUNet(unet: UNet2DConditionModel, folder: string): void {
     const inWords = (shape: readonly number[] | undefined): string => (shape ? `[${shape.join(", ")}]` : "none");
     const problems: string[] = [];
     for (const [name, { shape }] of parameters) {
-      const received = stored.get(name)?.shape;
-      if (received?.join() === shape.join()) continue;
-      problems.push(`${name}: Expected ${inWords(shape)} but received ${inWords(received)}`);
+      const received = stored.get(name);
+      if (received?.shape.join() !== shape.join()) {
+        problems.push(`${name}: Expected ${inWords(shape)} but received ${inWords(received?.shape)}`);
+      } else if (!isFloat(received)) {
+        problems.push(`${name}: Expected floating point for dtype but received ${received.dtype}`);
+      } else if (!allFinite(received)) {
+        problems.push(`${name}: Expected finite numbers but received NaN or infinity`);
+      }
     }
     for (const name of stored.keys()) if (!parameters.has(name)) problems.push(`${name}: Expected no such tensor`);
     if (problems.length > 0) throw new InputError(`${file}: ${problems.join("\n  ")}`);
@@ -78,3 +84,5 @@ export function loadUNet(unet: UNet2DConditionModel, folder: string): void {
     });
   });
 }
+
+const isFloat = ({ dtype }: Tensor): boolean => /^b?float/.test(dtype);

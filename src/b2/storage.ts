@@ -1,10 +1,16 @@
 /** Records in a run folder: safetensors for trajectories, JSON beside them for what they are of. */
-import { readFileSync } from "node:fs";
+import { z } from "zod";
 import { type RunReader, type RunWriter, type SampleLine } from "../runs/index.js";
-import { loadSafetensors, saveSafetensors } from "../safetensors/index.js";
-import { type Tensor, tensor, tidy } from "../torch/index.js";
+import { loadSafetensors, SafetensorsError, saveSafetensors } from "../safetensors/index.js";
+import { allFinite, type DType, type Tensor, tensor, tidy } from "../torch/index.js";
 import { InputError } from "./input-error.js";
-import type { BranchBatch, SampleKey, ScoredBatch, TrainSet } from "./records.js";
+import { type BranchBatch, disposeRecord, type ScoredBatch, type TrainSet } from "./records.js";
+
+const natural = z.int().min(0);
+const sampledSchema = z.object({
+  keys: z.array(z.object({ root: natural, branch: natural, prompt: z.string() })),
+  timesteps: z.array(natural),
+});
 
 /** Keeps all branches of a stage for a later process to score. */
 export function saveBranches(run: RunWriter, batch: BranchBatch): void {
@@ -20,11 +26,16 @@ export function loadBranches(run: RunReader, stage: number): BranchBatch {
       `Expected the samples of stage ${stage} in ${run.folder} but received none; run b2 sample first`,
     );
   }
-  const { keys, timesteps } = JSON.parse(readFileSync(run.stagePath(stage, "sampled"), "utf8")) as {
-    keys: SampleKey[];
-    timesteps: number[];
-  };
-  const [latents, logProbs] = load(run.stagePath(stage, "sampledTensors"), ["latents", "log_probs"]);
+  const sampled = sampledSchema.safeParse(run.sampled(stage));
+  if (!sampled.success) {
+    const [{ path, message }] = sampled.error.issues as [z.core.$ZodIssue];
+    throw new InputError(`${run.stagePath(stage, "sampled")}: ${path.join(".")}: ${message}`);
+  }
+  const { keys, timesteps } = sampled.data;
+  const [latents, logProbs] = load(run.stagePath(stage, "sampledTensors"), {
+    latents: ["float32", keys.length, timesteps.length + 1, "C", "h", "w"],
+    log_probs: ["float32", keys.length, timesteps.length],
+  });
   return { stage, keys, timesteps, latents: latents!, logProbs: logProbs! };
 }
 
@@ -67,27 +78,68 @@ export function loadTrainSet(run: RunReader, stage: number): TrainSet {
       `Expected the selected trajectories of stage ${stage} in ${run.folder} but received none; run b2 select first`,
     );
   }
-  const names = ["latents", "log_probs", "advantages", "timesteps", "samples"] as const;
-  const [latents, logProbs, ...small] = load(run.stagePath(stage, "selected"), names);
+  const file = run.stagePath(stage, "selected");
+  const [latents, logProbs, ...small] = load(file, {
+    latents: ["float32", "m", "s + 1", "C", "h", "w"],
+    log_probs: ["float32", "m", "s"],
+    advantages: ["float64", "m"],
+    timesteps: ["int64", "s"],
+    samples: ["int64", "m"],
+  });
   const [advantages, timesteps, samples] = small.map((t) =>
     [...(t.toTypedArray() as Iterable<number | bigint>)].map(Number),
   );
   for (const t of small) t.dispose();
   const lines = run.samples(stage);
   const keys = samples!.map((i) => {
-    const { root, branch, prompt } = lines[i]!;
+    const line = lines[i];
+    if (line === undefined) {
+      disposeRecord({ latents: latents!, logProbs: logProbs! });
+      throw new SafetensorsError(
+        file,
+        `Expected lines of samples.jsonl, 0 to ${lines.length - 1}, but received ${i}`,
+        "samples",
+      );
+    }
+    const { root, branch, prompt } = line;
     return { root, branch, prompt };
   });
   return { stage, keys, timesteps: timesteps!, latents: latents!, logProbs: logProbs!, advantages: advantages! };
 }
 
-/** Named tensors of a file, as copies: the file may be replaced while they live. */
-function load(file: string, names: readonly string[]): Tensor[] {
+/**
+ * Named tensors of a file, as copies: the file may be replaced while they live.
+ *
+ * @param forms of the tensors: dtype and shape, in numbers and in names that each stand for one number wherever they
+ *   are ("s + 1" for one more)
+ * @throws SafetensorsError naming the file and the tensor that is missing, too many, of another form or not finite
+ */
+function load(file: string, forms: Readonly<Record<string, readonly [DType, ...(number | string)[]]>>): Tensor[] {
   return tidy(() => {
     const tensors = loadSafetensors(file);
-    return names.map((name) => {
+    const stranger = [...tensors.keys()].find((name) => !Object.hasOwn(forms, name));
+    if (stranger !== undefined) throw new SafetensorsError(file, "Expected no such tensor", stranger);
+    const known = new Map<string, number>();
+    const fits = (size: number, expected: number | string): boolean => {
+      if (typeof expected === "number") return size === expected;
+      const [name, more = "0"] = expected.split(" + ") as [string, string?];
+      if (!known.has(name)) known.set(name, size - Number(more));
+      return size === known.get(name)! + Number(more);
+    };
+    return Object.entries(forms).map(([name, [dtype, ...expected]]) => {
       const found = tensors.get(name);
-      if (found === undefined) throw new InputError(`Expected a tensor ${name} in ${file} but received none`);
+      const problem = (received: string) =>
+        new SafetensorsError(file, `Expected ${dtype} [${expected.join(", ")}] but received ${received}`, name);
+      if (found === undefined) throw problem("nothing");
+      const { shape } = found;
+      if (
+        found.dtype !== dtype ||
+        shape.length !== expected.length ||
+        !expected.every((size, i) => fits(shape[i]!, size))
+      ) {
+        throw problem(`${found.dtype} [${shape.join(", ")}]`);
+      }
+      if (!allFinite(found)) throw problem("NaN or infinity");
       return found.clone();
     });
   });

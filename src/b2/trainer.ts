@@ -85,9 +85,14 @@ export class Trainer {
     const surroundings = { progress: options.progress ?? silent, signal: options.signal };
     await fetchModels(config, surroundings);
     const policy = Policy.load(config);
-    const reward = options.reward ?? (await openReward(config));
-    const run = RunReader.exists(folder) ? new RunWriter(folder) : RunWriter.create(folder, config);
-    return new Trainer(config, run, policy, reward, prompts, surroundings);
+    try {
+      const reward = options.reward ?? (await openReward(config));
+      const run = RunReader.exists(folder) ? new RunWriter(folder) : RunWriter.create(folder, config);
+      return new Trainer(config, run, policy, reward, prompts, surroundings);
+    } catch (error) {
+      policy.dispose();
+      throw error;
+    }
   }
 
   /** The first stage that is not finished; `config.stages` when all are. */
@@ -222,9 +227,14 @@ export class Trainer {
       );
     }
     this.#learner.load(this.run.stagePath(before, this.config.train.parameters));
+    const file = this.run.stagePath(before, "optimizer");
     tidy(() => {
-      const state = loadSafetensors(this.run.stagePath(before, "optimizer"));
-      this.#optimizer.loadState(this.#scaler.loadState(state));
+      const state = loadSafetensors(file);
+      try {
+        this.#optimizer.loadState(this.#scaler.loadState(state));
+      } catch (cause) {
+        throw new InputError(`${file}: ${(cause as Error).message}`, { cause });
+      }
     });
   }
 

@@ -42,6 +42,9 @@ export function configFromOptions(options: ConfigOptions, base: object = {}, las
   );
 }
 
+/** For commands that train nothing: the interval that trains need not fit another number of steps. */
+export const untrained = { interval: { first: 1, last: 1, skipLast: 0 } };
+
 /** Whether any option says what to compute; --device and --dtype say where and how. */
 const hasConfigOptions = ({ preset, config, set }: ConfigOptions): boolean =>
   preset !== undefined || config !== undefined || set.length > 0;

@@ -11,8 +11,13 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { pad, tensor, tidy, type Tensor } from "../torch/index.js";
+import { ImageError } from "./error.js";
 
-const side = z.number().int().positive();
+/** Larger is no size of a picture but a damaged number. */
+const side = z
+  .int()
+  .positive()
+  .max(2 ** 14);
 const triple = z.array(z.number()).length(3);
 
 /** PIL's filters by their numbers: how far each reaches, and its weight at a distance. */
@@ -54,7 +59,7 @@ const schema = z.object({
     .default(1 / 255),
   do_normalize: z.boolean().default(true),
   image_mean: triple.default([0.48145466, 0.4578275, 0.40821073]),
-  image_std: triple.default([0.26862954, 0.26130258, 0.27577711]),
+  image_std: z.array(z.number().positive()).length(3).default([0.26862954, 0.26130258, 0.27577711]),
 });
 
 export type PreprocessorConfig = z.output<typeof schema>;
@@ -62,15 +67,21 @@ export type PreprocessorConfig = z.output<typeof schema>;
 /**
  * Reads `preprocessor_config.json`; OpenAI's settings at 224 pixels where the folder has none.
  *
- * @throws Error naming the file and each key whose value is not honoured
+ * @throws ImageError naming the file and each key whose value is not honoured
  */
 export function readPreprocessorConfig(folder: string): PreprocessorConfig {
   const file = join(folder, "preprocessor_config.json");
   if (!existsSync(file)) return schema.parse({});
-  const result = schema.safeParse(JSON.parse(readFileSync(file, "utf8")));
+  let given: unknown;
+  try {
+    given = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file)));
+  } catch (cause) {
+    throw new ImageError(`${file}: Expected a JSON file but received: ${(cause as Error).message}`);
+  }
+  const result = schema.safeParse(given);
   if (result.success) return result.data;
   const problems = result.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
-  throw new Error(`${file}: Expected settings of CLIPImageProcessor but received ${problems.join("; ")}`);
+  throw new ImageError(`${file}: Expected settings of CLIPImageProcessor but received ${problems.join("; ")}`);
 }
 
 /**

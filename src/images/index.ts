@@ -1,4 +1,5 @@
 export { clipPreprocess, readPreprocessorConfig, type PreprocessorConfig } from "./clip-preprocess.js";
 export { contactSheet, imageGrid, type ContactSheetOptions, type SheetColumn } from "./contact-sheet.js";
 export { lineChart, type LineChartOptions, type Series } from "./line-chart.js";
+export { ImageError } from "./error.js";
 export { encodePng, readImage, writePng } from "./png.js";

@@ -7,6 +7,7 @@ import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { crc32, deflateSync } from "node:zlib";
 import sharp from "sharp";
+import { ImageError } from "./error.js";
 import { tensor, tidy, type Tensor } from "../torch/index.js";
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
@@ -63,10 +64,16 @@ export async function writePng(file: string, image: Tensor | Uint8Array): Promis
  * Reads a picture of any format that sharp knows; transparency is put on white.
  *
  * @returns [3, H, W] in 0..1
+ * @throws ImageError naming the file when it is no picture, or a damaged one
  */
 export async function readImage(file: string): Promise<Tensor> {
   const image = sharp(file).flatten({ background: "#ffffff" }).toColourspace("srgb").removeAlpha();
-  const { data, info } = await image.raw().toBuffer({ resolveWithObject: true });
+  const { data, info } = await image
+    .raw()
+    .toBuffer({ resolveWithObject: true })
+    .catch((cause: Error) => {
+      throw new ImageError(`${file}: Expected a picture but received: ${cause.message}`, { cause });
+    });
   return tidy(() =>
     tensor(new Uint8Array(data), { shape: [info.height, info.width, info.channels] })
       .permute([2, 0, 1])

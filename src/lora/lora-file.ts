@@ -8,8 +8,14 @@
  */
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { loadSafetensors, readHeader, SafetensorsError, saveSafetensors } from "../safetensors/index.js";
-import { tensor, tidy, type Tensor } from "../torch/index.js";
+import {
+  loadSafetensors,
+  readHeader,
+  SafetensorsError,
+  saveSafetensors,
+  type SafetensorsHeader,
+} from "../safetensors/index.js";
+import { allFinite, tensor, tidy, type Tensor } from "../torch/index.js";
 import { kohyaName, parseLoraKey, peftName, type LoraForm, type LoraPart } from "./names.js";
 
 export const loraFileName = "pytorch_lora_weights.safetensors";
@@ -61,6 +67,7 @@ const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
  */
 export function readLora(fileOrFolder: string): LoraFile {
   const file = fileOf(fileOrFolder);
+  const header = readHeader(file);
   return tidy(() => {
     const pairs = new Map<string, Pick<LoraLayer, "part" | "path"> & Partial<Writable<LoraLayer>>>();
     let form: LoraForm | undefined;
@@ -75,11 +82,10 @@ export function readLora(fileOrFolder: string): LoraFile {
       pairs.set(`${part}.${path}`, pair);
       if (pair[parsed.value] !== undefined)
         throw new SafetensorsError(file, `Expected one ${parsed.value} for ${path} but received two`, key);
-      checkFinite(file, key, value);
-      if (parsed.value === "alpha") {
-        if (value.numel !== 1) throw new SafetensorsError(file, `Expected one number but received ${value.numel}`, key);
-        pair.alpha = value.item();
-      } else {
+      if (!/^B?F\d+$/.test(header.tensors.get(key)!.dtype) && parsed.value !== "alpha")
+        throw new SafetensorsError(file, `Expected floating point but received ${header.tensors.get(key)!.dtype}`, key);
+      if (parsed.value === "alpha") pair.alpha = checkedNumber(file, key, value);
+      else {
         const { matrix, kernel } = asMatrix(file, key, value);
         pair[parsed.value] = matrix;
         if (parsed.value === "a") pair.kernel = kernel;
@@ -89,7 +95,7 @@ export function readLora(fileOrFolder: string): LoraFile {
       }
     }
     if (form === undefined) throw new SafetensorsError(file, "Expected LoRA weights but received none");
-    const alphas = alphasOf(file);
+    const alphas = alphasOf(header);
     const layers = [...pairs.values()].map(({ part, path, a, b, alpha, kernel }): LoraLayer => {
       if (a === undefined || b === undefined) {
         const missing = a === undefined ? (b === undefined ? "A and B" : "A") : "B";
@@ -99,6 +105,7 @@ export function readLora(fileOrFolder: string): LoraFile {
       if (b.size(1) !== rank) {
         throw new SafetensorsError(file, `Expected one rank for ${path} but received ${rank} and ${b.size(1)}`);
       }
+      if (rank === 0) throw new SafetensorsError(file, `Expected a rank of 1 or more for ${path} but received 0`);
       return { part, path, a, b, alpha: alpha ?? alphas(part, path, rank) ?? rank, kernel };
     });
     return { file, form, layers };
@@ -210,25 +217,31 @@ function asMatrix(file: string, key: string, value: Tensor): { matrix: Tensor; k
   if (rows === undefined || columns === undefined || ![0, 2].includes(kernel.length)) {
     throw new SafetensorsError(file, `Expected a matrix or a kernel but received [${value.shape.join(", ")}]`, key);
   }
+  if (!allFinite(value)) {
+    throw new SafetensorsError(file, "Expected finite numbers but received NaN or infinity", key);
+  }
   if (kernel.length === 0) return { matrix: value, kernel: undefined };
   return { matrix: value.flatten(1), kernel: kernel as unknown as Kernel };
 }
 
-function checkFinite(file: string, key: string, value: Tensor): void {
-  if (Number.isFinite(value.sum().item())) return;
-  throw new SafetensorsError(file, "Expected finite numbers but received NaN or infinity", key);
+function checkedNumber(file: string, key: string, value: Tensor): number {
+  const number = value.numel === 1 ? value.item() : NaN;
+  if (Number.isFinite(number)) return number;
+  const received = value.numel === 1 ? "NaN or infinity" : `[${value.shape.join(", ")}]`;
+  throw new SafetensorsError(file, `Expected a finite number but received ${received}`, key);
 }
 
 /** What PEFT's description of the adapter says of a layer's alpha: in the metadata, or in the file beside. */
-function alphasOf(file: string): (part: LoraPart, path: string, rank: number) => number | undefined {
+function alphasOf({
+  file,
+  metadata,
+}: SafetensorsHeader): (part: LoraPart, path: string, rank: number) => number | undefined {
   const beside = join(dirname(file), peftConfigName);
   const isPeftFolder = basename(file) === peftFileName;
   if (isPeftFolder && !existsSync(beside)) {
     throw new SafetensorsError(file, `Expected ${peftConfigName}, which says alpha, beside it but received none`);
   }
-  const [source, text] = isPeftFolder
-    ? [beside, readFileSync(beside, "utf8")]
-    : [metadataKey, readHeader(file).metadata[metadataKey]];
+  const [source, text] = isPeftFolder ? [beside, readFileSync(beside, "utf8")] : [metadataKey, metadata[metadataKey]];
   if (text === undefined) return () => undefined;
   const described = parseDescription(file, source, text);
   return (part, path, rank) => {

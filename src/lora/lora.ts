@@ -6,6 +6,7 @@
  * A and B are float32 whatever the model is held in, and so is their product. Several adapters add up.
  */
 import { Conv2d, fanInUniform, Linear, type LayerBranch, type Module } from "../nn/index.js";
+import { SafetensorsError } from "../safetensors/index.js";
 import {
   conv2d,
   keep,
@@ -138,7 +139,7 @@ export class LoraAdapter {
    * Adds the UNet's adapter of a file or of a folder with `pytorch_lora_weights.safetensors`; rank, alpha and layers are
    * the file's.
    *
-   * @throws SafetensorsError or Error naming the file and each key that does not fit the model, which is then as it was
+   * @throws SafetensorsError naming the file and each key that does not fit the model, which is then as it was
    */
   static fromPretrained(model: Module, fileOrFolder: string): LoraAdapter {
     const [adapter] = loadLora({ unet: model }, fileOrFolder);
@@ -178,7 +179,7 @@ export class LoraAdapter {
   /**
    * Takes the values of a file into this adapter.
    *
-   * @throws SafetensorsError or Error naming the file and each key that is missing, unexpected or misshaped; the
+   * @throws SafetensorsError naming the file and each key that is missing, unexpected or misshaped; the
    *   adapter is then as it was
    */
   load(fileOrFolder: string): void {
@@ -201,7 +202,7 @@ export class LoraAdapter {
         problems.push(...misshaped(`${layer.path}.lora_A`, other.a, a.shape));
         problems.push(...misshaped(`${layer.path}.lora_B`, other.b, b.shape));
       }
-      if (problems.length > 0) throw new Error(`${file}: ${problems.join("\n  ")}`);
+      if (problems.length > 0) throw new SafetensorsError(file, problems.join("\n  "));
       noGrad(() => {
         for (const { layer, a, b } of this.#branches) {
           a.copy_(stored.get(layer.path)!.a);
@@ -263,7 +264,7 @@ export type LoraModels = Readonly<Partial<Record<LoraPart, Module | undefined>>>
  * Adds the adapters of a file to a pipeline's models, one adapter a model.
  *
  * @param weight what they count for
- * @throws SafetensorsError or Error naming the file and each layer that does not fit; the models are then as they were
+ * @throws SafetensorsError naming the file and each layer that does not fit; the models are then as they were
  */
 export function loadLora(models: LoraModels, fileOrFolder: string, { weight = 1 } = {}): LoraAdapter[] {
   const adapters: LoraAdapter[] = [];
@@ -273,8 +274,9 @@ export function loadLora(models: LoraModels, fileOrFolder: string, { weight = 1 
     const problems = named.flatMap((layer) => unfit(models[layer.part], layer));
     if (problems.length > 0) {
       const more = problems.length > 8 ? `\n  and ${problems.length - 8} more` : "";
-      throw new Error(
-        `${file}: Expected a LoRA for this model but received one that differs in ${problems.length} of ` +
+      throw new SafetensorsError(
+        file,
+        `Expected a LoRA for this model but received one that differs in ${problems.length} of ` +
           `${layers.length} layers:\n  ${problems.slice(0, 8).join("\n  ")}${more}`,
       );
     }

@@ -7,7 +7,7 @@
 import { z } from "zod";
 import { Conv2d, Module, type Weights } from "../nn/index.js";
 import { cat, tidy, type Tensor } from "../torch/index.js";
-import { off, parseConfig, refuse } from "./config.js";
+import { layerCount, off, parseConfig, refuse, whole } from "./config.js";
 import {
   loadModel,
   randomModel,
@@ -19,14 +19,12 @@ import {
 import { inTiles, type TileSizes } from "./tiling.js";
 import { Decoder, Encoder } from "./vae-blocks.js";
 
-const whole = z.number().int().positive();
-
 const schema = z.strictObject({
   in_channels: whole.default(3),
   out_channels: whole.default(3),
   latent_channels: whole.default(4),
   block_out_channels: z.array(whole).min(1).default([64]),
-  layers_per_block: whole.default(1),
+  layers_per_block: layerCount.default(1),
   norm_num_groups: whole.default(32),
   down_block_types: z.array(z.literal("DownEncoderBlock2D")).optional(),
   up_block_types: z.array(z.literal("UpDecoderBlock2D")).optional(),

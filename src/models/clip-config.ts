@@ -3,9 +3,8 @@
  * own bookkeeping into every config; they mean nothing to CLIP and are passed over by name.
  */
 import { z } from "zod";
-import { parseConfig, refuse } from "./config.js";
+import { layerCount, parseConfig, refuse, whole } from "./config.js";
 
-const whole = z.number().int().positive();
 const rate = z.number().min(0).max(1);
 
 /** What both towers have; a transformer's shape. */
@@ -26,7 +25,7 @@ const textSchema = z.strictObject({
   hidden_size: whole.default(512),
   intermediate_size: whole.default(2048),
   projection_dim: whole.default(512),
-  num_hidden_layers: whole.default(12),
+  num_hidden_layers: layerCount.default(12),
   num_attention_heads: whole.default(8),
   max_position_embeddings: whole.default(77),
   model_type: z.literal("clip_text_model").default("clip_text_model"),
@@ -41,7 +40,7 @@ const visionSchema = z.strictObject({
   hidden_size: whole.default(768),
   intermediate_size: whole.default(3072),
   projection_dim: whole.default(512),
-  num_hidden_layers: whole.default(12),
+  num_hidden_layers: layerCount.default(12),
   num_attention_heads: whole.default(12),
   num_channels: whole.default(3),
   image_size: whole.default(224),

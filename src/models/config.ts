@@ -12,6 +12,16 @@ export class ConfigError extends Error {
 }
 
 /**
+ * Widths, and numbers of layers. Beyond these bounds a number is damaged, and would fill the memory with layers or
+ * overflow a shape before any weights are compared with it.
+ */
+export const whole = z
+  .int()
+  .positive()
+  .max(2 ** 20);
+export const layerCount = z.int().positive().max(1000);
+
+/**
  * Reads a JSON object.
  *
  * @throws ConfigError naming the file when it is missing or not a JSON object
@@ -19,12 +29,12 @@ export class ConfigError extends Error {
 export function readJsonObject(file: string): Record<string, unknown> {
   let value: unknown;
   try {
-    value = JSON.parse(readFileSync(file, "utf8"));
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file)));
   } catch (cause) {
     throw new ConfigError(`${file}: Expected a JSON file but received: ${cause instanceof Error ? cause.message : ""}`);
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new ConfigError(`${file}: Expected a JSON object but received ${JSON.stringify(value)}`);
+    throw new ConfigError(`${file}: Expected a JSON object but received ${show(value)}`);
   }
   return value as Record<string, unknown>;
 }
@@ -50,12 +60,24 @@ export function refuse(source: string, problems: readonly string[]): void {
 
 function sentencesOf(issue: z.core.$ZodIssue, config: Record<string, unknown>): string[] {
   if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((key) => `Expected no key ${key} but received ${JSON.stringify(config[key])}`);
+    return issue.keys.map((key) => `Expected no key ${key} but received ${show(config[key])}`);
   }
   const received = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown>)?.[key], config);
-  // zod: "Invalid input: expected number, received string"; ours ends in the value itself.
-  const expected = /expected ([^,]*)/.exec(issue.message)?.[1] ?? issue.message;
-  return [`Expected ${expected} for ${issue.path.join(".")} but received ${JSON.stringify(received) ?? "nothing"}`];
+  return [`Expected ${expectedBy(issue)} for ${issue.path.join(".")} but received ${show(received)}`];
+}
+
+/** zod: "Invalid input: expected number, received string"; ours ends in the value itself. */
+function expectedBy(issue: z.core.$ZodIssue): string {
+  if (issue.code === "invalid_union" && issue.errors.length > 0) {
+    return [...new Set(issue.errors.map(([first]) => expectedBy(first!)))].join(" or ");
+  }
+  return /expected ([^,]*)/.exec(issue.message)?.[1] ?? issue.message;
+}
+
+/** A value of a file in an error message: whole, unless it is long. */
+export function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? "nothing";
+  return text.length > 200 ? `${text.slice(0, 197)}...` : text;
 }
 
 /** A key of a feature that the code does not have: only the values that switch it off are accepted, or no key. */

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { Weights, type CheckpointOptions, type Module, type WeightsOptions } from "../nn/index.js";
 import { saveSafetensors } from "../safetensors/index.js";
 import type { Generator } from "../torch/index.js";
-import { ConfigError, readJsonObject } from "./config.js";
+import { ConfigError, readJsonObject, show } from "./config.js";
 import { pickleRefused } from "./pickle.js";
 
 export interface PretrainedOptions extends WeightsOptions {
@@ -75,7 +75,7 @@ export function loadModelFrom<M extends Module>(
     weights.finish(layout.ignore ? { ignore: layout.ignore } : {});
     return model;
   } catch (error) {
-    for (const parameter of weights.parameters.values()) parameter.dispose();
+    weights.dispose();
     throw error;
   }
 }
@@ -125,14 +125,14 @@ export function weightFiles(folder: string, stem: string, variant?: string): str
     throw new ConfigError(`Expected ${base}.safetensors in ${folder} but received ${received}`);
   }
   const map = readJsonObject(index).weight_map;
-  if (typeof map !== "object" || map === null) {
-    throw new ConfigError(`${index}: Expected an object for weight_map but received ${JSON.stringify(map)}`);
+  if (typeof map !== "object" || map === null || Object.keys(map).length === 0) {
+    throw new ConfigError(`${index}: Expected keys and their files for weight_map but received ${show(map)}`);
   }
   const names = [...new Set(Object.values(map as Record<string, unknown>))];
   return names.map((name) => {
     // A shard lies beside its index; anything else in its place could point out of the folder.
     if (typeof name !== "string" || /[/\\]/.test(name)) {
-      throw new ConfigError(`${index}: Expected file names in weight_map but received ${JSON.stringify(name)}`);
+      throw new ConfigError(`${index}: Expected file names in weight_map but received ${show(name)}`);
     }
     return join(folder, name);
   });

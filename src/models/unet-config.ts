@@ -5,21 +5,20 @@
  * switch their feature off. Anything else is refused, see parseConfig.
  */
 import { z } from "zod";
-import { off, parseConfig, refuse } from "./config.js";
+import { layerCount, off, parseConfig, refuse, whole } from "./config.js";
 
-const count = z.int().positive();
 /** One number for all blocks, or a list with one for each. */
-const perBlock = z.union([count, z.array(count)]);
+const perBlock = z.union([whole, z.array(whole)]);
 /** A transformer's blocks; some configs say 0 where a level does not attend. */
-const depth = z.int().min(0);
+const depth = z.union([layerCount, z.literal(0)]);
 /** One number for all blocks, or a list whose entries may be lists in their turn: a number for each layer of a block. */
 const perLayer = z.union([depth, z.array(z.union([depth, z.array(depth)]))]);
 const flag = z.boolean().nullable().default(false);
 
 export const unetConfigSchema = z.strictObject({
-  sample_size: z.union([count, z.array(count), z.null()]).optional(),
-  in_channels: count.default(4),
-  out_channels: count.default(4),
+  sample_size: z.union([whole, z.array(whole), z.null()]).optional(),
+  in_channels: whole.default(4),
+  out_channels: whole.default(4),
   flip_sin_to_cos: z.boolean().default(true),
   freq_shift: z.number().default(0),
   down_block_types: z
@@ -32,9 +31,9 @@ export const unetConfigSchema = z.strictObject({
     .array(z.enum(["CrossAttnUpBlock2D", "UpBlock2D"]))
     .min(1)
     .default(["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]),
-  block_out_channels: z.array(count).min(1).default([320, 640, 1280, 1280]),
-  layers_per_block: perBlock.default(2),
-  norm_num_groups: count.default(32),
+  block_out_channels: z.array(whole).min(1).default([320, 640, 1280, 1280]),
+  layers_per_block: z.union([layerCount, z.array(layerCount)]).default(2),
+  norm_num_groups: whole.default(32),
   norm_eps: z.number().positive().default(1e-5),
   cross_attention_dim: perBlock.default(1280),
   transformer_layers_per_block: perLayer.default(1),
@@ -45,9 +44,9 @@ export const unetConfigSchema = z.strictObject({
   use_linear_projection: flag,
   upcast_attention: flag, // null in SDXL's
   addition_embed_type: z.literal(["text_time", null]).default(null),
-  addition_time_embed_dim: count.nullable().default(null),
-  projection_class_embeddings_input_dim: count.nullable().default(null),
-  time_embedding_dim: count.nullable().default(null),
+  addition_time_embed_dim: whole.nullable().default(null),
+  projection_class_embeddings_input_dim: whole.nullable().default(null),
+  time_embedding_dim: whole.nullable().default(null),
   // Read by "text" and "image" embeddings only, which are refused above.
   addition_embed_type_num_heads: z.number().optional(),
 

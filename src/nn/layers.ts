@@ -144,8 +144,7 @@ export class GroupNorm extends Module {
 
   /** [B, channels, H, W] -> the same */
   forward(x: Tensor): Tensor {
-    const norm = (y: Tensor) =>
-      inDtypeOf(y, this, (weight, bias) => groupNorm(y, this.groups, weight, bias, this.eps));
+    const norm = (y: Tensor) => inDtypeOf(y, this, (weight, bias) => groupNorm(y, this.groups, weight, bias, this.eps));
     // libtorch's channels-last kernel takes the variance as a difference of sums. Over the few numbers of a few pixels that
     // cancels: errors of 4e-3 for a single one. As [B, channels, pixels] it goes another way.
     if (x.size(2) * x.size(3) <= FEW_PIXELS) {

@@ -4,13 +4,11 @@
  *
  * Everything wrong with a checkpoint is collected while the model is built and thrown at once by `finish`.
  */
+import { basename } from "node:path";
 import { SafetensorsError, SafetensorsFile } from "../safetensors/index.js";
-import { keep, op, tidy, zeros, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
+import { allFinite, keep, tidy, zeros, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
 import { zerosInit, type Init } from "./init.js";
 import type { Module } from "./module.js";
-
-/** In the dtype given, so that the sum of a float16 tensor does not overflow. */
-const sumAs = op("aten::sum", ["Tensor", "ScalarType?"], "Tensor");
 
 /** What the scopes of one model share. */
 interface Shared {
@@ -26,6 +24,8 @@ interface Source {
   parameter(key: string, shape: readonly number[], init: Init): Tensor;
   /** Throws what was wrong, and lets go of files. */
   finish(ignore: readonly RegExp[]): void;
+  /** Lets go of files. */
+  close(): void;
 }
 
 export interface WeightsOptions {
@@ -128,6 +128,12 @@ export class Weights {
     this.shared.source.finish(ignore);
   }
 
+  /** Gives up on a model that could not be made: frees its parameters so far, and lets go of files. */
+  dispose(): void {
+    for (const parameter of this.shared.parameters.values()) parameter.dispose();
+    this.shared.source.close();
+  }
+
   #key(name: string): string {
     return this.path === "" ? name : `${this.path}.${name}`;
   }
@@ -153,6 +159,10 @@ class RandomSource implements Source {
 
   finish(): void {
     // Nothing can be missing.
+  }
+
+  close(): void {
+    // No file is open.
   }
 }
 
@@ -189,30 +199,34 @@ class CheckpointSource implements Source {
     const entry = file?.header.tensors.get(key);
     const expected = storedShape(shape, form);
     if (file === undefined || entry === undefined) {
-      return this.#wrong(`${key}: Expected [${expected.join(", ")}] but received nothing`, shape);
+      return this.#wrong(`${this.#at(key)}: Expected [${expected.join(", ")}] but received nothing`, shape);
     }
     this.#taken.add(key);
     if (!["F64", "F32", "F16", "BF16"].includes(entry.dtype)) {
-      return this.#wrong(`${key}: Expected floating point for dtype but received ${entry.dtype}`, shape);
+      return this.#wrong(`${this.#at(key)}: Expected floating point for dtype but received ${entry.dtype}`, shape);
     }
     if (entry.shape.length !== expected.length || entry.shape.some((n, i) => n !== expected[i])) {
-      return this.#wrong(`${key}: Expected [${expected.join(", ")}] but received [${entry.shape.join(", ")}]`, shape);
+      return this.#wrong(
+        `${this.#at(key)}: Expected [${expected.join(", ")}] but received [${entry.shape.join(", ")}]`,
+        shape,
+      );
     }
     const { dtype, device } = this.options;
     const tensor = tidy(() => {
       const format = shape.length === 4 ? ({ memoryFormat: "channelsLast" } as const) : {};
       return formed(file.tensor(key, { dtype, device, ...format }), shape, form);
     });
-    if (!isFinite_(tensor)) this.#problems.push(`${key}: Expected finite numbers but received NaN or infinity`);
+    if (!allFinite(tensor))
+      this.#problems.push(`${this.#at(key)}: Expected finite numbers but received NaN or infinity`);
     return tensor;
   }
 
   finish(ignore: readonly RegExp[]): void {
-    for (const file of new Set(this.#files.values())) file.close();
+    this.close();
     const { prefix = "" } = this.options;
     const unexpected = [...this.#files.keys()]
       .filter((key) => !this.#taken.has(key) && !ignore.some((pattern) => pattern.test(key.slice(prefix.length))))
-      .map((key) => `${key}: Expected no such key`);
+      .map((key) => `${this.#at(key)}: Expected no such key`);
     const problems = [...this.#problems, ...unexpected];
     if (problems.length > 0) {
       throw new SafetensorsError(
@@ -222,8 +236,18 @@ class CheckpointSource implements Source {
     }
   }
 
+  close(): void {
+    for (const file of new Set(this.#files.values())) file.close();
+  }
+
   #stored(key: string): StoredParameter {
     return this.options.stored?.(key) ?? { key };
+  }
+
+  /** A key in an error message; of several files, with the one that holds it. */
+  #at(key: string): string {
+    const file = this.#files.get(key);
+    return this.names.length > 1 && file !== undefined ? `${basename(file.file)}: ${key}` : key;
   }
 
   /** Notes a problem and stands in with zeros that take no memory, so that the rest can be checked. */
@@ -247,13 +271,4 @@ function formed(stored: Tensor, shape: readonly number[], form: StoredParameter[
   if (form === "transposed") return stored.transpose(0, 1).contiguous();
   if (form === "point") return stored.reshape(shape);
   return stored.narrow(0, form.part * shape[0]!, shape[0]!);
-}
-
-/** One pass over the data in the common case: a sum is finite only if its terms are, and nearly always then. */
-function isFinite_(tensor: Tensor): boolean {
-  let finite = true;
-  tidy(() => {
-    finite = Number.isFinite(sumAs(tensor, "float32").item()) || !tensor.sub(tensor).isnan().any().item();
-  });
-  return finite;
 }

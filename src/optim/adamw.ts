@@ -4,6 +4,7 @@
  * list of parameters, because a LoRA has hundreds of small ones.
  */
 import {
+  allFinite,
   foreachAdd_,
   foreachAddcdiv_,
   foreachAddcmul_,
@@ -85,7 +86,8 @@ export class AdamW {
   /**
    * Takes up a saved state. Parameters that it does not have begin anew.
    *
-   * @throws Error naming every entry that is incomplete, of another shape, or of no parameter
+   * @throws Error naming every entry that is incomplete, of another shape, not finite, or of no parameter; the moments
+   *   are then as they were
    */
   loadState(state: ReadonlyMap<string, Tensor>): void {
     const problems: string[] = [];
@@ -98,9 +100,22 @@ export class AdamW {
       if (expAvg === undefined && expAvgSq === undefined && step === undefined) continue;
       if (expAvg === undefined || expAvgSq === undefined || step === undefined) {
         problems.push(`Expected exp_avg, exp_avg_sq and step for ${name} but received only a part`);
-      } else if ([expAvg, expAvgSq].some(({ shape }) => shape.join() !== parameter.shape.join())) {
-        problems.push(`Expected [${parameter.shape.join(", ")}] for ${name} but received [${expAvg.shape.join(", ")}]`);
-      } else moments.set(name, { step: step.item(), expAvg, expAvgSq });
+      } else {
+        const expected = `${parameter.dtype} [${parameter.shape.join(", ")}]`;
+        for (const [i, moment] of [expAvg, expAvgSq].entries()) {
+          const received = `${moment.dtype} [${moment.shape.join(", ")}]`;
+          if (received !== expected) {
+            problems.push(`Expected ${expected} for ${keys[i]} but received ${received}`);
+          } else if (!allFinite(moment)) {
+            problems.push(`Expected finite numbers for ${keys[i]} but received NaN or infinity`);
+          }
+        }
+        const count = step.numel === 1 ? step.item() : NaN;
+        if (!Number.isSafeInteger(count) || count < 1) {
+          problems.push(`Expected a positive whole number for ${keys[2]} but received another value`);
+        }
+        moments.set(name, { step: count, expAvg, expAvgSq });
+      }
     }
     for (const key of state.keys()) if (!known.has(key)) problems.push(`Expected no state for ${key}`);
     if (problems.length > 0) throw new Error(problems.join("\n"));

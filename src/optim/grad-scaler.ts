@@ -76,7 +76,7 @@ export class GradScaler {
    * Takes its own entries out of a saved state.
    *
    * @returns the others
-   * @throws Error where they are missing
+   * @throws Error where they are missing or no numbers
    */
   loadState(state: ReadonlyMap<string, Tensor>): Map<string, Tensor> {
     const rest = new Map(state);
@@ -85,10 +85,12 @@ export class GradScaler {
       const value = rest.get(key);
       if (value === undefined) throw new Error(`Expected ${key} in the optimiser's state but received none`);
       rest.delete(key);
-      return value.item();
+      const number = value.numel === 1 ? value.item() : NaN;
+      if (!(number >= 0 && number < Infinity))
+        throw new Error(`Expected a number for ${key} but received another value`);
+      return number;
     };
-    this.#scale = take("grad_scaler.scale");
-    this.#tracker = take("grad_scaler.growth_tracker");
+    [this.#scale, this.#tracker] = [take("grad_scaler.scale"), take("grad_scaler.growth_tracker")];
     return rest;
   }
 }

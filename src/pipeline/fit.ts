@@ -6,7 +6,8 @@ import type { Parts } from "./parts.js";
  * @param source what to name in the error: a folder, or a file
  * @throws ConfigError with a sentence for each key that does not agree with another part's
  */
-export function checkFit({ index, textEncoder, textEncoder2, unet, vae }: Parts, source: string): void {
+export function checkFit(parts: Parts, source: string): void {
+  const { index, textEncoder, textEncoder2, unet, vae } = parts;
   const problems: string[] = [];
   const { in_channels, out_channels, cross_attention_dim, addition_embed_type } = unet.config;
   const expect = (expected: unknown, why: string, key: string, received: unknown): void => {
@@ -30,5 +31,7 @@ export function checkFit({ index, textEncoder, textEncoder2, unet, vae }: Parts,
     const pooled = second?.projection_dim ?? 0;
     expect(6 * sizes! + pooled, "six sizes and the pooled text", "projection_class_embeddings_input_dim", inputs);
   }
+  problems.push(...parts.tokenizer.misfits(textEncoder.config));
+  if (second !== undefined) problems.push(...(parts.tokenizer2?.misfits(second) ?? []));
   refuse(source, problems);
 }

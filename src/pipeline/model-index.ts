@@ -1,7 +1,7 @@
 /** `model_index.json`: which of the pipelines a folder holds, and that its parts are of classes known here. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { ConfigError, readJsonObject } from "../models/index.js";
+import { ConfigError, readJsonObject, show } from "../models/index.js";
 
 export interface ModelIndex {
   /** Two text encoders and conditions on sizes. */
@@ -31,15 +31,13 @@ export function readModelIndex(folder: string): ModelIndex {
   const index = readJsonObject(file);
   const expect = (what: string, key: string, holds: boolean): void => {
     if (holds) return;
-    throw new ConfigError(
-      `${file}: Expected ${what} for ${key} but received ${JSON.stringify(index[key]) ?? "nothing"}`,
-    );
+    throw new ConfigError(`${file}: Expected ${what} for ${key} but received ${show(index[key])}`);
   };
   expect(PIPELINES.join(" or "), "_class_name", PIPELINES.includes(index._class_name));
   const isXL = index._class_name === "StableDiffusionXLPipeline";
   for (const [part, classes] of Object.entries(isXL ? CLASSES_XL : CLASSES)) {
-    const [, className] = (index[part] ?? []) as unknown[];
-    expect(`a ${classes[0]}`, part, classes.includes(className as string));
+    const pair = index[part]; // of a library and a class in it
+    expect(`a ${classes[0]}`, part, Array.isArray(pair) && classes.includes(pair[1] as string));
   }
   // diffusers zeroes only a prompt that was not given, and by default; here a folder has to say so, and "" is such.
   return { isXL, forceZerosForEmptyPrompt: isXL && index.force_zeros_for_empty_prompt === true };

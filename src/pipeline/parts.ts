@@ -2,7 +2,7 @@
  * The parts of a pipeline, from a diffusers folder or a single file, and into a folder. Whatever goes wrong, nothing is
  * left half-loaded in memory or half-written on disk.
  */
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import {
   AutoencoderKL,
@@ -140,16 +140,21 @@ function tokenizerOf(folder: string, name: string, options: { padToken?: string 
   return CLIPTokenizer.fromPretrained(only, options);
 }
 
+/** @throws ConfigError when there is something in the folder, or it is a file */
+export function expectNewFolder(folder: string): void {
+  if (existsSync(folder) && !(statSync(folder).isDirectory() && readdirSync(folder).length === 0)) {
+    throw new ConfigError(`Expected an empty or new folder to write a model to but received ${folder}`);
+  }
+}
+
 /**
  * Writes a diffusers folder; it appears whole or not at all.
  *
  * @throws ConfigError when there is something in the folder
  */
 export function saveParts(parts: Parts, folder: string): void {
+  expectNewFolder(folder);
   const target = resolve(folder);
-  if (existsSync(target) && readdirSync(target).length > 0) {
-    throw new ConfigError(`Expected an empty or new folder to write a model to but received ${folder}`);
-  }
   const temporary = join(dirname(target), `.${basename(target)}.${process.pid}.tmp`);
   const at = (part: string) => join(temporary, part);
   try {

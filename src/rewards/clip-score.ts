@@ -8,7 +8,7 @@ import { clipPreprocess, readPreprocessorConfig } from "../images/index.js";
 import { CLIPModel } from "../models/index.js";
 import { CLIPTokenizer } from "../tokenizer/index.js";
 import { breathe, cat, keep, noGrad, tidy, type Device, type DType, type Tensor } from "../torch/index.js";
-import type { Reward } from "./reward.js";
+import { RewardError, type Reward } from "./reward.js";
 
 export interface ClipScoreOptions {
   /** A folder in transformers' layout: CLIPModel, tokenizer and preprocessor. */
@@ -26,9 +26,15 @@ export function clipScore({
   dtype = "float32",
   batchSize = 64,
 }: ClipScoreOptions): Reward {
-  const model = CLIPModel.fromPretrained(folder, { device, dtype });
+  // The model last: what else is wrong with the folder shows before memory is taken.
   const tokenizer = CLIPTokenizer.fromPretrained(folder);
   const preprocessor = readPreprocessorConfig(folder);
+  const model = CLIPModel.fromPretrained(folder, { device, dtype });
+  const misfits = tokenizer.misfits(model.config.text_config);
+  if (misfits.length > 0) {
+    model.dispose();
+    throw new RewardError(`${folder}: ${misfits.join("\n  ")}`);
+  }
   const textFeatures = new Map<string, Tensor>(); // [D] each, of length 1
 
   const encodeTexts = (texts: readonly string[]): Tensor =>

@@ -27,10 +27,10 @@ export class RunReader {
   constructor(readonly folder: string) {
     const file = layout.run(folder);
     if (!existsSync(file)) throw new RunError(`Expected a run folder (with run.json) but received ${folder}`);
-    const run = readJson(file) as { [key in keyof RunFile]: unknown };
+    const run = readObject(file) as { [key in keyof RunFile]: unknown };
     if (run.format !== runFormat)
       throw new RunError(`Expected format "${runFormat}" in ${file} but received ${JSON.stringify(run.format)}`);
-    if (!(Number(run.version) <= runVersion))
+    if (typeof run.version !== "number" || run.version > runVersion)
       throw new RunError(
         `Expected a version up to ${runVersion} in ${file} but received ${JSON.stringify(run.version)}`,
       );
@@ -44,7 +44,7 @@ export class RunReader {
 
   /** The resolved config, as saved. */
   config(): unknown {
-    return readJson(layout.config(this.folder));
+    return readObject(layout.config(this.folder));
   }
 
   /** Finished stages in order; a gap ends the list. */
@@ -72,7 +72,7 @@ export class RunReader {
   }
 
   stageMetrics(stage: number): Metrics {
-    return readJson(this.stagePath(stage, "metrics")) as Metrics;
+    return readObject(this.stagePath(stage, "metrics")) as Metrics;
   }
 
   /** The metrics of all finished stages. */
@@ -82,11 +82,25 @@ export class RunReader {
 
   /** Seconds of the phases so far of a stage whose phases run in processes of their own. */
   partial(stage: number): Metrics {
-    return this.has(stage, "partial") ? (readJson(this.stagePath(stage, "partial")) as Metrics) : {};
+    return this.has(stage, "partial") ? (readObject(this.stagePath(stage, "partial")) as Metrics) : {};
+  }
+
+  /** What `b2 sample` left of a stage beside its tensors. */
+  sampled(stage: number): object {
+    return readObject(this.stagePath(stage, "sampled"));
   }
 
   samples(stage: number): SampleLine[] {
-    return readJsonLines(this.stagePath(stage, "samples")) as SampleLine[];
+    const file = this.stagePath(stage, "samples");
+    const lines = readJsonLines(file);
+    if (lines.length === 0) throw new RunError(`Expected a line for every sample in ${file} but received none`);
+    return lines.map((line, i) => {
+      const { root, branch, prompt, reward, advantage } = line as { [key in keyof SampleLine]: unknown };
+      if (typeof prompt !== "string" || [root, branch, reward, advantage].some((value) => typeof value !== "number")) {
+        throw new RunError(`Expected root, branch, prompt, reward and advantage in line ${i + 1} of ${file}`);
+      }
+      return line as SampleLine;
+    });
   }
 
   updates(stage: number): Metrics[] {
@@ -96,7 +110,7 @@ export class RunReader {
   /** A table of `b2 run` ("before", "after", ...), or undefined where there is none. */
   evaluation(name: string): unknown {
     const file = layout.evaluation(this.folder, name);
-    return existsSync(file) ? readJson(file) : undefined;
+    return existsSync(file) ? readObject(file) : undefined;
   }
 
   /**
@@ -130,32 +144,33 @@ export class RunReader {
 
 function readText(file: string): string {
   try {
-    return readFileSync(file, "utf8");
+    return new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file));
   } catch (error) {
     throw new RunError(`Expected to read ${file} but could not (${(error as Error).message})`);
   }
 }
 
-function readJson(file: string): unknown {
-  const text = readText(file);
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new RunError(`Expected JSON in ${file} but it does not parse (${(error as Error).message})`);
-  }
+function readObject(file: string): object {
+  return parseObject(readText(file), file);
 }
 
-function readJsonLines(file: string): unknown[] {
+/** @param where the file, or a line of it */
+function parseObject(text: string, where: string): object {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new RunError(`Expected JSON in ${where} but it does not parse (${(error as Error).message})`);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new RunError(`Expected a JSON object in ${where} but received ${text.slice(0, 80)}`);
+  }
+  return value;
+}
+
+function readJsonLines(file: string): object[] {
   return readText(file)
     .split("\n")
     .filter((line) => line !== "")
-    .map((line, i) => {
-      try {
-        return JSON.parse(line) as unknown;
-      } catch (error) {
-        throw new RunError(
-          `Expected JSON in line ${i + 1} of ${file} but it does not parse (${(error as Error).message})`,
-        );
-      }
-    });
+    .map((line, i) => parseObject(line, `line ${i + 1} of ${file}`));
 }

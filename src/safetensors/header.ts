@@ -112,16 +112,36 @@ function readBytes(file: string, fd: number, length: number, position: number): 
 }
 
 function parseJson(file: string, bytes: Buffer): object {
+  let text: string;
   let json: unknown;
   try {
-    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    json = JSON.parse(text);
   } catch (cause) {
     throw new SafetensorsError(file, `Expected JSON for the header but received ${describe(cause)}`);
   }
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
     throw new SafetensorsError(file, `Expected a JSON object for the header but received ${show(json)}`);
   }
+  const repeated = repeatedKey(text);
+  if (repeated !== undefined)
+    throw new SafetensorsError(file, "Expected each key once but received it twice", repeated);
   return json;
+}
+
+/** A key that an object of this JSON holds twice: the format forbids it, since readers differ in which one they take. */
+function repeatedKey(json: string): string | undefined {
+  const open: Set<string>[] = [];
+  for (const [token] of json.matchAll(/"(?:[^"\\]|\\.)*"\s*:?|[{}]/g)) {
+    if (token === "{") open.push(new Set());
+    else if (token === "}") open.pop();
+    else if (token.endsWith(":")) {
+      const key = JSON.parse(token.slice(0, -1)) as string;
+      if (open.at(-1)!.has(key)) return key;
+      open.at(-1)!.add(key);
+    }
+  }
+  return undefined;
 }
 
 function parseMetadata(file: string, value: unknown): Record<string, string> {

@@ -96,7 +96,14 @@ export class SafetensorsFile {
   }
 
   #map(): Tensor {
-    return fromFile(this.file, { dtype: "uint8", size: this.header.size });
+    try {
+      return fromFile(this.file, { dtype: "uint8", size: this.header.size });
+    } catch (cause) {
+      throw new SafetensorsError(
+        this.file,
+        `Expected the file that was opened but received: ${(cause as Error).message}`,
+      );
+    }
   }
 
   #empty(entry: TensorEntry, dtype: DType, device: Device): Tensor {

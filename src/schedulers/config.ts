@@ -101,16 +101,17 @@ const OTHER_SAMPLERS = new Set([
  * @throws SchedulerConfigError with a sentence for every key at fault
  */
 export function parseSchedulerConfig(config: object, source = "DDIMScheduler"): DDIMSchedulerConfig {
+  const rules = new Map(Object.entries({ ...RULES, ...OFF }));
   const problems: string[] = [];
   const honoured: Record<string, unknown> = { ...DEFAULTS, clip_sample: clipsByDefault(config) };
   for (const [key, value] of Object.entries(config)) {
     if (key.startsWith("_") || OTHER_SAMPLERS.has(key)) continue;
-    const rule = (RULES as Readonly<Record<string, Rule>>)[key] ?? OFF[key];
+    const rule = rules.get(key);
     if (rule === undefined) problems.push(`Expected no key ${key} but received ${JSON.stringify(value)}`);
     else if (!rule.holds(value)) {
       problems.push(`Expected ${rule.expected} for ${key} but received ${JSON.stringify(value)}`);
     }
-    if (key in RULES) honoured[key] = value;
+    if (Object.hasOwn(RULES, key)) honoured[key] = value;
   }
   if (honoured.rescale_betas_zero_snr === true && honoured.prediction_type === "epsilon") {
     // From noise alone, x_0 would be 0 divided by 0.

@@ -73,11 +73,11 @@ export class DDIMScheduler {
     const file = join(folder, "scheduler_config.json");
     let config: unknown;
     try {
-      config = JSON.parse(readFileSync(file, "utf8"));
+      config = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file)));
     } catch (cause) {
       throw new SchedulerConfigError(`${file}: Expected a JSON file but received: ${(cause as Error).message}`);
     }
-    if (typeof config !== "object" || config === null) {
+    if (typeof config !== "object" || config === null || Array.isArray(config)) {
       throw new SchedulerConfigError(`${file}: Expected a JSON object but received ${JSON.stringify(config)}`);
     }
     return DDIMScheduler.fromConfig(config, file);

@@ -6,10 +6,7 @@
  * in transformers.
  */
 import { tensor, type Tensor } from "../torch/index.js";
-import { readTokenizerFiles, writeTokenizerFiles, type TokenizerFiles } from "./files.js";
-
-/** Ends the last symbol of a word. */
-const END_OF_WORD = "</w>";
+import { END_OF_WORD, readTokenizerFiles, writeTokenizerFiles, type TokenizerFiles } from "./files.js";
 
 /** \s and \p{White_Space} differ in a few characters; the vocabulary was made with the latter. */
 const WHITE_SPACE = /\p{White_Space}+/gu;
@@ -63,6 +60,20 @@ export class CLIPTokenizer {
   /** Writes a folder that fromPretrained and transformers read. */
   savePretrained(folder: string): void {
     writeTokenizerFiles(folder, this.#files);
+  }
+
+  /** What of its texts a text encoder of this config has no embedding for: sentences, none where all is well. */
+  misfits(encoder: { readonly vocab_size: number; readonly max_position_embeddings: number }): string[] {
+    const { vocab_size: words, max_position_embeddings: positions } = encoder;
+    const largest = [...this.#vocab.values(), ...this.#addedTokens.values()].reduce((a, b) => Math.max(a, b));
+    const expected = (what: string, key: string, received: number) =>
+      `Expected ${what} of the text encoder, for ${key} of the tokenizer but received ${received}`;
+    return [
+      ...(largest < words ? [] : [expected(`at most ${words - 1}, the last id`, "ids", largest)]),
+      ...(this.modelMaxLength <= positions
+        ? []
+        : [expected(`at most ${positions}, the positions`, "model_max_length", this.modelMaxLength)]),
+    ];
   }
 
   /** The ids of a text without begin, end, truncation and padding. */

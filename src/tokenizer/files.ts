@@ -27,6 +27,9 @@ export interface TokenizerFiles {
 
 const END = "<|endoftext|>";
 
+/** Ends the last symbol of a word. */
+export const END_OF_WORD = "</w>";
+
 /** CLIP's own, and what a folder that names no length (or transformers' "very large") means. */
 const CONTEXT_LENGTH = 77;
 
@@ -72,7 +75,8 @@ export function readTokenizerFiles(folder: string, options: { readonly padToken?
   const special = (key: string, otherwise: string): string => {
     const value = contentOf(specials[key]) ?? contentOf(config[key]) ?? otherwise;
     if (!vocab.has(value)) {
-      throw new TokenizerError(`${folder}: Expected a token of vocab.json for ${key} but received ${value}`);
+      const file = contentOf(specials[key]) !== undefined ? mapFile : configFile;
+      throw new TokenizerError(`${file}: Expected a token of vocab.json for ${key} but received ${value}`);
     }
     return value;
   };
@@ -81,12 +85,18 @@ export function readTokenizerFiles(folder: string, options: { readonly padToken?
   const unkToken = special("unk_token", END);
   const padToken = options.padToken ?? special("pad_token", END);
   if (!vocab.has(padToken)) {
-    throw new TokenizerError(`${folder}: Expected a token of vocab.json for padding but received ${padToken}`);
+    throw new TokenizerError(
+      `${join(folder, "vocab.json")}: Expected the token ${padToken} (padding) but received none`,
+    );
   }
   const addedTokens = new Map([bosToken, eosToken, unkToken, padToken].map((token) => [token, vocab.get(token)!]));
   for (const [id, token] of Object.entries(config.added_tokens_decoder ?? {})) {
     const content = contentOf(token);
-    if (content !== undefined) addedTokens.set(content, Number(id));
+    if (content === undefined) continue;
+    if (!/^\d{1,9}$/.test(id)) {
+      throw new TokenizerError(`${configFile}: Expected ids as keys of added_tokens_decoder but received ${id}`);
+    }
+    addedTokens.set(content, Number(id));
   }
 
   const length = config.model_max_length;
@@ -97,6 +107,7 @@ export function readTokenizerFiles(folder: string, options: { readonly padToken?
     );
   }
   const merges = readMerges(join(folder, "merges.txt"));
+  checkMerges(join(folder, "merges.txt"), merges, vocab, addedTokens);
   return { vocab, merges, bosToken, eosToken, unkToken, padToken, addedTokens, modelMaxLength };
 }
 
@@ -110,7 +121,7 @@ function contentOf(token: unknown): string | undefined {
 function readVocab(file: string): Map<string, number> {
   const vocab = new Map(Object.entries(readObject(file)));
   for (const [token, id] of vocab) {
-    if (!Number.isInteger(id)) {
+    if (!Number.isSafeInteger(id) || (id as number) < 0) {
       throw new TokenizerError(`${file}: Expected an id for ${token} but received ${JSON.stringify(id)}`);
     }
   }
@@ -131,6 +142,30 @@ function readMerges(file: string): (readonly [string, string])[] {
     });
 }
 
+/**
+ * Merges and vocabulary say the same: every pair makes a token, and every token of more than one letter is made by a
+ * pair. A file that is cut off would else be a tokenizer that quietly gives other ids.
+ */
+function checkMerges(
+  file: string,
+  merges: readonly (readonly [string, string])[],
+  vocab: ReadonlyMap<string, number>,
+  addedTokens: ReadonlyMap<string, number>,
+): void {
+  const made = new Set(merges.map(([left, right]) => left + right));
+  const unknown = [...made].find((token) => !vocab.has(token));
+  if (unknown !== undefined) {
+    throw new TokenizerError(`${file}: Expected pairs that make a token of vocab.json but received one for ${unknown}`);
+  }
+  const isLetter = (token: string): boolean => [...token.replace(END_OF_WORD, "")].length === 1;
+  const unmade = [...vocab.keys()].filter((token) => !made.has(token) && !addedTokens.has(token) && !isLetter(token));
+  if (unmade.length > 0) {
+    throw new TokenizerError(
+      `${file}: Expected a pair for every token of vocab.json but received none for ${unmade.length}, such as ${unmade[0]}`,
+    );
+  }
+}
+
 function readObject(file: string): Record<string, unknown> {
   let value: unknown;
   try {
@@ -147,7 +182,7 @@ function readObject(file: string): Record<string, unknown> {
 
 function read(file: string): string {
   try {
-    return readFileSync(file, "utf8");
+    return new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file));
   } catch (cause) {
     throw new TokenizerError(`Expected the tokenizer file ${file} but received: ${(cause as Error).message}`);
   }

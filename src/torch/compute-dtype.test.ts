@@ -27,6 +27,10 @@ test("cards compute in what they hold, and so does anything in float32", () => {
   }
 });
 
-test("this processor is known", { skip: process.platform === "linux" && process.arch === "x64" ? false : "not Linux on x64" }, () => {
-  assert.ok(thisCpu().flags.has("sse2"));
-});
+test(
+  "this processor is known",
+  { skip: process.platform === "linux" && process.arch === "x64" ? false : "not Linux on x64" },
+  () => {
+    assert.ok(thisCpu().flags.has("sse2"));
+  },
+);

@@ -1,6 +1,7 @@
 /** Functions of tensors that are no methods: joins, layers without state, losses, and whole-list updates. */
 import * as aten from "./operators.js";
 import { TorchError, inWords } from "./error.js";
+import { tidy } from "./memory.js";
 import type { Tensor } from "./tensor.js";
 
 export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
@@ -9,6 +10,15 @@ export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
 
 export function stack(tensors: readonly Tensor[], dim = 0): Tensor {
   return aten.stack(tensors, dim);
+}
+
+/** Whether no element is NaN or infinite: one pass in the common case, for a sum is finite only if its terms are. */
+export function allFinite(tensor: Tensor): boolean {
+  let finite = true;
+  tidy(() => {
+    finite = Number.isFinite(aten.sumAs(tensor, "float32").item()) || !tensor.sub(tensor).isnan().any().item();
+  });
+  return finite;
 }
 
 /** a where the condition holds, b elsewhere. */

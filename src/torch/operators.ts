@@ -73,6 +73,8 @@ export const uniform_ = op("aten::uniform_", ["Tensor", "float", "float", "Gener
 export const normal_ = op("aten::normal_", ["Tensor", "float", "float", "Generator?"], "self");
 
 // Reductions
+/** In the dtype given, so that the sum of a float16 tensor does not overflow. */
+export const sumAs = op("aten::sum", ["Tensor", "ScalarType?"], "Tensor");
 export const sum = op("aten::sum.dim_IntList", ["Tensor", "int[]?", "bool"], "Tensor");
 export const mean = op("aten::mean.dim", ["Tensor", "int[]?", "bool"], "Tensor");
 export const amax = op("aten::amax", ["Tensor", "int[]", "bool"], "Tensor");

@@ -7,7 +7,8 @@ import { asInput } from "../errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configOfLora, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
-import { addConfigOptions, configFromOptions, type ConfigOptions } from "../options.js";
+import { addConfigOptions, configFromOptions, type ConfigOptions, untrained } from "../options.js";
+import { makeFolderOf } from "../output.js";
 import { terminalProgress } from "../progress.js";
 import { evaluationTable } from "../table.js";
 
@@ -28,7 +29,7 @@ export function addEvalCommand(program: Command): void {
           "Expected --lora with --compare, which measures it against the base model, but received none",
         );
       }
-      const config = configOfLora(options) ?? configFromOptions(options);
+      const config = configOfLora(options, untrained) ?? configFromOptions(options, {}, untrained);
       await interruptible("", async (signal) => {
         const { evaluate } = await import("../../b2/evaluation.js");
         const { openJudges } = await import("../../b2/judges.js");
@@ -46,6 +47,7 @@ export function addEvalCommand(program: Command): void {
             policy.dispose();
           }
         };
+        if (options.out !== undefined) makeFolderOf(options.out);
         // The given weights first: what is wrong with them shows before the base model is measured for nothing.
         const given = { [options.lora.length === 0 ? "base" : "LoRA"]: await measure(options, "") };
         const tables = options.compare === true ? { base: await measure({ lora: [] }, "base:"), ...given } : given;

@@ -4,8 +4,9 @@ import { InputError } from "../../b2/input-error.js";
 import { asInput } from "../errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
-import { addConfigOptions, configFromOptions, type ConfigOptions, wholeNumber } from "../options.js";
+import { addConfigOptions, configFromOptions, type ConfigOptions, untrained, wholeNumber } from "../options.js";
 import { loraOption, type LoraOption } from "../lora-option.js";
+import { makeFolder } from "../output.js";
 import { terminalProgress } from "../progress.js";
 
 interface GenerateOptions extends ConfigOptions, LoraOption {
@@ -29,8 +30,6 @@ export function addGenerateCommand(program: Command): void {
     )
     .action(async (words: string[], options: GenerateOptions) => {
       const { configOfLora, loadPolicy } = await import("../lora-option.js");
-      // Pictures have nothing to do with the interval that trains, which need not fit another number of steps.
-      const untrained = { interval: { first: 1, last: 1, skipLast: 0 } };
       const config = configOfLora(options, untrained) ?? configFromOptions(options, {}, untrained);
       const { readPrompts } = await import("../../b2/prompts.js");
       const prompts = [...words, ...(options.prompts === undefined ? [] : readPrompts(options.prompts))];
@@ -39,6 +38,7 @@ export function addGenerateCommand(program: Command): void {
       await interruptible("Finished images stay.", async (signal) => {
         const progress = terminalProgress();
         const policy = await asInput(() => loadPolicy(config, options, { progress, signal }));
+        makeFolder(options.out);
         const { generateToFolder } = await import("../../b2/generate.js");
         const files = await generateToFolder(policy, prompts, options.out, options.count, config, { progress, signal });
         process.stdout.write(`${files.length} images in ${options.out}\n`);

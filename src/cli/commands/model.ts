@@ -10,6 +10,7 @@ import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configOfLora, loadPolicy, loraOption, weightsOfRun, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, configFromOptions, type ConfigOptions } from "../options.js";
+import { makeFolderOf } from "../output.js";
 import { terminalProgress } from "../progress.js";
 
 export function addModelCommands(program: Command): void {
@@ -59,6 +60,9 @@ function addMerge(program: Command): void {
       if (options.lora.length === 0)
         throw new InputError("Expected --lora with what is to be merged but received none");
       const config = configOfLora(options) ?? configFromOptions(options);
+      // Before the model is loaded for nothing.
+      const { expectNewFolder } = await import("../../pipeline/index.js");
+      expectNewFolder(folder);
       await interruptible("", async (signal) => {
         const surroundings = { progress: terminalProgress(), signal };
         const policy = await asInput(() => loadPolicy(config, options, surroundings));
@@ -71,7 +75,7 @@ function addMerge(program: Command): void {
 
 interface ConvertOptions {
   readonly form?: "peft" | "kohya";
-  readonly dtype: DType;
+  readonly dtype?: DType;
   readonly modelConfig?: string;
 }
 
@@ -83,9 +87,11 @@ function addConvert(program: Command): void {
     )
     .addOption(new Option("--form <name>", "of a LoRA: what to write").choices(["peft", "kohya"]))
     .addOption(
-      new Option("--dtype <name>", "of a model: what to write its weights in")
-        .choices(["float32", "float16", "bfloat16"])
-        .default("float32"),
+      new Option("--dtype <name>", "of a model: what to write its weights in (default: float32)").choices([
+        "float32",
+        "float16",
+        "bfloat16",
+      ]),
     )
     .option("--model-config <folder>", "of a model of one file: a folder with its configs and tokenizers")
     .addHelpText(
@@ -98,6 +104,8 @@ function addConvert(program: Command): void {
     )
     .action(async (from: string, to: string, options: ConvertOptions) => {
       if (isPickle(from)) throw new InputError(pickleRefused(from));
+      if (/\.(ckpt|bin|pth?|txt|json)$/i.test(to))
+        throw new InputError(`Expected a folder, or a file that ends in .safetensors, to write to but received ${to}`);
       const source = RunReader.exists(from) ? loraOfRun(from) : from;
       if (!existsSync(source)) throw new InputError(`Expected a model or a LoRA to convert but received ${from}`);
       await asInput(async () => {
@@ -124,20 +132,34 @@ async function isLora(path: string): Promise<boolean> {
   return [...readHeader(path).tensors.keys()].some((key) => parseLoraKey(key) !== undefined);
 }
 
-async function convertLora(from: string, to: string, { form }: ConvertOptions): Promise<void> {
+async function convertLora(from: string, to: string, options: ConvertOptions): Promise<void> {
+  const { form } = options;
+  refuseOption(options, ["dtype", "modelConfig"], "a LoRA", from);
   if (form === undefined) throw new InputError("Expected --form peft or --form kohya for a LoRA but received neither");
   if (existsSync(to)) throw new InputError(`Expected a new file to write to but received ${to}, which is there`);
   const { convertLora: convert } = await import("../../lora/index.js");
   convert(from, to, { form });
 }
 
-async function convertModel(from: string, to: string, { dtype, modelConfig }: ConvertOptions): Promise<void> {
+/** An option that would do nothing is a misunderstanding. @throws InputError naming it */
+function refuseOption(options: ConvertOptions, names: readonly (keyof ConvertOptions)[], kind: string, from: string) {
+  const name = names.find((name) => options[name] !== undefined);
+  if (name === undefined) return;
+  const option = name === "modelConfig" ? "--model-config" : `--${name}`;
+  throw new InputError(`Expected no ${option} for ${kind} but received ${options[name]} for ${from}`);
+}
+
+async function convertModel(from: string, to: string, options: ConvertOptions): Promise<void> {
+  const { dtype = "float32", modelConfig } = options;
+  const isFile = from.endsWith(".safetensors");
+  refuseOption(options, isFile ? ["form"] : ["form", "modelConfig"], isFile ? "a model" : "a model folder", from);
   if (existsSync(to))
     throw new InputError(`Expected a new file or folder to write to but received ${to}, which is there`);
   const { StableDiffusionPipeline } = await import("../../pipeline/index.js");
   const { configFolderOf } = await import("../../b2/model-folder.js");
   const config = configFolderOf(from, modelConfig);
   const pipeline = StableDiffusionPipeline.fromPretrained(from, { dtype, ...(config !== undefined && { config }) });
+  makeFolderOf(to);
   if (to.endsWith(".safetensors")) pipeline.saveSingleFile(to);
   else pipeline.savePretrained(to);
   pipeline.dispose();

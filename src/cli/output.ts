@@ -1,0 +1,23 @@
+/** Places to write to, looked at before any work is done for them. */
+import { existsSync, mkdirSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { InputError } from "../b2/input-error.js";
+
+/** Makes a folder, if need be. @throws InputError when it cannot be made */
+export function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (cause) {
+    throw new InputError(`Expected a folder to write to but received ${folder} (${(cause as Error).message})`, {
+      cause,
+    });
+  }
+}
+
+/** Makes the folder of a file. @throws InputError when it cannot be made, or the file is a folder */
+export function makeFolderOf(file: string): void {
+  if (existsSync(file) && statSync(file).isDirectory()) {
+    throw new InputError(`Expected a file to write to but received ${file}, which is a folder`);
+  }
+  makeFolder(dirname(file));
+}

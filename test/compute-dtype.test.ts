@@ -1,0 +1,60 @@
+/** Weights in half precision that compute in float32 are the rounded weights in float32, to the bit, gradients too. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { test } from "node:test";
+import { LoraAdapter } from "../src/lora/index.js";
+import { StableDiffusionPipeline } from "../src/pipeline/index.js";
+import { Generator, noGrad, randn, type Tensor, tidy } from "../src/torch/index.js";
+import { fixtures } from "./support/tiny.js";
+
+/** All that a run asks of a pipeline: pictures, predictions, and the gradients of a LoRA. */
+function everything(pipeline: StableDiffusionPipeline): Map<string, Tensor> {
+  const generator = new Generator(0);
+  const prompts = pipeline.encodePrompts(["a cat riding a bike", ""]);
+  const latents = randn([2, ...pipeline.latentShape()], { generator });
+  const lora = LoraAdapter.inject(pipeline.unet, { rank: 2, generator });
+  noGrad(() => lora.parameters.forEach((parameter) => parameter.copy_(randn(parameter.shape, { generator }))));
+  const predicted = pipeline.predictNoise(latents, [601, 1], prompts);
+  predicted.square().mean().backward();
+  const { hiddenStates, pooled } = prompts;
+  const results = new Map([
+    ...[...lora.parameters].map(([name, { grad }]) => [name, grad!.clone()] as const),
+    ["hidden states", hiddenStates],
+    ...(pooled === undefined ? [] : [["pooled", pooled] as const]),
+    ["prediction", predicted.detach()],
+    ["pictures", noGrad(() => pipeline.decode(latents))],
+  ]);
+  lora.dispose();
+  return results;
+}
+
+for (const family of ["sd1", "sd2", "sdxl"]) {
+  for (const dtype of ["bfloat16", "float16"] as const) {
+    test(`${family}, held in ${dtype}`, () => {
+      const folder = join(fixtures, family);
+      const half = StableDiffusionPipeline.fromPretrained(folder, { dtype, computeDtype: "float32" });
+      const whole = StableDiffusionPipeline.fromPretrained(folder);
+      for (const part of [
+        whole.unet,
+        whole.vae,
+        whole.textEncoder,
+        ...(whole.textEncoder2 ? [whole.textEncoder2] : []),
+      ]) {
+        tidy(() =>
+          noGrad(() =>
+            part.parameters().forEach((weight) => weight.copy_(weight.to({ dtype }).to({ dtype: "float32" }))),
+          ),
+        );
+      }
+      tidy(() => {
+        const expected = everything(whole);
+        for (const [name, value] of everything(half)) {
+          assert.equal(value.dtype, "float32");
+          assert.ok(value.equal(expected.get(name)!), name);
+        }
+      });
+      half.dispose();
+      whole.dispose();
+    });
+  }
+}
