@@ -109,18 +109,17 @@ function skipOf(dtype: Held): string | false {
   }
 }
 
-const families = {
-  sd1: familyOf("sd1"),
-  sdxl: familyOf("sdxl"),
-  embedded: { path: "models/emoji", height: null, width: null },
-};
+const families = { sd1: familyOf("sd1"), sdxl: familyOf("sdxl") };
+/** Too large for a test in half precision, which many processors are slow in. */
+const embedded = { path: "models/emoji", height: null, width: null };
 
 for (const [dtype, computed] of precisions) {
   const name = dtype === computed ? dtype : `${dtype} in ${computed}`;
   const skip = skipOf(computed);
 
   test(`${name}: the first ratio is 1 whatever the batches, in every stage`, { skip }, async () => {
-    for (const [family, model] of Object.entries(families)) {
+    const models = computed === "float32" ? { ...families, embedded } : families;
+    for (const [family, model] of Object.entries(models)) {
       const config = tinyConfig({
         model: { ...model, dtype, computeDtype: computed },
         train: { oldLogProbs: computed === "float32" ? "recomputed" : null, microBatch: 4, learningRate: 1e-2 },
