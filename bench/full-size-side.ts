@@ -35,6 +35,7 @@ const parts = [
 const weights = parts.flatMap((part) => [...part.parameters().values()]);
 const weightBytes = weights.reduce((sum, { numel }) => sum + numel * (dtype === "float32" ? 4 : 2), 0);
 
+const { computeDtype } = pipeline;
 pipeline.unet.gradientCheckpointing = flag === "checkpointing";
 
 const generator = new Generator(0);
@@ -112,7 +113,7 @@ answer({
   ...{ load, before, weightBytes, timestep },
   flops: countFlops(work["forward"]!),
   parameters: pipeline.unet.parameterCount(),
-  matmul: matmulPeak({ dtype }),
+  computeDtype,
 });
 
 for await (const line of createInterface({ input: process.stdin })) {
@@ -120,5 +121,5 @@ for await (const line of createInterface({ input: process.stdin })) {
     trained?.lora.dispose();
     trained = undefined;
   }
-  answer({ ...measured(work[line]!), matmul: matmulPeak({ dtype }) });
+  answer({ ...measured(work[line]!), matmul: matmulPeak({ dtype: computeDtype }) });
 }

@@ -49,6 +49,8 @@ interface Greeting {
   readonly before: number;
   readonly weightBytes: number;
   readonly parameters: number;
+  /** What the forward passes compute in. */
+  readonly computeDtype: DType;
   /** Of one guided prediction. */
   readonly flops: number;
 }
@@ -111,9 +113,9 @@ try {
           withoutWaitPolicy(),
         );
 
-  const { load, before, weightBytes, parameters, flops, version } = ours.greeting;
+  const { load, before, weightBytes, parameters, computeDtype, flops, version } = ours.greeting;
   console.log(
-    `${values.model}, ${values.dtype}, ${values.pixels}x${values.pixels} pixels, one picture; UNet of ` +
+    `${values.model}, weights in ${values.dtype}, computed in ${computeDtype}, ${values.pixels}x${values.pixels} pixels, one picture; UNet of ` +
       `${(parameters / 1e6).toFixed(0)} M parameters, all weights ${gigabytes(weightBytes)}; libtorch ${version}` +
       (theirs === undefined
         ? ""
