@@ -103,7 +103,7 @@ describe("models on the command line", () => {
     ok(await b2("generate", "a cat", "--out", at("of-one"), ...settings, ...oneFile));
     assert((await difference("of-one", "of-again")) <= 1 / 255);
     refused(await b2("convert", model, at("again")), /Expected a new file or folder/);
-    refused(await b2("convert", at("nowhere"), at("y")), /Expected a model or a LoRA to convert/);
+    refused(await b2("convert", at("nowhere"), at("y")), /Expected a model folder but received \S+nowhere/);
     refused(await b2("convert", model, at("y"), "--form", "peft"), /Expected no --form for a model folder/);
     refused(
       await b2("convert", lora, at("y"), "--form", "peft", "--dtype", "float16"),
@@ -189,6 +189,8 @@ describe("models by name", () => {
     const picture = await generate("by-name", "someone/model");
     assert.equal(hub.sent, sent);
     assert(picture.equals(await generate("by-path", model)));
+    ok(await b2("convert", "someone/model", at("from-hub.safetensors")));
+    assert.equal(hub.sent, sent);
     assert(
       (await generate("lora-by-name", "someone/model", "someone/lora")).equals(
         await generate("lora-by-path", model, lora),

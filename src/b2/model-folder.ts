@@ -79,17 +79,23 @@ export async function fetchModel(path: string, form: HubForm, { progress, signal
   }
 }
 
+/** Downloads a text-to-image model, and for one of a single file what that has not. @returns where it is */
+export async function fetchPipeline(
+  path: string,
+  { config, ...form }: HubForm & Partial<Pick<Config["model"], "config">>,
+  surroundings: Surroundings,
+): Promise<string> {
+  const found = await fetchModel(path, form, surroundings);
+  if (path.endsWith(".safetensors")) {
+    await fetchModel(config ?? CLIP_TOKENIZER, { purpose: config ? "settings" : "tokenizer" }, surroundings);
+  }
+  return found;
+}
+
 /** Downloads every model of a config that is named as on the hub and not there yet. */
 export async function fetchModels(config: Config, surroundings: Surroundings): Promise<void> {
   const { model, reward, eval: evaluation } = config;
-  await fetchModel(model.path, model, surroundings);
-  if (model.path.endsWith(".safetensors")) {
-    await fetchModel(
-      model.config ?? CLIP_TOKENIZER,
-      { purpose: model.config === null ? "tokenizer" : "settings" },
-      surroundings,
-    );
-  }
+  await fetchPipeline(model.path, model, surroundings);
   const judges = [
     ...(reward.name === "clip-score" ? [reward.model] : []),
     ...(reward.name.startsWith("clip:") ? [reward.name.slice("clip:".length)] : []),

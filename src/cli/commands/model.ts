@@ -2,6 +2,7 @@
 import { existsSync, statSync } from "node:fs";
 import { type Command, Option } from "commander";
 import { InputError } from "../../b2/input-error.js";
+import type { Surroundings } from "../../b2/progress.js";
 import { isPickle, pickleRefused } from "../../models/pickle.js";
 import { RunReader } from "../../runs/reader.js";
 import type { DType } from "../../torch/index.js";
@@ -39,8 +40,8 @@ function addDownload(program: Command): void {
     )
     .action(async (name: string, options: DownloadOptions) => {
       await interruptible("What has come stays; the same command goes on.", async (signal) => {
-        const { fetchModel } = await import("../../b2/model-folder.js");
-        const folder = await fetchModel(name, options, { progress: terminalProgress(), signal });
+        const { fetchPipeline } = await import("../../b2/model-folder.js");
+        const folder = await fetchPipeline(name, options, { progress: terminalProgress(), signal });
         process.stdout.write(`${folder}\n`);
       });
     });
@@ -77,13 +78,14 @@ interface ConvertOptions {
   readonly form?: "peft" | "kohya";
   readonly dtype?: DType;
   readonly modelConfig?: string;
+  readonly variant?: string;
 }
 
 function addConvert(program: Command): void {
   program
     .command("convert <from> <to>")
     .description(
-      "Convert a model between diffusers' folder and one file in the original layout, or a LoRA between PEFT's form and kohya's. A run folder stands for its latest LoRA.",
+      "Convert a model, here or on the Hugging Face hub, between diffusers' folder and one file in the original layout; or a LoRA between PEFT's form and kohya's. A run folder stands for its latest LoRA.",
     )
     .addOption(new Option("--form <name>", "of a LoRA: what to write").choices(["peft", "kohya"]))
     .addOption(
@@ -94,6 +96,7 @@ function addConvert(program: Command): void {
       ]),
     )
     .option("--model-config <folder>", "of a model of one file: a folder with its configs and tokenizers")
+    .option("--variant <name>", "of a model folder: form of the weights to read, such as fp16")
     .addHelpText(
       "after",
       example(
@@ -107,12 +110,13 @@ function addConvert(program: Command): void {
       if (/\.(ckpt|bin|pth?|txt|json)$/i.test(to))
         throw new InputError(`Expected a folder, or a file that ends in .safetensors, to write to but received ${to}`);
       const source = RunReader.exists(from) ? loraOfRun(from) : from;
-      if (!existsSync(source)) throw new InputError(`Expected a model or a LoRA to convert but received ${from}`);
-      await asInput(async () => {
-        if (await isLora(source)) await convertLora(source, to, options);
-        else await convertModel(source, to, options);
+      await interruptible("", async (signal) => {
+        await asInput(async () => {
+          if (existsSync(source) && (await isLora(source))) await convertLora(source, to, options);
+          else await convertModel(source, to, options, { progress: terminalProgress(), signal });
+        });
+        process.stdout.write(`${to}\n`);
       });
-      process.stdout.write(`${to}\n`);
     });
 }
 
@@ -134,7 +138,7 @@ async function isLora(path: string): Promise<boolean> {
 
 async function convertLora(from: string, to: string, options: ConvertOptions): Promise<void> {
   const { form } = options;
-  refuseOption(options, ["dtype", "modelConfig"], "a LoRA", from);
+  refuseOption(options, ["dtype", "modelConfig", "variant"], "a LoRA", from);
   if (form === undefined) throw new InputError("Expected --form peft or --form kohya for a LoRA but received neither");
   if (existsSync(to)) throw new InputError(`Expected a new file to write to but received ${to}, which is there`);
   const { convertLora: convert } = await import("../../lora/index.js");
@@ -149,16 +153,26 @@ function refuseOption(options: ConvertOptions, names: readonly (keyof ConvertOpt
   throw new InputError(`Expected no ${option} for ${kind} but received ${options[name]} for ${from}`);
 }
 
-async function convertModel(from: string, to: string, options: ConvertOptions): Promise<void> {
-  const { dtype = "float32", modelConfig } = options;
-  const isFile = from.endsWith(".safetensors");
-  refuseOption(options, isFile ? ["form"] : ["form", "modelConfig"], isFile ? "a model" : "a model folder", from);
+async function convertModel(
+  from: string,
+  to: string,
+  options: ConvertOptions,
+  surroundings: Surroundings,
+): Promise<void> {
+  const { dtype = "float32", modelConfig, variant } = options;
+  if (from.endsWith(".safetensors")) refuseOption(options, ["form", "variant"], "a model of one file", from);
+  else refuseOption(options, ["form", "modelConfig"], "a model folder", from);
   if (existsSync(to))
     throw new InputError(`Expected a new file or folder to write to but received ${to}, which is there`);
   const { StableDiffusionPipeline } = await import("../../pipeline/index.js");
-  const { configFolderOf } = await import("../../b2/model-folder.js");
+  const { configFolderOf, fetchPipeline } = await import("../../b2/model-folder.js");
+  const found = await fetchPipeline(from, { variant: variant ?? null, config: modelConfig ?? null }, surroundings);
   const config = configFolderOf(from, modelConfig);
-  const pipeline = StableDiffusionPipeline.fromPretrained(from, { dtype, ...(config !== undefined && { config }) });
+  const pipeline = StableDiffusionPipeline.fromPretrained(found, {
+    dtype,
+    ...(variant !== undefined && { variant }),
+    ...(config !== undefined && { config }),
+  });
   makeFolderOf(to);
   if (to.endsWith(".safetensors")) pipeline.saveSingleFile(to);
   else pipeline.savePretrained(to);
