@@ -7,6 +7,7 @@
       "target_name": "torch",
       "sources": [
         "native/addon.cc",
+        "native/attention.cc",
         "native/autograd.cc",
         "native/convert.cc",
         "native/dispatch.cc",

@@ -5,6 +5,7 @@
 #include <napi.h>
 #include <torch/version.h>
 
+#include "attention.h"
 #include "autograd.h"
 #include "convert.h"
 #include "dispatch.h"
@@ -56,6 +57,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   expose<numThreads>(*engine, exports, "numThreads");
   expose<version>(*engine, exports, "version");
   expose<deviceCount>(*engine, exports, "deviceCount");
+  exposeAttention(*engine, exports);
   exposeDispatch(*engine, exports);
   exposeTensor(*engine, exports);
   exposeAutograd(*engine, exports);

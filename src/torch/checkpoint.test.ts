@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
-import { explicitAttention } from "./attention.js";
 import {
   checkpoint,
   discardCheckpoints,
@@ -8,7 +7,6 @@ import {
   isGradEnabled,
   liveTensors,
   noGrad,
-  peakNativeBytes,
   randn,
   relay,
   tidy,
@@ -152,43 +150,5 @@ describe("checkpoint", () => {
     tidy(() => void checkpoint(first, [x]));
     discardCheckpoints();
     assert.equal(liveTensors(), before);
-  });
-});
-
-describe("attention in blocks", () => {
-  const bytes = (tokens: number): number => {
-    const [q, k, v] = [0, 1, 2].map(() => make(1, 2, tokens, 8).requiresGrad_()) as [Tensor, Tensor, Tensor];
-    let before = 0;
-    const peak = peakNativeBytes(() => {
-      before = q.numel * 3 * 4;
-      for (const gradient of gradients([q, k, v], () => explicitAttention(q, k, v).square().sum())) gradient.dispose();
-    });
-    for (const tensor of [q, k, v]) tensor.dispose();
-    return peak - before;
-  };
-
-  it("needs memory that does not grow with the square of the tokens", () => {
-    bytes(512);
-    const [small, large] = [bytes(2048), bytes(4096)];
-    // The scores of 4,096 tokens are 134 MB; 50 MB more than for half of them would be a square's beginning.
-    assert(large < 2.2 * small && large < 80e6, `${small} and ${large} bytes`);
-  });
-
-  it("keeps nothing for a backward that cannot come", () => {
-    const [q, k, v] = [0, 1, 2].map(() => make(1, 1, 40, 8)) as [Tensor, Tensor, Tensor];
-    const before = liveTensors();
-    const attended = explicitAttention(q, k, v, {}, 400);
-    assert.equal(attended.requiresGrad, false);
-    attended.dispose();
-    assert.equal(liveTensors(), before);
-  });
-
-  it("has the gradients of one block", () => {
-    const leaves = [0, 1, 2].map(() => make(2, 2, 40, 8).requiresGrad_()) as [Tensor, Tensor, Tensor];
-    const loss = (maxScores: number) => () =>
-      explicitAttention(...leaves, {}, maxScores)
-        .square()
-        .sum();
-    assertSame(gradients(leaves, loss(1000)), gradients(leaves, loss(1e9)));
   });
 });

@@ -66,6 +66,17 @@ export interface Addon {
     allowUnused: boolean,
   ): (Slot | null)[];
 
+  /** See explicitAttention. */
+  blockedAttention(
+    q: Slot,
+    k: Slot,
+    v: Slot,
+    mask: Slot | null,
+    causal: boolean,
+    scale: number,
+    maxScores: number,
+  ): Slot;
+
   newGenerator(device: string, seed: number | bigint): Slot;
   seedGenerator(generator: Slot, seed: number | bigint): void;
   generatorState(generator: Slot): ArrayBuffer;
