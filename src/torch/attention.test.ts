@@ -101,7 +101,7 @@ describe("attention in blocks", () => {
   });
 
   it("is a link of a chain: shortcuts around it, several after each other, what comes before shared", () => {
-    const [x, w, u] = inputs(2, 40, 8) as [Tensor, Tensor, Tensor];
+    const [x, w, u] = inputs(2, 40, 8);
     const matrix = make(8, 8).requiresGrad_();
     const layer = (h: Tensor, maxScores: number): Tensor => {
       const q = h.matmul(matrix).mul(0.2);
