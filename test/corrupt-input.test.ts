@@ -79,7 +79,7 @@ async function assertRefused({ file, load }: Door, named: string | RegExp = ""):
       return true;
     },
   );
-  assert.equal(liveTensors(), tensors, "tensors stay in memory");
+  assert(liveTensors() <= tensors, "tensors stay in memory"); // fewer where garbage was collected
   assert.deepEqual(readdirSync(folder, { recursive: true }), files);
 }
 

@@ -1,8 +1,11 @@
 /** CLIPTokenizer against golden ids, exactly. */
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { CLIPTokenizer } from "../src/tokenizer/index.js";
 import { goldenSets } from "./golden.js";
+import { temporaryFolder } from "./support/tiny.js";
 
 interface Expected {
   readonly texts: string[];
@@ -20,3 +23,11 @@ for (const set of goldenSets("tokenizer", "expected.json")) {
     batch.dispose();
   });
 }
+
+test("a vocabulary made by hand, with words that no pair makes", () => {
+  const folder = temporaryFolder();
+  const tokens = ["a", "b", "a</w>", "b</w>", "ab</w>", "abba</w>", "<|startoftext|>", "<|endoftext|>"];
+  writeFileSync(join(folder, "vocab.json"), JSON.stringify(Object.fromEntries(tokens.map((token, id) => [token, id]))));
+  writeFileSync(join(folder, "merges.txt"), "#version: 0.2\na b</w>\n");
+  assert.deepEqual(CLIPTokenizer.fromPretrained(folder).tokenize("ab a"), [4, 2]);
+});
