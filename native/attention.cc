@@ -14,7 +14,6 @@
 
 #include "convert.h"
 #include "error.h"
-#include "memory.h"
 
 namespace {
 
@@ -179,7 +178,6 @@ Napi::Value blockedAttention(Engine& engine, const Napi::CallbackInfo& info) {
                       describeTensor(q) + ", " + describeTensor(k) + " and " + describeTensor(v));
   }
   at::Tensor output = BlockedAttention::apply(q, k, v, settings);
-  reportMemory(engine);
   return {info.Env(), slotFor(engine, std::move(output))};
 }
 

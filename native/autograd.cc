@@ -5,7 +5,6 @@
 
 #include "convert.h"
 #include "error.h"
-#include "memory.h"
 
 namespace {
 
@@ -62,7 +61,6 @@ Napi::Value backward(Engine& engine, const Napi::CallbackInfo& info) {
   const auto outputs = tensorsAt(engine, info[0], "backward");
   const auto gradients = optionalTensorsAt(engine, info[1], "the gradient of backward");
   torch::autograd::backward(outputs, gradients, /*retain_graph=*/info[2].ToBoolean().Value());
-  reportMemory(engine);
   return info.Env().Undefined();
 }
 
@@ -78,7 +76,6 @@ Napi::Value gradients(Engine& engine, const Napi::CallbackInfo& info) {
   for (uint32_t i = 0; i < results.size(); i++) {
     slots.Set(i, Napi::Value(info.Env(), slotFor(engine, results[i])));
   }
-  reportMemory(engine);
   return slots;
 }
 

@@ -4,7 +4,6 @@
 
 #include "convert.h"
 #include "error.h"
-#include "memory.h"
 
 namespace {
 
@@ -166,7 +165,6 @@ Napi::Value call(Engine& engine, const Napi::CallbackInfo& info) {
 
   op.handle.callBoxed(&stack.values);
 
-  reportMemory(engine);
   if (op.returnsArgument || stack.values.empty()) return info.Env().Undefined();
   if (stack.values.size() == 1) return {info.Env(), resultFrom(engine, std::move(stack.values[0]))};
   Napi::Array results = Napi::Array::New(info.Env(), stack.values.size());

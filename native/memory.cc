@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 
@@ -16,6 +17,9 @@
 #define malloc_usable_size malloc_size
 #else
 #include <malloc.h>
+#endif
+#ifdef __linux__
+#include <sys/mman.h>
 #endif
 
 namespace {
@@ -60,6 +64,20 @@ int64_t availableBytes() {
   return available;
 }
 
+// What free() takes back. A large block begins on a huge page and asks for more of them: Linux has by default only those
+// who ask. A forward pass at full size takes 6% less time (docs/log.md).
+void* allocateBlock(size_t bytes) {
+#ifdef __linux__
+  constexpr size_t kHugePage = size_t{2} << 20;
+  void* data = nullptr;
+  if (bytes >= kHugePage && posix_memalign(&data, kHugePage, bytes) == 0) {
+    madvise(data, bytes, MADV_HUGEPAGE);  // where there are none, pages are as small as ever
+    return data;
+  }
+#endif
+  return c10::alloc_cpu(bytes);
+}
+
 void freeCounted(void* data) {
   if (data == nullptr) return;
   liveBytes.fetch_sub(static_cast<int64_t>(malloc_usable_size(data)), std::memory_order_relaxed);
@@ -81,7 +99,7 @@ struct CountingAllocator final : c10::Allocator {
       TORCH_CHECK(bytes <= static_cast<uint64_t>(available), "out of memory: the result needs ", bytes >> 20,
                   " MB and the system has ", available >> 20, " MB left");
     }
-    void* data = c10::alloc_cpu(bytes);
+    void* data = allocateBlock(bytes);
     if (data != nullptr) {
       const auto size = static_cast<int64_t>(malloc_usable_size(data));
       const int64_t live = liveBytes.fetch_add(size, std::memory_order_relaxed) + size;
@@ -113,6 +131,17 @@ Napi::Value externalBytes(Engine& engine, const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(total));
 }
 
+// Tells V8 how many bytes tensors hold, when that has changed by enough to matter to its garbage collector.
+Napi::Value reportBytes(Engine& engine, const Napi::CallbackInfo& info) {
+  const int64_t live = liveBytes.load(std::memory_order_relaxed);
+  int64_t before = reportedBytes.load(std::memory_order_relaxed);
+  if (std::abs(live - before) >= kReportStep && reportedBytes.compare_exchange_strong(before, live)) {
+    int64_t total;
+    napi_adjust_external_memory(engine.env, live - before, &total);
+  }
+  return info.Env().Undefined();
+}
+
 }  // namespace
 
 void installAllocator() {
@@ -123,18 +152,10 @@ void installAllocator() {
   });
 }
 
-void reportMemory(Engine& engine) {
-  const int64_t live = liveBytes.load(std::memory_order_relaxed);
-  int64_t before = reportedBytes.load(std::memory_order_relaxed);
-  if (live - before < kReportStep && before - live < kReportStep) return;
-  if (!reportedBytes.compare_exchange_strong(before, live)) return;  // another thread reports
-  int64_t total;
-  napi_adjust_external_memory(engine.env, live - before, &total);
-}
-
 void exposeMemory(Engine& engine, Napi::Object exports) {
   expose<nativeBytes>(engine, exports, "nativeBytes");
   expose<peakBytes>(engine, exports, "peakBytes");
   expose<resetPeakBytes>(engine, exports, "resetPeakBytes");
+  expose<reportBytes>(engine, exports, "reportBytes");
   expose<externalBytes>(engine, exports, "externalBytes");
 }

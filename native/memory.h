@@ -6,7 +6,4 @@
 // Takes the place of libtorch's allocator for the processor. Once per process.
 void installAllocator();
 
-// Tells V8 how many bytes tensors hold, when that has changed by enough to matter to its garbage collector.
-void reportMemory(Engine& engine);
-
 void exposeMemory(Engine& engine, Napi::Object exports);

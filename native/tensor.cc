@@ -6,7 +6,6 @@
 
 #include "convert.h"
 #include "error.h"
-#include "memory.h"
 
 namespace {
 
@@ -96,7 +95,6 @@ Napi::Value fromBuffer(Engine& engine, const Napi::CallbackInfo& info) {
       std::memcpy(tensor.data_ptr(), source, length);
     }
   }
-  reportMemory(engine);
   return {info.Env(), slotFor(engine, std::move(tensor))};
 }
 
@@ -135,14 +133,12 @@ Napi::Value release(Engine& engine, const Napi::CallbackInfo& info) {
       if (napi_get_value_uint32(engine.env, element, &slot) == napi_ok) engine.tensors.release(slot);
     }
   }
-  reportMemory(engine);
   return info.Env().Undefined();
 }
 
 Napi::Value releaseOne(Engine& engine, const Napi::CallbackInfo& info) {
   uint32_t slot;
   if (napi_get_value_uint32(engine.env, info[0], &slot) == napi_ok) engine.tensors.release(slot);
-  reportMemory(engine);
   return info.Env().Undefined();
 }
 

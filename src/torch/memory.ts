@@ -4,6 +4,10 @@
  * Inside `tidy` a new tensor costs one array push and is released with its scope. Outside, garbage collection is the
  * safety net: new tensors wait in a list and only those that live long are registered with a FinalizationRegistry
  * (registering costs more than a small operator, and most tensors are disposed of before it would be worth it).
+ *
+ * V8 collects when what it was told of memory outside its heap has grown. It is told outside of `tidy` only, of what
+ * collecting can give back: told of a training step's activations, it marked its whole heap several times a step, on the
+ * cores that the step computes on (docs/log.md).
  */
 import { TorchError } from "./error.js";
 import { native, type Slot } from "./native.js";
@@ -28,8 +32,13 @@ let unowned: TensorHandle[] = [];
 const registered = new Set<Slot>();
 const registry = new FinalizationRegistry<Slot>((slot) => {
   registered.delete(slot);
-  native.releaseOne(slot);
+  releaseOne(slot);
 });
+
+function releaseOne(slot: Slot): void {
+  native.releaseOne(slot);
+  if (scope === undefined) native.reportBytes();
+}
 
 /** The base of Tensor: owns one slot of the native table. Not for use outside src/torch. */
 export class TensorHandle {
@@ -53,7 +62,7 @@ export class TensorHandle {
     if (slot === DISPOSED) return;
     this.#slot = DISPOSED;
     if (registered.delete(slot)) registry.unregister(this);
-    native.releaseOne(slot);
+    releaseOne(slot);
   }
 
   static {
@@ -80,15 +89,18 @@ function registerUnowned(): void {
     registered.add(slot);
     registry.register(handle, slot, handle);
   }
+  native.reportBytes();
 }
 
 function own(handle: TensorHandle): void {
   if (scope !== undefined) scope.push(handle);
-  else {
-    if (unowned.length === 0) setImmediate(registerUnowned);
-    unowned.push(handle);
-    if (unowned.length >= UNOWNED_LIMIT) registerUnowned();
-  }
+  else leaveToCollector(handle);
+}
+
+function leaveToCollector(handle: TensorHandle): void {
+  if (unowned.length === 0) setImmediate(registerUnowned);
+  unowned.push(handle);
+  if (unowned.length >= UNOWNED_LIMIT) registerUnowned();
 }
 
 /** Calls `visit` with every tensor in a value: itself, or inside arrays, maps and plain objects, nested. */
@@ -148,12 +160,12 @@ function release(handles: readonly TensorHandle[], survivors: ReadonlySet<Tensor
   const slots: Slot[] = [];
   for (const handle of handles) {
     if (handle.disposed) continue;
-    if (isKept(handle)) unowned.push(handle);
+    if (isKept(handle)) leaveToCollector(handle);
     else if (survivors.has(handle)) own(handle);
     else slots.push(takeSlot(handle));
   }
   if (slots.length > 0) native.release(slots);
-  if (unowned.length > 0) setImmediate(registerUnowned);
+  if (scope === undefined) native.reportBytes();
 }
 
 /** Lets a tensor outlive the tidy it was made in. Returns it. */

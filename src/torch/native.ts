@@ -51,6 +51,8 @@ export interface Addon {
   /** The most that nativeBytes was since the last reset. */
   peakBytes(): number;
   resetPeakBytes(): void;
+  /** Tells V8 how many bytes tensors hold; see src/torch/memory.ts. */
+  reportBytes(): void;
   /** V8's own count of what is held outside its heap. */
   externalBytes(): number;
 
