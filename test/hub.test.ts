@@ -14,12 +14,15 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
+import { createServer } from "node:http";
+import { connect, type AddressInfo, type Socket } from "node:net";
 import { homedir, hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { hubCache, hubEndpoint, hubToken, isOffline } from "../src/hub/environment.js";
 import { cachedModel, downloadModel, parseHubName, type DownloadModelOptions } from "../src/hub/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
+import { b2With } from "./support/cli.js";
 import { FakeHub } from "./support/hub.js";
 import { fixtures } from "./support/tiny.js";
 
@@ -389,6 +392,35 @@ test("the token is for the hub and not for its store", async () => {
   process.env["HF_TOKEN"] = "hf_secret";
   await downloadModel("someone/gated", { cache });
   for (const { server, token } of hub.requests) assert.equal(token, server === "hub" ? "hf_secret" : undefined);
+  assert(hub.requests.some(({ server }) => server === "store"));
+});
+
+test("what the environment names as a proxy is gone through, but for NO_PROXY", async () => {
+  const asked: string[] = [];
+  // Knows no name: whatever host is asked for is this machine.
+  const proxy = createServer().on("connect", ({ url }, socket: Socket) => {
+    asked.push(url!);
+    const upstream = connect(Number(url!.split(":").at(-1)), "127.0.0.1", () => {
+      socket.write("HTTP/1.1 200 Connection established\r\n\r\n");
+      upstream.pipe(socket).pipe(upstream);
+    });
+    for (const [end, other] of [[socket, upstream] as const, [upstream, socket] as const]) {
+      end.on("error", () => other.destroy());
+    }
+  });
+  await new Promise<void>((done) => proxy.listen(0, "127.0.0.1", done));
+  const { port } = new URL(hub.url);
+  const variables = {
+    HF_ENDPOINT: `http://hub.invalid:${port}`,
+    HF_HUB_CACHE: cache,
+    HTTP_PROXY: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`,
+    NO_PROXY: "127.0.0.1", // where the store is
+  };
+  const { code, stderr } = await b2With(variables, "download", name);
+  proxy.close();
+  assert.equal(code, 0, stderr);
+  assert(existsSync(join(cachedModel(name, { cache })!, weights)));
+  assert.deepEqual(new Set(asked), new Set([`hub.invalid:${port}`]));
   assert(hub.requests.some(({ server }) => server === "store"));
 });
 

@@ -1,4 +1,5 @@
 /** Requests to the hub: where they lead, what its refusals mean, and how long to wait before the next. */
+import { EnvHttpProxyAgent, fetch, type Headers, type Response } from "undici";
 import { downloadTimeout } from "./environment.js";
 import { HubBusyError, HubError, NoRevisionError } from "./error.js";
 
@@ -14,8 +15,12 @@ export interface RequestOptions {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
+/** The way out: through HTTP_PROXY and HTTPS_PROXY but for NO_PROXY, of which the fetch of Node 20 knows nothing. */
+let dispatcher: EnvHttpProxyAgent | undefined;
+
 /** Follows redirects by hand: the token is for the hub, not for where it keeps its files. */
 export async function get(url: string, { token, signal, headers }: RequestOptions): Promise<Response> {
+  dispatcher ??= new EnvHttpProxyAgent();
   const hub = new URL(url);
   let at = hub;
   for (let redirect = 0; redirect <= REDIRECTS; redirect++) {
@@ -23,6 +28,7 @@ export async function get(url: string, { token, signal, headers }: RequestOption
     const response = await fetch(at, {
       headers: { ...headers, ...secret },
       redirect: "manual",
+      dispatcher,
       ...(signal && { signal }),
     });
     const location = response.headers.get("location");

@@ -12,8 +12,19 @@ export interface Outcome {
 
 /** Starts `b2` with these arguments. */
 export function startB2(...args: string[]): { child: ChildProcess; outcome: Promise<Outcome> } {
+  return start(args, process.env);
+}
+
+export const b2 = (...args: string[]): Promise<Outcome> => startB2(...args).outcome;
+
+/** Runs `b2` with variables set besides those of this process. */
+export const b2With = (variables: NodeJS.ProcessEnv, ...args: string[]): Promise<Outcome> =>
+  start(args, { ...process.env, ...variables }).outcome;
+
+function start(args: readonly string[], env: NodeJS.ProcessEnv): { child: ChildProcess; outcome: Promise<Outcome> } {
   const child = spawn(process.execPath, [join(repository, "bin/b2.js"), ...args], {
     stdio: ["ignore", "pipe", "pipe"],
+    env,
   });
   let stdout = "";
   let stderr = "";
@@ -25,5 +36,3 @@ export function startB2(...args: string[]): { child: ChildProcess; outcome: Prom
   });
   return { child, outcome };
 }
-
-export const b2 = (...args: string[]): Promise<Outcome> => startB2(...args).outcome;
