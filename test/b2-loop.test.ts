@@ -23,12 +23,12 @@ import { repository } from "./support/cli.js";
 import { collectGarbage, redness, temporaryFolder, tinyConfig } from "./support/tiny.js";
 
 const prompts = ["a cat", "red apple", "a cat"];
-const surroundings = { progress: silent };
+const context = { progress: silent };
 const policy = Policy.load(tinyConfig());
 after(() => policy.dispose());
 
 const sample = (config: Config, interval = 3): Promise<BranchBatch> =>
-  sampleBranches(policy, { stage: 1, prompts, interval }, config, surroundings);
+  sampleBranches(policy, { stage: 1, prompts, interval }, config, context);
 
 const largestDifference = (a: Tensor, b: Tensor): number => a.sub(b).abs().amax().item();
 
@@ -80,10 +80,10 @@ test("the first ratio is 1 before any update, whatever the micro-batch", async (
     const config = (microBatch: number): Config =>
       tinyConfig({ sample: { guidanceScale }, train: { microBatch, samplesPerUpdate: 100, epochs: 1 } });
     const own = Policy.load(config(1));
-    const batch = await sampleBranches(own, { stage: 0, prompts, interval: 3 }, config(1), surroundings);
+    const batch = await sampleBranches(own, { stage: 0, prompts, interval: 3 }, config(1), context);
     for (const microBatch of [1, 4, 7, 100]) {
       const still = new AdamW(new Map(), {});
-      const [update] = await updatePolicy(own, still, batchOf(batch), config(microBatch), surroundings);
+      const [update] = await updatePolicy(own, still, batchOf(batch), config(microBatch), context);
       assert.equal(update!["pairs"], 18);
       assert.ok(Math.abs(update!["ratioMin"]! - 1) < 1e-5 && Math.abs(update!["ratioMax"]! - 1) < 1e-5);
       for (const parameter of own.parameters.values()) parameter.grad = null;
@@ -113,7 +113,7 @@ test("the gradient does not depend on the micro-batch, and is the mean over micr
       },
     } as AdamW;
     const config = tinyConfig({ train: { microBatch, samplesPerUpdate: 100, epochs: 1, maxGradNorm: 1e9 } });
-    await updatePolicy(own, optimizer, trainSet, config, surroundings);
+    await updatePolicy(own, optimizer, trainSet, config, context);
     own.dispose();
     return grads;
   };
@@ -135,7 +135,7 @@ test("an empty selection is no update; a single sample and a left-over are one e
   const config = tinyConfig({ train: { epochs: 1, samplesPerUpdate: 4 } });
   const pairs = async (rows: number[]): Promise<number[]> => {
     const trainSet = asTrainSet(batch, rows);
-    const updates = await updatePolicy(own, optimizer, trainSet, config, surroundings);
+    const updates = await updatePolicy(own, optimizer, trainSet, config, context);
     disposeRecord(trainSet);
     return updates.map((update) => update["pairs"]!);
   };
@@ -153,7 +153,7 @@ test("timestepFraction leaves timesteps out; dpo trains on pairs of branches", a
   const run = async (train: object, rows?: number[]): Promise<readonly Record<string, number>[]> => {
     const trainSet = asTrainSet(batch, rows);
     const config = tinyConfig({ train: { epochs: 1, samplesPerUpdate: 100, ...train } });
-    const updates = await updatePolicy(own, optimizer, trainSet, config, surroundings);
+    const updates = await updatePolicy(own, optimizer, trainSet, config, context);
     disposeRecord(trainSet);
     return updates;
   };

@@ -38,7 +38,7 @@ import {
 import { collectGarbage, fixtures, temporaryFolder, tinyConfig } from "./support/tiny.js";
 
 const prompts = ["a cat", "red apple"];
-const surroundings = { progress: silent };
+const context = { progress: silent };
 
 /** Samples, decodes and trains for one update; everything as tensors on the processor. */
 async function train(
@@ -47,12 +47,12 @@ async function train(
 ): Promise<{ batch: BranchBatch; images: Tensor; weights: Tensor[]; ratios: number[] }> {
   const config = tinyConfig({ model: { device }, train: { epochs: 1, samplesPerUpdate: 100 } }, form);
   const policy = Policy.load(config);
-  const batch = await sampleBranches(policy, { stage: 0, prompts, interval: 3 }, config, surroundings);
+  const batch = await sampleBranches(policy, { stage: 0, prompts, interval: 3 }, config, context);
   assert.equal(batch.latents.device, "cpu");
   const images = tidy(() => noGrad(() => policy.decode(batch.latents.select(1, -1)).to({ device: "cpu" })));
   const optimizer = new AdamW(policy.parameters, { lr: 1e-3 });
   const trainSet = { ...batch, advantages: batch.keys.map((_, i) => (i % 2 === 0 ? 1 : -1)) };
-  const [update] = await updatePolicy(policy, optimizer, trainSet, config, surroundings);
+  const [update] = await updatePolicy(policy, optimizer, trainSet, config, context);
   const weights = tidy(() => [...policy.parameters.values()].map((p) => p.detach().clone().to({ device: "cpu" })));
   optimizer.dispose();
   policy.dispose();

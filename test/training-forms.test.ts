@@ -133,8 +133,8 @@ for (const [dtype, computed] of precisions) {
         // Of two samples in the first stage, so that later updates meet pairs in other company; then of all.
         const train = { ...config.train, samplesPerUpdate: stage === 0 ? 2 : 100 };
         const learner = stage === 0 ? optimizer : new AdamW(new Map());
-        const surroundings = { progress: silent };
-        const [first, ...more] = await updatePolicy(policy, learner, trainSet, { ...config, train }, surroundings);
+        const context = { progress: silent };
+        const [first, ...more] = await updatePolicy(policy, learner, trainSet, { ...config, train }, context);
         for (const ratio of [first!["ratioMin"]!, first!["ratioMax"]!]) {
           assert.ok(Math.abs(ratio - 1) < 1e-6, `${family}, stage ${stage}: ${ratio}`);
         }

@@ -4,6 +4,7 @@
  * Departures from the reference: a prompt with a single sample has advantage 0, where the reference has NaN; and
  * "branch-centred" is an addition.
  */
+import { meanAndDeviation } from "../base/statistics.js";
 
 /** Rewards of one prompt's samples, stage by stage; `rewards[i]` belongs to `prompts[i]`. */
 export interface PromptRewards {
@@ -47,13 +48,4 @@ export function advantages(
       mode === "prompt-history" ? mean : meanAndDeviation(current.rewards.slice(root, root + branchCount)).mean;
     return (reward - baseline) / (deviation + 1e-8);
   });
-}
-
-/** Mean and sample standard deviation (n - 1); the deviation of a single value is 0. */
-export function meanAndDeviation(values: readonly number[]): { mean: number; deviation: number } {
-  const n = values.length;
-  if (n === 0) return { mean: NaN, deviation: NaN };
-  const mean = values.reduce((sum, x) => sum + x, 0) / n;
-  if (n === 1) return { mean, deviation: 0 };
-  return { mean, deviation: Math.sqrt(values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / (n - 1)) };
 }

@@ -10,7 +10,7 @@ import {
   zeros,
 } from "../torch/index.js";
 import type { Config } from "./config.js";
-import { InputError } from "./input-error.js";
+import { InputError } from "../base/errors.js";
 
 /** What the forward passes of a config compute in. */
 export function computeDtypeOf({ model: { dtype, computeDtype: chosen, device } }: Pick<Config, "model">): DType {

@@ -6,13 +6,14 @@
  */
 import { checkRewards } from "../rewards/index.js";
 import { breathe, noGrad, type Tensor, tidy } from "../torch/index.js";
-import { meanAndDeviation } from "./advantage.js";
+import { chunks } from "../base/chunks.js";
+import { meanAndDeviation } from "../base/statistics.js";
 import type { Config } from "./config.js";
 import type { Judges } from "./judges.js";
 import type { Policy } from "./policy.js";
-import { checkInterrupted, type Surroundings } from "./progress.js";
+import { checkInterrupted, type RunContext } from "../base/progress.js";
 import { type PromptLists, thinOut } from "./prompts.js";
-import { chunks, denoise, gaussian, type NoiseKey } from "./sampling.js";
+import { denoise, gaussian, type NoiseKey } from "./sampling.js";
 
 /** The measures, in the order of the tables. */
 export const measures = ["reward", "trueAlignment", "diversity"] as const;
@@ -45,14 +46,14 @@ export async function evaluate(
   judges: Judges,
   lists: PromptLists,
   config: Pick<Config, "seed" | "sample" | "reward" | "eval">,
-  surroundings: Surroundings,
+  context: RunContext,
 ): Promise<Evaluation> {
   const rows: EvaluationRow[] = [];
   for (const name of ["training", "held-out"] as const) {
     const list = lists[name];
     if (list === undefined || list.length === 0) continue;
     const prompts = thinOut(list, config.eval.maxPrompts);
-    rows.push(await evaluateList(policy, judges, { name, prompts }, config, surroundings));
+    rows.push(await evaluateList(policy, judges, { name, prompts }, config, context));
   }
   return { rows };
 }
@@ -62,7 +63,7 @@ async function evaluateList(
   judges: Judges,
   { name, prompts }: { name: EvaluationRow["prompts"]; prompts: readonly string[] },
   config: Pick<Config, "seed" | "sample" | "reward" | "eval">,
-  surroundings: Surroundings,
+  context: RunContext,
 ): Promise<EvaluationRow> {
   const each = config.eval.imagesPerPrompt;
   const wanted = prompts.flatMap((prompt, root) =>
@@ -71,7 +72,7 @@ async function evaluateList(
   const rewards: number[] = [];
   const aligned: number[] = [];
   const features: Float32Array[] = [];
-  await generateImages(policy, wanted, config, surroundings, `evaluating ${name} prompts`, async (images, batch) => {
+  await generateImages(policy, wanted, config, context, `evaluating ${name} prompts`, async (images, batch) => {
     rewards.push(...checkRewards(await judges.reward(images, batch), batch));
     if (judges.truth !== undefined) aligned.push(...(await judges.truth(images, batch)).map(Number));
     if (judges.features !== undefined) features.push(...unitRows(judges.features, images));
@@ -110,7 +111,7 @@ export async function generateImages(
   policy: Policy,
   wanted: readonly { readonly prompt: string; readonly noise: NoiseKey }[],
   { sample, reward }: Pick<Config, "sample" | "reward">,
-  { progress, signal }: Surroundings,
+  { progress, signal }: RunContext,
   label: string,
   use: (images: Tensor, prompts: string[], start: number) => void | Promise<void>,
 ): Promise<void> {

@@ -10,7 +10,7 @@ import { type Evaluation, evaluate } from "./evaluation.js";
 import { sheetPictures } from "./generate.js";
 import { type Judges, openJudges } from "./judges.js";
 import { fetchModels } from "./model-folder.js";
-import { type Progress, silent, type Surroundings } from "./progress.js";
+import { type Progress, silent, type RunContext } from "../base/progress.js";
 import { type PromptLists, readPromptLists, thinOut } from "./prompts.js";
 import { Trainer, type TrainerOptions } from "./trainer.js";
 
@@ -29,7 +29,7 @@ export class Experiment {
     readonly trainer: Trainer,
     private readonly judges: Judges | undefined,
     private readonly lists: PromptLists,
-    private readonly surroundings: Surroundings & { readonly progress: Progress },
+    private readonly context: RunContext & { readonly progress: Progress },
   ) {}
 
   /** Loads everything; see Trainer.open for what is refused. */
@@ -52,7 +52,7 @@ export class Experiment {
     await trainer.runAll({
       before: onStage,
       after: async (metrics) => {
-        this.surroundings.progress.log(stageLine(metrics, config));
+        this.context.progress.log(stageLine(metrics, config));
         this.#curve();
         const done = metrics["stage"]! + 1;
         if (config.eval.every > 0 && done % config.eval.every === 0 && done < config.stages) {
@@ -80,7 +80,7 @@ export class Experiment {
     if (this.judges === undefined) return undefined;
     const known = run.evaluation(name) as Evaluation | undefined;
     if (known !== undefined) return known;
-    const evaluation = await evaluate(policy, this.judges, this.lists, config, this.surroundings);
+    const evaluation = await evaluate(policy, this.judges, this.lists, config, this.context);
     run.writeEvaluation(name, evaluation);
     return evaluation;
   }
@@ -90,7 +90,7 @@ export class Experiment {
     const { run, policy, config } = this.trainer;
     const prompts = thinOut(this.lists.training, config.eval.sheet);
     if (prompts.length === 0) return undefined;
-    const images = await sheetPictures(policy, prompts, config, this.surroundings);
+    const images = await sheetPictures(policy, prompts, config, this.context);
     const file = run.picturePath(`${name}.png`);
     if (name === "before") {
       this.#before = images;

@@ -6,7 +6,7 @@ import { type Tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { evaluationNoise, generateImages } from "./evaluation.js";
 import type { Policy } from "./policy.js";
-import type { Surroundings } from "./progress.js";
+import type { RunContext } from "../base/progress.js";
 
 /**
  * Writes images of prompts into a folder, as `<prompt>-<image>-<words>.png`.
@@ -22,7 +22,7 @@ export async function generateToFolder(
   folder: string,
   count: number,
   config: Pick<Config, "seed" | "sample" | "reward">,
-  surroundings: Surroundings,
+  context: RunContext,
 ): Promise<string[]> {
   const digits = Math.max(2, String(prompts.length - 1).length);
   const wanted = prompts.flatMap((prompt, root) =>
@@ -33,7 +33,7 @@ export async function generateToFolder(
     })),
   );
   mkdirSync(folder, { recursive: true });
-  await generateImages(policy, wanted, config, surroundings, "generating", async (images, batch, start) => {
+  await generateImages(policy, wanted, config, context, "generating", async (images, batch, start) => {
     for (let row = 0; row < batch.length; row++) {
       await writePng(
         wanted[start + row]!.file,
@@ -53,11 +53,11 @@ export async function sheetPictures(
   policy: Policy,
   prompts: readonly string[],
   config: Pick<Config, "seed" | "sample" | "reward">,
-  surroundings: Surroundings,
+  context: RunContext,
 ): Promise<Tensor[]> {
   const wanted = prompts.map((prompt, root) => ({ prompt, noise: evaluationNoise(config.seed, root, 0) }));
   const pictures: Tensor[] = [];
-  await generateImages(policy, wanted, config, surroundings, "contact sheet", (images, batch) => {
+  await generateImages(policy, wanted, config, context, "contact sheet", (images, batch) => {
     for (let row = 0; row < batch.length; row++) pictures.push(tidy(() => images.select(0, row).clone()));
   });
   return pictures;

@@ -5,7 +5,7 @@ import { loadReward, type Reward } from "../rewards/index.js";
 import { type Device, type Tensor, tidy } from "../torch/index.js";
 import { parseCaption, SceneClassifier } from "../world/index.js";
 import type { Config } from "./config.js";
-import { InputError } from "./input-error.js";
+import { InputError } from "../base/errors.js";
 import { resolveModelFolder } from "./model-folder.js";
 import { readPromptLists } from "./prompts.js";
 

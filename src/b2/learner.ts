@@ -5,7 +5,7 @@ import type { UNet2DConditionModel } from "../models/index.js";
 import { loadSafetensors } from "../safetensors/index.js";
 import { allFinite, Generator, noGrad, type Tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
-import { InputError } from "./input-error.js";
+import { InputError } from "../base/errors.js";
 
 /** LoraAdapter is one. */
 export interface Learner {

@@ -6,10 +6,10 @@ import { existsSync } from "node:fs";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { cachedModel, downloadModel, HubError, parseHubName, type Purpose } from "../hub/index.js";
-import { isPickle, pickleRefused } from "../models/pickle.js";
+import { isPickle, pickleRefused } from "../base/pickle.js";
 import type { Config } from "./config.js";
-import { InputError } from "./input-error.js";
-import type { Surroundings } from "./progress.js";
+import { InputError } from "../base/errors.js";
+import type { RunContext } from "../base/progress.js";
 
 /** Where CLIP's tokenizer comes from for a checkpoint of one file, which has none. */
 const CLIP_TOKENIZER = "openai/clip-vit-large-patch14";
@@ -46,7 +46,7 @@ export function configFolderOf(path: string, config?: string | null): string | u
  * @returns where it is
  * @throws InputError when it is neither here nor to be had from the hub
  */
-export async function fetchModel(path: string, form: HubForm, { progress, signal }: Surroundings): Promise<string> {
+export async function fetchModel(path: string, form: HubForm, { progress, signal }: RunContext): Promise<string> {
   const isLocal = localPlaces(path).some((place) => existsSync(place));
   if (isLocal || parseHubName(path) === undefined) return resolveModelFolder(path);
   const { revision, variant, purpose = "model" } = form;
@@ -83,25 +83,25 @@ export async function fetchModel(path: string, form: HubForm, { progress, signal
 export async function fetchPipeline(
   path: string,
   { config, ...form }: HubForm & Partial<Pick<Config["model"], "config">>,
-  surroundings: Surroundings,
+  context: RunContext,
 ): Promise<string> {
-  const found = await fetchModel(path, form, surroundings);
+  const found = await fetchModel(path, form, context);
   if (path.endsWith(".safetensors")) {
-    await fetchModel(config ?? CLIP_TOKENIZER, { purpose: config ? "settings" : "tokenizer" }, surroundings);
+    await fetchModel(config ?? CLIP_TOKENIZER, { purpose: config ? "settings" : "tokenizer" }, context);
   }
   return found;
 }
 
 /** Downloads every model of a config that is named as on the hub and not there yet. */
-export async function fetchModels(config: Config, surroundings: Surroundings): Promise<void> {
+export async function fetchModels(config: Config, context: RunContext): Promise<void> {
   const { model, reward, eval: evaluation } = config;
-  await fetchPipeline(model.path, model, surroundings);
+  await fetchPipeline(model.path, model, context);
   const judges = [
     ...(reward.name === "clip-score" ? [reward.model] : []),
     ...(reward.name.startsWith("clip:") ? [reward.name.slice("clip:".length)] : []),
     ...(evaluation.enabled && evaluation.clip !== null ? [evaluation.clip] : []),
   ];
-  for (const path of new Set(judges)) await fetchModel(path, {}, surroundings);
+  for (const path of new Set(judges)) await fetchModel(path, {}, context);
 }
 
 function localPlaces(path: string): string[] {

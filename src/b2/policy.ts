@@ -15,7 +15,7 @@ import type { DDIMTransition } from "../schedulers/index.js";
 import { cat, keep, setNumThreads, type Tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { computeDtypeOf, openDevice } from "./device.js";
-import { InputError } from "./input-error.js";
+import { InputError } from "../base/errors.js";
 import { createLearner, type Learner, loadUNet } from "./learner.js";
 import { configFolderOf, resolveModelFolder } from "./model-folder.js";
 

@@ -6,8 +6,8 @@
 import { readFileSync } from "node:fs";
 import { heldOutPrompts, TEMPLATES, trainingPrompts, type Template } from "../world/index.js";
 import type { Config } from "./config.js";
-import { InputError } from "./input-error.js";
-import { uniform } from "./random.js";
+import { InputError } from "../base/errors.js";
+import { uniform } from "../base/philox.js";
 
 /**
  * Reads a list of prompts.

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { type Config, configSchema, conflicts } from "./config.js";
-import { InputError } from "./input-error.js";
+import { InputError } from "../base/errors.js";
 
 /** A configuration that cannot run; `problems` has a sentence for each reason. */
 export class ConfigError extends InputError {

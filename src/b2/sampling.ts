@@ -5,11 +5,12 @@
  * Departure from the reference: branches and prompts run as one batch, cut into chunks that fit the memory, and a
  * sample's noise comes from its address, so that it is the same however it was batched.
  */
+import { chunks } from "../base/chunks.js";
 import { breathe, empty, noGrad, type Tensor, tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import type { Policy } from "./policy.js";
-import { checkInterrupted, type Surroundings } from "./progress.js";
-import { type Address, fillNormal } from "./random.js";
+import { checkInterrupted, type RunContext } from "../base/progress.js";
+import { type Address, fillNormal } from "../base/philox.js";
 import type { BranchBatch, SampleKey } from "./records.js";
 
 /** Where a row's noise comes from; the step is the trajectory's. */
@@ -25,7 +26,7 @@ export async function sampleBranches(
   policy: Policy,
   { stage, prompts, interval }: { stage: number; prompts: readonly string[]; interval: number },
   config: Pick<Config, "seed" | "sample" | "branch">,
-  { progress, signal }: Surroundings,
+  { progress, signal }: RunContext,
 ): Promise<BranchBatch> {
   const { steps, batchSize } = config.sample;
   const branches = config.branch.count;
@@ -157,9 +158,4 @@ export function gaussian(keys: readonly NoiseKey[], step: number, shape: readonl
   const values = new Float32Array(keys.length * size);
   keys.forEach((key, row) => fillNormal(values, row * size, size, { ...key, step }));
   return tensor(values, { shape: [keys.length, ...shape] });
-}
-
-/** [start, length] of pieces of at most `size`. */
-export function* chunks(total: number, size: number): Generator<[start: number, length: number]> {
-  for (let start = 0; start < total; start += size) yield [start, Math.min(size, total - start)];
 }

@@ -6,9 +6,9 @@ import { encodePng, writePng } from "../images/index.js";
 import { checkRewards, type Reward } from "../rewards/index.js";
 import { breathe, noGrad, type Tensor, tidy } from "../torch/index.js";
 import type { Policy } from "./policy.js";
-import { checkInterrupted, type Surroundings } from "./progress.js";
+import { checkInterrupted, type RunContext } from "../base/progress.js";
 import type { BranchBatch } from "./records.js";
-import { chunks } from "./sampling.js";
+import { chunks } from "../base/chunks.js";
 
 /**
  * The reward of every branch.
@@ -21,7 +21,7 @@ export async function scoreBranches(
   batch: BranchBatch,
   reward: Reward,
   { batchSize, imageFile }: { batchSize: number; imageFile: (sample: number) => string | undefined },
-  { progress, signal }: Surroundings,
+  { progress, signal }: RunContext,
 ): Promise<number[]> {
   const n = batch.keys.length;
   const task = progress.task("scoring", n, "images");

@@ -1,7 +1,7 @@
 /** The numbers of a stage; docs/metrics.md has a line for each, and a test sees to it. */
 import type { Metrics } from "../runs/index.js";
 import { liveTensors } from "../torch/index.js";
-import { meanAndDeviation } from "./advantage.js";
+import { meanAndDeviation } from "../base/statistics.js";
 import type { ScoredBatch, TrainSet } from "./records.js";
 import type { UpdateMetrics } from "./update.js";
 

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { type RunReader, type RunWriter, type SampleLine } from "../runs/index.js";
 import { loadSafetensors, SafetensorsError, saveSafetensors } from "../safetensors/index.js";
 import { allFinite, type DType, type Tensor, tensor, tidy } from "../torch/index.js";
-import { InputError } from "./input-error.js";
+import { InputError } from "../base/errors.js";
 import { type BranchBatch, disposeRecord, type ScoredBatch, type TrainSet } from "./records.js";
 
 const natural = z.int().min(0);

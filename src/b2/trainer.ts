@@ -10,13 +10,14 @@ import type { Reward } from "../rewards/index.js";
 import { type Metrics, RunReader, RunWriter, stageFiles } from "../runs/index.js";
 import { loadSafetensors, saveSafetensors } from "../safetensors/index.js";
 import { tensor, tidy } from "../torch/index.js";
-import { advantages, meanAndDeviation, type PromptRewards } from "./advantage.js";
+import { meanAndDeviation } from "../base/statistics.js";
+import { advantages, type PromptRewards } from "./advantage.js";
 import type { Config } from "./config.js";
-import { InputError } from "./input-error.js";
+import { InputError } from "../base/errors.js";
 import type { Learner } from "./learner.js";
 import { fetchModels } from "./model-folder.js";
 import { Policy } from "./policy.js";
-import { type Progress, silent, type Surroundings } from "./progress.js";
+import { type Progress, silent, type RunContext } from "../base/progress.js";
 import { promptsOfStage, readPromptLists } from "./prompts.js";
 import { type BranchBatch, disposeRecord, type ScoredBatch, type TrainSet } from "./records.js";
 import { differingKeys } from "./resolve-config.js";
@@ -56,7 +57,7 @@ export class Trainer {
     readonly policy: Policy,
     readonly reward: Reward,
     readonly prompts: readonly string[],
-    private readonly surroundings: Surroundings,
+    private readonly context: RunContext,
   ) {
     if (policy.learner === undefined)
       throw new TypeError("Expected a policy that learns but received one that does not");
@@ -82,13 +83,13 @@ export class Trainer {
       }
     }
     const prompts = readPromptLists(config).training;
-    const surroundings = { progress: options.progress ?? silent, signal: options.signal };
-    await fetchModels(config, surroundings);
+    const context = { progress: options.progress ?? silent, signal: options.signal };
+    await fetchModels(config, context);
     const policy = Policy.load(config);
     try {
       const reward = options.reward ?? (await openReward(config));
       const run = RunReader.exists(folder) ? new RunWriter(folder) : RunWriter.create(folder, config);
-      return new Trainer(config, run, policy, reward, prompts, surroundings);
+      return new Trainer(config, run, policy, reward, prompts, context);
     } catch (error) {
       policy.dispose();
       throw error;
@@ -133,9 +134,7 @@ export class Trainer {
     const { config } = this;
     const prompts = promptsOfStage(this.prompts, stage, config);
     const interval = trainedSteps(stage, { ...config.interval, stages: config.stages });
-    return this.#timed("sample", () =>
-      sampleBranches(this.policy, { stage, prompts, interval }, config, this.surroundings),
-    );
+    return this.#timed("sample", () => sampleBranches(this.policy, { stage, prompts, interval }, config, this.context));
   }
 
   /** Phase 2: a reward and an advantage for every branch. */
@@ -147,7 +146,7 @@ export class Trainer {
       return name === undefined ? undefined : this.run.imagePath(batch.stage, name);
     };
     const rewards = await this.#timed("score", () =>
-      scoreBranches(this.policy, batch, this.reward, { batchSize: reward.batchSize, imageFile }, this.surroundings),
+      scoreBranches(this.policy, batch, this.reward, { batchSize: reward.batchSize, imageFile }, this.context),
     );
     const history = this.#history(batch.stage);
     const values = advantages({ prompts, rewards }, history, { mode: advantage.mode, branchCount: branch.count });
@@ -182,7 +181,7 @@ export class Trainer {
   async update(trainSet: TrainSet): Promise<UpdateMetrics[]> {
     return this.#timed("train", () =>
       updatePolicy(this.policy, this.#optimizer, trainSet, this.config, {
-        ...this.surroundings,
+        ...this.context,
         scaler: this.#scaler,
       }),
     );

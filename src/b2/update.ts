@@ -13,10 +13,10 @@ import { breathe, discardCheckpoints, type Tensor, tensor, tidy } from "../torch
 import type { Config } from "./config.js";
 import { dpo, type ObjectiveResult, ppo, type Transitions, weightedAdvantages } from "./objective.js";
 import type { Policy } from "./policy.js";
-import { checkInterrupted, type Surroundings } from "./progress.js";
-import { permutation } from "./random.js";
+import { checkInterrupted, type RunContext } from "../base/progress.js";
+import { permutation } from "../base/philox.js";
 import type { TrainSet } from "./records.js";
-import { chunks } from "./sampling.js";
+import { chunks } from "../base/chunks.js";
 
 /** What trains as one: a sample for ppo; the best and the worst branch of a root for dpo. Rows of the TrainSet. */
 type Item = readonly number[];
@@ -43,7 +43,7 @@ export async function updatePolicy(
   optimizer: AdamW,
   trainSet: TrainSet,
   config: Pick<Config, "seed" | "train" | "advantage">,
-  { progress, signal, scaler = new GradScaler({ enabled: false }) }: Surroundings & { readonly scaler?: GradScaler },
+  { progress, signal, scaler = new GradScaler({ enabled: false }) }: RunContext & { readonly scaler?: GradScaler },
 ): Promise<UpdateMetrics[]> {
   const { train } = config;
   const updates = planUpdates(trainSet, config).map((pairs) =>

@@ -1,5 +1,5 @@
 /** Which errors are the user's to mend, and how each kind is told. */
-import { InputError } from "../b2/input-error.js";
+import { InputError } from "../base/errors.js";
 
 /** Errors of other folders whose message is about a file, a model or a config that was given. */
 const inputErrors = new Set([

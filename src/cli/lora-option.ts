@@ -2,10 +2,10 @@
 import { existsSync } from "node:fs";
 import type { Command } from "commander";
 import type { Config } from "../b2/config.js";
-import { InputError } from "../b2/input-error.js";
+import { InputError } from "../base/errors.js";
 import type { LoadOptions, Policy, WeightedLora } from "../b2/policy.js";
-import type { Surroundings } from "../b2/progress.js";
-import { isPickle, pickleRefused } from "../models/pickle.js";
+import type { RunContext } from "../base/progress.js";
+import { isPickle, pickleRefused } from "../base/pickle.js";
 import { RunReader } from "../runs/reader.js";
 import { collect, configFromOptions, type ConfigOptions } from "./options.js";
 
@@ -48,12 +48,12 @@ export function weightsOfRun(folder: string): { readonly lora: string } | { read
 }
 
 /** @throws InputError when a path is neither a run nor a LoRA, or is to count a part for a UNet that is whole */
-async function weightsOf(loras: readonly string[], surroundings: Surroundings): Promise<LoadOptions> {
+async function weightsOf(loras: readonly string[], context: RunContext): Promise<LoadOptions> {
   const files: WeightedLora[] = [];
   let unet: string | undefined;
   for (const text of loras) {
     const { path, weight } = parseLora(text);
-    if (!RunReader.exists(path)) files.push({ file: await loraFile(path, surroundings), weight });
+    if (!RunReader.exists(path)) files.push({ file: await loraFile(path, context), weight });
     else {
       const weights = weightsOfRun(path);
       if ("lora" in weights) files.push({ file: weights.lora, weight });
@@ -64,7 +64,7 @@ async function weightsOf(loras: readonly string[], surroundings: Surroundings): 
   return { lora: files, unet };
 }
 
-async function loraFile(path: string, surroundings: Surroundings): Promise<string> {
+async function loraFile(path: string, context: RunContext): Promise<string> {
   if (isPickle(path)) throw new InputError(pickleRefused(path));
   const { loraFileIn } = await import("../lora/index.js");
   const inFolder = loraFileIn(path);
@@ -75,13 +75,13 @@ async function loraFile(path: string, surroundings: Surroundings): Promise<strin
     throw new InputError(`Expected a run folder, a LoRA file or a name on the hub for --lora but received ${path}`);
   }
   const { fetchModel } = await import("../b2/model-folder.js");
-  return fetchModel(path, { purpose: "weights" }, surroundings);
+  return fetchModel(path, { purpose: "weights" }, context);
 }
 
 /** The model of a config, with the weights of --lora or the base weights alone; downloaded if need be. */
-export async function loadPolicy(config: Config, { lora }: LoraOption, surroundings: Surroundings): Promise<Policy> {
+export async function loadPolicy(config: Config, { lora }: LoraOption, context: RunContext): Promise<Policy> {
   const [{ fetchModels }, { Policy }] = [await import("../b2/model-folder.js"), await import("../b2/policy.js")];
-  const weights = await weightsOf(lora, surroundings);
-  await fetchModels(config, surroundings);
+  const weights = await weightsOf(lora, context);
+  await fetchModels(config, context);
   return Policy.load(config, weights);
 }

@@ -1,7 +1,7 @@
 /** Options that several commands share. */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Config } from "../b2/config.js";
-import { InputError } from "../b2/input-error.js";
+import { InputError } from "../base/errors.js";
 import { type PresetName, presets } from "../b2/presets.js";
 import { parseAssignments, readConfigFile, resolveConfig } from "../b2/resolve-config.js";
 import { RunReader } from "../runs/reader.js";

@@ -1,7 +1,7 @@
 /** Places to write to, looked at before any work is done for them. */
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { InputError } from "../b2/input-error.js";
+import { InputError } from "../base/errors.js";
 
 /** Makes a folder, if need be. @throws InputError when it cannot be made */
 export function makeFolder(folder: string): void {

@@ -3,7 +3,7 @@
  * takes less than a second shows nothing.
  */
 import cliProgress from "cli-progress";
-import type { Progress, ProgressTask } from "../b2/progress.js";
+import type { Progress, ProgressTask } from "../base/progress.js";
 
 const quietMilliseconds = 1000;
 const lineMilliseconds = 10_000;

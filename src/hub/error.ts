@@ -1,5 +1,7 @@
+import { InputError } from "../base/errors.js";
+
 /** A model that cannot be had from the hub, or from its cache. */
-export class HubError extends Error {
+export class HubError extends InputError {
   override readonly name = "HubError";
 }
 

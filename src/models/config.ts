@@ -3,11 +3,12 @@
  * does not, the one value that means "off". What is left over is an error, because a config that is half ignored
  * gives a model that is quietly wrong.
  */
+import { InputError } from "../base/errors.js";
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 
 /** A config that asks for what the code does not have. */
-export class ConfigError extends Error {
+export class ConfigError extends InputError {
   override readonly name = "ConfigError";
 }
 

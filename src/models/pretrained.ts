@@ -8,7 +8,7 @@ import { Weights, type CheckpointOptions, type Module, type WeightsOptions } fro
 import { saveSafetensors } from "../safetensors/index.js";
 import type { Generator } from "../torch/index.js";
 import { ConfigError, readJsonObject, show } from "./config.js";
-import { pickleRefused } from "./pickle.js";
+import { pickleRefused } from "../base/pickle.js";
 
 export interface PretrainedOptions extends WeightsOptions {
   /** Take `model.fp16.safetensors` and the like instead of `model.safetensors`. */

@@ -1,4 +1,5 @@
 /** What a reward is: one number an image, higher for better, known only when the image is finished. */
+import { InputError } from "../base/errors.js";
 import type { Tensor } from "../torch/index.js";
 
 /**
@@ -9,7 +10,7 @@ import type { Tensor } from "../torch/index.js";
 export type Reward = (images: Tensor, prompts: string[]) => readonly number[] | Promise<readonly number[]>;
 
 /** A reward that cannot be loaded, or does not give what it should. */
-export class RewardError extends Error {
+export class RewardError extends InputError {
   override readonly name = "RewardError";
 }
 

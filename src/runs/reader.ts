@@ -1,6 +1,7 @@
 /**
  * Opens a run folder for reading, without libtorch: for the dashboard, for scripts, for a resume.
  */
+import { InputError } from "../base/errors.js";
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
 import { join } from "node:path";
 // The format itself and not the folder's index, which would load libtorch.
@@ -8,7 +9,7 @@ import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
 import { layout, type Metrics, runFormat, runVersion, type RunFile, type SampleLine, stageFiles } from "./layout.js";
 
 /** A folder that is not a run, or one whose files are damaged. */
-export class RunError extends Error {
+export class RunError extends InputError {
   override readonly name = "RunError";
 }
 

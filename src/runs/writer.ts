@@ -3,7 +3,7 @@
  */
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { writeJson, writeJsonLines } from "./atomic.js";
+import { writeJson, writeJsonLines } from "../base/files.js";
 import { layout, type Metrics, runFormat, runVersion, type RunFile, type SampleLine, stageFiles } from "./layout.js";
 import { RunError, RunReader } from "./reader.js";
 

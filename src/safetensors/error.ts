@@ -1,5 +1,7 @@
+import { InputError } from "../base/errors.js";
+
 /** The one error of this folder: a safetensors file that cannot be what it claims to be. */
-export class SafetensorsError extends Error {
+export class SafetensorsError extends InputError {
   override readonly name = "SafetensorsError";
 
   /**

@@ -5,6 +5,7 @@
  * too; what only steers that other sampler is passed over, by name. Every other key, and every value that asks for
  * something the code does not have, is an error.
  */
+import { InputError } from "../base/errors.js";
 
 export interface DDIMSchedulerConfig {
   readonly num_train_timesteps: number;
@@ -22,7 +23,7 @@ export interface DDIMSchedulerConfig {
 }
 
 /** A scheduler config that asks for what the code does not have. */
-export class SchedulerConfigError extends Error {
+export class SchedulerConfigError extends InputError {
   override readonly name = "SchedulerConfigError";
 }
 

@@ -2,11 +2,12 @@
  * The files of a tokenizer folder, as transformers writes them: `vocab.json`, `merges.txt`, and, where they are there,
  * `tokenizer_config.json` and `special_tokens_map.json`, of which the latter decides.
  */
+import { InputError } from "../base/errors.js";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** A tokenizer folder that is incomplete or asks for what the code does not have. */
-export class TokenizerError extends Error {
+export class TokenizerError extends InputError {
   override readonly name = "TokenizerError";
 }
 

@@ -1,8 +1,8 @@
 /** `b2 eval`: reward, true alignment and diversity on training and held-out prompts. */
 import type { Command } from "commander";
 import type { Evaluation } from "../../b2/evaluation.js";
-import { InputError } from "../../b2/input-error.js";
-import { writeJson } from "../../runs/atomic.js";
+import { InputError } from "../../base/errors.js";
+import { writeJson } from "../../base/files.js";
 import { asInput } from "../errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
@@ -36,11 +36,11 @@ export function addEvalCommand(program: Command): void {
         const { readPromptLists } = await import("../../b2/prompts.js");
         const lists = readPromptLists(config);
         const { fetchModels } = await import("../../b2/model-folder.js");
-        const surroundings = { progress: terminalProgress(), signal };
-        await fetchModels(config, surroundings);
+        const context = { progress: terminalProgress(), signal };
+        await fetchModels(config, context);
         const judges = await asInput(() => openJudges(config));
         const measure = async (weights: LoraOption, label: string): Promise<Evaluation> => {
-          const policy = await asInput(() => loadPolicy(config, weights, surroundings));
+          const policy = await asInput(() => loadPolicy(config, weights, context));
           try {
             return await evaluate(policy, judges, lists, config, { progress: terminalProgress(() => label), signal });
           } finally {

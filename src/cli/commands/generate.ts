@@ -1,6 +1,6 @@
 /** `b2 generate`: prompts to PNG files, with a LoRA or without. */
 import type { Command } from "commander";
-import { InputError } from "../../b2/input-error.js";
+import { InputError } from "../../base/errors.js";
 import { asInput } from "../errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";

@@ -1,9 +1,9 @@
 /** `b2 download`, `b2 merge` and `b2 convert`: models and LoRAs from one place or form to another. */
 import { existsSync, statSync } from "node:fs";
 import { type Command, Option } from "commander";
-import { InputError } from "../../b2/input-error.js";
-import type { Surroundings } from "../../b2/progress.js";
-import { isPickle, pickleRefused } from "../../models/pickle.js";
+import { InputError } from "../../base/errors.js";
+import type { RunContext } from "../../base/progress.js";
+import { isPickle, pickleRefused } from "../../base/pickle.js";
 import { RunReader } from "../../runs/reader.js";
 import type { DType } from "../../torch/index.js";
 import { asInput } from "../errors.js";
@@ -65,8 +65,8 @@ function addMerge(program: Command): void {
       const { expectNewFolder } = await import("../../pipeline/index.js");
       expectNewFolder(folder);
       await interruptible("", async (signal) => {
-        const surroundings = { progress: terminalProgress(), signal };
-        const policy = await asInput(() => loadPolicy(config, options, surroundings));
+        const context = { progress: terminalProgress(), signal };
+        const policy = await asInput(() => loadPolicy(config, options, context));
         policy.merge();
         await asInput(() => policy.pipeline.savePretrained(folder));
         process.stdout.write(`${folder}\n`);
@@ -153,12 +153,7 @@ function refuseOption(options: ConvertOptions, names: readonly (keyof ConvertOpt
   throw new InputError(`Expected no ${option} for ${kind} but received ${options[name]} for ${from}`);
 }
 
-async function convertModel(
-  from: string,
-  to: string,
-  options: ConvertOptions,
-  surroundings: Surroundings,
-): Promise<void> {
+async function convertModel(from: string, to: string, options: ConvertOptions, context: RunContext): Promise<void> {
   const { dtype = "float32", modelConfig, variant } = options;
   if (from.endsWith(".safetensors")) refuseOption(options, ["form", "variant"], "a model of one file", from);
   else refuseOption(options, ["form", "modelConfig"], "a model folder", from);
@@ -166,7 +161,7 @@ async function convertModel(
     throw new InputError(`Expected a new file or folder to write to but received ${to}, which is there`);
   const { StableDiffusionPipeline } = await import("../../pipeline/index.js");
   const { configFolderOf, fetchPipeline } = await import("../../b2/model-folder.js");
-  const found = await fetchPipeline(from, { variant: variant ?? null, config: modelConfig ?? null }, surroundings);
+  const found = await fetchPipeline(from, { variant: variant ?? null, config: modelConfig ?? null }, context);
   const config = configFolderOf(from, modelConfig);
   const pipeline = StableDiffusionPipeline.fromPretrained(found, {
     dtype,

@@ -1,6 +1,6 @@
 /** `b2 run`: all stages in one process, between an evaluation before and one after. */
 import type { Command } from "commander";
-import { InputError } from "../../b2/input-error.js";
+import { InputError } from "../../base/errors.js";
 import { asInput } from "../errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";

@@ -4,7 +4,7 @@
  */
 import type { Command } from "commander";
 import type { Trainer } from "../../b2/trainer.js";
-import { InputError } from "../../b2/input-error.js";
+import { InputError } from "../../base/errors.js";
 import { asInput } from "../errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";

@@ -1,4 +1,5 @@
-/** How long work tells where it is, and how it is asked to stop. The command line draws it; a library may ignore it. */
+/** How long work reports where it is, and how it is asked to stop. The command line draws it; a library may ignore it. */
+import { Interrupted } from "./errors.js";
 
 /** One piece of work with a known amount. */
 export interface ProgressTask {
@@ -19,18 +20,10 @@ export const silent: Progress = {
   log: () => undefined,
 };
 
-/** Work was asked to stop, and did so between two steps. */
-export class Interrupted extends Error {
-  override readonly name = "Interrupted";
-
-  constructor() {
-    super("Interrupted");
-  }
-}
-
-/** What every phase is given. */
-export interface Surroundings {
+/** What every long function is given beside its data. */
+export interface RunContext {
   readonly progress: Progress;
+  /** Stops the work between two steps, with Interrupted. */
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Address, fillNormal, permutation, philox4x32, uniform } from "./random.js";
+import { type Address, fillNormal, permutation, philox4x32, uniform } from "./philox.js";
 
 const address: Address = { seed: 42, purpose: "trajectory", stage: 3, root: 7, branch: 1, step: 2 };
 
