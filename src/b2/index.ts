@@ -1,21 +1,29 @@
-export { advantages, type AdvantageOptions, type PromptRewards } from "./advantage.js";
-export { type Config, type ConfigInput, configSchema } from "./config.js";
-export { configMarkdown } from "./config-docs.js";
-export { change, type Estimate, type Evaluation, evaluate, type EvaluationRow, type Measure } from "./evaluation.js";
-export { Experiment, type ExperimentResult } from "./experiment.js";
-export { generateToFolder } from "./generate.js";
-export { InputError } from "../base/errors.js";
-export { type Judges, openJudges } from "./judges.js";
-export { dpo, type ObjectiveResult, ppo, type Transitions } from "./objective.js";
-export { Policy, type PolicyOptions } from "./policy.js";
-export { b2, ddpo, ddpoBpt, ddpoBs, demo, sd, type PresetName, presets } from "./presets.js";
-export { Interrupted } from "../base/errors.js";
-export { type Progress, type ProgressTask, silent, type RunContext } from "../base/progress.js";
-export { type PromptLists, promptsOfStage, readPromptLists, readPrompts } from "./prompts.js";
-export { type BranchBatch, disposeRecord, type SampleKey, type ScoredBatch, type TrainSet } from "./records.js";
-export { ConfigError, parseAssignments, readConfigFile, resolveConfig } from "./resolve-config.js";
-export { sampleBranches } from "./sampling.js";
-export { trainedSteps } from "./schedule.js";
-export { selectSamples, type SelectionOptions } from "./selection.js";
+export { configMarkdown } from "./config/docs.js";
+export { type PresetName, presets, presetSummaries } from "./config/presets.js";
+export { ConfigError, differences, parseAssignments, readConfigFile, resolveConfig } from "./config/resolve.js";
+export { type Config, type ConfigInput, configSchema } from "./config/schema.js";
+export {
+  type Item,
+  type LatentBatch,
+  type LearnsFrom,
+  type ObjectiveKind,
+  type ObjectiveNeeds,
+  type ObjectiveResult,
+  objectives,
+  dpoLoss,
+  ppoLoss,
+  registerObjective,
+  toFloats,
+  type TransitionBatch,
+} from "./objectives/index.js";
+export { loadPlugins } from "./plugins.js";
+export { type InferenceWeights, Policy, type WeightedLora } from "./policy/policy.js";
+export { advantages, type AdvantageOptions, type PromptRewards } from "./rollout/advantage.js";
+export { type Rollout, sampleBranches } from "./rollout/branches.js";
+export { type PromptLists, promptsOfStage, readPromptLists, readPrompts } from "./rollout/prompts.js";
+export { type BranchBatch, disposeRecord, type SampleKey, type ScoredBatch, type TrainSet } from "./rollout/records.js";
+export { trainedSteps } from "./rollout/schedule.js";
+export { selectSamples, type SelectionOptions } from "./rollout/select.js";
+export { sampleStage, selectStage, trainStage } from "./stage-phases.js";
 export { type StageHooks, Trainer, type TrainerOptions } from "./trainer.js";
-export { type UpdateMetrics, updatePolicy } from "./update.js";
+export { type Optimization, updatePolicy } from "./update/update.js";

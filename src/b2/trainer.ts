@@ -5,34 +5,36 @@
  * (arXiv 2503.11240). Departure from its reference: one process holds the models through all stages, and the phases
  * hand each other tensors; the run folder is for resuming and for looking.
  */
+import { InputError } from "../base/errors.js";
+import { type Progress, type RunContext, silent } from "../base/progress.js";
+import { resolveModel } from "../hub/index.js";
 import { AdamW, GradScaler } from "../optim/index.js";
-import type { Reward } from "../rewards/index.js";
-import { type Metrics, RunReader, RunWriter, stageFiles } from "../runs/index.js";
+import { type Reward, type RewardFunction, RewardResources, RewardSet } from "../rewards/index.js";
+import type { PhaseSeconds, RunReader, RunWriter, StageMetrics, UpdateMetrics } from "../runs/index.js";
 import { loadSafetensors, saveSafetensors } from "../safetensors/index.js";
 import { tensor, tidy } from "../torch/index.js";
-import { meanAndDeviation } from "../base/statistics.js";
-import { advantages, type PromptRewards } from "./advantage.js";
-import type { Config } from "./config.js";
-import { InputError } from "../base/errors.js";
-import type { Learner } from "./learner.js";
-import { fetchModels } from "./model-folder.js";
-import { Policy } from "./policy.js";
-import { type Progress, silent, type RunContext } from "../base/progress.js";
-import { promptsOfStage, readPromptLists } from "./prompts.js";
-import { type BranchBatch, disposeRecord, type ScoredBatch, type TrainSet } from "./records.js";
-import { differingKeys } from "./resolve-config.js";
-import { openReward } from "./judges.js";
-import { sampleBranches } from "./sampling.js";
-import { type Seconds, stageMetrics } from "./stage-metrics.js";
-import { trainedSteps } from "./schedule.js";
-import { scoreBranches } from "./scoring.js";
-import { selectSamples } from "./selection.js";
-import { loadBranches, loadTrainSet, sampleLines, saveBranches, saveTrainSet } from "./storage.js";
-import { type UpdateMetrics, updatePolicy } from "./update.js";
+import { resolveConfig } from "./config/resolve.js";
+import { type Config, type ConfigInput, intervalOf } from "./config/schema.js";
+import { fetchModels } from "./models.js";
+import { type ObjectiveKind, objectives } from "./objectives/index.js";
+import { Policy } from "./policy/policy.js";
+import type { Trainable } from "./policy/trainable.js";
+import { imageNames } from "./record/images.js";
+import { stageMetrics } from "./record/stage-metrics.js";
+import { sampleLines, saveTrainSet } from "./record/storage.js";
+import { advantages, type PromptRewards } from "./rollout/advantage.js";
+import { sampleBranches } from "./rollout/branches.js";
+import { promptsOfStage } from "./rollout/prompts.js";
+import { type BranchBatch, disposeRecord, type ScoredBatch, type TrainSet } from "./rollout/records.js";
+import { trainedSteps } from "./rollout/schedule.js";
+import { scoreBranches } from "./rollout/score.js";
+import { selectSamples } from "./rollout/select.js";
+import { openRunFolder, planRun, type RunPlan, showDifference } from "./run-plan.js";
+import { updatePolicy } from "./update/update.js";
 
 export interface TrainerOptions {
-  /** Overrides the config's reward. */
-  readonly reward?: Reward | undefined;
+  /** Counts instead of the config's rewards. */
+  readonly reward?: RewardFunction | Reward | undefined;
   readonly progress?: Progress | undefined;
   /** Stops the work between two steps, with Interrupted; finished stages stay. */
   readonly signal?: AbortSignal | undefined;
@@ -41,57 +43,93 @@ export interface TrainerOptions {
 /** What a caller does around each stage. */
 export interface StageHooks {
   readonly before?: (stage: number) => void;
-  readonly after?: (metrics: Metrics) => void | Promise<void>;
+  readonly after?: (metrics: StageMetrics) => void | Promise<void>;
+}
+
+/** What a stage's record is made of. */
+export interface StageResult {
+  readonly scored: Pick<ScoredBatch, "stage" | "rewards" | "parts">;
+  readonly trainSet: TrainSet;
+  readonly updates: readonly UpdateMetrics[];
+  readonly seconds: PhaseSeconds;
 }
 
 export class Trainer {
-  readonly #learner: Learner;
+  readonly config: Config;
+  /** The run's folder, open for reading. */
+  readonly run: RunReader;
+  readonly policy: Policy;
+  readonly prompts: readonly string[];
+  readonly rewards: RewardSet;
+  /** What the rewards share. */
+  readonly resources: RewardResources;
+  /** The run's folder, open for writing: of the stage's phases. */
+  readonly writer: RunWriter;
+  readonly objective: ObjectiveKind;
+  readonly #context: RunContext;
+  readonly #trainable: Trainable;
   readonly #optimizer: AdamW;
   readonly #scaler: GradScaler;
-  /** Of the stage at work. */
-  #seconds: Seconds = { sample: 0, score: 0, train: 0 };
 
   private constructor(
-    readonly config: Config,
-    readonly run: RunWriter,
-    readonly policy: Policy,
-    readonly reward: Reward,
-    readonly prompts: readonly string[],
-    private readonly context: RunContext,
+    plan: RunPlan,
+    parts: Pick<Trainer, "policy" | "rewards" | "resources" | "writer">,
+    context: RunContext,
   ) {
-    if (policy.learner === undefined)
-      throw new TypeError("Expected a policy that learns but received one that does not");
-    this.#learner = policy.learner;
+    const { config } = plan;
+    this.config = config;
+    this.prompts = plan.lists.training;
+    this.policy = parts.policy;
+    this.rewards = parts.rewards;
+    this.resources = parts.resources;
+    this.writer = parts.writer;
+    this.run = parts.writer.reader;
+    this.objective = objectives.get(config.objective.name);
+    this.#context = context;
+    if (parts.policy.trainable === undefined) throw new TypeError("Expected a policy that learns");
+    this.#trainable = parts.policy.trainable;
     const { learningRate: lr, adamBeta1, adamBeta2, adamEpsilon: eps, weightDecay } = config.train;
-    this.#optimizer = new AdamW(policy.parameters, { lr, betas: [adamBeta1, adamBeta2], eps, weightDecay });
-    this.#scaler = new GradScaler({ enabled: policy.pipeline.computeDtype === "float16" });
+    this.#optimizer = new AdamW(parts.policy.parameters, { lr, betas: [adamBeta1, adamBeta2], eps, weightDecay });
+    this.#scaler = new GradScaler({ enabled: parts.policy.model.computeDtype === "float16" });
   }
 
   /**
    * Loads the models and begins a run, or goes on with the one in `folder`.
    *
-   * @throws InputError and ConfigError before anything is written: for prompts, models or rewards that are not there,
-   *   and for a folder whose run has another config
+   * @throws InputError before anything is written: for prompts, models or rewards that are not there, and for a folder
+   *   whose run has another config
    */
-  static async open(folder: string, config: Config, options: TrainerOptions = {}): Promise<Trainer> {
-    if (RunReader.exists(folder)) {
-      const keys = differingKeys(new RunReader(folder).config(), config);
-      if (keys.length > 0) {
-        throw new InputError(
-          `Expected the config that the run in ${folder} was begun with but received others for ${keys.join(", ")}; choose another folder`,
-        );
-      }
-    }
-    const prompts = readPromptLists(config).training;
-    const context = { progress: options.progress ?? silent, signal: options.signal };
-    await fetchModels(config, context);
-    const policy = Policy.load(config);
+  static async open(folder: string, config: ConfigInput, options: TrainerOptions = {}): Promise<Trainer> {
+    const { reward, progress = silent, signal } = options;
+    const context = { progress, signal };
+    const plan = planRun(folder, resolveConfig(config), { programReward: reward !== undefined });
+    await fetchModels(plan.config, { rewards: reward === undefined }, context);
+    return Trainer.begin(plan, new RewardResources(plan.device, resolveModel), context, reward);
+  }
+
+  /**
+   * The same with a plan whose models are here.
+   *
+   * @param resources the trainer's from here on
+   */
+  static async begin(
+    plan: RunPlan,
+    resources: RewardResources,
+    context: RunContext,
+    reward?: TrainerOptions["reward"],
+  ): Promise<Trainer> {
+    const { config } = plan;
+    let policy: Policy | undefined;
+    let rewards: RewardSet | undefined;
     try {
-      const reward = options.reward ?? (await openReward(config));
-      const run = RunReader.exists(folder) ? new RunWriter(folder) : RunWriter.create(folder, config);
-      return new Trainer(config, run, policy, reward, prompts, context);
+      rewards = reward === undefined ? await RewardSet.open(config.rewards, resources) : RewardSet.of(reward);
+      policy = Policy.forTraining(config);
+      for (const change of plan.changes) context.progress.log(`goes on with ${showDifference(change)}`);
+      return new Trainer(plan, { policy, rewards, resources, writer: openRunFolder(plan) }, context);
     } catch (error) {
-      policy.dispose();
+      policy?.dispose();
+      rewards?.dispose();
+      resources.dispose();
       throw error;
     }
   }
@@ -112,15 +150,20 @@ export class Trainer {
   }
 
   /** One stage, from noise to new weights; earlier attempts at it are replaced. */
-  async runStage(stage: number): Promise<Metrics> {
-    this.run.beginStage(stage);
-    const branches = await this.sample(stage);
+  async runStage(stage: number): Promise<StageMetrics> {
+    this.writer.beginStage(stage);
+    const [branches, sample] = await timed(() => this.sample(stage));
     try {
-      const scored = await this.score(branches);
+      const [scored, score] = await timed(() => this.score(branches));
       const trainSet = this.select(scored);
       try {
-        const updates = await this.update(trainSet);
-        return this.record(scored, trainSet, updates);
+        const [updates, train] = await timed(() => this.update(trainSet));
+        return this.record({
+          scored,
+          trainSet,
+          updates,
+          seconds: { sample, score, train, rewards: scored.rewardSeconds },
+        });
       } finally {
         disposeRecord(trainSet);
       }
@@ -133,79 +176,78 @@ export class Trainer {
   async sample(stage: number): Promise<BranchBatch> {
     const { config } = this;
     const prompts = promptsOfStage(this.prompts, stage, config);
-    const interval = trainedSteps(stage, { ...config.interval, stages: config.stages });
-    return this.#timed("sample", () => sampleBranches(this.policy, { stage, prompts, interval }, config, this.context));
+    const rollout = { stage, prompts, interval: this.#interval(stage), data: this.objective.learnsFrom };
+    return sampleBranches(this.policy, rollout, config, this.#context);
   }
 
-  /** Phase 2: a reward and an advantage for every branch. */
+  /** Phase 2: rewards and an advantage for every branch. */
   async score(batch: BranchBatch): Promise<ScoredBatch> {
-    const { advantage, branch, reward } = this.config;
+    const { advantage, branch, record, sample } = this.config;
     const prompts = batch.keys.map(({ prompt }) => prompt);
+    const names = imageNames(batch.keys, record.images);
     const imageFile = (sample: number): string | undefined => {
-      const name = imageName(this.config, batch, sample);
-      return name === undefined ? undefined : this.run.imagePath(batch.stage, name);
+      const name = names[sample];
+      return name === undefined ? undefined : this.writer.imagePath(batch.stage, name);
     };
-    const rewards = await this.#timed("score", () =>
-      scoreBranches(this.policy, batch, this.reward, { batchSize: reward.batchSize, imageFile }, this.context),
-    );
+    const options = { batchSize: sample.decodeBatchSize, imageFile };
+    const scores = await scoreBranches(this.policy, batch, this.rewards, options, this.#context);
+    const current = { prompts, rewards: scores.rewards };
     const history = this.#history(batch.stage);
-    const values = advantages({ prompts, rewards }, history, { mode: advantage.mode, branchCount: branch.count });
-    return { ...batch, rewards, advantages: values };
+    const values = advantages(current, history, { mode: advantage.mode, branchCount: branch.count });
+    return { ...batch, ...scores, advantages: values };
   }
 
   /** Phase 3: the branches that train, also into the run folder. */
-  select(scored: ScoredBatch, save = this.config.record.trajectories > 0): TrainSet {
-    const { branch, select } = this.config;
+  select(scored: ScoredBatch, { keep = this.config.record.trajectories > 0 }: { keep?: boolean } = {}): TrainSet {
+    const { branch, select, interval, record } = this.config;
     const selected = selectSamples(scored.advantages, { ...select, branchCount: branch.count });
-    const trained = scored.timesteps.length - this.config.interval.skipLast;
+    const steps = scored.timesteps.length - interval.skipLast;
+    const states = scored.logProbs === undefined ? 1 : steps + 1;
     const trainSet: TrainSet = tidy(() => {
       const index = tensor(BigInt64Array.from(selected, BigInt));
       return {
         stage: scored.stage,
         keys: selected.map((i) => scored.keys[i]!),
-        timesteps: scored.timesteps.slice(0, trained),
-        latents: scored.latents.narrow(1, 0, trained + 1).indexSelect(0, index),
-        logProbs: scored.logProbs.narrow(1, 0, trained).indexSelect(0, index),
+        timesteps: scored.timesteps.slice(0, steps),
+        latents: scored.latents.narrow(1, 0, states).indexSelect(0, index),
+        logProbs: scored.logProbs?.narrow(1, 0, steps).indexSelect(0, index),
         advantages: selected.map((i) => scored.advantages[i]!),
       };
     });
-    this.run.writeSamples(
-      scored.stage,
-      sampleLines(scored, new Set(selected), (sample) => imageName(this.config, scored, sample)),
-    );
-    if (save) saveTrainSet(this.run, trainSet, selected);
+    const names = imageNames(scored.keys, record.images);
+    this.writer.writeSamples(scored.stage, sampleLines(scored, new Set(selected), names));
+    if (keep) saveTrainSet(this.writer, trainSet, selected);
     return trainSet;
   }
 
   /** Phase 4: optimiser steps on the selection. */
   async update(trainSet: TrainSet): Promise<UpdateMetrics[]> {
-    return this.#timed("train", () =>
-      updatePolicy(this.policy, this.#optimizer, trainSet, this.config, {
-        ...this.context,
-        scaler: this.#scaler,
-      }),
-    );
+    const optimization = { optimizer: this.#optimizer, scaler: this.#scaler };
+    return updatePolicy(this.policy, optimization, trainSet, this.config, this.#context);
   }
 
   /** Phase 5: weights, optimiser state and metrics; after this the stage counts as finished. */
-  record(
-    scored: Pick<ScoredBatch, "stage" | "timesteps" | "rewards">,
-    trainSet: TrainSet,
-    updates: readonly UpdateMetrics[],
-  ): Metrics {
+  record({ scored, trainSet, updates, seconds }: StageResult): StageMetrics {
     const { stage } = scored;
     const { branch, record, stages, train } = this.config;
-    this.#learner.save(this.run.stagePath(stage, train.parameters));
+    this.#trainable.save(this.writer.stagePath(stage, this.#weightsFile));
     tidy(() => {
       const state = new Map([...this.#optimizer.state(), ...this.#scaler.state()]);
-      saveSafetensors(this.run.stagePath(stage, "optimizer"), state);
+      saveSafetensors(this.writer.stagePath(stage, "optimizer"), state);
     });
-    if (train.parameters === "unet" && stage === stages - 1) {
-      this.policy.pipeline.savePretrained(this.run.replaceModel());
+    if (train.parameters === "full" && stage === stages - 1) {
+      this.policy.model.savePretrained(this.writer.replaceModel());
     }
-    this.run.writeUpdates(stage, updates);
-    const metrics = stageMetrics(scored, trainSet, updates, { branchCount: branch.count, seconds: this.#seconds });
-    this.run.finishStage(stage, metrics, record);
+    this.writer.writeUpdates(stage, updates);
+    const metrics = stageMetrics({
+      scored,
+      trainSet,
+      updates,
+      seconds,
+      trainedSteps: this.#interval(stage),
+      branchCount: branch.count,
+    });
+    this.writer.finishStage(stage, metrics, record);
     return metrics;
   }
 
@@ -225,62 +267,25 @@ export class Trainer {
         `Expected the optimiser state of stage ${before} in ${this.run.folder} but it is gone; record.optimizers says how many are kept`,
       );
     }
-    this.#learner.load(this.run.stagePath(before, this.config.train.parameters));
+    this.#trainable.load(this.run.stagePath(before, this.#weightsFile));
     const file = this.run.stagePath(before, "optimizer");
-    tidy(() => {
-      const state = loadSafetensors(file);
-      try {
-        this.#optimizer.loadState(this.#scaler.loadState(state));
-      } catch (cause) {
-        throw new InputError(`${file}: ${(cause as Error).message}`, { cause });
-      }
-    });
+    tidy(() => this.#optimizer.loadState(this.#scaler.loadState(loadSafetensors(file)), file));
   }
 
-  /** `b2 sample`: phase 1 alone, into the run folder. */
-  async sampleStage(stage: number): Promise<BranchBatch["keys"]> {
-    this.restore(stage);
-    this.run.beginStage(stage);
-    const branches = await this.sample(stage);
-    saveBranches(this.run, branches);
-    this.run.writePartial(stage, { ...this.#seconds });
-    disposeRecord(branches);
-    return branches.keys;
-  }
-
-  /** `b2 select`: phases 2 and 3, from the run folder into it. */
-  async selectStage(stage: number): Promise<{ samples: number; selected: number; rewardMean: number }> {
-    const branches = loadBranches(this.run, stage);
-    this.#seconds = { ...this.#seconds, ...this.run.partial(stage) };
-    this.run.beginStage(stage, "images");
-    const scored = await this.score(branches);
-    const trainSet = this.select(scored, true);
-    this.run.writePartial(stage, { ...this.#seconds });
-    disposeRecord(branches);
-    disposeRecord(trainSet);
-    const { mean: rewardMean } = meanAndDeviation(scored.rewards);
-    return { samples: scored.keys.length, selected: trainSet.keys.length, rewardMean };
-  }
-
-  /** `b2 train`: phases 4 and 5, from the run folder into it. */
-  async trainStage(stage: number): Promise<Metrics> {
-    const trainSet = loadTrainSet(this.run, stage);
-    try {
-      this.restore(stage);
-      this.#seconds = { ...this.#seconds, ...this.run.partial(stage) };
-      const rewards = this.run.samples(stage).map(({ reward }) => reward);
-      this.run.beginStage(stage, "updates");
-      const updates = await this.update(trainSet);
-      return this.record({ stage, timesteps: trainSet.timesteps, rewards }, trainSet, updates);
-    } finally {
-      disposeRecord(trainSet);
-    }
-  }
-
-  /** Gives back the models' memory. */
+  /** Frees the models' memory. */
   dispose(): void {
     this.#optimizer.dispose();
     this.policy.dispose();
+    this.rewards.dispose();
+    this.resources.dispose();
+  }
+
+  get #weightsFile(): "lora" | "denoiser" {
+    return this.config.train.parameters === "lora" ? "lora" : "denoiser";
+  }
+
+  #interval(stage: number): number {
+    return trainedSteps(stage, { ...intervalOf(this.config), stages: this.config.stages });
   }
 
   /** Rewards of the last H stages. */
@@ -291,21 +296,11 @@ export class Trainer {
       return { prompts: samples.map(({ prompt }) => prompt), rewards: samples.map(({ reward }) => reward) };
     });
   }
-
-  async #timed<T>(phase: keyof Seconds, work: () => Promise<T>): Promise<T> {
-    const start = performance.now();
-    const result = await work();
-    this.#seconds[phase] = (performance.now() - start) / 1000;
-    return result;
-  }
 }
 
-/** The name of a sample's picture in its stage's folder; undefined for those that are not kept. */
-function imageName({ record }: Config, { keys }: BranchBatch, sample: number): string | undefined {
-  // Evenly spread over the stage.
-  const kept = Math.min(record.images, keys.length);
-  const isKept = Math.floor(((sample + 1) * kept) / keys.length) > Math.floor((sample * kept) / keys.length);
-  if (!isKept) return undefined;
-  const { root, branch } = keys[sample]!;
-  return `${stageFiles.images}/${String(root).padStart(4, "0")}-${branch}.png`;
+/** What work gives, and its wall time in seconds. */
+export async function timed<T>(work: () => Promise<T>): Promise<[result: T, seconds: number]> {
+  const start = performance.now();
+  const result = await work();
+  return [result, (performance.now() - start) / 1000];
 }

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Address, fillNormal, permutation, philox4x32, uniform } from "./philox.js";
+import { type RandomAddress, fillNormal, permutation, philox4x32, uniform } from "./philox.js";
 
-const address: Address = { seed: 42, purpose: "trajectory", stage: 3, root: 7, branch: 1, step: 2 };
+const address: RandomAddress = { seed: 42, stream: "trajectory", stage: 3, root: 7, branch: 1, step: 2 };
 
 test("philox4x32-10 gives the known answers of Random123", () => {
   const out = new Uint32Array(4);
@@ -27,15 +27,15 @@ test("normal numbers have the moments of a normal distribution", () => {
 });
 
 test("a number depends on every field of its address, and not on how many are drawn", () => {
-  const draw = (at: Address, n = 3): number[] => {
+  const draw = (at: RandomAddress, n = 3): number[] => {
     const out = new Float32Array(n + 1);
     fillNormal(out, 1, n, at);
     return [...out.subarray(1)];
   };
   assert.deepEqual(draw(address, 30).slice(0, 3), draw(address, 3));
-  const others: Address[] = [
+  const others: RandomAddress[] = [
     { ...address, seed: 43 },
-    { ...address, purpose: "evaluation" },
+    { ...address, stream: "evaluation" },
     { ...address, stage: 4 },
     { ...address, root: 8 },
     { ...address, branch: 2 },

@@ -2,19 +2,19 @@
  * Counter-based random numbers: each is a pure function of its address, so a sample's noise depends on (seed, stage,
  * root, branch, step) alone, never on what was drawn before it, in which batch, or by how many workers.
  *
- * Philox4x32-10 of Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011). The seed and the purpose
+ * Philox4x32-10 of Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011). The seed and the stream
  * are its key, the address its counter.
  */
 
-/** What a stream of numbers is for; streams of different purposes never meet. */
-export const purposes = { trajectory: 1, prompt: 2, shuffle: 3, timesteps: 4, evaluation: 5, lora: 6 } as const;
+/** What a stream of numbers is for; numbers of different streams never meet. */
+export const streams = { trajectory: 1, prompt: 2, shuffle: 3, timesteps: 4, evaluation: 5, "train-noise": 7 } as const;
 
-export type Purpose = keyof typeof purposes;
+export type RandomStream = keyof typeof streams;
 
-/** Where a number comes from. Fields that a purpose has no use for are 0. */
-export interface Address {
+/** Where a number comes from. Fields that a stream has no use for are 0. */
+export interface RandomAddress {
   readonly seed: number;
-  readonly purpose: Purpose;
+  readonly stream: RandomStream;
   readonly stage: number;
   readonly root: number;
   /** 0 is the root's own trajectory, k + 1 that of branch k; below 65,536. */
@@ -24,7 +24,7 @@ export interface Address {
 }
 
 /** A uniform number in [0, 1) with 32 bits. */
-export function uniform(address: Address): number {
+export function uniform(address: RandomAddress): number {
   const block = new Uint32Array(4);
   philox(block, 0, address);
   return block[0]! / 2 ** 32;
@@ -35,7 +35,7 @@ export function uniform(address: Address): number {
  *
  * @param out filled from `offset` on with `length` numbers; the first n do not depend on `length`
  */
-export function fillNormal(out: Float32Array, offset: number, length: number, address: Address): void {
+export function fillNormal(out: Float32Array, offset: number, length: number, address: RandomAddress): void {
   const block = new Uint32Array(4);
   for (let i = 0; i < length; i += 4) {
     philox(block, i / 4, address);
@@ -49,7 +49,7 @@ export function fillNormal(out: Float32Array, offset: number, length: number, ad
 }
 
 /** The numbers 0..n-1 in random order (Fisher-Yates). */
-export function permutation(n: number, address: Address): Uint32Array {
+export function permutation(n: number, address: RandomAddress): Uint32Array {
   const order = Uint32Array.from({ length: n }, (_, i) => i);
   const block = new Uint32Array(4);
   for (let i = n - 1; i > 0; i--) {
@@ -60,9 +60,9 @@ export function permutation(n: number, address: Address): Uint32Array {
   return order;
 }
 
-/** Ten rounds of Philox on counter (block, root, stage, branch|step) under key (seed, purpose). */
-function philox(out: Uint32Array, block: number, { seed, purpose, stage, root, branch, step }: Address): void {
-  philox4x32(out, block, root, stage, ((branch << 16) | step) >>> 0, seed, purposes[purpose]);
+/** Ten rounds of Philox on counter (block, root, stage, branch|step) under key (seed, stream). */
+function philox(out: Uint32Array, block: number, { seed, stream, stage, root, branch, step }: RandomAddress): void {
+  philox4x32(out, block, root, stage, ((branch << 16) | step) >>> 0, seed, streams[stream]);
 }
 
 /** Philox4x32-10 itself: counter words c0..c3, key words k0 and k1, into the four words of `out`. */

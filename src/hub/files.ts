@@ -5,20 +5,34 @@ import { HubError } from "./error.js";
  * What a repository is wanted for. "settings": configs and tokenizers without weights, for a checkpoint of one file.
  * "weights": one file of weights, a LoRA.
  */
-export type Purpose = "model" | "settings" | "tokenizer" | "weights";
+export type DownloadPurpose = "model" | "settings" | "tokenizer" | "weights";
 
 export interface Wanted {
-  readonly purpose: Purpose;
+  readonly purpose: DownloadPurpose;
   /** Take the weights of this form where there are such, as "fp16". */
   readonly variant?: string | undefined;
   /** One file alone. */
   readonly file?: string | undefined;
+  /** The folders that pipelines consist of, family by family; Stable Diffusion's unless given. */
+  readonly layouts?: readonly RepositoryLayout[] | undefined;
 }
 
-/** Parts of Stable Diffusion that have weights; only XL has a second text encoder. */
-const MODELS = ["unet", "vae", "text_encoder"];
-const SECOND = "text_encoder_2";
-const PARTS = [...MODELS, SECOND, "tokenizer", "tokenizer_2", "scheduler"];
+/** Folders of a repository that make up a pipeline. */
+export interface RepositoryLayout {
+  /** With weights, each required. */
+  readonly weights: readonly string[];
+  /** With weights, where the repository has them. */
+  readonly optionalWeights?: readonly string[];
+  /** With configs or tokenizers alone. */
+  readonly settings: readonly string[];
+}
+
+/** Stable Diffusion; only XL has a second text encoder. */
+const STABLE_DIFFUSION: RepositoryLayout = {
+  weights: ["unet", "vae", "text_encoder"],
+  optionalWeights: ["text_encoder_2"],
+  settings: ["tokenizer", "tokenizer_2", "scheduler"],
+};
 const TOKENIZER = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
 const SETTINGS = [...TOKENIZER, "config.json", "scheduler_config.json", "preprocessor_config.json"];
 const STEMS = ["diffusion_pytorch_model", "model"];
@@ -57,10 +71,18 @@ export function neededFiles(repository: string, paths: readonly string[], wanted
         `or config.json; name one file of it as ${repository}/<file>.safetensors`,
     );
   }
-  const configs = isPipeline ? ["model_index.json", ...PARTS.flatMap(settings)] : settings("");
+  const layout = layoutOf(wanted.layouts ?? [STABLE_DIFFUSION], (folder) => inFolder(folder).length > 0);
+  const optional = layout.optionalWeights ?? [];
+  const all = [...layout.weights, ...optional, ...layout.settings];
+  const configs = isPipeline ? ["model_index.json", ...all.flatMap(settings)] : settings("");
   if (purpose === "settings") return configs;
-  const parts = isPipeline ? [...MODELS, ...(inFolder(SECOND).length > 0 ? [SECOND] : [])] : [""];
+  const parts = isPipeline ? [...layout.weights, ...optional.filter((folder) => inFolder(folder).length > 0)] : [""];
   return [...configs, ...weights(repository, new Map(parts.map((part) => [part, inFolder(part)])), wanted)];
+}
+
+/** The layout whose folders are all there; the first where none is, so that what is missing gets named. */
+function layoutOf(layouts: readonly RepositoryLayout[], has: (folder: string) => boolean): RepositoryLayout {
+  return layouts.find(({ weights }) => weights.every(has)) ?? layouts[0] ?? STABLE_DIFFUSION;
 }
 
 /** The weights of these parts: in each one file, or shards with their index, of the variant where there is one. */

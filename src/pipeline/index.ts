@@ -1,4 +1,16 @@
-export type { GuidanceOptions, PreparedPrompts } from "./guidance.js";
-export { promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
-export { expectNewFolder, type PipelineOptions } from "./parts.js";
-export { StableDiffusionPipeline, type ImageSize } from "./stable-diffusion.js";
+export type { TextConditioning, TextEmbeds, TextStates } from "./conditioning.js";
+export {
+  type Conditioning,
+  type DiffusionModel,
+  familyOf,
+  type GuidanceOptions,
+  type ImageSize,
+  modelFamilies,
+  type ModelFamily,
+  type ModelOptions,
+  openModel,
+} from "./diffusion-model.js";
+export { catPrompts, expandPrompts, promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
+export { registerModel } from "./registry.js";
+export { expectNewFolder } from "./save.js";
+export { StableDiffusionPipeline } from "./stable-diffusion.js";

@@ -1,7 +1,9 @@
 /** `model_index.json`: which of the pipelines a folder holds, and that its parts are of classes known here. */
-import { writeFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { ConfigError, readJsonObject, show } from "../models/index.js";
+import { readJsonObject, writeJson } from "../base/files.js";
+import { show } from "../base/show.js";
+import { ConfigError } from "../models/index.js";
 
 export interface ModelIndex {
   /** Two text encoders and conditions on sizes. */
@@ -10,7 +12,7 @@ export interface ModelIndex {
   readonly forceZerosForEmptyPrompt: boolean;
 }
 
-const PIPELINES: readonly unknown[] = ["StableDiffusionPipeline", "StableDiffusionXLPipeline"];
+export const PIPELINES: readonly unknown[] = ["StableDiffusionPipeline", "StableDiffusionXLPipeline"];
 
 const CLASSES = {
   tokenizer: ["CLIPTokenizer", "CLIPTokenizerFast"],
@@ -25,26 +27,41 @@ const CLASSES_XL = {
   text_encoder_2: ["CLIPTextModelWithProjection"],
 };
 
+/** Whether a folder has an index of one of these pipelines, or one that cannot be read, which loading will explain. */
+export function isStableDiffusion(folder: string): boolean {
+  const file = join(folder, "model_index.json");
+  if (!existsSync(file)) return false;
+  try {
+    return PIPELINES.includes(readJsonObject(file)["_class_name"]);
+  } catch {
+    return true;
+  }
+}
+
 /** @throws ConfigError naming the file and what is wrong with it */
 export function readModelIndex(folder: string): ModelIndex {
   const file = join(folder, "model_index.json");
-  const index = readJsonObject(file);
+  const index = readJsonObject(file, ConfigError);
   const expect = (what: string, key: string, holds: boolean): void => {
     if (holds) return;
     throw new ConfigError(`${file}: Expected ${what} for ${key} but received ${show(index[key])}`);
   };
-  expect(PIPELINES.join(" or "), "_class_name", PIPELINES.includes(index._class_name));
-  const isXL = index._class_name === "StableDiffusionXLPipeline";
+  expect(PIPELINES.join(" or "), "_class_name", PIPELINES.includes(index["_class_name"]));
+  const isXL = index["_class_name"] === "StableDiffusionXLPipeline";
   for (const [part, classes] of Object.entries(isXL ? CLASSES_XL : CLASSES)) {
     const pair = index[part]; // of a library and a class in it
     expect(`a ${classes[0]}`, part, Array.isArray(pair) && classes.includes(pair[1] as string));
   }
   // diffusers zeroes only a prompt that was not given, and by default; here a folder has to say so, and "" is such.
-  return { isXL, forceZerosForEmptyPrompt: isXL && index.force_zeros_for_empty_prompt === true };
+  return { isXL, forceZerosForEmptyPrompt: isXL && index["force_zeros_for_empty_prompt"] === true };
 }
 
 /** Writes the index of a folder with the parts of a pipeline. */
-export function writeModelIndex(folder: string, { isXL, forceZerosForEmptyPrompt }: ModelIndex): void {
+export function writeModelIndex(
+  folder: string,
+  { isXL, forceZerosForEmptyPrompt }: ModelIndex,
+  scheduler: unknown,
+): void {
   const classes = Object.entries(isXL ? CLASSES_XL : CLASSES).map(([part, [name]]): [string, unknown] => [
     part,
     [/^(tokenizer|text_encoder)/.test(part) ? "transformers" : "diffusers", name],
@@ -55,7 +72,7 @@ export function writeModelIndex(folder: string, { isXL, forceZerosForEmptyPrompt
       ? { force_zeros_for_empty_prompt: forceZerosForEmptyPrompt }
       : { feature_extractor: [null, null], safety_checker: [null, null], requires_safety_checker: false }),
     ...(Object.fromEntries(classes) as object),
-    scheduler: ["diffusers", "DDIMScheduler"],
+    scheduler: ["diffusers", scheduler],
   };
-  writeFileSync(join(folder, "model_index.json"), `${JSON.stringify(index, null, 2)}\n`);
+  writeJson(join(folder, "model_index.json"), index);
 }

@@ -1,36 +1,37 @@
 /**
- * Encoded prompts: what the UNet attends to, and SDXL's pooled text beside it. A plain object, so that `tidy` keeps the
- * tensors of one that is returned to it.
+ * Encoded prompts, a row each: named tensors whose first dimension is the batch. Which names there are is the family's
+ * own business; here rows are selected, joined and repeated. A plain object, so that `tidy` keeps the tensors of one that
+ * is returned to it.
  */
-import { cat, tensor, tidy, type Tensor } from "../torch/index.js";
+import { cat, type Tensor, tensor, tidy } from "../torch/index.js";
 
-export interface PromptEmbeds {
-  /** [B, 77, D] */
-  readonly hiddenStates: Tensor;
-  /** SDXL only: [B, P] */
-  readonly pooled?: Tensor;
-  /** SDXL only, where the sizes are not to be the image's own: [B, 6], see AddedConditions. */
-  readonly timeIds?: Tensor;
+/** Tensors of one batch, [B, ...] each. */
+export type States = { readonly [name: string]: Tensor | undefined };
+
+export interface PromptEmbeds<S extends States = States> {
+  readonly states: S;
+  /** B */
+  readonly rows: number;
   /** A new batch of these rows, each as often as it is named. */
-  select(rows: readonly number[]): PromptEmbeds;
+  select(rows: readonly number[]): PromptEmbeds<S>;
   dispose(): void;
 }
 
-export function promptEmbeds(hiddenStates: Tensor, pooled?: Tensor, timeIds?: Tensor): PromptEmbeds {
-  const states = { hiddenStates, ...(pooled && { pooled }), ...(timeIds && { timeIds }) };
+/** @throws RangeError when the tensors are not of one batch */
+export function promptEmbeds<S extends States>(states: S): PromptEmbeds<S> {
+  const tensors = Object.values<Tensor | undefined>(states).filter((x) => x !== undefined);
+  const rows = tensors[0]?.size(0) ?? 0;
+  const other = tensors.find((x) => x.size(0) !== rows);
+  if (other !== undefined) throw new RangeError(`Expected ${rows} rows of every state but received ${other.size(0)}`);
   return {
-    ...states,
-    select: (rows) => selectRows(states, rows),
+    states,
+    rows,
+    select: (indices) =>
+      eachState(states, (x) => x.indexSelect(0, tensor(BigInt64Array.from(indices, BigInt), { device: x.device }))),
     dispose: () => {
-      for (const tensor of Object.values(states)) tensor.dispose();
+      for (const x of tensors) x.dispose();
     },
   };
-}
-
-type States = Pick<PromptEmbeds, "hiddenStates" | "pooled" | "timeIds">;
-
-function selectRows(states: States, rows: readonly number[]): PromptEmbeds {
-  return each(states, (x) => x.indexSelect(0, tensor(BigInt64Array.from(rows, BigInt), { device: x.device })));
 }
 
 /**
@@ -38,30 +39,21 @@ function selectRows(states: States, rows: readonly number[]): PromptEmbeds {
  *
  * @throws RangeError for any other number of prompts
  */
-export function expandPrompts(states: States, batch: number): PromptEmbeds {
-  const prompts = states.hiddenStates.size(0);
-  if (prompts !== 1 && prompts !== batch)
-    throw new RangeError(`Expected 1 or ${batch} prompts but received ${prompts}`);
-  return each(states, (x) => x.expand([batch, ...x.shape.slice(1)]));
+export function expandPrompts<S extends States>(embeds: PromptEmbeds<S>, batch: number): PromptEmbeds<S> {
+  if (embeds.rows !== 1 && embeds.rows !== batch)
+    throw new RangeError(`Expected 1 or ${batch} prompts but received ${embeds.rows}`);
+  return eachState(embeds.states, (x) => x.expand([batch, ...x.shape.slice(1)]));
 }
 
 /** The rows of several batches, one after the other. */
-export function catPrompts(parts: readonly States[]): PromptEmbeds {
-  const rows = (tensors: readonly (Tensor | undefined)[]) => {
-    const present = tensors.filter((states) => states !== undefined);
-    return present.length === 0 ? undefined : cat(present);
-  };
-  return promptEmbeds(
-    cat(parts.map((part) => part.hiddenStates)),
-    rows(parts.map((part) => part.pooled)),
-    rows(parts.map((part) => part.timeIds)),
-  );
+export function catPrompts<S extends States>(parts: readonly PromptEmbeds<S>[]): PromptEmbeds<S> {
+  const names = Object.keys(parts[0]?.states ?? {});
+  const joined = names.map((name) => [name, cat(parts.map(({ states }) => states[name]!))] as const);
+  return promptEmbeds(Object.fromEntries(joined) as unknown as S);
 }
 
-function each({ hiddenStates, pooled, timeIds }: States, change: (states: Tensor) => Tensor): PromptEmbeds {
-  return promptEmbeds(
-    tidy(() => change(hiddenStates)),
-    pooled && tidy(() => change(pooled)),
-    timeIds && tidy(() => change(timeIds)),
-  );
+function eachState<S extends States>(states: S, change: (x: Tensor) => Tensor): PromptEmbeds<S> {
+  const present = Object.entries<Tensor | undefined>(states).filter((entry) => entry[1] !== undefined);
+  const changed = present.map(([name, x]) => [name, tidy(() => change(x!))] as const);
+  return promptEmbeds(Object.fromEntries(changed) as unknown as S);
 }

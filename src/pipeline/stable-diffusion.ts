@@ -6,36 +6,37 @@
  * Departures from diffusers' two pipelines: one class; no sampling loop, which is the caller's; no safety checker and
  * no watermark; the crop of SDXL's conditions is always at the origin and its sizes are the image's own.
  */
-import type {
-  AutoencoderKL,
-  CLIPTextModel,
-  CLIPTextModelWithProjection,
-  UNet2DConditionModel,
+import { z } from "zod";
+import {
+  type AutoencoderKL,
+  type CLIPTextModel,
+  type CLIPTextModelWithProjection,
+  TextKeyValues,
+  type UNet2DConditionModel,
 } from "../models/index.js";
-import type { DDIMScheduler } from "../schedulers/index.js";
+import type { Module } from "../nn/index.js";
+import type { Scheduler } from "../schedulers/index.js";
 import { saveSingleFile } from "../single-file/index.js";
 import type { CLIPTokenizer } from "../tokenizer/index.js";
 import {
   cat,
-  computeDtype as computeDtypeOf,
+  computeDtype as defaultComputeDtype,
+  type Device,
+  type DType,
   isGradEnabled,
   noGrad,
+  type Tensor,
   tensor,
   tidy,
   zerosLike,
-  type Device,
-  type DType,
-  type Tensor,
 } from "../torch/index.js";
-import { guide, isPrepared, type GuidanceOptions, type GuidedPrompts, type PreparedPrompts } from "./guidance.js";
-import { loadParts, saveParts, type Parts, type PipelineOptions } from "./parts.js";
-import { catPrompts, promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
-
-/** In pixels, multiples of the VAE's downscaling; what the model was trained on when left out. */
-export interface ImageSize {
-  readonly height?: number;
-  readonly width?: number;
-}
+import { conditionOn, type TextConditioning, type TextEmbeds, type TextGuidance } from "./conditioning.js";
+import type { DiffusionModel, ImageSize, ModelFamily, ModelOptions } from "./diffusion-model.js";
+import { loadParts } from "./load.js";
+import { isStableDiffusion, PIPELINES } from "./model-index.js";
+import type { Parts } from "./parts.js";
+import { catPrompts, promptEmbeds } from "./prompt-embeds.js";
+import { saveParts } from "./save.js";
 
 /** Texts encoded at a time. */
 const PROMPTS_AT_ONCE = 64;
@@ -46,40 +47,67 @@ const PROMPTS_AT_ONCE = 64;
  */
 const PIXELS_AT_ONCE = 2 ** 17;
 
-export class StableDiffusionPipeline {
-  readonly tokenizer: CLIPTokenizer;
-  readonly textEncoder: CLIPTextModel;
-  readonly tokenizer2: CLIPTokenizer | undefined;
-  readonly textEncoder2: CLIPTextModelWithProjection | undefined;
-  readonly unet: UNet2DConditionModel;
-  readonly vae: AutoencoderKL;
-  readonly scheduler: DDIMScheduler;
-  readonly #parts: Parts;
+export class StableDiffusionPipeline implements DiffusionModel {
+  readonly family = "stable-diffusion";
+  readonly denoiserName = "unet";
   /** What the parts compute in, but for a VAE that would overflow. */
   readonly computeDtype: DType;
-  readonly #device: Device;
+  readonly device: Device;
+  readonly #parts: Parts;
 
-  private constructor(
-    parts: Parts,
-    { dtype = "float32", device = "cpu", computeDtype = computeDtypeOf(dtype, device) }: PipelineOptions,
-  ) {
+  private constructor(parts: Parts, options: ModelOptions) {
+    const { dtype = "float32", device = "cpu", computeDtype = defaultComputeDtype(dtype, device) } = options;
     this.#parts = parts;
-    this.tokenizer = parts.tokenizer;
-    this.textEncoder = parts.textEncoder;
-    this.tokenizer2 = parts.tokenizer2;
-    this.textEncoder2 = parts.textEncoder2;
-    this.unet = parts.unet;
-    this.vae = parts.vae;
-    this.scheduler = parts.scheduler;
     this.computeDtype = computeDtype;
-    this.#device = device;
+    this.device = device;
+    parts.unet.gradientCheckpointing = options.gradientCheckpointing === true;
+    if (options.tiling === true) parts.vae.tiling = {};
+  }
+
+  get tokenizer(): CLIPTokenizer {
+    return this.#parts.tokenizer;
+  }
+  get textEncoder(): CLIPTextModel {
+    return this.#parts.textEncoder;
+  }
+  get tokenizer2(): CLIPTokenizer | undefined {
+    return this.#parts.tokenizer2;
+  }
+  get textEncoder2(): CLIPTextModelWithProjection | undefined {
+    return this.#parts.textEncoder2;
+  }
+  get unet(): UNet2DConditionModel {
+    return this.#parts.unet;
+  }
+  get vae(): AutoencoderKL {
+    return this.#parts.vae;
+  }
+  get scheduler(): Scheduler {
+    return this.#parts.scheduler;
+  }
+  get denoiser(): UNet2DConditionModel {
+    return this.#parts.unet;
+  }
+  get adaptable(): Readonly<Record<string, Module | undefined>> {
+    const { unet, textEncoder, textEncoder2 } = this.#parts;
+    return { unet, text_encoder: textEncoder, text_encoder_2: textEncoder2 };
+  }
+  get modules(): Readonly<Record<string, Module | undefined>> {
+    return { ...this.adaptable, vae: this.#parts.vae };
+  }
+  get downscale(): number {
+    return this.vae.downscale;
+  }
+  /** Two text encoders and conditions on sizes. */
+  get isXL(): boolean {
+    return this.#parts.index.isXL;
   }
 
   /**
    * @param path a folder in diffusers' layout, weights as safetensors; or one safetensors file in the original layout
    * @throws an error naming the file, and each key of it that is at fault; nothing stays in memory then
    */
-  static fromPretrained(path: string, options: PipelineOptions = {}): StableDiffusionPipeline {
+  static fromPretrained(path: string, options: ModelOptions = {}): StableDiffusionPipeline {
     return new StableDiffusionPipeline(loadParts(path, options), options);
   }
 
@@ -95,21 +123,22 @@ export class StableDiffusionPipeline {
   /** Writes one safetensors file in the original layout, weights in the dtype they are held in; atomic. */
   saveSingleFile(file: string): void {
     const family = this.isXL ? "sdxl" : this.unet.config.use_linear_projection ? "sd2" : "sd1";
-    saveSingleFile(this.#parts, file, family, this.scheduler.config.prediction_type);
+    const { prediction_type: predicted = "epsilon" } = this.scheduler.toConfig();
+    saveSingleFile(this.#parts, file, family, String(predicted));
   }
 
-  /** Two text encoders and conditions on sizes. */
-  get isXL(): boolean {
-    return this.#parts.index.isXL;
+  /** Writes the UNet's folder, weights in the dtype they are held in. */
+  saveDenoiser(folder: string): void {
+    this.unet.savePretrained(folder);
   }
 
   /** Encodes prompts, without gradient; a prompt that comes several times is encoded once. */
-  encodePrompts(prompts: readonly string[]): PromptEmbeds {
+  encodePrompts(prompts: readonly string[]): TextEmbeds {
     const unique = [...new Set(prompts)];
     const rows = new Map(unique.map((prompt, row) => [prompt, row]));
     const embeds = noGrad(() =>
       tidy(() => {
-        const parts: PromptEmbeds[] = [];
+        const parts: TextEmbeds[] = [];
         for (let start = 0; start < unique.length; start += PROMPTS_AT_ONCE) {
           parts.push(tidy(() => this.#encode(unique.slice(start, start + PROMPTS_AT_ONCE))));
         }
@@ -122,47 +151,46 @@ export class StableDiffusionPipeline {
     return repeated;
   }
 
+  isGuided(guidanceScale: number): boolean {
+    return guidanceScale > 1;
+  }
+
   /**
-   * Prompts for the many steps of a sampler: the keys and values that the UNet's attention makes of their text are the
-   * same at every step, and taken here once. They hold until the UNet's weights or its LoRA change, and carry no
-   * gradient.
+   * The text of a batch, guided or not: the two passes of guidance are one batch.
    *
-   * @param embeds one prompt a row of the batch
+   * @param embeds one prompt a row of the batch, or one for all of `batch` rows
    * @throws TypeError for guidance without negative prompts
    */
-  prepare(embeds: PromptEmbeds, guidance: GuidanceOptions = {}): PreparedPrompts {
+  condition(embeds: TextEmbeds, guidance: TextGuidance = {}, batch = embeds.rows): TextConditioning {
+    return tidy(() => conditionOn(embeds, batch, guidance));
+  }
+
+  /** The same with the keys and values that the UNet's attention makes of the text, which every step shares. */
+  prepare(embeds: TextEmbeds, guidance: TextGuidance = {}): TextConditioning {
     return noGrad(() => {
-      const { text, ...others } = tidy(() => guide(embeds, embeds.hiddenStates.size(0), guidance));
+      const { text, pooled, timeIds, guidanceScale } = tidy(() => conditionOn(embeds, embeds.rows, guidance));
       const keyValues = this.unet.encodeText(text);
       text.dispose();
-      const { pooled, timeIds } = others;
       const dispose = (): void => [keyValues, pooled, timeIds].forEach((states) => states?.dispose());
-      return { ...others, text: keyValues, dispose };
+      return { guidanceScale, text: keyValues, pooled, timeIds, dispose };
     });
   }
 
   /**
-   * What the UNet predicts (noise, or v), guided or not: the two passes of guidance are one batch.
+   * What the UNet predicts (noise, or v), guided or not.
    *
    * @param latents float32 [B, C, h, w], on any device
    * @param timesteps of all rows, or one for each
-   * @param prompts one a row, or one for all; or what `prepare` made of them and of the guidance
    * @returns float32 [B, C, h, w], on the latents' device
-   * @throws Error where a gradient is recorded and the prompts are prepared, which cuts to_k and to_v off from it
+   * @throws Error where a gradient is recorded and the conditioning is prepared, which cuts to_k and to_v off from it
    */
-  predictNoise(
-    latents: Tensor,
-    timesteps: number | readonly number[],
-    prompts: PromptEmbeds | PreparedPrompts,
-    guidance: GuidanceOptions = {},
-  ): Tensor {
-    if (isPrepared(prompts) && isGradEnabled()) {
-      throw new Error("Expected noGrad for prepared prompts but received them where a gradient is recorded");
+  predict(latents: Tensor, timesteps: number | readonly number[], conditioning: TextConditioning): Tensor {
+    if (conditioning.text instanceof TextKeyValues && isGradEnabled()) {
+      throw new Error("Expected noGrad for a prepared conditioning but received it where a gradient is recorded");
     }
     return tidy(() => {
-      const x = latents.to({ dtype: this.computeDtype, device: this.#device });
-      const guided = isPrepared(prompts) ? prompts : guide(prompts, latents.size(0), guidance);
-      return this.#predictGuided(x, timesteps, guided).to({ device: latents.device });
+      const x = latents.to({ dtype: this.computeDtype, device: this.device });
+      return this.#predictGuided(x, timesteps, conditioning).to({ device: latents.device });
     });
   }
 
@@ -178,7 +206,7 @@ export class StableDiffusionPipeline {
     const overflows = this.vae.config.force_upcast && this.computeDtype === "float16";
     const dtype = overflows ? "float32" : this.computeDtype;
     return tidy(() => {
-      const scaled = latents.div(this.vae.config.scaling_factor).to({ dtype, device: this.#device });
+      const scaled = latents.div(this.vae.config.scaling_factor).to({ dtype, device: this.device });
       const images = scaled.split(batchSize).map((some) =>
         tidy(() => {
           const image = this.vae.decode(some).to({ dtype: "float32" });
@@ -212,7 +240,7 @@ export class StableDiffusionPipeline {
     for (const part of [this.textEncoder, this.textEncoder2, this.unet, this.vae]) part?.dispose();
   }
 
-  #predictGuided(x: Tensor, timesteps: number | readonly number[], prompts: GuidedPrompts): Tensor {
+  #predictGuided(x: Tensor, timesteps: number | readonly number[], prompts: TextConditioning): Tensor {
     const { guidanceScale } = prompts;
     if (guidanceScale === 1) return this.#predict(x, timesteps, prompts);
     const twice = typeof timesteps === "number" ? timesteps : [...timesteps, ...timesteps];
@@ -220,30 +248,34 @@ export class StableDiffusionPipeline {
     return without.add(withText.sub(without).mul(guidanceScale));
   }
 
-  #predict(x: Tensor, timesteps: number | readonly number[], prompts: GuidedPrompts): Tensor {
-    const { text, pooled, timeIds = this.#timeIds(x) } = prompts;
-    const added = pooled && { textEmbeds: pooled, timeIds };
+  #predict(x: Tensor, timesteps: number | readonly number[], prompts: TextConditioning): Tensor {
+    const { text, pooled, timeIds } = prompts;
+    const added = pooled && { textEmbeds: pooled, timeIds: timeIds ?? this.#timeIds(x) };
     return this.unet.forward(x, timesteps, text, { added }).to({ dtype: "float32" });
   }
 
-  #encode(prompts: readonly string[]): PromptEmbeds {
-    const ids = (tokenizer: CLIPTokenizer) => tokenizer.encodeBatch(prompts).to({ device: this.#device });
+  #encode(prompts: readonly string[]): TextEmbeds {
+    const ids = (tokenizer: CLIPTokenizer) => tokenizer.encodeBatch(prompts).to({ device: this.device });
     const options = { dtype: this.computeDtype };
     const first = this.textEncoder.forward(ids(this.tokenizer), options);
-    if (this.tokenizer2 === undefined || this.textEncoder2 === undefined) return promptEmbeds(first.lastHiddenState);
+    if (this.tokenizer2 === undefined || this.textEncoder2 === undefined) {
+      return promptEmbeds({ hiddenStates: first.lastHiddenState });
+    }
     const second = this.textEncoder2.forward(ids(this.tokenizer2), options);
     const hiddenStates = cat([first.penultimateHiddenState, second.penultimateHiddenState], -1);
     const pooled = second.textEmbeds;
-    if (!this.#parts.index.forceZerosForEmptyPrompt || !prompts.includes("")) return promptEmbeds(hiddenStates, pooled);
+    if (!this.#parts.index.forceZerosForEmptyPrompt || !prompts.includes("")) {
+      return promptEmbeds({ hiddenStates, pooled });
+    }
     const zeroed = (states: Tensor) => cat(states.split(1).map((row, i) => (prompts[i] === "" ? zerosLike(row) : row)));
-    return promptEmbeds(zeroed(hiddenStates), zeroed(pooled));
+    return promptEmbeds({ hiddenStates: zeroed(hiddenStates), pooled: zeroed(pooled) });
   }
 
   /** SDXL's conditions on sizes: original height and width, top and left of the crop, target height and width. */
   #timeIds({ shape }: Tensor): Tensor {
     const [batch, , height, width] = shape as [number, number, number, number];
     const size = [height * this.vae.downscale, width * this.vae.downscale];
-    return tensor([[...size, 0, 0, ...size]], { device: this.#device }).expand([batch, 6]);
+    return tensor([[...size, 0, 0, ...size]], { device: this.device }).expand([batch, 6]);
   }
 
   #imagesAtOnce({ shape: [, , height = 1, width = 1] }: Tensor): number {
@@ -251,3 +283,26 @@ export class StableDiffusionPipeline {
     return Math.max(1, Math.floor(PIXELS_AT_ONCE / pixels));
   }
 }
+
+/** Where CLIP's tokenizer comes from for a checkpoint of one file, which has none. */
+const CLIP_TOKENIZER = "openai/clip-vit-large-patch14";
+
+/** Stable Diffusion 1, 2 and XL as the registry has them. */
+export const stableDiffusion = {
+  name: "stable-diffusion",
+  summary: "Stable Diffusion 1.x, 2.x and XL",
+  options: z.object({}),
+  layout: `a folder whose model_index.json names ${PIPELINES.join(" or ")}, or one safetensors file of such a model,`,
+  repository: {
+    weights: ["unet", "vae", "text_encoder"],
+    optionalWeights: ["text_encoder_2"],
+    settings: ["tokenizer", "tokenizer_2", "scheduler"],
+  },
+  companion: (path: string, config: string | undefined) =>
+    path.endsWith(".safetensors")
+      ? ({ path: config ?? CLIP_TOKENIZER, purpose: config === undefined ? "tokenizer" : "settings" } as const)
+      : undefined,
+  recognises: (path: string): boolean => path.endsWith(".safetensors") || isStableDiffusion(path),
+  passes: (guidanceScale: number): number => (guidanceScale > 1 ? 2 : 1),
+  open: (path: string, options: ModelOptions): DiffusionModel => StableDiffusionPipeline.fromPretrained(path, options),
+} satisfies ModelFamily;

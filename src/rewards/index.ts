@@ -1,4 +1,14 @@
-export { clipScore, type ClipScoreOptions } from "./clip-score.js";
-export { loadReward, type RewardSpec } from "./load.js";
-export { brightness, jpegCompressibility } from "./simple.js";
-export { checkRewards, RewardError, type Reward } from "./reward.js";
+export { Clip } from "./clip.js";
+export { clipScore } from "./clip-score.js";
+export { RewardError } from "./error.js";
+export { registerReward } from "./registry.js";
+export { RewardResources } from "./resources.js";
+export {
+  checkRewards,
+  type Reward,
+  type RewardContext,
+  type RewardFunction,
+  type RewardKind,
+  rewards,
+} from "./reward.js";
+export { labelOf, RewardSet, type Scores, type WeightedReward } from "./reward-set.js";

@@ -1,25 +1,56 @@
-/** What a reward is: one number an image, higher for better, known only when the image is finished. */
-import { InputError } from "../base/errors.js";
-import type { Tensor } from "../torch/index.js";
-
 /**
- * @param images [B, 3, H, W] in 0..1, the caller's to dispose
- * @param prompts one for each image
- * @returns one finite number for each image
+ * What a reward is: one number an image, higher for better, known only when the image is finished. A kind of reward is an
+ * entry of the registry; what a config asks for is opened from it.
  */
-export type Reward = (images: Tensor, prompts: string[]) => readonly number[] | Promise<readonly number[]>;
+import { type Entry, Registry } from "../base/registry.js";
+import type { Device, Tensor } from "../torch/index.js";
+import type { Clip } from "./clip.js";
+import { RewardError } from "./error.js";
 
-/** A reward that cannot be loaded, or does not give what it should. */
-export class RewardError extends InputError {
-  override readonly name = "RewardError";
+/** A reward as a program gives it: a function. */
+export type RewardFunction = (images: Tensor, prompts: string[]) => ArrayLike<number> | Promise<ArrayLike<number>>;
+
+export interface Reward {
+  /**
+   * @param images float32 [B, 3, H, W] in 0..1, the caller's to dispose
+   * @param prompts one for each image
+   * @returns one finite number for each image
+   */
+  score(images: Tensor, prompts: string[]): ArrayLike<number> | Promise<ArrayLike<number>>;
+  /** Frees what only this reward holds; what came from the context is not its own. */
+  dispose?(): void;
 }
+
+/** What a reward is opened with. */
+export interface RewardContext {
+  readonly device: Device;
+  /** A CLIP by its path in the config: one for all that ask for the same folder, freed with the context. */
+  clip(path: string): Clip;
+}
+
+/** A kind of reward, as `registerReward` takes it. */
+export interface RewardKind extends Entry {
+  /** What scoring an image takes, in a few words: "one pass of CLIP's image encoder". */
+  readonly cost: string;
+  /** The models it loads, folders or names on the hub, which are downloaded before anything is opened. Default: none. */
+  models?(options: never): readonly string[];
+  /**
+   * @param options as the entry's own schema gave them
+   * @throws InputError naming the file, or the option, at fault
+   */
+  open(options: never, context: RewardContext): Reward | Promise<Reward>;
+}
+
+/** Every kind of reward; a config names some. */
+export const rewards = new Registry<RewardKind>("reward");
 
 /**
  * What a reward returned, as numbers.
  *
+ * @param name of the reward, for the error
  * @throws RewardError when that is not one finite number for each prompt
  */
-export function checkRewards(values: unknown, prompts: readonly string[], name = "the reward"): number[] {
+export function checkRewards(values: unknown, prompts: readonly string[], name: string): number[] {
   const isList = Array.isArray(values) || (ArrayBuffer.isView(values) && !(values instanceof DataView));
   const list = isList ? Array.from(values as ArrayLike<unknown>) : undefined;
   if (list?.length !== prompts.length) {
@@ -28,8 +59,9 @@ export function checkRewards(values: unknown, prompts: readonly string[], name =
   }
   list.forEach((value, i) => {
     if (typeof value === "number" && Number.isFinite(value)) return;
+    const received = typeof value === "string" ? JSON.stringify(value) : String(value);
     throw new RewardError(
-      `Expected a finite number from ${name} but received ${String(value)} for image ${i}, ${JSON.stringify(prompts[i])}`,
+      `Expected a finite number from ${name} but received ${received} for image ${i}, ${JSON.stringify(prompts[i])}`,
     );
   });
   return list as number[];

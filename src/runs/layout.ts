@@ -14,9 +14,9 @@
  *       images/*.png
  *       optimizer.safetensors        Adam's moments after this stage
  *       pytorch_lora_weights.safetensors
- *       unet/                        the weights after this stage instead, where all of the UNet trains
+ *       denoiser/                    the weights after this stage instead, where all of the denoiser trains
  *       stage.json                   the stage's metrics; written last, its presence means the stage is finished
- *     model/                         the whole model after the last stage, where all of the UNet trains
+ *     model/                         the whole model after the last stage, where all of the denoiser trains
  *     before.png, before-after.png   contact sheets
  *     reward.png                     the reward of every stage
  *     eval/before.json, after.json   tables of reward, true alignment and diversity
@@ -26,28 +26,15 @@
 import { join } from "node:path";
 
 export const runFormat = "b2-run";
-export const runVersion = 1;
+export const runVersion = 2;
 
 export interface RunFile {
   readonly format: typeof runFormat;
   readonly version: number;
   readonly createdAt: string;
+  /** Who scores: the rewards of the config, or the program that began the run. Version 1 does not say. */
+  readonly reward?: "config" | "program";
 }
-
-/** One image of a stage, as samples.jsonl has it. */
-export interface SampleLine {
-  readonly root: number;
-  readonly branch: number;
-  readonly prompt: string;
-  readonly reward: number;
-  readonly advantage: number;
-  readonly selected: boolean;
-  /** File in the stage's folder, where one was kept. */
-  readonly image?: string;
-}
-
-/** What each name means is in docs/metrics.md. */
-export type Metrics = Readonly<Record<string, number | null>>;
 
 /** Paths in a run folder. */
 export const layout = {
@@ -57,6 +44,7 @@ export const layout = {
   stages: (folder: string) => join(folder, "stages"),
   stage: (folder: string, stage: number) => join(folder, "stages", String(stage).padStart(4, "0")),
   model: (folder: string) => join(folder, "model"),
+  evaluations: (folder: string) => join(folder, "eval"),
   evaluation: (folder: string, name: string) => join(folder, "eval", `${name}.json`),
 } as const;
 
@@ -71,6 +59,9 @@ export const stageFiles = {
   updates: "updates.jsonl",
   optimizer: "optimizer.safetensors",
   lora: "pytorch_lora_weights.safetensors",
-  unet: "unet",
+  denoiser: "denoiser",
   metrics: "stage.json",
 } as const;
+
+/** What a file was called in version 1. */
+export const formerStageFiles: Readonly<Partial<Record<keyof typeof stageFiles, string>>> = { denoiser: "unet" };

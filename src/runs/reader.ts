@@ -1,12 +1,15 @@
 /**
  * Opens a run folder for reading, without libtorch: for the dashboard, for scripts, for a resume.
  */
-import { InputError } from "../base/errors.js";
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readSync } from "node:fs";
 import { join } from "node:path";
+import { InputError } from "../base/errors.js";
+import { readJsonLines, readJsonObject } from "../base/files.js";
+import { show } from "../base/show.js";
 // The format itself and not the folder's index, which would load libtorch.
 import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
-import { layout, type Metrics, runFormat, runVersion, type RunFile, type SampleLine, stageFiles } from "./layout.js";
+import { formerStageFiles, layout, type RunFile, runFormat, runVersion, stageFiles } from "./layout.js";
+import type { PhaseSeconds, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 
 /** A folder that is not a run, or one whose files are damaged. */
 export class RunError extends InputError {
@@ -22,20 +25,20 @@ export interface StoredTensor {
 
 /** A run folder, open for reading. Nothing is cached: every call sees what is on disk. */
 export class RunReader {
+  readonly folder: string;
   readonly run: RunFile;
 
   /** @throws RunError when the folder is no run, or one of a later version */
-  constructor(readonly folder: string) {
+  constructor(folder: string) {
+    this.folder = folder;
     const file = layout.run(folder);
     if (!existsSync(file)) throw new RunError(`Expected a run folder (with run.json) but received ${folder}`);
-    const run = readObject(file) as { [key in keyof RunFile]: unknown };
+    const run = readRunObject(file) as { [key in keyof RunFile]?: unknown };
     if (run.format !== runFormat)
-      throw new RunError(`Expected format "${runFormat}" in ${file} but received ${JSON.stringify(run.format)}`);
+      throw new RunError(`Expected format "${runFormat}" in ${file} but received ${show(run.format)}`);
     if (typeof run.version !== "number" || run.version > runVersion)
-      throw new RunError(
-        `Expected a version up to ${runVersion} in ${file} but received ${JSON.stringify(run.version)}`,
-      );
-    this.run = run as RunFile;
+      throw new RunError(`Expected a version up to ${runVersion} in ${file} but received ${show(run.version)}`);
+    this.run = run as unknown as RunFile;
   }
 
   /** Whether a folder holds a run. */
@@ -45,7 +48,7 @@ export class RunReader {
 
   /** The resolved config, as saved. */
   config(): unknown {
-    return readObject(layout.config(this.folder));
+    return readRunObject(layout.config(this.folder));
   }
 
   /** Finished stages in order; a gap ends the list. */
@@ -64,7 +67,11 @@ export class RunReader {
 
   /** Where a file of a stage is or would be. */
   stagePath(stage: number, file: keyof typeof stageFiles): string {
-    return join(layout.stage(this.folder, stage), stageFiles[file]);
+    const path = join(layout.stage(this.folder, stage), stageFiles[file]);
+    const former = formerStageFiles[file];
+    if (former === undefined || existsSync(path)) return path;
+    const old = join(layout.stage(this.folder, stage), former);
+    return existsSync(old) ? old : path;
   }
 
   /** Whether a stage has this file. */
@@ -72,46 +79,48 @@ export class RunReader {
     return existsSync(this.stagePath(stage, file));
   }
 
-  stageMetrics(stage: number): Metrics {
-    return readObject(this.stagePath(stage, "metrics")) as Metrics;
+  stageMetrics(stage: number): StageMetrics {
+    // Version 1 had neither.
+    const former = { rewards: {}, objective: {} };
+    return { ...former, ...readRunObject(this.stagePath(stage, "metrics")) } as unknown as StageMetrics;
   }
 
   /** The metrics of all finished stages. */
-  metrics(): Metrics[] {
+  metrics(): StageMetrics[] {
     return this.finishedStages().map((stage) => this.stageMetrics(stage));
   }
 
   /** Seconds of the phases so far of a stage whose phases run in processes of their own. */
-  partial(stage: number): Metrics {
-    return this.has(stage, "partial") ? (readObject(this.stagePath(stage, "partial")) as Metrics) : {};
+  partial(stage: number): Partial<PhaseSeconds> {
+    return this.has(stage, "partial") ? (readRunObject(this.stagePath(stage, "partial")) as Partial<PhaseSeconds>) : {};
   }
 
   /** What `b2 sample` left of a stage beside its tensors. */
   sampled(stage: number): object {
-    return readObject(this.stagePath(stage, "sampled"));
+    return readRunObject(this.stagePath(stage, "sampled"));
   }
 
   samples(stage: number): SampleLine[] {
     const file = this.stagePath(stage, "samples");
-    const lines = readJsonLines(file);
+    const lines = readJsonLines(file, RunError);
     if (lines.length === 0) throw new RunError(`Expected a line for every sample in ${file} but received none`);
     return lines.map((line, i) => {
-      const { root, branch, prompt, reward, advantage } = line as { [key in keyof SampleLine]: unknown };
+      const { root, branch, prompt, reward, advantage } = line as { [key in keyof SampleLine]?: unknown };
       if (typeof prompt !== "string" || [root, branch, reward, advantage].some((value) => typeof value !== "number")) {
         throw new RunError(`Expected root, branch, prompt, reward and advantage in line ${i + 1} of ${file}`);
       }
-      return line as SampleLine;
+      return line as unknown as SampleLine;
     });
   }
 
-  updates(stage: number): Metrics[] {
-    return readJsonLines(this.stagePath(stage, "updates")) as Metrics[];
+  updates(stage: number): UpdateMetrics[] {
+    return readJsonLines(this.stagePath(stage, "updates"), RunError) as unknown as UpdateMetrics[];
   }
 
   /** A table of `b2 run` ("before", "after", ...), or undefined where there is none. */
   evaluation(name: string): unknown {
     const file = layout.evaluation(this.folder, name);
-    return existsSync(file) ? readObject(file) : undefined;
+    return existsSync(file) ? readRunObject(file) : undefined;
   }
 
   /**
@@ -143,35 +152,4 @@ export class RunReader {
   }
 }
 
-function readText(file: string): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file));
-  } catch (error) {
-    throw new RunError(`Expected to read ${file} but could not (${(error as Error).message})`);
-  }
-}
-
-function readObject(file: string): object {
-  return parseObject(readText(file), file);
-}
-
-/** @param where the file, or a line of it */
-function parseObject(text: string, where: string): object {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new RunError(`Expected JSON in ${where} but it does not parse (${(error as Error).message})`);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new RunError(`Expected a JSON object in ${where} but received ${text.slice(0, 80)}`);
-  }
-  return value;
-}
-
-function readJsonLines(file: string): object[] {
-  return readText(file)
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line, i) => parseObject(line, `line ${i + 1} of ${file}`));
-}
+const readRunObject = (file: string): Record<string, unknown> => readJsonObject(file, RunError);

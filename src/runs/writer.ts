@@ -1,27 +1,44 @@
 /**
  * Writes a run folder. A stage's files replace those of an earlier attempt; nothing is ever appended to.
  */
-import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { writeJson, writeJsonLines } from "../base/files.js";
-import { layout, type Metrics, runFormat, runVersion, type RunFile, type SampleLine, stageFiles } from "./layout.js";
+import { layout, type RunFile, runFormat, runVersion, stageFiles } from "./layout.js";
+import type { PhaseSeconds, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 import { RunError, RunReader } from "./reader.js";
 
 type StageFile = keyof typeof stageFiles;
 
-/** A run folder, open for writing; it reads as well. */
-export class RunWriter extends RunReader {
+/** What a run begins with. */
+export interface NewRun {
+  readonly config: unknown;
+  readonly reward: NonNullable<RunFile["reward"]>;
+}
+
+/** A run folder, open for writing. */
+export class RunWriter {
+  /** The same folder, open for reading. */
+  readonly reader: RunReader;
+  readonly folder: string;
+
+  /** @throws RunError when the folder is no run */
+  constructor(folder: string) {
+    this.reader = new RunReader(folder);
+    this.folder = folder;
+  }
+
   /**
-   * Begins a run.
+   * Whether a run can begin in a folder. Nothing is written.
    *
-   * @throws RunError when the folder already holds a run, or other files
+   * @throws RunError when it already holds a run or other files, is a file, or cannot be written to
    */
-  static create(folder: string, config: unknown): RunWriter {
+  static expectNew(folder: string): void {
     if (RunReader.exists(folder)) throw new RunError(`Expected a folder without a run but received ${folder}`);
-    let present: string[];
+    let present: string[] = [];
     try {
       present = existsSync(folder) ? readdirSync(folder) : [];
-      mkdirSync(folder, { recursive: true });
+      accessSync(nearestFolder(folder), constants.W_OK);
     } catch (error) {
       throw new RunError(`Expected a folder to write the run to but received ${folder} (${(error as Error).message})`);
     }
@@ -29,13 +46,51 @@ export class RunWriter extends RunReader {
     if (present.some((name) => name !== "config.json" && !name.endsWith(".tmp"))) {
       throw new RunError(`Expected an empty or new folder for the run but received ${folder}, which holds other files`);
     }
+  }
+
+  /**
+   * Begins a run.
+   *
+   * @throws RunError when the folder already holds a run, or other files
+   */
+  static create(folder: string, { config, reward }: NewRun): RunWriter {
+    RunWriter.expectNew(folder);
+    try {
+      mkdirSync(folder, { recursive: true });
+    } catch (error) {
+      throw new RunError(`Expected a folder to write the run to but received ${folder} (${(error as Error).message})`);
+    }
     writeJson(layout.config(folder), config);
-    const run: RunFile = { format: runFormat, version: runVersion, createdAt: new Date().toISOString() };
+    const run: RunFile = { format: runFormat, version: runVersion, createdAt: new Date().toISOString(), reward };
     writeJson(layout.run(folder), run);
     return new RunWriter(folder);
   }
 
-  /** Removes what a stage's file and all that come after it left behind, and makes the stage's folder. */
+  /** Begins a run that has no finished stage anew, under another config: what its first attempts left goes away. */
+  static recreate(folder: string, begun: NewRun): RunWriter {
+    const { reader } = new RunWriter(folder);
+    if (reader.finishedStages().length > 0) throw new RunError(`Expected a run without a finished stage in ${folder}`);
+    for (const name of [layout.run(folder), layout.stages(folder), layout.evaluations(folder)]) {
+      rmSync(name, { recursive: true, force: true });
+    }
+    for (const image of readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name))) {
+      rmSync(join(folder, image), { force: true });
+    }
+    rmSync(layout.metrics(folder), { force: true });
+    return RunWriter.create(folder, begun);
+  }
+
+  /** Where a file of a stage is or would be. */
+  stagePath(stage: number, file: StageFile): string {
+    return this.reader.stagePath(stage, file);
+  }
+
+  /** The config that the run goes on with. */
+  writeConfig(config: unknown): void {
+    writeJson(layout.config(this.folder), config);
+  }
+
+  /** Deletes file `from` and all later files of the stage, then creates the stage folder. */
   beginStage(stage: number, from: StageFile = "sampledTensors"): void {
     const files = Object.keys(stageFiles) as StageFile[];
     // Last to first: a stage is unfinished before anything else of it goes.
@@ -49,7 +104,7 @@ export class RunWriter extends RunReader {
     writeJson(this.stagePath(stage, "sampled"), sampled);
   }
 
-  writePartial(stage: number, seconds: Metrics): void {
+  writePartial(stage: number, seconds: PhaseSeconds): void {
     writeJson(this.stagePath(stage, "partial"), seconds);
   }
 
@@ -57,22 +112,22 @@ export class RunWriter extends RunReader {
     writeJsonLines(this.stagePath(stage, "samples"), samples);
   }
 
-  writeUpdates(stage: number, updates: readonly Metrics[]): void {
+  writeUpdates(stage: number, updates: readonly UpdateMetrics[]): void {
     writeJsonLines(this.stagePath(stage, "updates"), updates);
   }
 
   /** Marks a stage as finished, and drops what only the latest stages keep. */
-  finishStage(stage: number, metrics: Metrics, keep: { trajectories: number; optimizers: number }): void {
+  finishStage(stage: number, metrics: StageMetrics, keep: { trajectories: number; optimizers: number }): void {
     writeJson(this.stagePath(stage, "metrics"), metrics);
-    writeJsonLines(layout.metrics(this.folder), this.metrics());
+    writeJsonLines(layout.metrics(this.folder), this.reader.metrics());
     this.remove(stage, "sampledTensors");
     this.remove(stage, "sampled");
     this.remove(stage, "partial");
-    for (const old of this.finishedStages()) {
+    for (const old of this.reader.finishedStages()) {
       if (old <= stage - keep.trajectories) this.remove(old, "selected");
       if (old <= stage - keep.optimizers) {
         this.remove(old, "optimizer");
-        this.remove(old, "unet");
+        this.remove(old, "denoiser");
       }
     }
   }
@@ -91,13 +146,25 @@ export class RunWriter extends RunReader {
     return layout.model(this.folder);
   }
 
-  /** Where a picture of the whole run goes. */
+  /** Where an image of the whole run goes. */
   picturePath(name: string): string {
     return join(this.folder, name);
   }
 
-  /** Where a picture of a stage goes; the name is what samples.jsonl says. */
+  /** Where an image of a stage goes; the name is what samples.jsonl says. */
   imagePath(stage: number, name: string): string {
     return join(layout.stage(this.folder, stage), name);
   }
+}
+
+/** The folder itself, or the nearest one above that is there. */
+function nearestFolder(folder: string): string {
+  let at = folder;
+  while (!existsSync(at)) {
+    const above = dirname(at);
+    if (above === at) break;
+    at = above;
+  }
+  if (!statSync(at).isDirectory()) throw new Error(`${at} is a file`);
+  return at;
 }

@@ -7,42 +7,20 @@
  * positive where eta does; every row of a batch may be at a timestep of its own; the log-probability is the mean over
  * the latent's dimensions, because the sum overflows the ratio of two policies.
  */
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { tensor, type Tensor } from "../torch/index.js";
-import { parseSchedulerConfig, SchedulerConfigError, type DDIMSchedulerConfig } from "./config.js";
+import { z } from "zod";
+import { type JsonObject, readJsonObject } from "../base/files.js";
+import type { Tensor } from "../torch/index.js";
+import { type DDIMSchedulerConfig, parseSchedulerConfig, SchedulerConfigError } from "./config.js";
+import { columnOf, meanLogDensity } from "./gaussian.js";
 import { alphasCumprod } from "./noise-schedule.js";
+import type { Scheduler, SchedulerKind, SchedulerStep, Transition } from "./scheduler.js";
 
 const { fround, sqrt } = Math;
 
-/** What a transition starts from. One of `noise` and `prevSample` is needed unless eta is 0. */
-export interface DDIMStep {
-  /** The model's prediction, [B, C, H, W]; converted to float32. */
-  readonly modelOutput: Tensor;
-  /** Of the whole batch, or one for each row. */
-  readonly timestep: number | readonly number[];
-  /** x_t, float32 [B, C, H, W] */
-  readonly sample: Tensor;
-  readonly numInferenceSteps: number;
-  /** 0 is deterministic, 1 has the variance of the ancestral sampler. Default 1. */
+export interface DDIMStep extends SchedulerStep {
+  /** 0 is deterministic, 1 has the variance of the ancestral sampler. Default: the scheduler's own. */
   readonly eta?: number;
-  /** Standard normal, [B, C, H, W]: draws x_{t-1} from it. */
-  readonly noise?: Tensor;
-  /** An x_{t-1} that was drawn before: asks only for its log-probability. */
-  readonly prevSample?: Tensor;
-}
-
-export interface DDIMTransition {
-  /** x_{t-1}, float32 [B, C, H, W], without gradient */
-  readonly prevSample: Tensor;
-  /** of the distribution that x_{t-1} is drawn from, [B, C, H, W] */
-  readonly mean: Tensor;
-  /** its standard deviation, row by row */
-  readonly sigma: readonly number[];
-  /** log-density of x_{t-1}, mean over the latent's dimensions, [B]; 0 where sigma is 0 and there is no density */
-  readonly logProb: Tensor;
-  /** x_0 as predicted at this step, [B, C, H, W] */
-  readonly predOriginalSample: Tensor;
 }
 
 /** The numbers of one row's transition, named after the paper's eq. 12. */
@@ -55,32 +33,40 @@ interface Coefficients {
   readonly sigma: number;
 }
 
-export class DDIMScheduler {
+export interface DDIMOptions {
+  /** What `step` takes where it is given none: 1 is the ancestral sampler's noise, 0 none. Default 1. */
+  readonly eta?: number;
+}
+
+export class DDIMScheduler implements Scheduler {
+  readonly config: DDIMSchedulerConfig;
+  readonly eta: number;
   /** alpha-bar of every training timestep */
   readonly alphasCumprod: Float32Array;
 
-  constructor(readonly config: DDIMSchedulerConfig) {
+  constructor(config: DDIMSchedulerConfig, { eta = 1 }: DDIMOptions = {}) {
+    this.config = config;
+    this.eta = eta;
     this.alphasCumprod = alphasCumprod(config);
   }
 
   /** @throws SchedulerConfigError with a sentence for every key at fault */
-  static fromConfig(config: object, source?: string): DDIMScheduler {
-    return new DDIMScheduler(parseSchedulerConfig(config, source));
+  static fromConfig(config: object, source?: string, options?: DDIMOptions): DDIMScheduler {
+    return new DDIMScheduler(parseSchedulerConfig(config, source), options);
   }
 
   /** @throws SchedulerConfigError naming the file, with a sentence for every key at fault */
-  static fromPretrained(folder: string): DDIMScheduler {
+  static fromPretrained(folder: string, options?: DDIMOptions): DDIMScheduler {
     const file = join(folder, "scheduler_config.json");
-    let config: unknown;
-    try {
-      config = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file)));
-    } catch (cause) {
-      throw new SchedulerConfigError(`${file}: Expected a JSON file but received: ${(cause as Error).message}`);
-    }
-    if (typeof config !== "object" || config === null || Array.isArray(config)) {
-      throw new SchedulerConfigError(`${file}: Expected a JSON object but received ${JSON.stringify(config)}`);
-    }
-    return DDIMScheduler.fromConfig(config, file);
+    return DDIMScheduler.fromConfig(readJsonObject(file, SchedulerConfigError), file, options);
+  }
+
+  toConfig(): JsonObject {
+    return { _class_name: "DDIMScheduler", ...this.config };
+  }
+
+  get maxInferenceSteps(): number {
+    return this.config.num_train_timesteps;
   }
 
   /** The timesteps of a trajectory, falling, as diffusers spaces them. */
@@ -105,15 +91,14 @@ export class DDIMScheduler {
   }
 
   /** One transition x_t -> x_{t-1}, drawn from noise or given, with its log-probability. */
-  step(options: DDIMStep): DDIMTransition {
-    const { modelOutput, timestep, sample, numInferenceSteps, eta = 1, noise } = options;
+  step(options: DDIMStep): Transition {
+    const { modelOutput, timestep, sample, numInferenceSteps, eta = this.eta, noise } = options;
     const batch = sample.size(0);
     const rows = this.#perRow(timestep, batch).map((t) => this.#coefficients(t, numInferenceSteps, eta));
-    const column = (key: keyof Coefficients) =>
-      columnOf(
-        rows.map((row) => row[key]),
-        sample,
-      );
+    const column = (key: keyof Coefficients): Tensor => {
+      const values = rows.map((row) => row[key]);
+      return columnOf(values, sample);
+    };
     const prediction = modelOutput.to({ dtype: "float32" });
 
     const { x0, epsilon } = this.#parts(prediction, sample, column("sqrtAlpha"), column("sqrtOneMinusAlpha"));
@@ -128,17 +113,17 @@ export class DDIMScheduler {
     return { prevSample, mean, sigma, logProb: meanLogDensity(prevSample, mean, sigma), predOriginalSample };
   }
 
-  /**
-   * Diffuses clean latents: sqrt(alpha-bar) x_0 + sqrt(1 - alpha-bar) noise.
-   *
-   * @param timesteps one for each row
-   */
+  marginal(timestep: number): { signal: number; noise: number } {
+    this.#perRow(timestep, 1);
+    const alpha = this.alphasCumprod[timestep]!;
+    return { signal: sqrt(alpha), noise: sqrt(fround(1 - alpha)) };
+  }
+
   addNoise(x0: Tensor, noise: Tensor, timesteps: readonly number[]): Tensor {
     const { signal, spread } = this.#mixture(x0, timesteps);
     return x0.mul(signal).add(noise.mul(spread));
   }
 
-  /** What a model of `prediction_type` is trained to say about `addNoise(x0, noise, timesteps)`. */
   target(x0: Tensor, noise: Tensor, timesteps: readonly number[]): Tensor {
     const type = this.config.prediction_type;
     switch (type) {
@@ -153,6 +138,11 @@ export class DDIMScheduler {
       default:
         throw new Error(`Expected a known prediction type but received ${String(type satisfies never)}`);
     }
+  }
+
+  originalSample(modelOutput: Tensor, sample: Tensor, timesteps: readonly number[]): Tensor {
+    const { signal, spread } = this.#mixture(sample, timesteps);
+    return this.#parts(modelOutput.to({ dtype: "float32" }), sample, signal, spread).x0;
   }
 
   /** x_0 and epsilon out of whatever it is that the model predicts. */
@@ -199,17 +189,9 @@ export class DDIMScheduler {
   }
 
   #mixture(x0: Tensor, timesteps: readonly number[]): { signal: Tensor; spread: Tensor } {
-    const alphas = this.#perRow(timesteps, x0.size(0)).map((t) => this.alphasCumprod[t]!);
-    return {
-      signal: columnOf(
-        alphas.map((alpha) => sqrt(alpha)),
-        x0,
-      ),
-      spread: columnOf(
-        alphas.map((alpha) => sqrt(fround(1 - alpha))),
-        x0,
-      ),
-    };
+    const rows = this.#perRow(timesteps, x0.size(0)).map((t) => this.marginal(t));
+    const column = (values: readonly number[]): Tensor => columnOf(values, x0);
+    return { signal: column(rows.map(({ signal }) => signal)), spread: column(rows.map(({ noise }) => noise)) };
   }
 
   #perRow(timestep: number | readonly number[], batch: number): readonly number[] {
@@ -242,23 +224,6 @@ function draw(mean: Tensor, sigma: Tensor, noise: Tensor | undefined, stochastic
   return mean.add(noise.mul(sigma));
 }
 
-/** log N(x; mean, sigma^2), mean over all dimensions but the first: [B] */
-function meanLogDensity(x: Tensor, mean: Tensor, sigma: readonly number[]): Tensor {
-  // A row without noise has no density: its variance counts as infinite and its constant as 0.
-  const precision = sigma.map((s) => (s > 0 ? 1 / (2 * s * s) : 0));
-  const constant = sigma.map((s) => (s > 0 ? -Math.log(s) - Math.log(2 * Math.PI) / 2 : 0));
-  const distance = x.sub(mean).square().flatten(1).mean({ dim: 1 });
-  const perRow = (values: readonly number[]) =>
-    tensor(Float32Array.from(values), { shape: [values.length], device: x.device });
-  return perRow(constant).sub(distance.mul(perRow(precision)));
-}
-
-/** One number a row, shaped to broadcast over the rest: [B, 1, 1, 1] */
-function columnOf(values: readonly number[], like: Tensor): Tensor {
-  const shape = like.shape.map((_, dim) => (dim === 0 ? values.length : 1));
-  return tensor(Float32Array.from(values), { shape, device: like.device });
-}
-
 /** numpy's rounding. */
 function roundHalfToEven(value: number): number {
   const floor = Math.floor(value);
@@ -266,3 +231,19 @@ function roundHalfToEven(value: number): number {
   if (rest !== 0.5) return Math.round(value);
   return floor % 2 === 0 ? floor : floor + 1;
 }
+
+/** DDIM as a config names it. */
+export const ddim = {
+  name: "ddim",
+  summary: "DDIM with the noise of DDPM: eta scales it, 1 is the ancestral sampler",
+  options: z.object({
+    eta: z
+      .number()
+      .gt(0)
+      .max(1)
+      .default(1)
+      .describe("1 adds the noise of DDPM; 0 would leave no action to learn from."),
+  }),
+  open: (config: JsonObject, { eta }: { eta: number }, source: string): Scheduler =>
+    DDIMScheduler.fromConfig(config, source, { eta }),
+} satisfies SchedulerKind;

@@ -1,0 +1,80 @@
+/** Values that are each fine and exclude each other. */
+import { labelOf } from "../../rewards/index.js";
+import { objectives } from "../objectives/index.js";
+import { type Config, configSchema, intervalOf } from "./schema.js";
+
+/** One impossible combination of valid values: the keys it lies in, and the reason. */
+export interface Conflict {
+  readonly keys: readonly string[];
+  readonly reason: string;
+}
+
+/**
+ * What no single key can tell: values that exclude each other.
+ *
+ * @returns an empty list for a config that can run
+ */
+export function conflicts(config: Config): Conflict[] {
+  const found: Conflict[] = [];
+  const unless = (fine: boolean, keys: string[], reason: string): void => {
+    if (!fine) found.push({ keys, reason });
+  };
+  const { sample, select, branch, train, prompts, model } = config;
+  const interval = { ...config.interval, ...intervalOf(config) };
+  unless(
+    interval.first <= interval.last,
+    ["interval.first", "interval.last"],
+    `Expected interval.first to be at most interval.last (${interval.last}) but received ${interval.first}`,
+  );
+  unless(
+    interval.last <= sample.steps,
+    ["interval.last", "sample.steps"],
+    `Expected interval.last to be at most sample.steps (${sample.steps}) but received ${interval.last}`,
+  );
+  unless(
+    interval.skipLast < interval.first,
+    ["interval.skipLast", "interval.first"],
+    `Expected interval.skipLast to be less than interval.first (${interval.first}) but received ${interval.skipLast}`,
+  );
+  unless(
+    select.negativeThreshold <= select.positiveThreshold,
+    ["select.negativeThreshold", "select.positiveThreshold"],
+    `Expected select.negativeThreshold to be at most select.positiveThreshold (${select.positiveThreshold}) but received ${select.negativeThreshold}`,
+  );
+  unless(
+    prompts.order !== "fixed" || prompts.fixed !== null,
+    ["prompts.order", "prompts.fixed"],
+    'Expected prompts.fixed to be a prompt for prompts.order "fixed" but received null',
+  );
+  for (const reason of objectives.get(config.objective.name).conflicts?.(config) ?? []) {
+    found.push({ keys: ["objective.name", "select.mode", "branch.count"], reason });
+  }
+  const labels = config.rewards.map(labelOf);
+  const twice = labels.find((label, i) => labels.indexOf(label) !== i);
+  unless(
+    twice === undefined,
+    ["rewards"],
+    `Expected rewards of different names or labels but received ${twice} twice; give one of them a label`,
+  );
+  unless(
+    config.advantage.mode !== "branch-centred" || branch.count >= 2,
+    ["advantage.mode", "branch.count"],
+    `Expected branch.count of 2 or more for advantage.mode "branch-centred" but received ${branch.count}`,
+  );
+  if (train.parameters === "full") {
+    unless(
+      model.dtype === "float32",
+      ["train.parameters", "model.dtype"],
+      `Expected model.dtype "float32" for train.parameters "full", whose steps are too small for half precision, but received "${model.dtype}"`,
+    );
+    const defaults = configSchema().shape.lora.parse(undefined);
+    for (const key of ["rank", "alpha", "targetModules"] as const) {
+      unless(
+        JSON.stringify(config.lora[key]) === JSON.stringify(defaults[key]),
+        ["train.parameters", `lora.${key}`],
+        `Expected no lora.${key} for train.parameters "full", which trains without a LoRA, but received ${JSON.stringify(config.lora[key])}`,
+      );
+    }
+  }
+  return found;
+}

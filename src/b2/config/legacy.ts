@@ -1,0 +1,59 @@
+/**
+ * Config files of version 0.1.0, and the short forms of today's, as the schema has them. Each layer is put into the new
+ * form before layers are merged.
+ */
+import { isJsonObject, type JsonObject } from "../../base/files.js";
+
+/** Where the keys of 0.1.0 went. */
+const MOVED: readonly (readonly [from: string, to: string])[] = [
+  ["reward.batchSize", "sample.decodeBatchSize"],
+  ["sample.eta", "scheduler.eta"],
+  ["model.vaeTiling", "model.tiling"],
+  ["train.objective", "objective.name"],
+  ["train.clipRange", "objective.clipRange"],
+  ["train.dpoBeta", "objective.beta"],
+];
+
+/** A layer of a config in today's form; the layer itself stays as it is. */
+export function modernise(layer: JsonObject): JsonObject {
+  const modern = structuredClone(layer);
+  for (const [from, to] of MOVED) move(modern, from, to);
+  // 0.1.0 wrote the beta of dpo into every resolved config.
+  const { objective, train } = modern;
+  if (isJsonObject(objective) && objective["name"] === "ppo" && isJsonObject(layer["train"])) delete objective["beta"];
+  if (isJsonObject(train) && train["parameters"] === "unet") train["parameters"] = "full";
+  if (isJsonObject(modern["reward"])) {
+    modern["rewards"] ??= Object.keys(modern["reward"]).length === 0 ? undefined : [formerReward(modern["reward"])];
+    delete modern["reward"];
+  }
+  if (typeof modern["rewards"] === "string") modern["rewards"] = [modern["rewards"]];
+  if (Array.isArray(modern["rewards"])) modern["rewards"] = (modern["rewards"] as unknown[]).map(named);
+  return modern;
+}
+
+/** 0.1.0's one reward: `model` was clip-score's alone, whatever the name. */
+function formerReward({ name = "clip-score", model, ...others }: JsonObject): unknown {
+  return { name, ...(name === "clip-score" && model !== undefined && { model }), ...others };
+}
+
+/** A reward by its name alone, by a CLIP's folder, or by the path of a module: `"brightness"`, `"./mine.js"`. */
+function named(reward: unknown): unknown {
+  const given: unknown = typeof reward === "string" ? { name: reward } : reward;
+  if (!isJsonObject(given) || typeof given["name"] !== "string") return given;
+  const { name, ...options } = given as JsonObject & { name: string };
+  if (name.startsWith("clip:")) return { name: "clip-score", model: name.slice("clip:".length), ...options };
+  return /[/\\]|\.[cm]?[jt]s$/.test(name) ? { name: "module", path: name, ...options } : given;
+}
+
+/** Moves a value from one section to another, unless there is one already. */
+function move(config: JsonObject, from: string, to: string): void {
+  const [section, key] = from.split(".") as [string, string];
+  const [newSection, newKey] = to.split(".") as [string, string];
+  const old = config[section];
+  if (!isJsonObject(old) || !Object.hasOwn(old, key)) return;
+  const target = config[newSection] ?? {};
+  if (isJsonObject(target) && !Object.hasOwn(target, newKey)) {
+    config[newSection] = { ...target, [newKey]: old[key] };
+  }
+  if (config[newSection] !== old) delete (config[section] as JsonObject)[key];
+}

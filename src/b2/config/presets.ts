@@ -1,0 +1,94 @@
+/**
+ * Presets: parts of a config that go on top of each other, so that `--preset sd --preset ddpo` is DDPO on Stable Diffusion.
+ * Baselines are settings of the same system (table 1 of the paper's ablation): K branches or one, with selection or
+ * without, a growing interval or the whole trajectory.
+ */
+import type { ConfigInput } from "./schema.js";
+
+/** The whole trajectory trains from the first stage on. */
+const WHOLE_TRAJECTORY = { interval: { first: null, last: null } } as const;
+
+/** One sample a root, all of them train. 1,280 images a stage as with 256 roots of 5 branches. */
+const NO_BRANCHES = { branch: { count: 1 }, select: { mode: "all" }, sample: { rootsPerStage: 1280 } } as const;
+
+/** Six prompts of each template of the embedded world, none of them held out. */
+const DEMO_PROMPTS = [
+  "a cat riding a bike",
+  "a dog riding a bike",
+  "a panda playing chess",
+  "a frog playing chess",
+  "a fox washing dishes",
+  "a koala washing dishes",
+  "blue banana",
+  "green strawberry",
+  "purple pear",
+  "red lemon",
+  "pink apple",
+  "black cherry",
+  "cat on the right of house",
+  "car on the left of mushroom",
+  "rocket on the right of ball",
+  "star on house",
+  "guitar on chair",
+  "dog under umbrella",
+];
+
+/** CLIP ViT-H-14 of LAION, the paper's reward. */
+const CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K";
+
+/** All presets by the names the command line takes. */
+export const presets = {
+  /** B2-DiffuRL: branches and progressive training, the reference's defaults. */
+  b2: {},
+
+  /** DDPO: neither. */
+  ddpo: { ...NO_BRANCHES, ...WHOLE_TRAJECTORY },
+
+  /** DDPO with backward progressive training only. */
+  "ddpo-bpt": NO_BRANCHES,
+
+  /** DDPO with branch-based sampling only. */
+  "ddpo-bs": WHOLE_TRAJECTORY,
+
+  /**
+   * Stable Diffusion at full size: the reference's model and reward by their names on the hub, and batches and precision
+   * for one GPU of 24 GB. Prompts are the embedded lists, which are the paper's three templates, unless others are given.
+   */
+  sd: {
+    model: { path: "CompVis/stable-diffusion-v1-4", dtype: "bfloat16", device: "cuda" },
+    sample: { batchSize: 16, decodeBatchSize: 8 },
+    rewards: [{ name: "clip-score", model: CLIP_H }],
+    train: { microBatch: 4, gradientCheckpointing: true },
+    eval: { clip: CLIP_H, truth: "none", maxPrompts: 16 },
+  },
+
+  /**
+   * B2-DiffuRL on the embedded emoji model, sized for two cores and ten minutes; docs/log.md tells how it was tuned.
+   *
+   * `clipRange` 3e-4 applies to mean log-probs; over 512 latent dimensions it equals a PPO clip of about 0.15. It keeps the
+   * high learning rate stable.
+   */
+  demo: {
+    stages: 50,
+    prompts: { train: DEMO_PROMPTS, order: "in-turn" },
+    sample: { steps: 10, guidanceScale: 1, rootsPerStage: 36, batchSize: 144, decodeBatchSize: 144 },
+    branch: { count: 4 },
+    interval: { first: 9, last: 10, skipLast: 4 },
+    select: { positiveThreshold: 0.3, negativeThreshold: -0.3 },
+    objective: { clipRange: 3e-4 },
+    train: { learningRate: 3e-3, epochs: 1, samplesPerUpdate: 20, microBatch: 128 },
+    eval: { imagesPerPrompt: 8, maxPrompts: 36 },
+  },
+} as const satisfies Record<string, ConfigInput>;
+
+export type PresetName = keyof typeof presets;
+
+/** One line on each, for help texts. */
+export const presetSummaries: Readonly<Record<PresetName, string>> = {
+  b2: "B2-DiffuRL: 5 branches, best and worst train, interval grows from 14 to 20 of 20 steps",
+  ddpo: "DDPO: one sample a root, all train, the whole trajectory",
+  "ddpo-bpt": "DDPO with backward progressive training",
+  "ddpo-bs": "DDPO with branch-based sampling",
+  sd: "Stable Diffusion at full size, model and reward from the hub, for one GPU of 24 GB; goes with the others",
+  demo: "B2-DiffuRL on the embedded model, within ten minutes on two cores",
+};

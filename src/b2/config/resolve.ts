@@ -1,0 +1,204 @@
+/**
+ * From what people write (presets, JSON files, `--set a.b=value`) to a resolved Config, or to one error that names
+ * every problem at once.
+ */
+import { InputError } from "../../base/errors.js";
+import { isJsonObject, type JsonObject, readJsonObject } from "../../base/files.js";
+import type { Entry, Registry } from "../../base/registry.js";
+import { show } from "../../base/show.js";
+import { conflicts } from "./conflicts.js";
+import { explain } from "./explain.js";
+import { modernise } from "./legacy.js";
+import { type Affects, type Config, configSchema } from "./schema.js";
+import { defaultNames, registries } from "./sections.js";
+import { affectsOf } from "./walk.js";
+
+/** A configuration that cannot run; `problems` has a sentence for each reason. */
+export class ConfigError extends InputError {
+  override readonly name = "ConfigError";
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(problems.length === 1 ? problems[0]! : problems.map((problem) => `- ${problem}`).join("\n"));
+    this.problems = problems;
+  }
+}
+
+/**
+ * Layers on top of each other: later ones override earlier ones key by key, lists as a whole. Where a layer names another
+ * entry (`objective.name`), of the options below those stay that the new entry has too.
+ *
+ * @throws ConfigError for a layer that is no object
+ */
+export function mergeLayers(...layers: readonly unknown[]): JsonObject {
+  const merged: JsonObject = {};
+  for (const layer of layers) {
+    if (!isJsonObject(layer))
+      throw new ConfigError([`Expected an object for the config but received ${show(layer, 60)}`]);
+    const modern = modernise(layer);
+    for (const section of ["objective", "scheduler"] as const) {
+      const [below, above] = [merged[section], modern[section]];
+      if (isJsonObject(below) && isJsonObject(above)) keepShared(below, above["name"], registries[section]);
+    }
+    merge(merged, modern);
+  }
+  return merged;
+}
+
+/**
+ * Validates configuration values, see mergeLayers.
+ *
+ * @throws ConfigError naming every unknown key, every impossible value and every conflict
+ */
+export function resolveConfig(...layers: readonly unknown[]): Config {
+  const merged = mergeLayers(...layers);
+  for (const [section, name] of Object.entries(defaultNames)) {
+    const given = merged[section];
+    if (isJsonObject(given)) merged[section] = { name, ...given };
+  }
+  const schema = configSchema();
+  const parsed = schema.safeParse(merged, { reportInput: true });
+  if (parsed.success) {
+    const found = conflicts(parsed.data);
+    if (found.length > 0) throw new ConfigError(found.map(({ reason }) => reason));
+    return parsed.data;
+  }
+  // Conflicts among the valid values belong in the same report: take the invalid ones out and look.
+  const faulty = new Set<string>();
+  const problems = parsed.error.issues.flatMap(explain);
+  for (const issue of parsed.error.issues) {
+    const keys = issue.code === "unrecognized_keys" ? issue.keys.map((key) => [...issue.path, key]) : [issue.path];
+    for (const key of keys) {
+      faulty.add(key.join("."));
+      remove(merged, key);
+    }
+  }
+  const rest = schema.safeParse(merged, { reportInput: true });
+  if (rest.success) {
+    for (const { keys, reason } of conflicts(rest.data))
+      if (!keys.some((key) => faulty.has(key))) problems.push(reason);
+  }
+  throw new ConfigError(problems);
+}
+
+/** A ConfigError about one file, which its sentences do not name. */
+class FileError extends ConfigError {
+  constructor(message: string) {
+    super([message]);
+  }
+}
+
+/**
+ * Reads a config file: a JSON object with any part of the keys.
+ *
+ * @throws ConfigError when it cannot be read or is not a JSON object
+ */
+export const readConfigFile = (file: string): JsonObject => readJsonObject(file, FileError);
+
+/**
+ * Parses `--set` assignments such as `branch.count=5`. The value is JSON where it parses as JSON, else a string.
+ *
+ * @throws ConfigError for an assignment without a key or an equals sign
+ */
+export function parseAssignments(assignments: readonly string[]): JsonObject {
+  const values: JsonObject = {};
+  const problems: string[] = [];
+  for (const assignment of assignments) {
+    const match = /^([A-Za-z][\w.]*)=(.*)$/s.exec(assignment);
+    if (match === null) {
+      problems.push(`Expected key=value for --set, such as branch.count=5, but received ${show(assignment, 60)}`);
+      continue;
+    }
+    const keys = match[1]!.split(".");
+    const leaf = keys.pop()!;
+    let at = values;
+    for (const key of keys) {
+      if (!isJsonObject(at[key])) at[key] = {};
+      at = at[key] as JsonObject;
+    }
+    at[leaf] = parseValue(match[2]!);
+  }
+  if (problems.length > 0) throw new ConfigError(problems);
+  return values;
+}
+
+/** One key in which two configs differ. */
+export interface Difference {
+  readonly key: string;
+  readonly before: unknown;
+  readonly after: unknown;
+  /** undefined: the key decides what is computed. */
+  readonly affects: Affects | undefined;
+}
+
+/** The keys in which two configs differ, as `a.b`, with both values. */
+export function differences(before: unknown, after: unknown): Difference[] {
+  return differing(before, after).map(([key, a, b]) => ({ key, before: a, after: b, affects: affectsOf(key) }));
+}
+
+function differing(a: unknown, b: unknown, prefix = ""): [key: string, a: unknown, b: unknown][] {
+  if (isJsonObject(a) && isJsonObject(b)) {
+    const keys = new Set([...Object.keys(a), ...Object.keys(b)]);
+    return [...keys].flatMap((key) => differing(a[key], b[key], prefix === "" ? key : `${prefix}.${key}`));
+  }
+  return JSON.stringify(a) === JSON.stringify(b) ? [] : [[prefix, a, b]];
+}
+
+function parseValue(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return text;
+  }
+}
+
+function merge(target: JsonObject, source: JsonObject): void {
+  for (const [key, value] of Object.entries(source)) {
+    if (value === undefined) continue;
+    const own = Object.hasOwn(target, key) ? target[key] : undefined;
+    if (isJsonObject(value) && Array.isArray(own) && Object.keys(value).every((index) => /^\d+$/.test(index))) {
+      define(target, key, withItems(own, value));
+    } else if (isJsonObject(value)) {
+      const nested: JsonObject = isJsonObject(own) ? own : {};
+      merge(nested, value);
+      define(target, key, nested);
+    } else {
+      define(target, key, value);
+    }
+  }
+}
+
+/** `rewards.0.weight=2`: a list with some of its items changed. */
+function withItems(list: readonly unknown[], changes: JsonObject): unknown[] {
+  const changed = [...list];
+  for (const [index, change] of Object.entries(changes)) {
+    const own = changed[Number(index)];
+    const nested: JsonObject = isJsonObject(own) ? { ...own } : {};
+    if (isJsonObject(change)) merge(nested, change);
+    changed[Number(index)] = isJsonObject(change) ? nested : change;
+  }
+  return changed;
+}
+
+/** Drops the options of an entry that another one, which is named now, has not. */
+function keepShared(options: JsonObject, name: unknown, registry: Registry<Entry>): void {
+  if (typeof name !== "string" || options["name"] === name) return;
+  const shape = registry.find(name)?.options.shape;
+  if (shape === undefined) return;
+  for (const key of Object.keys(options)) if (!Object.hasOwn(shape, key)) delete options[key];
+}
+
+/** Assigns as an own property: `__proto__` in a JSON file stays a key, and an unknown one. */
+function define(target: JsonObject, key: string, value: unknown): void {
+  Object.defineProperty(target, key, { value, enumerable: true, writable: true, configurable: true });
+}
+
+function remove(target: JsonObject, path: readonly PropertyKey[]): void {
+  // An element of a list stands for its whole list.
+  const end = path.findIndex((key) => typeof key === "number");
+  const keys = (end < 0 ? path : path.slice(0, end)).map(String);
+  const leaf = keys.pop();
+  let at: unknown = target;
+  for (const key of keys) at = isJsonObject(at) ? at[key] : undefined;
+  if (leaf !== undefined && isJsonObject(at)) Reflect.deleteProperty(at, leaf);
+}

@@ -1,0 +1,365 @@
+/**
+ * The configuration of a run: plain data, one schema, every default the reference's.
+ *
+ * Source: the hyperparameters of "Towards Better Alignment" (B2-DiffuRL, arXiv 2503.11240) and of its public PyTorch
+ * reference. Keys that the reference has no counterpart for (memory bounds, evaluation, records) say so by having
+ * defaults that do not change what is computed. docs/config.md is generated from the descriptions below.
+ *
+ * Reading a config from files and command lines, and refusing a bad one, is resolve-config.ts.
+ */
+import { z } from "zod";
+import type { Named } from "../../base/registry.js";
+import { rewards, type WeightedReward } from "../../rewards/index.js";
+import { schedulers } from "../../schedulers/index.js";
+import { objectives } from "../objectives/index.js";
+
+const count = (): z.ZodNumber => z.int().min(1);
+const path = (): z.ZodString => z.string().min(1);
+/** A side of an image: a latent stands for 8 by 8 pixels in every published VAE. */
+const side = (): z.ZodNumber => z.int().min(8).max(16384).multipleOf(8, "Expected a multiple of 8");
+
+/**
+ * What a key may change in results; a run goes on under other values of these keys. `nothing`: the same bits. `rounding`:
+ * the same numbers up to rounding. Every other key decides what is computed.
+ */
+export type Affects = "nothing" | "rounding";
+const rounding = { affects: "rounding" satisfies Affects };
+const nothing = { affects: "nothing" satisfies Affects };
+
+/** Prompts are written out, or named: a file, or a list of the embedded world. */
+const promptSource = z.union([path(), z.array(z.string().min(1)).min(1)]);
+
+const model = z.strictObject({
+  path: path()
+    .default("models/emoji")
+    .describe(
+      "Model: a folder in diffusers' layout, one safetensors file in the original layout, or a name on the Hugging Face hub (`owner/name`, `owner/name@revision`, `owner/name/file.safetensors`). A relative path is looked for from the working folder, then from the package.",
+    ),
+  revision: z.string().min(1).nullable().default(null).describe("Branch, tag or commit on the hub; null is `main`."),
+  variant: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe("Form of the weights to take where a folder has several, such as `fp16`."),
+  config: path()
+    .nullable()
+    .default(null)
+    .describe(
+      "For a model of one file, which has neither configs nor tokenizer: a diffusers folder (or a name on the hub) that has them. null: configs are inferred from the file, and CLIP's tokenizer comes from the hub.",
+    ),
+  dtype: z
+    .enum(["float32", "bfloat16", "float16"])
+    .default("float32")
+    .describe(
+      "Number format that the frozen weights are held in. Latents, log-probs, LoRA weights and optimiser state are float32 in any case.",
+    ),
+  computeDtype: z
+    .enum(["float32", "bfloat16", "float16"])
+    .nullable()
+    .default(null)
+    .describe(
+      "Number format of the forward passes; weights held in another one are converted layer by layer. null: `model.dtype`, but float32 on a processor without arithmetic of that format, where it would be many times slower. float16 trains with a dynamic loss scale.",
+    ),
+  device: z
+    .string()
+    .regex(/^(cpu|mps|cuda(:\d+)?)$/, "Expected cpu, mps, cuda or cuda:<index>")
+    .default("cpu")
+    .describe("Where to compute: `cpu`, `mps`, `cuda` or `cuda:<index>`.")
+    .meta(rounding),
+  height: side()
+    .nullable()
+    .default(null)
+    .describe("Height of the images in pixels, a multiple of 8; null is the model's own size."),
+  width: side()
+    .nullable()
+    .default(null)
+    .describe("Width of the images in pixels, a multiple of 8; null is the model's own size."),
+  tiling: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Decode images that are larger than the model was trained on in overlapping tiles, so that memory does not grow with them. Each tile has norms and attention of its own: images, and with them rewards, differ a little.",
+    ),
+  threads: count()
+    .nullable()
+    .default(null)
+    .describe("Threads that libtorch computes with; null is one a core.")
+    .meta(rounding),
+  options: z
+    .record(z.string(), z.unknown())
+    .default({})
+    .describe("Options of the model's own family, where it has any."),
+});
+
+const prompts = z.strictObject({
+  train: promptSource
+    .default("emoji:train")
+    .describe(
+      "Prompts to learn from: a JSON list, a text file with one a line, a list of the embedded world (`emoji:train`), or the prompts themselves.",
+    ),
+  heldOut: promptSource
+    .nullable()
+    .default("emoji:held-out")
+    .describe(
+      "Prompts that are never trained on, for `b2 eval` and the tables of `b2 run`; in the same forms. null for none.",
+    ),
+  order: z
+    .enum(["random", "in-turn", "fixed"])
+    .default("random")
+    .describe("Which prompt a root gets: one at random, the next one of the list, or always `prompts.fixed`."),
+  fixed: z.string().min(1).nullable().default(null).describe("The one prompt of order `fixed`."),
+});
+
+const sample = z.strictObject({
+  steps: count().default(20).describe("T: denoising steps of a trajectory."),
+  guidanceScale: z
+    .number()
+    .min(1)
+    .default(5)
+    .describe(
+      "Classifier-free guidance, in sampling and in training alike. 1 is a single unguided pass at half the cost.",
+    ),
+  negativePrompt: z.string().default("").describe("What guidance steers away from."),
+  rootsPerStage: count().default(256).describe("Roots a stage, one prompt each (the reference: 32 batches of 8)."),
+  batchSize: count()
+    .default(40)
+    .describe("Most latents in one forward pass. Bounds memory; images depend on it by rounding only.")
+    .meta(rounding),
+  decodeBatchSize: count()
+    .default(16)
+    .describe("Most images that are decoded and scored at once. Bounds memory.")
+    .meta(rounding),
+});
+
+const branch = z.strictObject({
+  count: count().default(5).describe("K: branches that part from each root. 1 is no branching (DDPO)."),
+});
+
+const interval = z.strictObject({
+  first: count()
+    .nullable()
+    .default(14)
+    .describe("Last steps of a trajectory that are branched and trained in the first stage; null is all of them."),
+  last: count()
+    .nullable()
+    .default(20)
+    .describe("The same in the last stage. Both null: the whole trajectory from the first stage on."),
+  skipLast: z
+    .int()
+    .min(0)
+    .default(0)
+    .describe(
+      "Last steps of the interval that are sampled but not trained. DDIM's last but one step has a tiny sigma after a long stride, so the log-prob there is many times as sensitive as elsewhere and its noise drowns the gradient of all others when there are few steps; docs/log.md has the figures.",
+    ),
+});
+
+const advantage = z.strictObject({
+  mode: z
+    .enum(["prompt-history", "branch-centred"])
+    .default("prompt-history")
+    .describe(
+      "`prompt-history`: z-score among all rewards of the prompt in this stage and the history (the reference). `branch-centred`: reward minus the mean of its root's branches, over the same standard deviation; the two signs then part siblings.",
+    ),
+  historyStages: z
+    .int()
+    .min(0)
+    .default(8)
+    .describe("H: earlier stages whose rewards of the prompt count in its mean and deviation."),
+  clip: z.number().gt(0).default(5).describe("Advantages are clipped to plus or minus this."),
+  positiveWeight: z.number().min(0).default(1).describe("beta1: factor of positive advantages."),
+  negativeWeight: z.number().min(0).default(1).describe("beta2: factor of the others."),
+});
+
+const select = z.strictObject({
+  mode: z
+    .enum(["best-worst", "all"])
+    .default("best-worst")
+    .describe("`best-worst`: of each root at most the best and the worst branch. `all`: every sample trains (DDPO)."),
+  positiveThreshold: z.number().default(0.5).describe("The best branch trains if its advantage is at least this."),
+  negativeThreshold: z.number().default(-0.5).describe("The worst branch trains if its advantage is below this."),
+});
+
+const lora = z.strictObject({
+  rank: count().default(4).describe("Rank of the adapter."),
+  alpha: z
+    .number()
+    .gt(0)
+    .nullable()
+    .default(null)
+    .describe("The adapter's output is scaled by alpha / rank; null is alpha = rank."),
+  targetModules: z
+    .array(z.string().min(1))
+    .min(1)
+    .default(["to_q", "to_k", "to_v", "to_out.0"])
+    .describe("Layers of the denoiser, linear or convolutions, that get one, by the end of their names."),
+});
+
+const train = z.strictObject({
+  parameters: z
+    .enum(["lora", "full"])
+    .default("lora")
+    .describe(
+      "What learns: a LoRA, or all weights of the denoiser (full fine-tuning, in float32: 16 bytes a weight with gradient and optimiser state). `full` keeps the weights of as many stages as `record.optimizers` says, and leaves the whole model in the run's folder `model`, in diffusers' layout.",
+    ),
+  epochs: count().default(2).describe("Passes over the selected samples of a stage."),
+  samplesPerUpdate: count()
+    .default(128)
+    .describe(
+      "Samples, with all their trained timesteps, whose mean gradient makes one optimiser step (the reference: 64 micro-batches of 2).",
+    ),
+  microBatch: count()
+    .default(16)
+    .describe(
+      "(sample, timestep) pairs in one forward and backward pass. Bounds memory; the gradient does not depend on it.",
+    )
+    .meta(rounding),
+  gradientCheckpointing: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Keep only what goes into each block of the denoiser, and compute the rest again in the backward pass: the same gradient in far less memory, for about a third more time.",
+    )
+    .meta(rounding),
+  timestepFraction: z
+    .number()
+    .gt(0)
+    .max(1)
+    .default(1)
+    .describe("Share of the trained timesteps that each sample contributes, drawn anew every epoch, at least one."),
+  oldLogProbs: z
+    .enum(["sampled", "recomputed"])
+    .nullable()
+    .default(null)
+    .describe(
+      "Where the old log-probs are from. `sampled`: from the sampler. `recomputed`: computed again before a stage's first update, in the micro-batches of its first epoch, so that the first ratio is 1 though half precision rounds batches of another size otherwise. null: `recomputed` where the forward passes compute in half precision, else `sampled`.",
+    ),
+  learningRate: z.number().gt(0).default(1e-4).describe("AdamW's learning rate."),
+  adamBeta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's first decay."),
+  adamBeta2: z.number().min(0).lt(1).default(0.999).describe("AdamW's second decay."),
+  weightDecay: z.number().min(0).default(1e-4).describe("AdamW's decoupled weight decay."),
+  adamEpsilon: z.number().gt(0).default(1e-8).describe("AdamW's epsilon."),
+  maxGradNorm: z.number().gt(0).default(1).describe("Gradients are scaled down to this norm."),
+});
+
+const evaluation = z.strictObject({
+  every: z
+    .int()
+    .min(0)
+    .default(0)
+    .describe("`b2 run` evaluates after every n-th stage; 0: before the first and after the last only.")
+    .meta(nothing),
+  enabled: z.boolean().default(true).describe("Whether `b2 run` evaluates at all.").meta(nothing),
+  imagesPerPrompt: count()
+    .default(4)
+    .describe("Images of each prompt, from the same noise at every evaluation.")
+    .meta(nothing),
+  maxPrompts: count()
+    .default(64)
+    .describe("Most prompts of each list; a longer list is thinned out evenly.")
+    .meta(nothing),
+  clip: path()
+    .nullable()
+    .default("models/emoji-clip")
+    .describe("CLIP folder whose image features measure diversity; null leaves it out.")
+    .meta(nothing),
+  truth: z
+    .enum(["emoji", "none"])
+    .default("emoji")
+    .describe(
+      "`emoji`: the embedded world's classifier reads the scene off each picture and compares it with the prompt. Never a reward.",
+    )
+    .meta(nothing),
+  sheet: z.int().min(0).default(24).describe("Training prompts on the contact sheets; 0 for no sheets.").meta(nothing),
+});
+
+const record = z.strictObject({
+  images: z.int().min(0).default(8).describe("Images of each stage that are kept as PNG files.").meta(nothing),
+  trajectories: z
+    .int()
+    .min(0)
+    .default(1)
+    .describe("Last stages whose selected trajectories stay in the run folder.")
+    .meta(nothing),
+  optimizers: count()
+    .default(3)
+    .describe(
+      "Last stages whose optimiser state stays in the run folder, and with `train.parameters` `full` the weights; the LoRA of every stage stays.",
+    )
+    .meta(nothing),
+});
+
+const plugins = z
+  .array(path())
+  .default([])
+  .describe(
+    "Modules that register rewards, objectives, schedulers or models of your own, from the working folder; the same as `--plugin`.",
+  )
+  .meta(nothing);
+
+/** What every reward of a list can say beside its own options. */
+const rewardShape = {
+  weight: z.number().default(1).describe("What the reward counts for in the sum that is maximised."),
+  label: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe("What it is called in tables and metrics; null is its name. Two of one name need labels."),
+};
+
+/**
+ * The schema of a whole run; every key has its default, so that `{}` is the reference's B2-DiffuRL. It is made anew at each
+ * call, of what the registries hold by then.
+ */
+export function configSchema() {
+  return z.strictObject({
+    seed: z
+      .int()
+      .min(0)
+      .max(2 ** 32 - 1)
+      .default(42)
+      .describe("Everything random follows from it."),
+    stages: count().default(100).describe("S: stages of sampling, selection and training."),
+    plugins,
+    model: model.prefault({}).describe("The text-to-image model that learns."),
+    scheduler: schedulers
+      .schema()
+      .prefault({ name: "ddim" })
+      .describe("The sampler: how a prediction becomes the next latents."),
+    prompts: prompts.prefault({}).describe("What the model is asked for."),
+    sample: sample.prefault({}).describe("Sampling of trajectories."),
+    branch: branch.prefault({}).describe("Branch-based sampling."),
+    interval: interval
+      .prefault({})
+      .describe("Backward progressive training: the trained interval grows from the last steps toward the noise."),
+    rewards: (z.array(rewards.schema(rewardShape)).min(1) as unknown as z.ZodType<WeightedReward[]>)
+      .prefault([{ name: "clip-score" }] as unknown as WeightedReward[])
+      .describe("What an image is worth: one number, the weighted sum of these rewards."),
+    advantage: advantage.prefault({}).describe("Rewards made comparable."),
+    select: select.prefault({}).describe("Which branches train."),
+    objective: objectives.schema().prefault({ name: "ppo" }).describe("What the update minimises."),
+    lora: lora.prefault({}).describe("The adapter, where `train.parameters` is `lora`."),
+    train: train.prefault({}).describe("The update."),
+    eval: evaluation.prefault({}).describe("What is measured before and after."),
+    record: record.prefault({}).describe("What a run leaves behind besides numbers and weights."),
+  });
+}
+
+/** A resolved configuration. */
+export type Config = z.output<ReturnType<typeof configSchema>>;
+
+/** What a preset, a config file or a caller writes: any part of it. Entries of registries may leave their options out. */
+export type ConfigInput = Omit<z.input<ReturnType<typeof configSchema>>, "rewards" | "objective" | "scheduler"> & {
+  readonly rewards?: readonly (string | Named)[];
+  readonly objective?: Readonly<Record<string, unknown>>;
+  readonly scheduler?: Readonly<Record<string, unknown>>;
+};
+
+/** The interval's bounds in steps: first and last stage. */
+export function intervalOf({ interval: { first, last }, sample: { steps } }: Pick<Config, "interval" | "sample">): {
+  readonly first: number;
+  readonly last: number;
+} {
+  return { first: first ?? steps, last: last ?? steps };
+}

@@ -1,0 +1,17 @@
+/** The sections of a config whose keys come from a registry: which one, and the entry that counts where none is named. */
+import type { Entry, Registry } from "../../base/registry.js";
+import { rewards } from "../../rewards/index.js";
+import { schedulers } from "../../schedulers/index.js";
+import { objectives } from "../objectives/index.js";
+
+export const registries: Readonly<Record<"scheduler" | "rewards" | "objective", Registry<Entry>>> = {
+  scheduler: schedulers,
+  rewards,
+  objective: objectives,
+};
+
+/** Sections that are one entry; `rewards` is a list of them. */
+export const defaultNames: Readonly<Record<"scheduler" | "objective", string>> = {
+  scheduler: "ddim",
+  objective: "ppo",
+};

@@ -1,0 +1,70 @@
+/**
+ * Direct preference optimisation on denoising steps as in D3PO (Yang et al. 2023, arXiv 2311.13231, eq. 12), here on the
+ * best and the worst branch of one root, which share everything up to the split.
+ *
+ * Departure: the reference is the policy that sampled, not the pre-trained one.
+ */
+import { z } from "zod";
+import { tidy } from "../../torch/index.js";
+import type { TrainSet } from "../rollout/records.js";
+import type { Item, ObjectiveKind, ObjectiveResult, ObjectiveSetting, TransitionBatch } from "./objective.js";
+import { clipRange } from "./options.js";
+import { toFloats } from "./values.js";
+
+interface Options {
+  readonly clipRange: number;
+  readonly beta: number;
+}
+
+/**
+ * loss = mean -log sigmoid(beta (log r_best - log r_worst)), both log-ratios clipped to those of 1 - e .. 1 + e.
+ *
+ * @param batch the first half of the rows are of best branches, the second of the worst of the same roots at the same
+ *   timesteps; advantages play no part
+ */
+export function dpoLoss(
+  { logProb, oldLogProb }: Pick<TransitionBatch, "logProb" | "oldLogProb">,
+  { clipRange, beta }: Options,
+): ObjectiveResult {
+  return tidy(() => {
+    const logRatio = logProb.sub(oldLogProb);
+    const bounded = logRatio.clamp({ min: Math.log(1 - clipRange), max: Math.log(1 + clipRange) });
+    const [best, worst] = bounded.chunk(2, 0);
+    const margin = best!.sub(worst!).mul(beta);
+    // -log sigmoid(x) = log(1 + exp(-x)); |x| is small where the ratios are clipped, so this does not overflow.
+    const loss = margin.neg().exp().add(1).log().mean();
+    const margins = toFloats(margin);
+    return {
+      loss,
+      metrics: { ratio: toFloats(logRatio.exp()), margin: margins, ranked: margins.map((m) => (m > 0 ? 1 : 0)) },
+    };
+  });
+}
+
+/** [best, worst] of every root that has two selected branches. */
+function bestAndWorst({ keys, advantages }: Pick<TrainSet, "keys" | "advantages">): Item[] {
+  const byRoot = new Map<number, number[]>();
+  keys.forEach(({ root }, row) => byRoot.set(root, [...(byRoot.get(root) ?? []), row]));
+  return [...byRoot.values()]
+    .filter((rows) => rows.length === 2)
+    .map((rows) => rows.sort((a, b) => advantages[b]! - advantages[a]!));
+}
+
+export const dpo = {
+  name: "dpo",
+  summary: "Preference of the best over the worst branch of a root",
+  learnsFrom: "transitions",
+  options: z.object({
+    clipRange,
+    beta: z.number().gt(0).default(0.1).describe("Of log-probs that are means over the latent dimensions."),
+  }),
+  itemSize: 2,
+  items: bestAndWorst,
+  conflicts: ({ select, branch }: ObjectiveSetting) =>
+    select.mode === "best-worst" && branch.count >= 2
+      ? []
+      : [
+          `Expected select.mode "best-worst" and branch.count of 2 or more for the objective dpo, which compares branches, but received "${select.mode}" and ${branch.count}`,
+        ],
+  loss: (batch: TransitionBatch, options: Options) => dpoLoss(batch, options),
+} satisfies ObjectiveKind;

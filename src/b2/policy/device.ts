@@ -1,0 +1,75 @@
+/** Where a config computes, and in what: refused here where this libtorch or this machine cannot. */
+import {
+  computeDtype,
+  conv2d,
+  deviceCount,
+  type Device,
+  type DType,
+  tidy,
+  torchVersion,
+  zeros,
+} from "../../torch/index.js";
+import type { Config } from "../config/schema.js";
+import { InputError } from "../../base/errors.js";
+
+/** What the forward passes of a config compute in. */
+export function computeDtypeOf({ model: { dtype, computeDtype: chosen, device } }: Pick<Config, "model">): DType {
+  return chosen ?? computeDtype(dtype, device as Device);
+}
+
+/**
+ * The device of a config.
+ *
+ * @throws InputError for a device that is not there, or that does not compute in what the config asks for
+ */
+export function openDevice(config: Pick<Config, "model">): Device {
+  const { device: name } = config.model;
+  const device = name as Device; // the schema's pattern is this type
+  const [kind, index = "0"] = name.split(":") as ["cpu" | "cuda" | "mps", string?];
+  if (kind !== "cpu") {
+    const count = deviceCount(kind);
+    if (count === 0) {
+      const way = kind === "cuda" ? "; install again with B2_LIBTORCH=cu126 for a CUDA build" : "";
+      throw new InputError(
+        `Expected a ${kind === "cuda" ? "CUDA" : "Metal"} device for model.device "${name}" but libtorch ${torchVersion()} sees none${way}`,
+      );
+    }
+    if (Number(index) >= count) {
+      throw new InputError(
+        `Expected cuda:0${count > 1 ? ` to cuda:${count - 1}` : ""} for model.device but received "${name}"`,
+      );
+    }
+  }
+  checkComputes(device, computeDtypeOf(config));
+  return device;
+}
+
+const dtypes = ["float32", "bfloat16", "float16"] as const;
+
+/**
+ * Not every libtorch has every convolution (1.13 has none in float16 on processors), nor every GPU; and a GPU may be
+ * there and not work, for want of memory or because libtorch was compiled for others.
+ *
+ * @throws InputError that says which of the two it is
+ */
+export function checkComputes(device: Device, dtype: DType): void {
+  const problem = problemWith(device, dtype);
+  if (problem === undefined) return;
+  const others = dtypes.filter((other) => other !== dtype && problemWith(device, other) === undefined);
+  const [expected, received] =
+    others.length > 0
+      ? [`a model.computeDtype that libtorch ${torchVersion()} computes in on ${device} (${others.join(", ")})`, dtype]
+      : [`a model.device that libtorch ${torchVersion()} computes on`, device];
+  const reason = problem.message.split("\n", 1)[0]!;
+  throw new InputError(`Expected ${expected} but received "${received}": ${reason}`, { cause: problem });
+}
+
+/** What comes of a convolution, which is the part that is missing where anything is; item() waits for the device. */
+function problemWith(device: Device, dtype: DType): Error | undefined {
+  try {
+    tidy(() => void conv2d(zeros([1, 1, 3, 3], { dtype, device }), zeros([1, 1, 3, 3], { dtype, device })).item());
+    return undefined;
+  } catch (error) {
+    return error as Error;
+  }
+}

@@ -1,0 +1,213 @@
+/**
+ * The policy pi_theta(x_{t-1} | x_t, c): a diffusion model whose denoiser learns, through a LoRA or as a whole, and the
+ * scheduler that makes a distribution of its predictions. Log-probs are float32 whatever the model computes in.
+ */
+import { InputError } from "../../base/errors.js";
+import { LoraAdapter, loadLora } from "../../lora/index.js";
+import { type Conditioning, type DiffusionModel, openModel, type PromptEmbeds } from "../../pipeline/index.js";
+import type { Transition } from "../../schedulers/index.js";
+import { type Device, setNumThreads, type Tensor } from "../../torch/index.js";
+import type { Config } from "../config/schema.js";
+import { locateDiffusionModel } from "../models.js";
+import { objectives } from "../objectives/index.js";
+import { computeDtypeOf, openDevice } from "./device.js";
+import { TextCache } from "./text-cache.js";
+import { createTrainable, loadDenoiser, type Trainable } from "./trainable.js";
+
+/** A LoRA file and what it counts for. */
+export interface WeightedLora {
+  readonly file: string;
+  readonly weight: number;
+}
+
+/** Which weights are used where none learn. */
+export interface InferenceWeights {
+  /** On top of the base model. */
+  readonly loras?: readonly WeightedLora[];
+  /** A denoiser's folder whose weights count instead of the model's own. */
+  readonly denoiser?: string | undefined;
+}
+
+export class Policy {
+  readonly model: DiffusionModel;
+  /** What learns; undefined where nothing does. */
+  readonly trainable: Trainable | undefined;
+  readonly latentShape: readonly number[];
+  readonly #sample: Config["sample"];
+  /** LoRAs that do not learn. */
+  readonly #adapters: readonly LoraAdapter[];
+  readonly #texts: TextCache;
+
+  private constructor(
+    model: DiffusionModel,
+    { sample, model: { height, width } }: Pick<Config, "sample" | "model">,
+    { trainable, adapters = [] }: { trainable?: Trainable; adapters?: readonly LoraAdapter[] },
+  ) {
+    this.model = model;
+    this.trainable = trainable;
+    this.latentShape = model.latentShape({ height: height ?? undefined, width: width ?? undefined });
+    this.#sample = sample;
+    this.#adapters = adapters;
+    this.#texts = new TextCache(model);
+  }
+
+  /**
+   * Loads a config's model with what learns on it, which changes nothing yet.
+   *
+   * @throws InputError naming the file and the key, for folders and files that do not fit, for devices that are not there
+   *   and sizes that the model has no latents for; nothing stays in memory then
+   */
+  static forTraining(config: Config): Policy {
+    const keepsBase = objectives.get(config.objective.name).needs?.base === true;
+    return loaded(config, (model) => {
+      return new Policy(model, config, { trainable: createTrainable(model, config, { keepsBase }) });
+    });
+  }
+
+  /** The same where nothing learns. */
+  static forInference(config: Config, { loras = [], denoiser }: InferenceWeights = {}): Policy {
+    return loaded(config, (model) => {
+      if (denoiser !== undefined) loadDenoiser(model.denoiser, denoiser);
+      const adapters = loras.flatMap(({ file, weight }) => loadLora(model.adaptable, file, { weight }));
+      return new Policy(model, config, { adapters });
+    });
+  }
+
+  /** The weights that learn, by name. */
+  get parameters(): ReadonlyMap<string, Tensor> {
+    return this.trainable?.parameters ?? new Map<string, Tensor>();
+  }
+
+  /** Where the model computes. */
+  get device(): Device {
+    return this.model.device;
+  }
+
+  /** The timesteps of a trajectory, falling. */
+  get timesteps(): number[] {
+    return this.model.scheduler.timesteps(this.#sample.steps);
+  }
+
+  /**
+   * The text of a batch for a training step.
+   *
+   * @param options.guided whether predictions are guided, where the config's scale asks for it
+   */
+  conditioning(prompts: readonly string[], { guided = true }: { guided?: boolean } = {}): Conditioning {
+    return this.#conditioned(prompts, guided, (embeds, guidance) => this.model.condition(embeds, guidance));
+  }
+
+  /** The same for the steps of a sampler, without gradient: made once for all of them, void once the policy learns. */
+  samplingConditioning(prompts: readonly string[]): Conditioning {
+    return this.#conditioned(prompts, true, (embeds, guidance) => this.model.prepare(embeds, guidance));
+  }
+
+  /** The denoiser's prediction for a batch, see DiffusionModel.predict. */
+  predict(x: Tensor, timesteps: number | readonly number[], conditioning: Conditioning): Tensor {
+    return this.model.predict(x, timesteps, conditioning);
+  }
+
+  /**
+   * One transition of a batch from a prediction: drawn from `noise`, or given as `prevSample`.
+   *
+   * @param x float32 [B, ...latentShape]
+   * @param timestep of all rows, or one a row
+   */
+  transition(
+    x: Tensor,
+    timestep: number | readonly number[],
+    modelOutput: Tensor,
+    drawn: { noise: Tensor } | { prevSample: Tensor },
+  ): Transition {
+    const numInferenceSteps = this.#sample.steps;
+    return this.model.scheduler.step({ modelOutput, timestep, sample: x, numInferenceSteps, ...drawn });
+  }
+
+  /** Makes the LoRAs a part of the model's weights, for good. */
+  merge(): void {
+    LoraAdapter.merge(this.#adapters);
+  }
+
+  /** Images of final latents, [B, 3, H, W] in 0..1, without gradient. */
+  decode(latents: Tensor): Tensor {
+    return this.model.decode(latents);
+  }
+
+  /** Frees all memory. */
+  dispose(): void {
+    this.trainable?.dispose();
+    for (const adapter of this.#adapters) adapter.dispose();
+    this.#texts.dispose();
+    this.model.dispose();
+  }
+
+  #conditioned(
+    prompts: readonly string[],
+    guided: boolean,
+    make: (
+      embeds: PromptEmbeds,
+      guidance: { guidanceScale: number; negative?: PromptEmbeds | undefined },
+    ) => Conditioning,
+  ): Conditioning {
+    const { guidanceScale, negativePrompt } = this.#sample;
+    const isGuided = guided && this.model.isGuided(guidanceScale);
+    const embeds = this.#texts.embeds(prompts);
+    const negative = isGuided ? this.#texts.embeds([negativePrompt]) : undefined;
+    try {
+      return make(embeds, { guidanceScale: guided ? guidanceScale : 1, negative });
+    } finally {
+      embeds.dispose();
+      negative?.dispose();
+    }
+  }
+}
+
+/** A policy of a config's model; the model does not stay where the policy cannot be made. */
+function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy {
+  const { path, dtype, variant, threads, tiling, options } = config.model;
+  const device = openDevice(config);
+  if (threads !== null) setNumThreads(threads);
+  const place = locateDiffusionModel(config.model);
+  const model = openModel(
+    place.folder,
+    {
+      dtype,
+      device,
+      tiling,
+      computeDtype: computeDtypeOf(config),
+      scheduler: config.scheduler,
+      gradientCheckpointing: config.train.gradientCheckpointing,
+      ...(variant !== null && { variant }),
+      ...(place.config !== undefined && { config: place.config }),
+    },
+    options,
+  );
+  try {
+    checkSize(model, config);
+    checkSteps(model, path, config);
+    return make(model);
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+}
+
+/** @throws InputError for sides that are no multiples of the model's downscaling */
+function checkSize({ downscale }: DiffusionModel, { model }: Config): void {
+  for (const side of ["height", "width"] as const) {
+    const pixels = model[side];
+    if (pixels !== null && pixels % downscale !== 0) {
+      throw new InputError(
+        `Expected a multiple of ${downscale}, the downscaling of the model in ${model.path}, for model.${side} but received ${pixels}`,
+      );
+    }
+  }
+}
+
+/** @throws InputError for more steps than the model has timesteps */
+function checkSteps({ scheduler: { maxInferenceSteps } }: DiffusionModel, path: string, { sample }: Config): void {
+  if (sample.steps <= maxInferenceSteps) return;
+  throw new InputError(
+    `Expected sample.steps of at most ${maxInferenceSteps}, the timesteps of the model in ${path}, but received ${sample.steps}`,
+  );
+}

@@ -1,0 +1,81 @@
+/** The numbers of a stage; docs/metrics.md has a line for each, and a test sees to it. */
+import { meanAndDeviation } from "../../base/statistics.js";
+import type { PhaseSeconds, StageMetrics, UpdateMetrics } from "../../runs/index.js";
+import { liveTensors } from "../../torch/index.js";
+import type { ScoredBatch, TrainSet } from "../rollout/records.js";
+
+/** What a stage's numbers are taken from. */
+export interface StageOutcome {
+  readonly scored: Pick<ScoredBatch, "stage" | "rewards" | "parts">;
+  readonly trainedSteps: number;
+  readonly trainSet: Pick<TrainSet, "keys" | "advantages">;
+  readonly updates: readonly UpdateMetrics[];
+  readonly branchCount: number;
+  readonly seconds: PhaseSeconds;
+}
+
+/** A stage's line of metrics.jsonl; null where there is nothing to average. */
+export function stageMetrics(outcome: StageOutcome): StageMetrics {
+  const { scored, trainedSteps, trainSet, updates, branchCount, seconds } = outcome;
+  const { stage, rewards } = scored;
+  const { mean, deviation } = meanAndDeviation(rewards);
+  const spreads: number[] = [];
+  for (let root = 0; root < rewards.length; root += branchCount) {
+    spreads.push(meanAndDeviation(rewards.slice(root, root + branchCount)).deviation);
+  }
+  const pairs = updates.reduce((sum, update) => sum + update.pairs, 0);
+  const average = (of: (update: UpdateMetrics) => number): number | null =>
+    pairs === 0 ? null : finite(updates.reduce((sum, update) => sum + of(update) * update.pairs, 0) / pairs);
+  const extreme = (of: (...values: number[]) => number, values: readonly (number | null)[]): number | null => {
+    const known = values.filter((value) => value !== null);
+    return known.length === 0 ? null : finite(of(...known));
+  };
+  const positives = trainSet.advantages.filter((a) => a > 0).length;
+  const [first] = updates;
+  return {
+    stage,
+    trainedSteps,
+    images: rewards.length,
+    rewardMean: mean,
+    rewardStd: deviation,
+    rewardBranchStd: meanAndDeviation(spreads).mean,
+    rewards: Object.fromEntries(
+      Object.entries(scored.parts).map(([label, values]) => [
+        label,
+        { mean: meanAndDeviation(values).mean, seconds: seconds.rewards[label] ?? 0 },
+      ]),
+    ),
+    selected: trainSet.keys.length,
+    positives,
+    negatives: trainSet.keys.length - positives,
+    updates: updates.length,
+    pairs,
+    firstRatioMin: extreme(Math.min, [first?.ratioMin ?? null]),
+    firstRatioMax: extreme(Math.max, [first?.ratioMax ?? null]),
+    ratioMin: extreme(
+      Math.min,
+      updates.map(({ ratioMin }) => ratioMin),
+    ),
+    ratioMax: extreme(
+      Math.max,
+      updates.map(({ ratioMax }) => ratioMax),
+    ),
+    loss: average(({ loss }) => loss),
+    gradNorm: average(({ gradNorm }) => gradNorm),
+    lossScale: average(({ lossScale }) => lossScale),
+    skipped: average(({ skipped }) => skipped),
+    objective: Object.fromEntries(
+      Object.keys(first?.objective ?? {}).map((name) => [name, average(({ objective }) => objective[name] ?? NaN)]),
+    ),
+    secondsSample: seconds.sample,
+    secondsScore: seconds.score,
+    secondsTrain: seconds.train,
+    imagesPerSecond: finite(rewards.length / (seconds.sample + seconds.score)),
+    pairsPerSecond: pairs === 0 ? null : finite(pairs / seconds.train),
+    liveTensors: liveTensors(),
+    residentMegabytes: process.memoryUsage.rss() / 2 ** 20,
+  };
+}
+
+/** JSON has no NaN and no infinity. */
+const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);

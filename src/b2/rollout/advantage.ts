@@ -1,0 +1,62 @@
+/**
+ * Rewards made comparable (section 4.2 of the paper): how much better a sample is than the prompt's others.
+ *
+ * Departures from the reference: a prompt with a single sample has advantage 0, where the reference has NaN; and
+ * "branch-centred" is an addition.
+ */
+import { meanAndDeviation } from "../../base/statistics.js";
+
+/** Rewards of one prompt's samples, stage by stage; `rewards[i]` belongs to `prompts[i]`. */
+export interface PromptRewards {
+  readonly prompts: readonly string[];
+  readonly rewards: readonly number[];
+}
+
+export interface AdvantageOptions {
+  readonly mode: "prompt-history" | "branch-centred";
+  /** Branches of a root, which lie side by side in the lists. */
+  readonly branchCount: number;
+}
+
+/**
+ * The advantage of every sample of a stage.
+ *
+ * "prompt-history": z = (R - mean_p) / (std_p + 1e-8), over all rewards of prompt p in this stage and in `history`,
+ * with the sample standard deviation. "branch-centred": the mean is that of the sample's own root instead.
+ *
+ * @param current this stage, root after root, the branches of a root side by side
+ * @param history the last H stages
+ */
+export function advantages(
+  current: PromptRewards,
+  history: readonly PromptRewards[],
+  { mode, branchCount }: AdvantageOptions,
+): number[] {
+  const byPrompt = new Map<string, number[]>();
+  for (const { prompts, rewards } of [...history, current]) {
+    prompts.forEach((prompt, i) => {
+      const known = byPrompt.get(prompt);
+      if (known === undefined) byPrompt.set(prompt, [rewards[i]!]);
+      else known.push(rewards[i]!);
+    });
+  }
+  const statistics = new Map([...byPrompt].map(([prompt, rewards]) => [prompt, meanAndDeviation(rewards)]));
+  return current.rewards.map((reward, i) => {
+    const { mean, deviation } = statistics.get(current.prompts[i]!)!;
+    const root = Math.floor(i / branchCount) * branchCount;
+    const baseline =
+      mode === "prompt-history" ? mean : meanAndDeviation(current.rewards.slice(root, root + branchCount)).mean;
+    return (reward - baseline) / (deviation + 1e-8);
+  });
+}
+
+/** Advantages as the update uses them: clipped, then weighted by sign (beta1 and beta2 of the paper). */
+export function weightedAdvantages(
+  advantages: readonly number[],
+  { clip, positiveWeight, negativeWeight }: { clip: number; positiveWeight: number; negativeWeight: number },
+): number[] {
+  return advantages.map((a) => {
+    const clipped = Math.min(Math.max(a, -clip), clip);
+    return clipped * (clipped > 0 ? positiveWeight : negativeWeight);
+  });
+}

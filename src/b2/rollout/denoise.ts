@@ -1,0 +1,74 @@
+/** Denoising a batch over a part of its trajectory, each row with noise of its own address. */
+import { checkInterrupted } from "../../base/progress.js";
+import { fillNormal, type RandomAddress } from "../../base/philox.js";
+import type { Device } from "../../torch/index.js";
+import { inference, type Tensor, tensor, yieldToEventLoop } from "../../torch/index.js";
+import type { Policy } from "../policy/policy.js";
+
+/** Where a row's noise comes from; the step is the trajectory's. */
+export type NoiseKey = Omit<RandomAddress, "step">;
+
+export interface DenoiseOptions {
+  /** of the whole trajectory */
+  readonly timesteps: readonly number[];
+  readonly from: number;
+  /** exclusive */
+  readonly to: number;
+  readonly signal?: AbortSignal | undefined;
+  /** After step `step`: x_{t-1} and the transition's log-prob, on the policy's device; both are freed afterwards. */
+  readonly onStep?: (step: number, x: Tensor, logProb: Tensor) => void;
+}
+
+/**
+ * Denoises a batch over some of a trajectory's steps. Latents stay on the policy's device all the way.
+ *
+ * @param x [B, ...latent] on the policy's device; disposed of
+ * @param noise one key a row; transition `step` draws at address step + 1
+ * @returns the latents after the last step, on the policy's device: the caller's
+ */
+export async function denoise(
+  policy: Policy,
+  x: Tensor,
+  prompts: readonly string[],
+  noise: readonly NoiseKey[],
+  { timesteps, from, to, signal, onStep }: DenoiseOptions,
+): Promise<Tensor> {
+  const shape = x.shape.slice(1);
+  const { device } = policy;
+  const conditioning = policy.samplingConditioning(prompts);
+  try {
+    for (let step = from; step < to; step++) {
+      checkInterrupted(signal);
+      const next = inference(() => {
+        const timestep = timesteps[step]!;
+        const prediction = policy.predict(x, timestep, conditioning);
+        const drawn = { noise: gaussian(noise, step + 1, shape, device) };
+        const { prevSample, logProb } = policy.transition(x, timestep, prediction, drawn);
+        onStep?.(step, prevSample, logProb);
+        return prevSample;
+      });
+      x.dispose();
+      x = next;
+      await yieldToEventLoop();
+    }
+    return x;
+  } catch (error) {
+    x.dispose();
+    throw error;
+  } finally {
+    conditioning.dispose();
+  }
+}
+
+/** Standard normal noise, a row for each key: [B, ...shape]. The same numbers on every device. */
+export function gaussian(
+  keys: readonly NoiseKey[],
+  step: number,
+  shape: readonly number[],
+  device: Device = "cpu",
+): Tensor {
+  const size = shape.reduce((product, n) => product * n, 1);
+  const values = new Float32Array(keys.length * size);
+  keys.forEach((key, row) => fillNormal(values, row * size, size, { ...key, step }));
+  return tensor(values, { shape: [keys.length, ...shape], device });
+}

@@ -1,0 +1,54 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { promptsOfStage, readPrompts, thinOut } from "./prompts.js";
+import { resolveConfig } from "../config/resolve.js";
+
+const folder = mkdtempSync(join(tmpdir(), "b2-prompts-"));
+const file = (name: string, text: string): string => {
+  writeFileSync(join(folder, name), text);
+  return join(folder, name);
+};
+
+test("prompts are read from lists, JSON, text and the embedded world", () => {
+  assert.deepEqual(readPrompts(["a", "b"]), ["a", "b"]);
+  assert.deepEqual(readPrompts(file("p.json", '["a cat", "a dog"]')), ["a cat", "a dog"]);
+  assert.deepEqual(readPrompts(file("p.txt", "a cat\r\n\n  a dog \n")), ["a cat", "a dog"]);
+  const all = readPrompts("emoji:train");
+  const parts = ["activity", "colour", "relation"].flatMap((template) => readPrompts(`emoji:train/${template}`));
+  assert.deepEqual(all, parts);
+  const heldOut = new Set(readPrompts("emoji:held-out"));
+  assert.ok(all.every((prompt) => !heldOut.has(prompt)));
+});
+
+test("prompt files that cannot be are refused", () => {
+  assert.throws(() => readPrompts(join(folder, "none.txt")), /none.txt: Expected a readable text file/);
+  assert.throws(() => readPrompts(file("empty.txt", "\n\n")), /Expected at least one prompt/);
+  assert.throws(() => readPrompts(file("bad.json", '["a"')), /bad.json: Expected JSON/);
+  assert.throws(() => readPrompts(file("object.json", '{"a": 1}')), /object.json: Expected a list/);
+  assert.throws(() => readPrompts(file("mixed.json", '["a", 3]')), /received 3 at position 1/);
+  // UTF-16, as PowerShell writes it.
+  writeFileSync(join(folder, "utf16.txt"), Buffer.from("\uFEFFa cat", "utf16le"));
+  assert.throws(() => readPrompts(join(folder, "utf16.txt")), /utf16.txt: .* it is not UTF-8 text/);
+  assert.throws(() => readPrompts("emoji:test"), /Expected emoji:train or emoji:held-out/);
+});
+
+test("roots get their prompts at random, in turn, or one fixed", () => {
+  const list = ["a", "b", "c"];
+  const stage = (order: string, index: number, rootsPerStage = 4): string[] =>
+    promptsOfStage(list, index, resolveConfig({ prompts: { order, fixed: "z" }, sample: { rootsPerStage } }));
+  assert.deepEqual(stage("in-turn", 0), ["a", "b", "c", "a"]);
+  assert.deepEqual(stage("in-turn", 1), ["b", "c", "a", "b"]);
+  assert.deepEqual(stage("fixed", 1), ["z", "z", "z", "z"]);
+  const random = stage("random", 0, 300);
+  for (const prompt of list) assert.ok(random.filter((p) => p === prompt).length > 70);
+  assert.deepEqual(stage("random", 0, 10), random.slice(0, 10));
+  assert.notDeepEqual(stage("random", 1, 300), random);
+});
+
+test("a list is thinned out evenly", () => {
+  assert.deepEqual(thinOut(["a", "b", "c", "d"], 2), ["a", "c"]);
+  assert.deepEqual(thinOut(["a"], 2), ["a"]);
+});

@@ -1,0 +1,106 @@
+/**
+ * Where prompts come from, and which one a root gets.
+ *
+ * Prompt files are the reference's JSON list of strings, or text with one a line.
+ */
+import { InputError } from "../../base/errors.js";
+import { parseJson, readText } from "../../base/files.js";
+import { uniform } from "../../base/philox.js";
+import { show } from "../../base/show.js";
+import { heldOutPrompts, type Template, TEMPLATES, trainingPrompts } from "../../world/index.js";
+import type { Config } from "../config/schema.js";
+
+/**
+ * Reads a list of prompts.
+ *
+ * @param source the prompts themselves; `emoji:train` or `emoji:held-out`, either with `/activity`, `/colour` or
+ *   `/relation`; or a file, JSON if it begins with a bracket, else text with one prompt a line
+ * @throws InputError when there is no such list, or it is empty or not of strings
+ */
+export function readPrompts(source: string | readonly string[]): string[] {
+  if (typeof source !== "string") return [...source];
+  return source.startsWith("emoji:") ? embeddedPrompts(source) : promptFile(source);
+}
+
+/**
+ * The prompts of a stage's roots, one each.
+ *
+ * "random" depends on (seed, stage, root) alone; "in-turn" goes round the list, from stage to stage.
+ */
+export function promptsOfStage(
+  list: readonly string[],
+  stage: number,
+  { seed, prompts, sample }: Pick<Config, "seed" | "prompts" | "sample">,
+): string[] {
+  return Array.from({ length: sample.rootsPerStage }, (_, root) => {
+    switch (prompts.order) {
+      case "random": {
+        const u = uniform({ seed, stream: "prompt", stage, root, branch: 0, step: 0 });
+        return list[Math.floor(u * list.length)]!;
+      }
+      case "in-turn":
+        return list[(stage * sample.rootsPerStage + root) % list.length]!;
+      case "fixed":
+        return prompts.fixed!;
+      default:
+        return prompts.order satisfies never;
+    }
+  });
+}
+
+/** The lists of a config: to learn from, and never to learn from. */
+export interface PromptLists {
+  readonly training: readonly string[];
+  readonly "held-out"?: readonly string[];
+}
+
+/** @throws InputError, see readPrompts */
+export function readPromptLists({ prompts }: Pick<Config, "prompts">): PromptLists {
+  return {
+    training: prompts.order === "fixed" ? [prompts.fixed!] : readPrompts(prompts.train),
+    ...(prompts.heldOut === null ? {} : { "held-out": readPrompts(prompts.heldOut) }),
+  };
+}
+
+/** At most `most` prompts of a list, evenly spread over it. */
+export function thinOut(list: readonly string[], most: number): string[] {
+  if (list.length <= most) return [...list];
+  return Array.from({ length: most }, (_, i) => list[Math.floor((i * list.length) / most)]!);
+}
+
+function embeddedPrompts(source: string): string[] {
+  const [name, template] = source.slice("emoji:".length).split("/");
+  const known: readonly string[] = TEMPLATES;
+  if ((name !== "train" && name !== "held-out") || (template !== undefined && !known.includes(template))) {
+    throw new InputError(
+      `Expected emoji:train or emoji:held-out for the prompts, alone or with /${TEMPLATES.join(", /")}, but received ${source}`,
+    );
+  }
+  const templates = template === undefined ? TEMPLATES : [template as Template];
+  return templates.flatMap(name === "train" ? trainingPrompts : heldOutPrompts);
+}
+
+function promptFile(file: string): string[] {
+  const text = readText(file, PromptFileError);
+  const prompts = /^\s*[[{]/.test(text) || file.endsWith(".json") ? jsonPrompts(file, text) : text.split(/\r?\n/);
+  const trimmed = prompts.map((prompt) => prompt.trim()).filter((prompt) => prompt !== "");
+  if (trimmed.length === 0) throw new InputError(`Expected at least one prompt in ${file} but received none`);
+  return trimmed;
+}
+
+/** @throws InputError naming the file, and the item that is no text */
+function jsonPrompts(file: string, text: string): string[] {
+  const value = parseJson(text, file, PromptFileError);
+  if (!Array.isArray(value)) throw new PromptFileError(`${file}: Expected a list but received ${show(value)}`);
+  const wrong = value.findIndex((prompt) => typeof prompt !== "string");
+  if (wrong < 0) return value as string[];
+  throw new PromptFileError(
+    `${file}: Expected texts in the list but received ${show(value[wrong])} at position ${wrong}`,
+  );
+}
+
+class PromptFileError extends InputError {
+  constructor(problem: string, options?: ErrorOptions) {
+    super(`Expected a list of prompts, as JSON or as text with one a line. ${problem}`, options);
+  }
+}

@@ -1,0 +1,68 @@
+/**
+ * From final latents to rewards: images are decoded and handed to the rewards as tensors, a few at a time; PNG files are
+ * written on the side, for those who want to look.
+ */
+import { chunks } from "../../base/chunks.js";
+import { checkInterrupted, type RunContext } from "../../base/progress.js";
+import { encodePng, writePng } from "../../images/index.js";
+import type { RewardSet } from "../../rewards/index.js";
+import { inference, type Tensor, tidy, yieldToEventLoop } from "../../torch/index.js";
+import type { Policy } from "../policy/policy.js";
+import type { BranchBatch, ScoredBatch } from "./records.js";
+
+/** The rewards of a stage's images. */
+export type BranchScores = Pick<ScoredBatch, "rewards" | "parts" | "rewardSeconds">;
+
+/**
+ * The rewards of every branch.
+ *
+ * @param imageFile where to keep the image of a sample, undefined for not at all
+ * @throws RewardError when a reward does not give one finite number an image
+ */
+export async function scoreBranches(
+  policy: Policy,
+  batch: BranchBatch,
+  rewards: RewardSet,
+  { batchSize, imageFile }: { batchSize: number; imageFile: (sample: number) => string | undefined },
+  { progress, signal }: RunContext,
+): Promise<BranchScores> {
+  const n = batch.keys.length;
+  const task = progress.task("scoring", n, "images");
+  const total: number[] = [];
+  const parts: Record<string, number[]> = Object.fromEntries(rewards.labels.map((label) => [label, []]));
+  const rewardSeconds: Record<string, number> = {};
+  try {
+    for (const [start, rows] of chunks(n, batchSize)) {
+      checkInterrupted(signal);
+      const images = inference(() => policy.decode(batch.latents.narrow(0, start, rows).select(1, -1)));
+      try {
+        const prompts = batch.keys.slice(start, start + rows).map(({ prompt }) => prompt);
+        const scores = await rewards.score(images, prompts);
+        total.push(...scores.total);
+        for (const label of rewards.labels) {
+          parts[label]!.push(...scores.parts[label]!);
+          rewardSeconds[label] = (rewardSeconds[label] ?? 0) + scores.seconds[label]!;
+        }
+        await saveImages(images, (row) => imageFile(start + row));
+      } finally {
+        images.dispose();
+      }
+      task.advance(rows);
+      await yieldToEventLoop();
+    }
+  } finally {
+    task.done();
+  }
+  return { rewards: total, parts, rewardSeconds };
+}
+
+async function saveImages(images: Tensor, fileOf: (row: number) => string | undefined): Promise<void> {
+  const writes: Promise<void>[] = [];
+  for (let row = 0; row < images.size(0); row++) {
+    const file = fileOf(row);
+    if (file === undefined) continue;
+    const png = tidy(() => encodePng(images.select(0, row)));
+    writes.push(writePng(file, png));
+  }
+  await Promise.all(writes);
+}

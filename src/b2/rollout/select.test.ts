@@ -1,0 +1,91 @@
+// Normalisation, selection and schedule against worked cases of the reference (test/fixtures/selection.json, and every
+// selection.json named in GOLDEN).
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { test } from "node:test";
+import { advantages, type PromptRewards } from "./advantage.js";
+import { trainedSteps } from "./schedule.js";
+import { selectSamples } from "./select.js";
+
+interface Cases {
+  branches: number;
+  history_rounds: number;
+  positive_threshold: number;
+  negative_threshold: number;
+  rounds: { prompts: string[]; rewards: number[][]; advantages: number[][]; selected: [number, number][] }[];
+  schedule: { first: number; last: number; stages: number; split_step: number[] };
+}
+
+const files = [
+  resolve(import.meta.dirname, "../../../test/fixtures/selection.json"),
+  ...(process.env["GOLDEN"] ?? "")
+    .split(":")
+    .filter((path) => path !== "" && existsSync(path))
+    .map((path) => (statSync(path).isDirectory() ? join(path, "selection.json") : path))
+    .filter((path) => basename(path).startsWith("selection") && path.endsWith(".json") && existsSync(path)),
+];
+
+for (const file of files) {
+  const cases = JSON.parse(readFileSync(file, "utf8")) as Cases;
+  const branchCount = cases.branches;
+
+  test(`advantages and selection as in ${file}`, () => {
+    const history: PromptRewards[] = [];
+    for (const round of cases.rounds) {
+      const current = {
+        prompts: round.prompts.flatMap((prompt) => Array<string>(branchCount).fill(prompt)),
+        rewards: round.rewards.flat(),
+      };
+      const z = advantages(current, history.slice(-cases.history_rounds), { mode: "prompt-history", branchCount });
+      round.advantages.flat().forEach((expected, i) => assert.ok(Math.abs(z[i]! - expected) < 1e-9));
+      const selected = selectSamples(z, {
+        mode: "best-worst",
+        branchCount,
+        positiveThreshold: cases.positive_threshold,
+        negativeThreshold: cases.negative_threshold,
+      });
+      assert.deepEqual(
+        selected.map((i) => [Math.floor(i / branchCount), i % branchCount]),
+        round.selected,
+      );
+      history.push(current);
+    }
+  });
+
+  test(`schedule as in ${file}`, () => {
+    const { split_step, ...schedule } = cases.schedule;
+    assert.deepEqual(
+      split_step.map((_, stage) => trainedSteps(stage, schedule)),
+      split_step,
+    );
+    assert.throws(() => trainedSteps(schedule.stages, schedule), /Expected a stage from 0/);
+  });
+}
+
+const options = { mode: "best-worst", branchCount: 3, positiveThreshold: 0.5, negativeThreshold: -0.5 } as const;
+
+test("a single sample of a prompt has advantage 0, not NaN", () => {
+  const alone = { prompts: ["a"], rewards: [0.3] };
+  assert.deepEqual(advantages(alone, [], { mode: "prompt-history", branchCount: 1 }), [0]);
+});
+
+test("equal rewards select nothing", () => {
+  const current = { prompts: ["a", "a", "a"], rewards: [1, 1, 1] };
+  const z = advantages(current, [], { mode: "prompt-history", branchCount: 3 });
+  assert.deepEqual(selectSamples(z, options), []);
+});
+
+test("branch-centred advantages of a root sum to 0, and part siblings that are both above the prompt's mean", () => {
+  const current = { prompts: Array<string>(6).fill("a"), rewards: [3, 4, 5, 0, 0, 0] };
+  const history = advantages(current, [], { mode: "prompt-history", branchCount: 3 });
+  assert.ok(history.slice(0, 3).every((z) => z > 0));
+  const centred = advantages(current, [], { mode: "branch-centred", branchCount: 3 });
+  assert.ok(Math.abs(centred[0]! + centred[1]! + centred[2]!) < 1e-9);
+  assert.deepEqual(centred.slice(3), [0, 0, 0]);
+  assert.deepEqual(selectSamples(centred, { ...options, positiveThreshold: 0.3, negativeThreshold: -0.3 }), [2, 0]);
+});
+
+test("mode all selects every sample", () => {
+  assert.deepEqual(selectSamples([0, 1, -1, 0], { ...options, mode: "all", branchCount: 1 }), [0, 1, 2, 3]);
+});

@@ -1,0 +1,92 @@
+/**
+ * What a run is going to do in its folder, found out before anything is downloaded, loaded or written: the cheap checks,
+ * each once.
+ */
+import { InputError } from "../base/errors.js";
+import { show } from "../base/show.js";
+import { RunReader, RunWriter } from "../runs/index.js";
+import type { Device } from "../torch/index.js";
+import { ConfigError, type Difference, differences, resolveConfig } from "./config/resolve.js";
+import type { Config } from "./config/schema.js";
+import { openDevice } from "./policy/device.js";
+import { type PromptLists, readPromptLists } from "./rollout/prompts.js";
+
+export interface RunPlan {
+  readonly folder: string;
+  readonly config: Config;
+  readonly lists: PromptLists;
+  readonly device: Device;
+  /** Whether a program gives its own reward, which no config can name. */
+  readonly programReward: boolean;
+  /** `resume`: the folder holds a run. `restart`: it holds one without a finished stage, begun with another config. */
+  readonly mode: "new" | "restart" | "resume";
+  /** Keys that a resume changes; none of them decides what is computed. */
+  readonly changes: readonly Difference[];
+}
+
+/**
+ * Looks at prompts, folder and device, in this order.
+ *
+ * @throws InputError for prompts that are not there, a folder that is not for this run, a device that does not compute
+ */
+export function planRun(folder: string, config: Config, { programReward }: { programReward: boolean }): RunPlan {
+  const lists = readPromptLists(config);
+  const begun = RunReader.exists(folder) ? compareWithRun(folder, config, programReward) : undefined;
+  if (begun === undefined) RunWriter.expectNew(folder);
+  const device = openDevice(config);
+  return { folder, config, lists, device, programReward, ...(begun ?? { mode: "new", changes: [] }) };
+}
+
+/** Takes the folder for the run, as planned. */
+export function openRunFolder({ folder, config, mode, changes, programReward }: RunPlan): RunWriter {
+  const begun = { config, reward: programReward ? "program" : "config" } as const;
+  if (mode === "new") return RunWriter.create(folder, begun);
+  if (mode === "restart") return RunWriter.recreate(folder, begun);
+  const writer = new RunWriter(folder);
+  if (changes.length > 0) writer.writeConfig(config);
+  return writer;
+}
+
+/** A difference in words: `model.threads: 1 -> 2`. */
+export const showDifference = ({ key, before, after }: Difference): string =>
+  `${key}: ${show(before, 60)} -> ${show(after, 60)}`;
+
+function compareWithRun(folder: string, config: Config, programReward: boolean): Pick<RunPlan, "mode" | "changes"> {
+  const reader = new RunReader(folder);
+  const changes = differences(configOfFolder(reader), config);
+  const deciding = changes.filter(({ affects }) => affects === undefined);
+  const isProgram = reader.run.reward === "program";
+  if (reader.finishedStages().length === 0) {
+    const isOther = deciding.length > 0 || isProgram !== programReward;
+    return { mode: isOther ? "restart" : "resume", changes: isOther ? [] : changes };
+  }
+  if (deciding.length > 0) {
+    throw new InputError(
+      `Expected the config that the run in ${folder} was begun with but received others for\n  ` +
+        `${deciding.map(showDifference).join("\n  ")}\nChoose another folder for another run`,
+    );
+  }
+  if (isProgram && !programReward) {
+    throw new InputError(
+      `Expected the reward of the program that began the run in ${folder}, which its config cannot name, but received ` +
+        "none; go on with that program, or register the reward in a plugin and begin a run that names it in rewards",
+    );
+  }
+  if (!isProgram && programReward) {
+    throw new InputError(
+      `Expected the rewards of the config, as the run in ${folder} was begun with, but received a reward of the program's ` +
+        "own; choose another folder for another run",
+    );
+  }
+  return { mode: "resume", changes };
+}
+
+/** The resolved config of a run's folder. @throws ConfigError naming the file */
+export function configOfFolder(reader: RunReader): Config {
+  try {
+    return resolveConfig(reader.config());
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    throw new ConfigError(error.problems.map((problem) => `${reader.folder}/config.json: ${problem}`));
+  }
+}

@@ -1,0 +1,154 @@
+/**
+ * What an objective is given for a micro-batch: recorded transitions with their log-probs, or clean latents diffused anew;
+ * and the predictions that it asked for. Records lie on the CPU; a micro-batch's rows go to the device in one piece.
+ */
+import type { Named } from "../../base/registry.js";
+import { optionsOf } from "../../base/registry.js";
+import type { Conditioning } from "../../pipeline/index.js";
+import { cat, type Tensor, tensor, tidy } from "../../torch/index.js";
+import type { LatentBatch, ObjectiveKind, ObjectiveResult, TransitionBatch } from "../objectives/index.js";
+import type { Policy } from "../policy/policy.js";
+import type { WeightCopy } from "../policy/trainable.js";
+import { gaussian } from "../rollout/denoise.js";
+import type { TrainSet } from "../rollout/records.js";
+import { type MicroBatch, type Row, rowsOf } from "./plan.js";
+
+/** What all micro-batches of a stage are made of. */
+export interface StageData {
+  readonly policy: Policy;
+  readonly trainSet: TrainSet;
+  readonly seed: number;
+  /** Of every sample of the train set, clipped and weighted. */
+  readonly advantages: readonly number[];
+  readonly objective: ObjectiveKind;
+  readonly options: Named;
+  /** The log-probs that rows were sampled with; for objectives on transitions. */
+  readonly oldLogProbs?: ((pairs: MicroBatch) => Float32Array) | undefined;
+  /** The weights that sampled the stage, where the objective asks for their predictions. */
+  readonly sampler?: WeightCopy | undefined;
+}
+
+/** The loss of a micro-batch, with gradient, and its metrics. To be called in a tidy. */
+export function lossOf(data: StageData, pairs: MicroBatch): ObjectiveResult {
+  const { objective, options } = data;
+  const own = optionsOf(objective, options) as never;
+  return objective.learnsFrom === "transitions"
+    ? objective.loss(transitions(data, pairs), own)
+    : objective.loss(latents(data, pairs), own);
+}
+
+/** The log-probs of recorded transitions under the policy as it is, [B], on the CPU. */
+export function logProbOf(data: Pick<StageData, "policy" | "trainSet" | "objective">, rows: readonly Row[]): Tensor {
+  return recorded(data, rows).logProb;
+}
+
+function transitions(data: StageData, pairs: MicroBatch): TransitionBatch {
+  const rows = rowsOf(pairs);
+  const others = otherPredictions(data, rows, () => statesAt(data, rows, 0));
+  const { prediction, logProb, sigma } = recorded(data, rows);
+  return {
+    ...others,
+    prediction,
+    logProb,
+    sigma,
+    oldLogProb: tensor(data.oldLogProbs!(pairs)).to({ device: logProb.device }),
+    advantage: advantagesOf(data, rows),
+    timesteps: timestepsOf(data, rows),
+    scheduler: data.policy.model.scheduler,
+  };
+}
+
+function recorded(
+  data: Pick<StageData, "policy" | "trainSet" | "objective">,
+  rows: readonly Row[],
+): { prediction: Tensor; logProb: Tensor; sigma: readonly number[] } {
+  const { policy } = data;
+  const x = statesAt(data, rows, 0);
+  const timesteps = timestepsOf(data, rows);
+  const prediction = policy.predict(x, timesteps, conditioningOf(data, rows));
+  const { logProb, sigma } = policy.transition(x, timesteps, prediction, { prevSample: statesAt(data, rows, 1) });
+  return { prediction, logProb, sigma };
+}
+
+function latents(data: StageData, pairs: MicroBatch): LatentBatch {
+  const rows = rowsOf(pairs);
+  const { policy, trainSet, seed } = data;
+  const { scheduler } = policy.model;
+  const timesteps = timestepsOf(data, rows);
+  const final = trainSet.latents.size(1) - 1;
+  const original = recordedStates(data, rows, () => final);
+  const noise = noiseOf(rows, { seed, trainSet, policy });
+  const noisy = scheduler.addNoise(original, noise, timesteps);
+  const others = otherPredictions(data, rows, () => noisy);
+  const prediction = policy.predict(noisy, timesteps, conditioningOf(data, rows));
+  return { ...others, prediction, original, noise, noisy, advantage: advantagesOf(data, rows), timesteps, scheduler };
+}
+
+/** Fresh noise for every (sample, timestep, epoch), the same however rows are batched. */
+function noiseOf(
+  rows: readonly Row[],
+  { seed, trainSet: { stage, keys, timesteps }, policy }: Pick<StageData, "seed" | "trainSet" | "policy">,
+): Tensor {
+  const size = policy.latentShape;
+  return tidy(() => {
+    const parts = rows.map(({ row, step, epoch }) => {
+      const { root, branch } = keys[row]!;
+      const key = { seed, stream: "train-noise", stage, root, branch: branch + 1 } as const;
+      return gaussian([key], epoch * timesteps.length + step, size);
+    });
+    return cat(parts).to({ device: policy.device });
+  });
+}
+
+/**
+ * What other weights than the learning ones predict. Computed before these do: weights are exchanged in place, which a
+ * graph that waits for backward would not bear.
+ */
+function otherPredictions(
+  data: StageData,
+  rows: readonly Row[],
+  states: () => Tensor,
+): Pick<TransitionBatch, "basePrediction" | "samplerPrediction"> {
+  const { policy, sampler, objective } = data;
+  if (objective.needs?.base !== true && sampler === undefined) return {};
+  const predict = (): Tensor =>
+    tidy(() => policy.predict(states(), timestepsOf(data, rows), conditioningOf(data, rows)));
+  return {
+    ...(objective.needs?.base === true && { basePrediction: policy.trainable!.withBase(predict) }),
+    ...(sampler !== undefined && { samplerPrediction: sampler.use(predict) }),
+  };
+}
+
+function conditioningOf(
+  { policy, trainSet, objective }: Pick<StageData, "policy" | "trainSet" | "objective">,
+  rows: readonly Row[],
+): Conditioning {
+  const guided = objective.needs?.guided ?? objective.learnsFrom === "transitions";
+  const prompts = rows.map(({ row }) => trainSet.keys[row]!.prompt);
+  return policy.conditioning(prompts, { guided });
+}
+
+/** The latents of each row's transition: x_t for offset 0, x_{t-1} for 1. On the policy's device. */
+const statesAt = (data: Pick<StageData, "policy" | "trainSet">, rows: readonly Row[], offset: 0 | 1): Tensor =>
+  recordedStates(data, rows, ({ step }) => step + offset);
+
+function recordedStates(
+  { policy, trainSet: { latents } }: Pick<StageData, "policy" | "trainSet">,
+  rows: readonly Row[],
+  stateOf: (row: Row) => number,
+): Tensor {
+  const states = latents.size(1);
+  const flat = latents.flatten(0, 1); // [m * k, ...latent]
+  const index = BigInt64Array.from(rows, (row) => BigInt(row.row * states + stateOf(row)));
+  return flat.indexSelect(0, tensor(index)).to({ device: policy.device });
+}
+
+const timestepsOf = ({ trainSet }: Pick<StageData, "trainSet">, rows: readonly Row[]): number[] =>
+  rows.map(({ step }) => trainSet.timesteps[step]!);
+
+function advantagesOf({ policy, advantages }: StageData, rows: readonly Row[]): Tensor {
+  return tensor(
+    Float32Array.from(rows, ({ row }) => advantages[row]!),
+    { device: policy.device },
+  );
+}

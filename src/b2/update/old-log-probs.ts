@@ -1,0 +1,47 @@
+/** The log-probs that a stage's transitions were sampled with: the sampler's own, or computed again. */
+import { checkInterrupted } from "../../base/progress.js";
+import { discardCheckpoints, tidy, yieldToEventLoop } from "../../torch/index.js";
+import type { TrainSet } from "../rollout/records.js";
+import { logProbOf, type StageData } from "./batches.js";
+import { type MicroBatch, type Row, rowsOf } from "./plan.js";
+
+/** The log-probs of a micro-batch's rows under the policy that sampled, [B]. */
+export type OldLogProbs = (pairs: MicroBatch) => Float32Array;
+
+/** Those that the sampler recorded. */
+export function sampledLogProbs({ logProbs, timesteps: { length: steps } }: TrainSet): OldLogProbs {
+  const table = logProbs!.toTypedArray() as Float32Array;
+  return (pairs) => Float32Array.from(rowsOf(pairs), ({ row, step }) => table[row * steps + step]!);
+}
+
+/**
+ * Those of the policy as it is, before the first optimiser step.
+ *
+ * In half precision a log-prob depends on its batch. Micro-batches of the first update, and later ones with an unseen
+ * pair, are recomputed exactly as they will be trained; later epochs reuse each pair's first value.
+ */
+export async function recomputeLogProbs(
+  data: Pick<StageData, "policy" | "trainSet" | "objective">,
+  updates: readonly (readonly MicroBatch[])[],
+  signal: AbortSignal | undefined,
+): Promise<OldLogProbs> {
+  const steps = data.trainSet.timesteps.length;
+  const place = ({ row, step }: Row): number => row * steps + step;
+  const known = new Map<number, number>();
+  const whole = new Map<MicroBatch, Float32Array>();
+  const first = new Set(updates[0]);
+  for (const pairs of updates.flat()) {
+    const rows = rowsOf(pairs);
+    if (!first.has(pairs) && rows.every((row) => known.has(place(row)))) continue;
+    checkInterrupted(signal);
+    // Recording, as the update will: without, some devices take other kernels, which round otherwise.
+    const values = tidy(() => logProbOf(data, rows).detach().to({ device: "cpu" }).toTypedArray() as Float32Array);
+    discardCheckpoints();
+    whole.set(pairs, values);
+    rows.forEach((row, i) => {
+      if (!known.has(place(row))) known.set(place(row), values[i]!);
+    });
+    await yieldToEventLoop();
+  }
+  return (pairs) => whole.get(pairs) ?? Float32Array.from(rowsOf(pairs), (row) => known.get(place(row))!);
+}

@@ -1,0 +1,106 @@
+/**
+ * The update of a stage: optimiser steps over the (sample, timestep) pairs of the selected branches.
+ *
+ * The gradient of one optimiser step is the mean over the pairs of `train.samplesPerUpdate` samples with all their
+ * trained timesteps, as the reference accumulates it over 64 micro-batches of 2 samples times s timesteps; here the
+ * pairs go through the denoiser in micro-batches of any size.
+ *
+ * Departures from the reference: the samples left over at a stage's end make an optimiser step of their own, with the
+ * mean over their own pairs, instead of being dropped; and `timestepFraction` really leaves timesteps out.
+ */
+import { checkInterrupted, type RunContext } from "../../base/progress.js";
+import { type AdamW, clipGradNorm, GradScaler } from "../../optim/index.js";
+import type { UpdateMetrics } from "../../runs/index.js";
+import { discardCheckpoints, tidy, yieldToEventLoop } from "../../torch/index.js";
+import type { Config } from "../config/schema.js";
+import { objectives } from "../objectives/index.js";
+import type { Policy } from "../policy/policy.js";
+import { WeightCopy } from "../policy/trainable.js";
+import { weightedAdvantages } from "../rollout/advantage.js";
+import type { TrainSet } from "../rollout/records.js";
+import { lossOf, type StageData } from "./batches.js";
+import { recomputeLogProbs, sampledLogProbs } from "./old-log-probs.js";
+import { type MicroBatch, planUpdates } from "./plan.js";
+import { Tally } from "./tally.js";
+
+/** What changes the weights: an optimiser of the policy's parameters, and the loss scale of float16. */
+export interface Optimization {
+  readonly optimizer: AdamW;
+  readonly scaler?: GradScaler;
+}
+
+/**
+ * Trains on a stage's selection. An empty selection, or one without an item for the objective, is no update.
+ *
+ * @returns one record per optimiser step
+ */
+export async function updatePolicy(
+  policy: Policy,
+  { optimizer, scaler = new GradScaler({ enabled: false }) }: Optimization,
+  trainSet: TrainSet,
+  config: Pick<Config, "seed" | "train" | "advantage" | "objective">,
+  { progress, signal }: RunContext,
+): Promise<UpdateMetrics[]> {
+  const objective = objectives.get(config.objective.name);
+  const updates = planUpdates(trainSet, objective, config);
+  const total = updates.flat(2).length;
+  if (total === 0) return [];
+  const data: StageData = {
+    policy,
+    trainSet,
+    objective,
+    seed: config.seed,
+    options: config.objective,
+    advantages: weightedAdvantages(trainSet.advantages, config.advantage),
+    sampler: objective.needs?.sampler === true ? new WeightCopy(policy.parameters) : undefined,
+  };
+  const task = progress.task("training", total, "pairs");
+  const log: UpdateMetrics[] = [];
+  try {
+    const oldLogProbs =
+      objective.learnsFrom === "transitions" ? await oldLogProbsOf(data, updates, config.train, signal) : undefined;
+    for (const microBatches of updates) {
+      const tally = new Tally();
+      const pairs = microBatches.flat().length;
+      for (const microBatch of microBatches) {
+        checkInterrupted(signal);
+        const share = (scaler.scale * microBatch.length) / pairs;
+        tidy(() => {
+          const { loss, metrics } = lossOf({ ...data, oldLogProbs }, microBatch);
+          loss.mul(share).backward();
+          tally.add(microBatch.length, loss.item(), metrics);
+        });
+        task.advance(microBatch.length, `loss ${tally.loss.toFixed(4)}`);
+        await yieldToEventLoop();
+      }
+      scaler.unscale_(policy.parameters.values());
+      const gradNorm = clipGradNorm(policy.parameters.values(), config.train.maxGradNorm);
+      // A gradient that is not finite would poison Adam's moments for good.
+      const isFinite = Number.isFinite(gradNorm);
+      if (isFinite) optimizer.step();
+      optimizer.zeroGrad();
+      const { scale: lossScale } = scaler;
+      scaler.update(!isFinite);
+      log.push({ update: log.length, pairs, ...tally.metrics(), gradNorm, lossScale, skipped: isFinite ? 0 : 1 });
+      await yieldToEventLoop();
+    }
+  } finally {
+    // An error may have left a forward pass that nobody will go back through.
+    discardCheckpoints();
+    optimizer.zeroGrad();
+    data.sampler?.dispose();
+    task.done();
+  }
+  return log;
+}
+
+function oldLogProbsOf(
+  data: StageData,
+  updates: readonly (readonly MicroBatch[])[],
+  train: Config["train"],
+  signal: AbortSignal | undefined,
+): StageData["oldLogProbs"] | Promise<StageData["oldLogProbs"]> {
+  const isExact = data.policy.model.computeDtype === "float32";
+  const source = train.oldLogProbs ?? (isExact ? "sampled" : "recomputed");
+  return source === "sampled" ? sampledLogProbs(data.trainSet) : recomputeLogProbs(data, updates, signal);
+}

@@ -1,0 +1,140 @@
+/**
+ * A whole run as people want to see it: evaluation and contact sheet before, all stages, the same after, and the curve
+ * of the reward. An evaluation that is already in the run folder is not done again.
+ */
+import { resolveConfig } from "../b2/config/resolve.js";
+import type { ConfigInput } from "../b2/config/schema.js";
+import { fetchModels } from "../b2/models.js";
+import { type PromptLists, thinOut } from "../b2/rollout/prompts.js";
+import { planRun } from "../b2/run-plan.js";
+import { Trainer, type TrainerOptions } from "../b2/trainer.js";
+import { writeFileAtomic } from "../base/files.js";
+import { type RunContext, silent } from "../base/progress.js";
+import { resolveModel } from "../hub/index.js";
+import { contactSheet } from "../images/index.js";
+import { RewardResources } from "../rewards/index.js";
+import type { Tensor } from "../torch/index.js";
+import { evaluate } from "./evaluate.js";
+import { sheetImages } from "./generate.js";
+import { checkTruth, type Judges, openJudges } from "./judges.js";
+import type { Evaluation } from "./measures.js";
+import { rewardCurve, stageLine } from "./report.js";
+
+/** What a run leaves for people to read. */
+export interface ExperimentResult {
+  readonly evaluations: Readonly<Record<string, Evaluation>>;
+  /** PNG files. */
+  readonly pictures: readonly string[];
+}
+
+export class Experiment {
+  readonly trainer: Trainer;
+  readonly #judges: Judges | undefined;
+  readonly #lists: PromptLists;
+  readonly #context: RunContext;
+  /** Images of the model as it was before the first stage. */
+  #before: Tensor[] = [];
+
+  private constructor(trainer: Trainer, judges: Judges | undefined, lists: PromptLists, context: RunContext) {
+    this.trainer = trainer;
+    this.#judges = judges;
+    this.#lists = lists;
+    this.#context = context;
+  }
+
+  /** Loads everything; see Trainer.open for what is refused. */
+  static async open(folder: string, config: ConfigInput, options: TrainerOptions = {}): Promise<Experiment> {
+    const { reward, progress = silent, signal } = options;
+    const context = { progress, signal };
+    const plan = planRun(folder, resolveConfig(config), { programReward: reward !== undefined });
+    const evaluation = plan.config.eval.enabled;
+    if (evaluation) checkTruth(plan.config, plan.lists);
+    await fetchModels(plan.config, { rewards: reward === undefined, evaluation }, context);
+    const resources = new RewardResources(plan.device, resolveModel);
+    const trainer = await Trainer.begin(plan, resources, context, reward);
+    try {
+      const judges = evaluation ? openJudges(plan.config, trainer.rewards, resources) : undefined;
+      return new Experiment(trainer, judges, plan.lists, context);
+    } catch (error) {
+      trainer.dispose();
+      throw error;
+    }
+  }
+
+  /** @param onStage is called with the stage at work, undefined for what comes before and after */
+  async run(onStage: (stage: number | undefined) => void = () => undefined): Promise<ExperimentResult> {
+    const { trainer } = this;
+    const { config } = trainer;
+    // Nothing has been learnt or restored yet: this is the base model.
+    const before = await this.#evaluate("before");
+    await this.#sheet("before");
+    await trainer.runAll({
+      before: onStage,
+      after: async (metrics) => {
+        this.#context.progress.log(stageLine(metrics, config));
+        this.#curve();
+        const done = metrics.stage + 1;
+        if (config.eval.every > 0 && done % config.eval.every === 0 && done < config.stages) {
+          await this.#evaluate(`stage-${String(done).padStart(4, "0")}`);
+        }
+      },
+    });
+    onStage(undefined);
+    const after = await this.#evaluate("after");
+    const sheet = await this.#sheet("before-after");
+    return {
+      evaluations: before === undefined || after === undefined ? {} : { before, after },
+      pictures: [sheet, this.#curve()].filter((file) => file !== undefined),
+    };
+  }
+
+  /** Frees the models' memory. */
+  dispose(): void {
+    for (const image of this.#before) image.dispose();
+    this.#judges?.dispose?.();
+    this.trainer.dispose();
+  }
+
+  async #evaluate(name: string): Promise<Evaluation | undefined> {
+    const { run, writer, policy, config } = this.trainer;
+    if (this.#judges === undefined) return undefined;
+    const known = run.evaluation(name) as Evaluation | undefined;
+    if (known !== undefined) return known;
+    const evaluation = await evaluate(policy, this.#judges, this.#lists, config, this.#context);
+    writer.writeEvaluation(name, evaluation);
+    return evaluation;
+  }
+
+  /** The contact sheet of the model before, or of before and after side by side; the same prompts and noise. */
+  async #sheet(name: "before" | "before-after"): Promise<string | undefined> {
+    const { writer, policy, config } = this.trainer;
+    const prompts = thinOut(this.#lists.training, config.eval.sheet);
+    if (prompts.length === 0) return undefined;
+    const images = await sheetImages(policy, prompts, config, this.#context);
+    const file = writer.picturePath(`${name}.png`);
+    if (name === "before") {
+      this.#before = images;
+      writeFileAtomic(file, contactSheet([{ title: "before", images }], prompts));
+      return file;
+    }
+    try {
+      const columns = [
+        { title: "before", images: this.#before },
+        { title: "after", images },
+      ];
+      writeFileAtomic(file, contactSheet(columns, prompts));
+    } finally {
+      for (const image of images) image.dispose();
+    }
+    return file;
+  }
+
+  #curve(): string | undefined {
+    const { run, writer } = this.trainer;
+    const metrics = run.metrics();
+    if (metrics.length === 0) return undefined;
+    const file = writer.picturePath("reward.png");
+    writeFileAtomic(file, rewardCurve(metrics));
+    return file;
+  }
+}

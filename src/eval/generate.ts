@@ -1,0 +1,76 @@
+/** Images for people: prompts to PNG files, and one image of each prompt for a contact sheet. */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import type { Config } from "../b2/config/schema.js";
+import type { Policy } from "../b2/policy/policy.js";
+import type { RunContext } from "../base/progress.js";
+import { encodePng, writePng } from "../images/index.js";
+import { type Tensor, tidy } from "../torch/index.js";
+import { evaluationNoise, generateImages } from "./images.js";
+
+/** Where images go, and how many of each prompt. */
+export interface ImageFolder {
+  readonly folder: string;
+  readonly count: number;
+}
+
+/**
+ * Writes images of prompts into a folder, as `<prompt>-<image>-<words>.png`.
+ *
+ * The image of a prompt depends on (seed, its place in the list, the image's number) alone.
+ *
+ * @returns the files
+ */
+export async function generateToFolder(
+  policy: Policy,
+  prompts: readonly string[],
+  { folder, count }: ImageFolder,
+  config: Pick<Config, "seed" | "sample">,
+  context: RunContext,
+): Promise<string[]> {
+  const digits = Math.max(2, String(prompts.length - 1).length);
+  const wanted = prompts.flatMap((prompt, root) =>
+    Array.from({ length: count }, (_, image) => ({
+      prompt,
+      noise: evaluationNoise(config.seed, root, image),
+      file: join(folder, `${String(root).padStart(digits, "0")}-${image}-${slug(prompt)}.png`),
+    })),
+  );
+  mkdirSync(folder, { recursive: true });
+  const use = async (images: Tensor, batch: readonly string[], start: number): Promise<void> => {
+    for (let row = 0; row < batch.length; row++) {
+      const png = tidy(() => encodePng(images.select(0, row)));
+      await writePng(wanted[start + row]!.file, png);
+    }
+  };
+  await generateImages(policy, wanted, config, { label: "generating", use }, context);
+  return wanted.map(({ file }) => file);
+}
+
+/**
+ * One image of each prompt, from the same noise at every call.
+ *
+ * @returns [3, H, W] each, the caller's
+ */
+export async function sheetImages(
+  policy: Policy,
+  prompts: readonly string[],
+  config: Pick<Config, "seed" | "sample">,
+  context: RunContext,
+): Promise<Tensor[]> {
+  const wanted = prompts.map((prompt, root) => ({ prompt, noise: evaluationNoise(config.seed, root, 0) }));
+  const kept: Tensor[] = [];
+  const use = (images: Tensor, batch: readonly string[]): void => {
+    for (let row = 0; row < batch.length; row++) kept.push(tidy(() => images.select(0, row).clone()));
+  };
+  await generateImages(policy, wanted, config, { label: "contact sheet", use }, context);
+  return kept;
+}
+
+/** A prompt as part of a file's name. */
+const slug = (prompt: string): string =>
+  prompt
+    .toLowerCase()
+    .replaceAll(/[^\p{L}\p{N}]+/gu, "-")
+    .replaceAll(/^-|-$/g, "")
+    .slice(0, 60);

@@ -1,0 +1,35 @@
+/** What a run shows people: a line for every stage, the curve of the reward, contact sheets. */
+import type { Config } from "../b2/config/schema.js";
+import { contactSheet, lineChart, type SheetColumn } from "../images/index.js";
+import type { StageMetrics } from "../runs/index.js";
+
+/** A finished stage in one line. */
+export function stageLine(metrics: StageMetrics, { stages }: Pick<Config, "stages">): string {
+  const number = (value: number | null, digits: number): string => (value === null ? "-" : value.toFixed(digits));
+  const seconds = metrics.secondsSample + metrics.secondsScore + metrics.secondsTrain;
+  const parts = Object.entries(metrics.rewards);
+  return [
+    `stage ${metrics.stage + 1}/${stages}`,
+    `reward ${number(metrics.rewardMean, 4)}`,
+    ...(parts.length > 1 ? [parts.map(([label, { mean }]) => `${label} ${number(mean, 4)}`).join(", ")] : []),
+    `last ${metrics.trainedSteps} steps`,
+    `${metrics.selected} of ${metrics.images} train`,
+    `${metrics.updates} updates`,
+    `ratio ${number(metrics.ratioMin, 3)} to ${number(metrics.ratioMax, 3)}`,
+    `${seconds.toFixed(1)} s`,
+  ].join("  ");
+}
+
+/** The mean reward of every stage so far, with its standard error: a PNG. */
+export function rewardCurve(metrics: readonly StageMetrics[]): Uint8Array {
+  const reward = {
+    name: "reward",
+    values: metrics.map(({ rewardMean }) => rewardMean),
+    spread: metrics.map(({ rewardStd, images }) => rewardStd / Math.sqrt(images)),
+  };
+  return lineChart([reward], { title: "Mean reward of a stage's images", xLabel: "stage" });
+}
+
+/** Images of the same prompts side by side, a column for each model: a PNG. */
+export const sheet = (columns: readonly SheetColumn[], prompts: readonly string[]): Uint8Array =>
+  contactSheet(columns, prompts);

@@ -1,0 +1,43 @@
+/** Writes Stable Diffusion's parts as a diffusers folder. */
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { writeJson } from "../base/files.js";
+import { ConfigError } from "../models/index.js";
+import { writeModelIndex } from "./model-index.js";
+import type { Parts } from "./parts.js";
+
+/** @throws ConfigError when there is something in the folder, or it is a file */
+export function expectNewFolder(folder: string): void {
+  if (existsSync(folder) && !(statSync(folder).isDirectory() && readdirSync(folder).length === 0)) {
+    throw new ConfigError(`Expected an empty or new folder to write a model to but received ${folder}`);
+  }
+}
+
+/**
+ * Writes a diffusers folder; it appears whole or not at all.
+ *
+ * @throws ConfigError when there is something in the folder
+ */
+export function saveParts(parts: Parts, folder: string): void {
+  expectNewFolder(folder);
+  const target = resolve(folder);
+  const temporary = join(dirname(target), `.${basename(target)}.${process.pid}.tmp`);
+  const at = (part: string) => join(temporary, part);
+  try {
+    mkdirSync(temporary, { recursive: true });
+    parts.unet.savePretrained(at("unet"));
+    parts.vae.savePretrained(at("vae"));
+    parts.textEncoder.savePretrained(at("text_encoder"));
+    parts.tokenizer.savePretrained(at("tokenizer"));
+    parts.textEncoder2?.savePretrained(at("text_encoder_2"));
+    parts.tokenizer2?.savePretrained(at("tokenizer_2"));
+    const scheduler = parts.scheduler.toConfig();
+    writeJson(join(at("scheduler"), "scheduler_config.json"), scheduler);
+    writeModelIndex(temporary, parts.index, scheduler["_class_name"]);
+    rmSync(target, { recursive: true, force: true });
+    renameSync(temporary, target);
+  } catch (error) {
+    rmSync(temporary, { recursive: true, force: true });
+    throw error;
+  }
+}

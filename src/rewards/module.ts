@@ -1,0 +1,33 @@
+/** A reward of one's own: the default export of a JavaScript module (or a TypeScript one, where Node strips types). */
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+import { z } from "zod";
+import { importModule } from "../base/import-module.js";
+import { RewardError } from "./error.js";
+import type { Reward, RewardKind } from "./reward.js";
+
+interface Options {
+  readonly path: string;
+}
+
+export const moduleReward = {
+  name: "module",
+  summary: "The default export of a module of your own: (images, prompts) => numbers, or { score, dispose }",
+  cost: "what your own code takes",
+  options: z.object({
+    path: z.string().min(1).describe("The module, from the working folder."),
+  }),
+  open: async ({ path }: Options): Promise<Reward> => {
+    const file = resolve(path);
+    if (!existsSync(file))
+      throw new RewardError(`Expected a module for the reward but received ${path}, which is not there`);
+    const { default: value } = (await importModule(file, "the reward")) as { default?: unknown };
+    if (typeof value === "function") return { score: value as Reward["score"] };
+    if (typeof value === "object" && value !== null && typeof (value as Partial<Reward>).score === "function") {
+      return value as Reward;
+    }
+    throw new RewardError(
+      `Expected a function, or an object with a function score, as default export of ${path} but received ${typeof value}`,
+    );
+  },
+} satisfies RewardKind;

@@ -1,0 +1,75 @@
+/** The numbers that a run folder holds; docs/metrics.md has a line for each. */
+
+/** One optimiser step: a line of updates.jsonl. */
+export interface UpdateMetrics {
+  /** Its number in the stage. */
+  readonly update: number;
+  readonly pairs: number;
+  readonly loss: number;
+  /** Extremes of the likelihood ratio; null for objectives without one. */
+  readonly ratioMin: number | null;
+  readonly ratioMax: number | null;
+  readonly gradNorm: number;
+  readonly lossScale: number;
+  /** 1 where the gradient was not finite and the step was left out. */
+  readonly skipped: 0 | 1;
+  /** The objective's own, means over pairs. */
+  readonly objective: Readonly<Record<string, number>>;
+}
+
+/** One finished stage: stage.json, and a line of metrics.jsonl. null stands where there is nothing to measure. */
+export interface StageMetrics {
+  readonly stage: number;
+  readonly trainedSteps: number;
+  readonly images: number;
+  readonly rewardMean: number;
+  readonly rewardStd: number;
+  readonly rewardBranchStd: number;
+  /** By label: the mean, unweighted, and the seconds that it took. */
+  readonly rewards: Readonly<Record<string, { readonly mean: number; readonly seconds: number }>>;
+  readonly selected: number;
+  readonly positives: number;
+  readonly negatives: number;
+  readonly updates: number;
+  readonly pairs: number;
+  readonly firstRatioMin: number | null;
+  readonly firstRatioMax: number | null;
+  readonly ratioMin: number | null;
+  readonly ratioMax: number | null;
+  readonly loss: number | null;
+  readonly gradNorm: number | null;
+  readonly lossScale: number | null;
+  readonly skipped: number | null;
+  /** The objective's own, means over pairs. */
+  readonly objective: Readonly<Record<string, number | null>>;
+  readonly secondsSample: number;
+  readonly secondsScore: number;
+  readonly secondsTrain: number;
+  readonly imagesPerSecond: number | null;
+  readonly pairsPerSecond: number | null;
+  readonly liveTensors: number;
+  readonly residentMegabytes: number;
+}
+
+/** Wall time of a stage's phases, and of each reward within scoring, in seconds. */
+export interface PhaseSeconds {
+  readonly sample: number;
+  readonly score: number;
+  readonly train: number;
+  readonly rewards: Readonly<Record<string, number>>;
+}
+
+/** One image of a stage, as samples.jsonl has it. */
+export interface SampleLine {
+  readonly root: number;
+  readonly branch: number;
+  readonly prompt: string;
+  /** The weighted sum that is maximised. */
+  readonly reward: number;
+  /** Each reward by its label, where there are several or a weight. */
+  readonly rewards?: Readonly<Record<string, number>>;
+  readonly advantage: number;
+  readonly selected: boolean;
+  /** File in the stage's folder, where one was kept. */
+  readonly image?: string;
+}
