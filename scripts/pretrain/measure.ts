@@ -5,7 +5,7 @@
 import { writeFileSync } from "node:fs";
 import { imageGrid } from "../../src/images/index.js";
 import { StableDiffusionPipeline } from "../../src/pipeline/index.js";
-import { breathe, cat, Generator, noGrad, randn, tidy, type Tensor } from "../../src/torch/index.js";
+import { yieldToEventLoop, cat, Generator, noGrad, randn, tidy, type Tensor } from "../../src/torch/index.js";
 import { captionsOf, heldOutPrompts, isHeldOut, Random, SceneClassifier, scenesOf, TEMPLATES, trainingPrompts } from "../../src/world/index.js"; // prettier-ignore
 import { startProgress } from "./progress.js";
 import { classifierFolder, pipelineFolder, renderScenes, writeJson, type Workplace } from "./workplace.js";
@@ -50,7 +50,7 @@ export async function drawPrompts(
         }),
       );
       before.dispose();
-      await breathe();
+      await yieldToEventLoop();
     }
     images.push(noGrad(() => tidy(() => pipeline.decode(sample))));
     sample.dispose();

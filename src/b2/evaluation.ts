@@ -5,7 +5,7 @@
  * errors are standard errors over prompts: images of one prompt are no independent evidence.
  */
 import { checkRewards } from "../rewards/index.js";
-import { breathe, noGrad, type Tensor, tidy } from "../torch/index.js";
+import { yieldToEventLoop, noGrad, type Tensor, tidy } from "../torch/index.js";
 import { chunks } from "../base/chunks.js";
 import { meanAndDeviation } from "../base/statistics.js";
 import type { Config } from "./config.js";
@@ -135,7 +135,7 @@ export async function generateImages(
           } finally {
             images.dispose();
           }
-          await breathe();
+          await yieldToEventLoop();
         }
       } finally {
         latents.dispose();

@@ -6,7 +6,7 @@
  * sample's noise comes from its address, so that it is the same however it was batched.
  */
 import { chunks } from "../base/chunks.js";
-import { breathe, empty, noGrad, type Tensor, tensor, tidy } from "../torch/index.js";
+import { yieldToEventLoop, empty, noGrad, type Tensor, tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import type { Policy } from "./policy.js";
 import { checkInterrupted, type RunContext } from "../base/progress.js";
@@ -141,7 +141,7 @@ export async function denoise(
       );
       x.dispose();
       x = next;
-      await breathe();
+      await yieldToEventLoop();
     }
     return x;
   } catch (error) {

@@ -4,7 +4,7 @@
  */
 import { encodePng, writePng } from "../images/index.js";
 import { checkRewards, type Reward } from "../rewards/index.js";
-import { breathe, noGrad, type Tensor, tidy } from "../torch/index.js";
+import { yieldToEventLoop, noGrad, type Tensor, tidy } from "../torch/index.js";
 import type { Policy } from "./policy.js";
 import { checkInterrupted, type RunContext } from "../base/progress.js";
 import type { BranchBatch } from "./records.js";
@@ -38,7 +38,7 @@ export async function scoreBranches(
         images.dispose();
       }
       task.advance(rows);
-      await breathe();
+      await yieldToEventLoop();
     }
   } finally {
     task.done();

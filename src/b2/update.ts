@@ -9,7 +9,7 @@
  * mean over their own pairs, instead of being dropped; and `timestepFraction` really leaves timesteps out.
  */
 import { type AdamW, clipGradNorm, GradScaler } from "../optim/index.js";
-import { breathe, discardCheckpoints, type Tensor, tensor, tidy } from "../torch/index.js";
+import { yieldToEventLoop, discardCheckpoints, type Tensor, tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { dpo, type ObjectiveResult, ppo, type Transitions, weightedAdvantages } from "./objective.js";
 import type { Policy } from "./policy.js";
@@ -68,7 +68,7 @@ export async function updatePolicy(
         const options = { oldLogProbs, advantages, train, scale: scaler.scale, of };
         tally.add(pairs.length, () => descend(policy, trainSet, pairs, options));
         task.advance(pairs.length, `loss ${tally.mean("loss").toFixed(4)}`);
-        await breathe();
+        await yieldToEventLoop();
       }
       scaler.unscale_(policy.parameters.values());
       const gradNorm = clipGradNorm(policy.parameters.values(), train.maxGradNorm);
@@ -82,7 +82,7 @@ export async function updatePolicy(
         ...{ update: log.length, pairs: of, ...tally.metrics() },
         ...{ gradNorm, lossScale: scale, skipped: skipped ? 1 : 0 },
       });
-      await breathe();
+      await yieldToEventLoop();
     }
   } finally {
     unet.gradientCheckpointing = false;
@@ -228,7 +228,7 @@ async function recomputeLogProbs(
     rows.forEach((row, i) => {
       if (!known.has(place(row))) known.set(place(row), values[i]!);
     });
-    await breathe();
+    await yieldToEventLoop();
   }
   return (pairs) => whole.get(pairs) ?? Float32Array.from(rowsOf(pairs), (row) => known.get(place(row))!);
 }

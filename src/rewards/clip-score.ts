@@ -7,7 +7,7 @@
 import { clipPreprocess, readPreprocessorConfig } from "../images/index.js";
 import { CLIPModel } from "../models/index.js";
 import { CLIPTokenizer } from "../tokenizer/index.js";
-import { breathe, cat, keep, noGrad, tidy, type Device, type DType, type Tensor } from "../torch/index.js";
+import { yieldToEventLoop, cat, keep, noGrad, tidy, type Device, type DType, type Tensor } from "../torch/index.js";
 import { RewardError, type Reward } from "./reward.js";
 
 export interface ClipScoreOptions {
@@ -55,7 +55,7 @@ export function clipScore({
         ),
       );
       texts.forEach((text, i) => textFeatures.set(text, rows[i]!));
-      await breathe();
+      await yieldToEventLoop();
     }
     const scores: number[] = [];
     for (const some of chunks(prompts, batchSize)) {
@@ -69,7 +69,7 @@ export function clipScore({
       );
       scores.push(...cosines.toArray());
       cosines.dispose();
-      await breathe();
+      await yieldToEventLoop();
     }
     return scores;
   };

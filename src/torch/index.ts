@@ -11,4 +11,4 @@ export { enableGrad, grad, isGradEnabled, noGrad, type GradOptions } from "./aut
 export { keep, liveTensors, nativeBytes, peakNativeBytes, tidy } from "./memory.js";
 export { hasOperator, op } from "./op.js";
 export { Generator, manualSeed } from "./random.js";
-export { breathe, deviceCount, numThreads, setNumThreads, torchVersion } from "./runtime.js";
+export { yieldToEventLoop, deviceCount, numThreads, setNumThreads, torchVersion } from "./runtime.js";

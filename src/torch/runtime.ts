@@ -26,7 +26,7 @@ export function deviceCount(kind: "cuda" | "mps"): number {
   return native.deviceCount(kind);
 }
 
-/** How long the event loop may stand still before breathe() lets it run. */
+/** How long the event loop may stand still before yieldToEventLoop() lets it run. */
 const MAX_STANDSTILL_MS = 30;
 let lastYield = performance.now();
 
@@ -34,7 +34,7 @@ let lastYield = performance.now();
  * Lets the event loop run (progress bars, Ctrl-C) if it has not for 30 ms; otherwise resolves at once. Long loops await
  * it between operators.
  */
-export async function breathe(): Promise<void> {
+export async function yieldToEventLoop(): Promise<void> {
   if (performance.now() - lastYield < MAX_STANDSTILL_MS) return;
   await setImmediate();
   lastYield = performance.now();

@@ -4,7 +4,7 @@ import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import * as torch from "./index.js";
-import { TorchError, arange, breathe, ones, tensor, tidy, zeros, type DType, type Tensor } from "./index.js";
+import { TorchError, arange, yieldToEventLoop, ones, tensor, tidy, zeros, type DType, type Tensor } from "./index.js";
 
 const values = (x: Tensor): number[] => x.toArray();
 
@@ -244,13 +244,13 @@ test("threads are set, not left to what the machine came up with", () => {
   torch.setNumThreads(expected);
 });
 
-test("breathe lets timers run in a long loop", async () => {
+test("yieldToEventLoop lets timers run in a long loop", async () => {
   let ticks = 0;
   const timer = setInterval(() => ticks++, 5);
   const end = Date.now() + 300;
   while (Date.now() < end) {
     tidy(() => ones([64, 64]).matmul(ones([64, 64])));
-    await breathe();
+    await yieldToEventLoop();
   }
   clearInterval(timer);
   assert.ok(ticks >= 3, `${ticks} ticks`);
