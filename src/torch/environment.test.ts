@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Cpu, parseCpuInfo } from "./cpu.js";
-import { openBlasCore } from "./openblas.js";
+import { openBlasCore } from "./environment.js";
 
 const cpu = (vendor: string, flags: string): Cpu =>
   parseCpuInfo(`processor\t: 0\nvendor_id\t: ${vendor}\nflags\t\t: fpu sse2 ${flags}\nbugs\t\t: none\n`);
