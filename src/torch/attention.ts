@@ -4,7 +4,7 @@
  * differentiable.
  */
 import { full } from "./creation.js";
-import { tidy } from "./memory.js";
+import { expectSlot, tidy } from "./memory.js";
 import { native, type Slot } from "./native.js";
 import { hasOperator } from "./op.js";
 import { Tensor, aten } from "./tensor.js";
@@ -58,8 +58,8 @@ export function explicitAttention(
 ): Tensor {
   const [queries, keys] = [q.size(-2), k.size(-2)];
   if ((q.numel / q.size(-1)) * keys > maxScores) {
-    const [slotQ, slotK, slotV] = [q, k, v].map((x) => Tensor.expectSlot(x, "attention")) as [Slot, Slot, Slot];
-    const slotMask = mask === undefined ? null : Tensor.expectSlot(mask, "attention");
+    const [slotQ, slotK, slotV] = [q, k, v].map((x) => expectSlot(x, "attention")) as [Slot, Slot, Slot];
+    const slotMask = mask === undefined ? null : expectSlot(mask, "attention");
     return new Tensor(native.blockedAttention(slotQ, slotK, slotV, slotMask, causal, scale, maxScores));
   }
   return tidy(() => {

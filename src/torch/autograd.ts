@@ -1,4 +1,5 @@
 /** Reverse-mode differentiation: gradients as values. `Tensor.backward` accumulates them into leaves instead. */
+import { expectSlot } from "./memory.js";
 import { native } from "./native.js";
 import { Tensor } from "./tensor.js";
 
@@ -35,13 +36,13 @@ export function grad(
   { createGraph = false, retainGraph = createGraph, allowUnused = false }: GradOptions = {},
 ): (Tensor | null)[] {
   const slots = (tensors: unknown): number[] =>
-    (Array.isArray(tensors) ? tensors : [tensors]).map((tensor) => Tensor.expectSlot(tensor, "grad"));
+    (Array.isArray(tensors) ? tensors : [tensors]).map((tensor) => expectSlot(tensor, "grad"));
   const outputSlots = slots(outputs);
   const weights =
     gradOutputs === undefined
       ? outputSlots.map(() => null)
       : (Array.isArray(gradOutputs) ? (gradOutputs as readonly (Tensor | null)[]) : [gradOutputs as Tensor]).map(
-          (tensor) => (tensor === null ? null : Tensor.expectSlot(tensor, "grad")),
+          (tensor) => (tensor === null ? null : expectSlot(tensor, "grad")),
         );
   return native
     .gradients(outputSlots, slots(inputs), weights, retainGraph, createGraph, allowUnused)

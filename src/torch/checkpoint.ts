@@ -8,10 +8,10 @@
  * whatever the device. It follows that torch.grad does not see through a checkpoint.
  */
 import { enableGrad, isGradEnabled, noGrad } from "./grad-mode.js";
-import { keep, tidy } from "./memory.js";
+import { expectSlot, keep, tidy } from "./memory.js";
 import { native } from "./native.js";
 import { recordSegment, withOwnSegments, type Segment } from "./tape.js";
-import { Tensor, aten } from "./tensor.js";
+import { aten, type Tensor } from "./tensor.js";
 
 type Run = (...inputs: Tensor[]) => Tensor;
 
@@ -107,5 +107,5 @@ function propagate(input: Tensor, gradient: Tensor): void {
 }
 
 function backward(output: Tensor, gradient: Tensor, retainGraph: boolean): void {
-  native.backward([Tensor.expectSlot(output, "backward")], [Tensor.expectSlot(gradient, "backward")], retainGraph);
+  native.backward([expectSlot(output, "backward")], [expectSlot(gradient, "backward")], retainGraph);
 }

@@ -64,14 +64,6 @@ export class TensorHandle {
     return typeof value === "object" && value !== null && #slot in value ? value.#slot : NOT_A_TENSOR;
   }
 
-  /** The slot of a live tensor. @throws TorchError naming the function otherwise */
-  static expectSlot(value: unknown, where: string): Slot {
-    const slot = TensorHandle.slotOf(value);
-    if (slot >= 0) return slot;
-    const received = slot === NOT_A_TENSOR ? inWords(value) : "a disposed Tensor";
-    throw new TorchError(`Expected a Tensor for ${where} but received ${received}`, where);
-  }
-
   /** Takes the slot out of a handle, which counts as disposed from now on. */
   static take(handle: TensorHandle): Slot {
     const slot = handle.#slot;
@@ -86,6 +78,14 @@ export class TensorHandle {
   static keep(handle: TensorHandle): void {
     handle.#kept = true;
   }
+}
+
+/** The slot of a live tensor. @throws TorchError naming the function otherwise */
+export function expectSlot(value: unknown, where: string): Slot {
+  const slot = TensorHandle.slotOf(value);
+  if (slot >= 0) return slot;
+  const received = slot === NOT_A_TENSOR ? inWords(value) : "a disposed Tensor";
+  throw new TorchError(`Expected a Tensor for ${where} but received ${received}`, where);
 }
 
 /** Registers the tensors that were made outside of any tidy and are still alive, to be released when collected. */

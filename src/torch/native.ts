@@ -158,31 +158,26 @@ export let native = new Proxy({} as Addon, {
     },
 });
 
-/** The addon's functions that compute: operators, and what native/ does in one go. */
-export type Computation = "call" | "blockedAttention" | "backward" | "gradients";
+/** The addon's functions that compute: an operator's call, and what native/ does in one go. */
+const COMPUTATIONS = ["call", "blockedAttention", "backward", "gradients"] as const;
+
+export type Computation = (typeof COMPUTATIONS)[number];
 
 /** Is given every computation, and makes it happen by calling `run`, whose result it returns. */
 export type Watcher = (computation: Computation, args: readonly unknown[], run: () => unknown) => unknown;
 
 let watchers: readonly Watcher[] = [];
 
-/** Puts the watchers, the latest outermost, around what computes. Where there are none, this is the addon itself. */
+/** The addon with all watchers, the latest outermost, around what computes. Without any, the addon itself. */
 function watched(addon: Addon): Addon {
   if (watchers.length === 0) return addon;
-  const around = <F extends (...args: never[]) => unknown>(computation: Computation, compute: F): F =>
-    watchers.reduce<(...args: unknown[]) => unknown>(
-      (inner, watcher) =>
-        (...args) =>
-          watcher(computation, args, () => inner(...args)),
-      compute as unknown as (...args: unknown[]) => unknown,
-    ) as unknown as F;
-  return {
-    ...addon,
-    call: around("call", addon.call),
-    blockedAttention: around("blockedAttention", addon.blockedAttention),
-    backward: around("backward", addon.backward),
-    gradients: around("gradients", addon.gradients),
-  };
+  const around =
+    (computation: Computation) =>
+    (...args: unknown[]): unknown => {
+      const compute = (): unknown => (addon[computation] as (...args: unknown[]) => unknown)(...args);
+      return watchers.reduce((run, watcher) => () => watcher(computation, args, run), compute)();
+    };
+  return { ...addon, ...Object.fromEntries(COMPUTATIONS.map((computation) => [computation, around(computation)])) };
 }
 
 /** Lets `watcher` see every computation until the function that is returned is called. Costs nothing before and after. */

@@ -8,14 +8,12 @@ import { inspect, type InspectOptions } from "node:util";
 import { dtypeName, typedArrayOver, type Device, type DType, type MemoryFormat, type TypedArray } from "./dtypes.js";
 import { TorchError, inWords } from "./error.js";
 import { inference } from "./grad-mode.js";
-import { TensorHandle } from "./memory.js";
+import { TensorHandle, expectSlot } from "./memory.js";
 import { native, type Slot } from "./native.js";
 import { operatorsOn } from "./op.js";
 import { operatorsOf } from "./operators.js";
 import { printValues } from "./print.js";
 import { backwardThroughSegments } from "./tape.js";
-
-const { expectSlot } = TensorHandle;
 
 export interface ReduceOptions {
   /** One dimension or several; all of them when left out. */
@@ -104,12 +102,10 @@ export class Tensor extends TensorHandle {
     try {
       if (this.disposed || (depth !== null && depth < 0)) return this.toString();
       const title = `Tensor(${this.dtype}[${this.shape.join(", ")}], ${this.device}${this.requiresGrad ? ", requiresGrad" : ""})`;
-      const level = Math.max(0, (options.depth ?? 0) - (depth ?? 0));
-      const values = valuesOf(this, level === 0 ? PAGE : PAGE_INSIDE);
+      const inside = depth !== (options.depth ?? null);
+      const values = valuesOf(this, inside ? PAGE_INSIDE : PAGE);
       if (values === undefined) return title;
-      // Node indents an object's properties by two for each level, but not the lines of a text in them.
-      const indent = " ".repeat(2 * (Number.isFinite(level) ? level : 0));
-      return values.includes("\n") ? `${title}\n${values}`.replaceAll("\n", `\n${indent}`) : `${title} ${values}`;
+      return `${title}${values.includes("\n") ? "\n" : " "}${values}`;
     } catch {
       return "Tensor";
     }
