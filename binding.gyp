@@ -29,9 +29,6 @@
         "-frtti",
         "-fvisibility=hidden",
         "-Wall",
-        "-Wno-unused-function",
-        "-Wno-sign-compare",
-        "-Wno-deprecated-declarations",
       ],
       "libraries": ["-L<(torch_library_folder)", "<@(torch_libraries)", "-Wl,-rpath,<(torch_library_folder)"],
       "conditions": [

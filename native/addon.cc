@@ -35,9 +35,8 @@ Napi::Value numThreads(Engine&, const Napi::CallbackInfo& info) {
 }
 
 Napi::Value version(Engine&, const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), std::to_string(TORCH_VERSION_MAJOR) + "." +
-                                           std::to_string(TORCH_VERSION_MINOR) + "." +
-                                           std::to_string(TORCH_VERSION_PATCH));
+  return Napi::String::New(info.Env(), std::to_string(TORCH_VERSION_MAJOR) + "." + std::to_string(TORCH_VERSION_MINOR) +
+                                           "." + std::to_string(TORCH_VERSION_PATCH));
 }
 
 Napi::Value deviceCount(Engine&, const Napi::CallbackInfo& info) {

@@ -1,5 +1,6 @@
-// Attention in blocks of query rows, for where libtorch has no operator of its own that bounds the memory: forward keeps
-// no scores, and backward computes each block's again, so that memory grows with the tokens and not with their square.
+// Attention in blocks of query rows, for where libtorch has no operator of its own that bounds the memory: forward
+// keeps no scores, and backward computes each block's again, so that memory grows with the tokens and not with their
+// square.
 //
 // Backward is the softmax's as in FlashAttention (Dao et al. 2022, arXiv 2205.14135, appendix B): the sum that it takes
 // over a row of scores is that over the row's output times its gradient.

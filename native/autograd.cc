@@ -21,10 +21,6 @@ Napi::Value requiresGrad(Engine& engine, const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), tensorAt(engine, info[0], "requiresGrad").requires_grad());
 }
 
-Napi::Value isLeaf(Engine& engine, const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), tensorAt(engine, info[0], "isLeaf").is_leaf());
-}
-
 Napi::Value setRequiresGrad(Engine& engine, const Napi::CallbackInfo& info) {
   if (!info[1].IsBoolean()) throw BadArgument("Expected true or false for requiresGrad_");
   const at::Tensor& tensor = tensorAt(engine, info[0], "requiresGrad_");
@@ -104,7 +100,6 @@ void exposeAutograd(Engine& engine, Napi::Object exports) {
   expose<setGradEnabled>(engine, exports, "setGradEnabled");
   expose<requiresGrad>(engine, exports, "requiresGrad");
   expose<setRequiresGrad, inRequiresGrad>(engine, exports, "setRequiresGrad");
-  expose<isLeaf>(engine, exports, "isLeaf");
   expose<grad, inGrad>(engine, exports, "grad");
   expose<setGrad, inGrad>(engine, exports, "setGrad");
   expose<backward, inBackward>(engine, exports, "backward");

@@ -10,7 +10,9 @@ namespace {
 
 constexpr double kMaxSafeInteger = 9007199254740991.0;
 
-// A short rendering of a value for "but received ...".
+// A short rendering of a value for "but received ...". src/torch/error.ts has the same in TypeScript, for what is
+// refused before it comes here: calling back into JavaScript for a word of an error message could run a getter in the
+// middle of a conversion.
 std::string inWords(Engine& engine, napi_value raw) {
   const Napi::Value value(engine.env, raw);
   switch (value.Type()) {
@@ -133,6 +135,8 @@ c10::IValue intListFrom(Engine& engine, const Argument& argument, napi_value val
   return c10::IValue(integersOf(engine, value, argument.name.c_str()));
 }
 
+// The dtype's name as src/torch/dtypes.ts has it, where numbers are given to names: error messages are made on this
+// side, and must say the words that the caller wrote.
 const char* nameOf(at::ScalarType type) {
   switch (type) {
     case at::kByte:
@@ -242,9 +246,8 @@ c10::IValue argumentFrom(Engine& engine, const Argument& argument, napi_value va
     case ArgumentKind::Tensor:
       return tensorAt(engine, value, argument.name.c_str());
     case ArgumentKind::TensorList:
-      return listFrom<at::Tensor>(engine, argument, value, [&](napi_value slot) {
-        return tensorAt(engine, slot, argument.name.c_str());
-      });
+      return listFrom<at::Tensor>(engine, argument, value,
+                                  [&](napi_value slot) { return tensorAt(engine, slot, argument.name.c_str()); });
     case ArgumentKind::OptionalTensorList:
       return listFrom<c10::optional<at::Tensor>>(engine, argument, value, [&](napi_value slot) {
         return isNothing(engine, slot) ? c10::optional<at::Tensor>()
@@ -275,9 +278,8 @@ c10::IValue argumentFrom(Engine& engine, const Argument& argument, napi_value va
       return c10::Device(stringOf(engine, value, argument.name));
     case ArgumentKind::Generator: {
       uint32_t slot;
-      const at::Generator* generator = napi_get_value_uint32(engine.env, value, &slot) == napi_ok
-                                           ? engine.generators.find(slot)
-                                           : nullptr;
+      const at::Generator* generator =
+          napi_get_value_uint32(engine.env, value, &slot) == napi_ok ? engine.generators.find(slot) : nullptr;
       if (generator == nullptr) refuse(engine, "a Generator", argument.name, value);
       return *generator;
     }

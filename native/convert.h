@@ -28,5 +28,5 @@ c10::IValue argumentFrom(Engine& engine, const Argument& argument, napi_value va
 // A result of a boxed call.
 napi_value resultFrom(Engine& engine, c10::IValue&& value);
 
-// As "float32[2, 3]", with the device unless it is the processor.
+// As "float32[2, 3]", with the device unless it is the CPU.
 std::string describeTensor(const at::Tensor& tensor);

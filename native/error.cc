@@ -23,8 +23,8 @@ std::string sentenceOf(const std::string& message) {
   }
   if (!context.schema.empty()) message += "\nExpected " + context.schema;
   if (engine.errorClass.IsEmpty()) throw Napi::Error::New(env, message);
-  Napi::Object error = engine.errorClass.New(
-      {Napi::String::New(env, message), Napi::String::New(env, context.operatorName), tensors});
+  Napi::Object error =
+      engine.errorClass.New({Napi::String::New(env, message), Napi::String::New(env, context.operatorName), tensors});
   throw Napi::Error(env, error);
 }
 

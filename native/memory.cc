@@ -65,8 +65,8 @@ int64_t availableBytes() {
   return available;
 }
 
-// Linux has huge pages by default only for those who ask. On them, a forward pass at full size takes half of the system's
-// time, which is a few percent of the whole (docs/log.md).
+// Linux has huge pages by default only for those who ask. On them, a forward pass at full size takes half of the
+// system's time, which is a few percent of the whole (docs/log.md).
 void askForHugePages([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
 #ifdef __linux__
   constexpr size_t kWorthIt = size_t{4} << 20;
@@ -132,7 +132,7 @@ Napi::Value externalBytes(Engine& engine, const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(total));
 }
 
-// Tells V8 how many bytes tensors hold, when that has changed by enough to matter to its garbage collector.
+// Reports to V8 how many bytes tensors hold, when that has changed by enough to matter to its garbage collector.
 Napi::Value reportBytes(Engine& engine, const Napi::CallbackInfo& info) {
   const int64_t live = liveBytes.load(std::memory_order_relaxed);
   int64_t before = reportedBytes.load(std::memory_order_relaxed);

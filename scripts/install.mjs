@@ -1,7 +1,8 @@
 /**
  * The install step: finds or gets a libtorch, and builds the native addon against it. In this order, the first that is
  * there: LIBTORCH in the environment, python3's torch, a system libtorch, the official archive, apt-get when root.
- * Run again, it rebuilds only what has changed.
+ * Run again, it rebuilds only what has changed. `--debug` builds the addon for a debugger, beside the usual build;
+ * B2_ADDON=debug in the environment runs it.
  */
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -39,13 +40,14 @@ async function findOrGet() {
 }
 
 async function main() {
+  const kind = process.argv.includes("--debug") ? "debug" : "release";
   const found = await findOrGet();
   const { libtorch, origin } = found;
   say(`Using libtorch ${libtorch.version} from ${libtorch.root} (${origin}).`);
   ensureFastBlas(libtorch, say);
   if (!existsSync(join(packageRoot, "build"))) say("Building the native addon, about a minute.");
   const start = performance.now();
-  const built = build(packageRoot, libtorch);
+  const built = build(packageRoot, libtorch, { kind });
   say(built ? `Built in ${Math.round((performance.now() - start) / 1000)} s.` : "The native addon is up to date.");
 }
 

@@ -1,6 +1,8 @@
 /**
- * Builds the addon against one libtorch, in build/<key>/: one folder per libtorch, so that several can be used from one
- * checkout. node-gyp runs there on a copy of binding.gyp with a link to native/. src/torch/native.ts loads the result.
+ * Builds the addon against one libtorch, in build/<key>/ or, for a debug build, build/<key>-debug/: one folder for each
+ * libtorch and kind, so that several can be used from one checkout. node-gyp runs there on a copy of binding.gyp with a
+ * link to native/. src/torch/native.ts goes through the folders and loads the one whose build.json says what it is
+ * looking for; build/current.json names the libtorch that runs without LIBTORCH in the environment.
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -20,9 +22,10 @@ import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { BuildError } from "./errors.mjs";
 
-/** The name of the build for a libtorch folder (its real path); src/torch/native.ts names it in the same way. */
-export function buildKey(root) {
-  return createHash("sha256").update(root).digest("hex").slice(0, 12);
+/** The folder of the build for a libtorch (its real path), within build/. */
+function folderOf(root, kind) {
+  const key = createHash("sha256").update(root).digest("hex").slice(0, 12);
+  return kind === "debug" ? `${key}-debug` : key;
 }
 
 /** Everything the result depends on, as one hash. */
@@ -41,12 +44,12 @@ function fingerprint(packageRoot, libtorch) {
  * @param {string} packageRoot
  * @param {import("./layout.mjs").Libtorch} libtorch
  * @param {object} [options]
- * @param {boolean} [options.makeCurrent] make it the one that runs without LIBTORCH in the environment
+ * @param {boolean} [options.makeCurrent] make its libtorch the one that runs without LIBTORCH in the environment
+ * @param {"release" | "debug"} [options.kind] "debug": with symbols and without optimisation
  * @returns {boolean} whether anything had to be built
  */
-export function build(packageRoot, libtorch, { makeCurrent = true } = {}) {
-  const key = buildKey(libtorch.root);
-  const folder = join(packageRoot, "build", key);
+export function build(packageRoot, libtorch, { makeCurrent = true, kind = "release" } = {}) {
+  const folder = join(packageRoot, "build", folderOf(libtorch.root, kind));
   const addon = join(folder, "torch.node");
   const stamp = join(folder, "fingerprint");
   const wanted = fingerprint(packageRoot, libtorch);
@@ -54,20 +57,21 @@ export function build(packageRoot, libtorch, { makeCurrent = true } = {}) {
   if (!upToDate) {
     mkdirSync(folder, { recursive: true });
     rmSync(stamp, { force: true });
-    compile(packageRoot, folder, libtorch);
+    compile(packageRoot, folder, libtorch, kind);
     // A new file, not new contents: a process may have the old one loaded.
     rmSync(addon, { force: true });
-    copyFileSync(join(folder, "build/Release/torch.node"), addon);
+    copyFileSync(join(folder, "build", kind === "debug" ? "Debug" : "Release", "torch.node"), addon);
     writeFileSync(stamp, wanted);
   }
+  writeFileSync(join(folder, "build.json"), JSON.stringify({ root: libtorch.root, kind }, null, 2) + "\n");
   if (makeCurrent) {
-    const current = { key, root: libtorch.root, version: libtorch.version };
+    const current = { root: libtorch.root, version: libtorch.version };
     writeFileSync(join(packageRoot, "build/current.json"), JSON.stringify(current, null, 2) + "\n");
   }
   return !upToDate;
 }
 
-function compile(packageRoot, folder, libtorch) {
+function compile(packageRoot, folder, libtorch, kind) {
   copyFileSync(join(packageRoot, "binding.gyp"), join(folder, "binding.gyp"));
   rmSync(join(folder, "native"), { force: true, recursive: true });
   symlinkSync(join(packageRoot, "native"), join(folder, "native"), "junction");
@@ -85,7 +89,7 @@ function compile(packageRoot, folder, libtorch) {
   const nodeGyp = createRequire(join(packageRoot, "package.json")).resolve("node-gyp/bin/node-gyp.js");
   const run = spawnSync(
     process.execPath,
-    [nodeGyp, "configure", "build", "--jobs", String(availableParallelism()), ...nodeHeaders()],
+    [nodeGyp, "configure", "build", `--${kind}`, "--jobs", String(availableParallelism()), ...nodeHeaders()],
     { cwd: folder, encoding: "utf8", maxBuffer: 1 << 28 },
   );
   if (run.status === 0) return;

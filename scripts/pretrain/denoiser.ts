@@ -7,7 +7,17 @@ import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from "../../src/mo
 import { loadSafetensors, saveSafetensors } from "../../src/safetensors/index.js";
 import { DDIMScheduler } from "../../src/schedulers/index.js";
 import { CLIPTokenizer } from "../../src/tokenizer/index.js";
-import { yieldToEventLoop, cat, Generator, mseLoss, noGrad, randn, tensor, tidy, type Tensor } from "../../src/torch/index.js";
+import {
+  yieldToEventLoop,
+  cat,
+  Generator,
+  mseLoss,
+  noGrad,
+  randn,
+  tensor,
+  tidy,
+  type Tensor,
+} from "../../src/torch/index.js";
 import { Random, sceneKey, vocabulary, type Scene } from "../../src/world/index.js";
 import { CLEAN_CAPTIONS_UNTIL, cleanCaption, webCaption } from "./captions.js";
 import { startProgress } from "./progress.js";

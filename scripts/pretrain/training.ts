@@ -8,7 +8,15 @@
 import { existsSync, rmSync } from "node:fs";
 import { AdamW, clipGradNorm } from "../../src/optim/index.js";
 import { loadSafetensors, readHeader, saveSafetensors } from "../../src/safetensors/index.js";
-import { yieldToEventLoop, foreachAdd_, foreachMul_, Generator, noGrad, tidy, type Tensor } from "../../src/torch/index.js";
+import {
+  yieldToEventLoop,
+  foreachAdd_,
+  foreachMul_,
+  Generator,
+  noGrad,
+  tidy,
+  type Tensor,
+} from "../../src/torch/index.js";
 import { Random } from "../../src/world/index.js";
 import { startProgress } from "./progress.js";
 import type { TrainingRecipe } from "./recipe.js";

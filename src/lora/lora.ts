@@ -8,11 +8,11 @@
 import { Conv2d, fanInUniform, Linear, type LayerBranch, type Module } from "../nn/index.js";
 import { SafetensorsError } from "../safetensors/index.js";
 import {
+  addmm_,
   conv2d,
   keep,
   linear,
   noGrad,
-  op,
   tidy,
   zeros,
   type Device,
@@ -21,8 +21,6 @@ import {
 } from "../torch/index.js";
 import { readLora, writeLora, type Kernel, type LoraLayer, type WriteLoraOptions } from "./lora-file.js";
 import type { LoraPart } from "./names.js";
-
-const addmm_ = op("aten::addmm_", ["Tensor", "Tensor", "Tensor", "Scalar", "Scalar"], "self");
 
 /** The projections of every attention of a UNet. */
 export const attentionProjections: readonly string[] = ["to_q", "to_k", "to_v", "to_out.0"];
@@ -58,7 +56,7 @@ class Branch implements LayerBranch {
     const low = linear(input.dtype === "float32" ? input : input.to({ dtype: "float32" }), this.a); // [..., rank]
     // No gradient needs the layer's own output, so the product can be added in place.
     if (output.dtype === "float32" && output.ndim === 2) {
-      return addmm_(output, low, this.b.transpose(0, 1), 1, this.scale);
+      return addmm_(output, low, this.b.transpose(0, 1), { alpha: this.scale });
     }
     const update = linear(low, this.b).mul(this.scale);
     return output.add(update.to({ dtype: output.dtype }));

@@ -2,9 +2,7 @@
  * Activations of a tensor that nobody else holds: in place where no gradient needs the input, which saves memory traffic
  * on every image of a forward pass.
  */
-import { gelu, op, silu, type Tensor } from "../torch/index.js";
-
-const silu_ = op("aten::silu_", ["Tensor"], "self");
+import { gelu, silu, silu_, type Tensor } from "../torch/index.js";
 
 /** x sigmoid(x) */
 export function siluOfFresh(x: Tensor): Tensor {

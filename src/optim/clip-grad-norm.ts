@@ -1,7 +1,5 @@
 /** Gradient clipping by the norm over all parameters, with PyTorch's numbers. */
-import { foreachMul_, noGrad, op, stack, tidy, type Tensor } from "../torch/index.js";
-
-const foreachNorm = op("aten::_foreach_norm.Scalar", ["Tensor[]", "Scalar"], "Tensor[]");
+import { foreachMul_, foreachNorm, noGrad, stack, tidy, type Tensor } from "../torch/index.js";
 
 /**
  * Scales all gradients so that their common Euclidean norm is at most `maxNorm`. Gradients whose norm is not finite are
@@ -15,7 +13,7 @@ export function clipGradNorm(parameters: Iterable<Tensor>, maxNorm: number): num
     noGrad(() => {
       const grads = [...parameters].map(({ grad }) => grad).filter((grad) => grad !== null);
       if (grads.length === 0) return;
-      norm = stack(foreachNorm(grads, 2)).norm().item();
+      norm = stack(foreachNorm(grads)).norm().item();
       const scale = maxNorm / (norm + 1e-6);
       if (scale < 1) foreachMul_(grads, scale);
     }),

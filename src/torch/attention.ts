@@ -3,12 +3,11 @@
  * else explicit attention over blocks of query rows, so that the scores never take more than a fixed memory. Both are
  * differentiable.
  */
-import * as aten from "./operators.js";
 import { full } from "./creation.js";
-import { tidy } from "./memory.js";
+import { expectSlot, tidy } from "./memory.js";
 import { native, type Slot } from "./native.js";
-import { expectSlot, hasOperator, wrap } from "./op.js";
-import type { Tensor } from "./tensor.js";
+import { hasOperator } from "./op.js";
+import { Tensor, aten } from "./tensor.js";
 
 export interface AttentionOptions {
   /** Added to the scores, broadcast to [B, heads, queries, keys]; a bool mask keeps what is true. */
@@ -61,7 +60,7 @@ export function explicitAttention(
   if ((q.numel / q.size(-1)) * keys > maxScores) {
     const [slotQ, slotK, slotV] = [q, k, v].map((x) => expectSlot(x, "attention")) as [Slot, Slot, Slot];
     const slotMask = mask === undefined ? null : expectSlot(mask, "attention");
-    return wrap(native.blockedAttention(slotQ, slotK, slotV, slotMask, causal, scale, maxScores));
+    return new Tensor(native.blockedAttention(slotQ, slotK, slotV, slotMask, causal, scale, maxScores));
   }
   return tidy(() => {
     let scores = q.mul(scale).matmul(k.transpose(-2, -1)); // [..., N, M]

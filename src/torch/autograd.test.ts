@@ -1,6 +1,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { TorchError, enableGrad, grad, isGradEnabled, linear, noGrad, ones, tensor, type Tensor } from "./index.js";
+import {
+  TorchError,
+  enableGrad,
+  grad,
+  inference,
+  isGradEnabled,
+  linear,
+  liveTensors,
+  noGrad,
+  ones,
+  tensor,
+  type Tensor,
+} from "./index.js";
 
 function near(actual: Tensor, expected: number[], tolerance = 1e-6): void {
   const values = actual.toArray();
@@ -77,4 +89,22 @@ test("noGrad and enableGrad nest, and restore what was before, after an error to
   );
   assert.equal(isGradEnabled(), true);
   assert.equal(x.mul(2).detach().requiresGrad, false);
+});
+
+test("inference records nothing, keeps its result alone, and restores what was before", () => {
+  const x = ones([2]).requiresGrad_();
+  const before = liveTensors();
+  const { result } = inference(() => {
+    assert.equal(isGradEnabled(), false);
+    return { result: x.add(1).mul(2) };
+  });
+  assert.deepEqual(result.toArray(), [4, 4]);
+  assert.equal(result.requiresGrad, false);
+  assert.equal(liveTensors(), before + 1);
+  assert.equal(isGradEnabled(), true);
+  assert.throws(() => inference(() => x.add(ones([3]))), TorchError);
+  assert.throws(() => inference(async () => Promise.resolve(x)), /synchronous function for noGrad/);
+  assert.equal(isGradEnabled(), true);
+  result.dispose();
+  assert.equal(liveTensors(), before);
 });

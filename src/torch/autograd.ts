@@ -1,38 +1,7 @@
-/** Reverse-mode differentiation: whether it records, and gradients as values. */
-import { TorchError } from "./error.js";
-import { isThenable } from "./memory.js";
+/** Reverse-mode differentiation: gradients as values. `Tensor.backward` accumulates them into leaves instead. */
+import { expectSlot } from "./memory.js";
 import { native } from "./native.js";
-import { expectSlot, wrap } from "./op.js";
-import type { Tensor } from "./tensor.js";
-
-export function isGradEnabled(): boolean {
-  return native.gradEnabled();
-}
-
-function withGrad<T>(on: boolean, name: string, fn: () => T): T {
-  const before = native.gradEnabled();
-  native.setGradEnabled(on);
-  try {
-    const result = fn();
-    if (isThenable(result)) {
-      void (result as PromiseLike<unknown>).then(undefined, () => undefined);
-      throw new TorchError(`Expected a synchronous function for ${name} but received one that returns a promise`, name);
-    }
-    return result;
-  } finally {
-    native.setGradEnabled(before);
-  }
-}
-
-/** Runs `fn` without recording for backward. @throws TorchError if `fn` returns a promise */
-export function noGrad<T>(fn: () => T): T {
-  return withGrad(false, "noGrad", fn);
-}
-
-/** Runs `fn` recording for backward, inside a noGrad too. @throws TorchError if `fn` returns a promise */
-export function enableGrad<T>(fn: () => T): T {
-  return withGrad(true, "enableGrad", fn);
-}
+import { Tensor } from "./tensor.js";
 
 export interface GradOptions {
   /** Keep what backward needs, for another pass over the same graph. */
@@ -77,5 +46,5 @@ export function grad(
         );
   return native
     .gradients(outputSlots, slots(inputs), weights, retainGraph, createGraph, allowUnused)
-    .map((slot) => (slot === null ? null : wrap(slot)));
+    .map((slot) => (slot === null ? null : new Tensor(slot)));
 }

@@ -1,4 +1,4 @@
-/** What the processor says it can do. */
+/** What the CPU says it can do. */
 import { readFileSync } from "node:fs";
 
 export interface Cpu {
@@ -17,7 +17,7 @@ export function parseCpuInfo(text: string): Cpu {
   };
 }
 
-/** This machine's processor. */
+/** This machine's CPU. */
 export function thisCpu(): Cpu {
   try {
     return parseCpuInfo(readFileSync("/proc/cpuinfo", "utf8"));

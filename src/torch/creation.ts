@@ -1,12 +1,9 @@
-/** Functions that make tensors: from JavaScript's values, filled, random, or mapped from a file. */
-import { statSync } from "node:fs";
-import * as aten from "./operators.js";
-import { ITEM_SIZE, SCALAR_TYPE, dtypeOfTypedArray, type Device, type DType, type TypedArray } from "./dtypes.js";
+/** Functions that make tensors: from JavaScript's values, filled, or random. */
+import { SCALAR_TYPE, dtypeOfTypedArray, type Device, type DType, type TypedArray } from "./dtypes.js";
 import { TorchError, inWords } from "./error.js";
 import { native } from "./native.js";
-import { wrap } from "./op.js";
 import type { Generator } from "./random.js";
-import type { Tensor } from "./tensor.js";
+import { Tensor, aten } from "./tensor.js";
 
 export interface CreationOptions {
   /** float32 when left out. */
@@ -98,10 +95,10 @@ export function tensor(
     throw new TorchError(`Expected numbers or a typed array for tensor but received ${inWords(data)}`, "tensor");
   }
 
-  const source = wrap(native.fromBuffer(values, SCALAR_TYPE[dtypeOfTypedArray(values)], dims));
+  const source = new Tensor(native.fromBuffer(values, SCALAR_TYPE[dtypeOfTypedArray(values)], dims));
   if (source.dtype === ownDtype && device === undefined) return source;
   try {
-    return aten.to(source, ownDtype, null, device, null, false, false, null);
+    return source.to({ dtype: ownDtype, device });
   } finally {
     source.dispose();
   }
@@ -111,7 +108,7 @@ export function tensor(
 export function tensorFromBytes(bytes: Uint8Array, shape: readonly number[], dtype: DType): Tensor {
   const code = SCALAR_TYPE[dtype];
   if (code === undefined) throw new TorchError(`Expected a dtype but received ${inWords(dtype)}`, "tensorFromBytes");
-  return wrap(native.fromBuffer(bytes, code, shape));
+  return new Tensor(native.fromBuffer(bytes, code, shape));
 }
 
 /** Memory that holds whatever it held. */
@@ -195,30 +192,4 @@ export function randint(
 /** The integers 0 .. n - 1 in random order. */
 export function randperm(n: number, { generator, dtype = "int64", device }: RandomOptions = {}): Tensor {
   return aten.randperm(n, generator, dtype, null, device);
-}
-
-/**
- * A tensor over a memory-mapped file: nothing is read until it is used, and writing to the tensor does not reach the
- * file. The file must not shrink while the tensor lives (the operating system ends processes that read past its end).
- *
- * @param size number of elements from the start of the file
- */
-export function fromFile(path: string, { dtype = "uint8", size }: { dtype?: DType; size: number }): Tensor {
-  if (typeof path !== "string") {
-    throw new TorchError(`Expected a path for fromFile but received ${inWords(path)}`, "fromFile");
-  }
-  if (!Number.isSafeInteger(size) || size < 0) {
-    throw new TorchError(`Expected a number of elements for fromFile but received ${inWords(size)}`, "fromFile");
-  }
-  const bytes = statSync(path, { throwIfNoEntry: false })?.size;
-  if (bytes === undefined) {
-    throw new TorchError(`Expected a file for fromFile but received ${path}, which does not exist`, "fromFile");
-  }
-  if (size * ITEM_SIZE[dtype] > bytes) {
-    throw new TorchError(
-      `Expected at least ${size * ITEM_SIZE[dtype]} bytes in ${path} but it has ${bytes}`,
-      "fromFile",
-    );
-  }
-  return aten.fromFile(path, false, size, dtype);
 }

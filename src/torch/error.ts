@@ -1,25 +1,36 @@
 /**
- * The one error of this folder: whatever goes wrong in an operator, in the conversion of its arguments or in libtorch
- * arrives as a TorchError. native/ receives this class and throws it from its single catch boundary.
+ * The errors of this folder. Whatever goes wrong in an operator, in the conversion of its arguments or in libtorch is a
+ * TorchError: native/ receives this class and throws it from its single catch boundary. That nothing could be loaded is
+ * an AddonError.
  */
+import { InputError } from "../base/errors.js";
+
 export class TorchError extends Error {
   override readonly name = "TorchError";
+  /** The operator's full name, as "aten::add.Tensor", or the function's of this library. */
+  readonly operator: string;
+  /** The tensor arguments in words, as ["self float32[2, 3]", "other int64[4]"]. */
+  readonly tensors: readonly string[];
 
-  /**
-   * @param message a sentence: what was expected, what came
-   * @param operator the operator's full name, as "aten::add.Tensor", or the function's of this library
-   * @param tensors the tensor arguments in words, as ["self float32[2, 3]", "other int64[4]"]
-   */
-  constructor(
-    message: string,
-    readonly operator: string = "",
-    readonly tensors: readonly string[] = [],
-  ) {
+  /** @param message a sentence: what was expected, what came */
+  constructor(message: string, operator = "", tensors: readonly string[] = []) {
     super(message);
+    this.operator = operator;
+    this.tensors = tensors;
   }
 }
 
-/** A short rendering of any value for an error message. Never throws, never longer than a line. */
+/** The native addon is not built, or does not load: an installation to be mended, not a fault of this code. */
+export class AddonError extends InputError {
+  override readonly name = "AddonError";
+}
+
+/**
+ * A short rendering of any value for an error message. Never throws, never longer than a line.
+ *
+ * native/convert.cc has the same for the arguments that native code converts: these are values of JavaScript's that have
+ * not crossed the border, those are handles of V8's, and neither side can lend the other its own without a call back.
+ */
 export function inWords(value: unknown): string {
   try {
     switch (typeof value) {

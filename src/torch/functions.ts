@@ -1,8 +1,5 @@
-/** Functions of tensors that are no methods: joins, layers without state, losses, and whole-list updates. */
-import * as aten from "./operators.js";
-import { TorchError, inWords } from "./error.js";
-import { tidy } from "./memory.js";
-import type { Tensor } from "./tensor.js";
+/** Functions of tensors that are no methods: joins, choices and products. */
+import { aten, type Tensor } from "./tensor.js";
 
 export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
   return aten.cat(tensors, dim);
@@ -10,15 +7,6 @@ export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
 
 export function stack(tensors: readonly Tensor[], dim = 0): Tensor {
   return aten.stack(tensors, dim);
-}
-
-/** Whether no element is NaN or infinite: one pass in the common case, for a sum is finite only if its terms are. */
-export function allFinite(tensor: Tensor): boolean {
-  let finite = true;
-  tidy(() => {
-    finite = Number.isFinite(aten.sumAs(tensor, "float32").item()) || !tensor.sub(tensor).isnan().any().item();
-  });
-  return finite;
 }
 
 /** a where the condition holds, b elsewhere. */
@@ -48,171 +36,12 @@ export function baddbmm(
   return aten.baddbmm(input, a, b, beta, alpha);
 }
 
-/** x [..., in], weight [out, in], bias [out] -> [..., out]. */
-export function linear(x: Tensor, weight: Tensor, bias?: Tensor | null): Tensor {
-  return aten.linear(x, weight, bias);
-}
-
-const pair = (value: number | readonly [number, number]): readonly number[] =>
-  typeof value === "number" ? [value, value] : value;
-
-/** x [B, in, H, W], weight [out, in / groups, kh, kw], bias [out]. */
-export function conv2d(
-  x: Tensor,
-  weight: Tensor,
-  bias?: Tensor | null,
-  {
-    stride = 1,
-    padding = 0,
-    dilation = 1,
-    groups = 1,
-  }: {
-    stride?: number | readonly [number, number];
-    padding?: number | readonly [number, number];
-    dilation?: number | readonly [number, number];
-    groups?: number;
-  } = {},
+/** In place: input = beta * input + alpha * (a x b). Returns `input`. */
+export function addmm_(
+  input: Tensor,
+  a: Tensor,
+  b: Tensor,
+  { beta = 1, alpha = 1 }: { beta?: number; alpha?: number } = {},
 ): Tensor {
-  return aten.conv2d(x, weight, bias, pair(stride), pair(padding), pair(dilation), groups);
-}
-
-/** x [B, C, ...], weight and bias [C]. */
-export function groupNorm(x: Tensor, groups: number, weight?: Tensor | null, bias?: Tensor | null, eps = 1e-5): Tensor {
-  return aten.groupNorm(x, groups, weight, bias, eps);
-}
-
-/** Over the last dimensions, which have the sizes `shape`. */
-export function layerNorm(
-  x: Tensor,
-  shape: readonly number[],
-  weight?: Tensor | null,
-  bias?: Tensor | null,
-  eps = 1e-5,
-): Tensor {
-  return aten.layerNorm(x, shape, weight, bias, eps);
-}
-
-export function relu(x: Tensor): Tensor {
-  return aten.relu(x);
-}
-
-export function silu(x: Tensor): Tensor {
-  return aten.silu(x);
-}
-
-export function gelu(x: Tensor, { approximate = "none" }: { approximate?: "none" | "tanh" } = {}): Tensor {
-  return aten.gelu(x, approximate);
-}
-
-export function sigmoid(x: Tensor): Tensor {
-  return aten.sigmoid(x);
-}
-
-export function softmax(x: Tensor, dim: number): Tensor {
-  return aten.softmax(x, dim);
-}
-
-export function logSoftmax(x: Tensor, dim: number): Tensor {
-  return aten.logSoftmax(x, dim);
-}
-
-/** weight [vocabulary, D], ids [...] of int64 or int32 -> [..., D]. */
-export function embedding(weight: Tensor, ids: Tensor): Tensor {
-  return aten.embedding(weight, ids);
-}
-
-/** Pads with a constant; `pads` in pairs (before, after) from the last dimension backwards. */
-export function pad(x: Tensor, pads: readonly number[], value = 0): Tensor {
-  return aten.pad(x, pads, value);
-}
-
-/** x [B, C, H, W], enlarged by `scale` or to `size`. */
-export function interpolateNearest(x: Tensor, target: { scale: number } | { size: readonly [number, number] }): Tensor {
-  if ("size" in target) return aten.upsampleNearest2d(x, target.size);
-  return aten.upsampleNearest2d(x, [Math.floor(x.size(-2) * target.scale), Math.floor(x.size(-1) * target.scale)]);
-}
-
-/** x [B, C, H, W] to `size`, half-pixel centres; antialias is what image libraries do when they shrink. */
-export function interpolateBicubic(
-  x: Tensor,
-  size: readonly [number, number],
-  { antialias = false }: { antialias?: boolean } = {},
-): Tensor {
-  return antialias ? aten.upsampleBicubic2dAntialias(x, size, false) : aten.upsampleBicubic2d(x, size, false);
-}
-
-/** x [B, C, H, W]. */
-export function avgPool2d(
-  x: Tensor,
-  kernel: number,
-  { stride = kernel, padding = 0 }: { stride?: number; padding?: number } = {},
-): Tensor {
-  return aten.avgPool2d(x, pair(kernel), pair(stride), pair(padding));
-}
-
-/** at::Reduction. */
-const REDUCTION = { none: 0, mean: 1, sum: 2 } as const;
-export type Reduction = keyof typeof REDUCTION;
-
-function reductionCode(reduction: Reduction, where: string): number {
-  if (typeof reduction === "string" && Object.hasOwn(REDUCTION, reduction)) return REDUCTION[reduction];
-  throw new TorchError(`Expected none, mean or sum for the reduction of ${where} but received ${inWords(reduction)}`);
-}
-
-export function mseLoss(x: Tensor, target: Tensor, { reduction = "mean" }: { reduction?: Reduction } = {}): Tensor {
-  return aten.mseLoss(x, target, reductionCode(reduction, "mseLoss"));
-}
-
-/** logits [B, classes, ...], target [B, ...] of int64 class indices. */
-export function crossEntropy(
-  logits: Tensor,
-  target: Tensor,
-  { reduction = "mean" }: { reduction?: Reduction } = {},
-): Tensor {
-  return aten.crossEntropyLoss(logits, target, null, reductionCode(reduction, "crossEntropy"));
-}
-
-// Whole lists in one call: what an optimiser does to all its parameters.
-
-export function foreachAdd_(
-  tensors: readonly Tensor[],
-  other: readonly Tensor[] | number,
-  { alpha = 1 }: { alpha?: number } = {},
-): void {
-  if (typeof other === "number") aten.foreachAddScalar_(tensors, other * alpha);
-  else aten.foreachAddList_(tensors, other, alpha);
-}
-
-export function foreachMul_(tensors: readonly Tensor[], other: readonly Tensor[] | number): void {
-  if (typeof other === "number") aten.foreachMulScalar_(tensors, other);
-  else aten.foreachMulList_(tensors, other);
-}
-
-export function foreachDiv_(tensors: readonly Tensor[], other: readonly Tensor[] | number): void {
-  if (typeof other === "number") aten.foreachDivScalar_(tensors, other);
-  else aten.foreachDivList_(tensors, other);
-}
-
-/** tensors += value * a * b. */
-export function foreachAddcmul_(
-  tensors: readonly Tensor[],
-  a: readonly Tensor[],
-  b: readonly Tensor[],
-  { value = 1 }: { value?: number } = {},
-): void {
-  aten.foreachAddcmul_(tensors, a, b, value);
-}
-
-/** tensors += value * a / b. */
-export function foreachAddcdiv_(
-  tensors: readonly Tensor[],
-  a: readonly Tensor[],
-  b: readonly Tensor[],
-  { value = 1 }: { value?: number } = {},
-): void {
-  aten.foreachAddcdiv_(tensors, a, b, value);
-}
-
-export function foreachSqrt(tensors: readonly Tensor[]): Tensor[] {
-  return aten.foreachSqrt(tensors);
+  return aten.addmm_(input, a, b, beta, alpha);
 }

@@ -1,14 +1,21 @@
 /** libtorch in TypeScript: tensors, operators, autograd, randomness and memory. */
-export { Tensor, type NestedArray, type ReduceOptions } from "./tensor.js";
+export { op, Tensor, type ConversionOptions, type NestedArray, type ReduceOptions } from "./tensor.js";
 export type { Device, DType, MemoryFormat, TypedArray } from "./dtypes.js";
-export { TorchError } from "./error.js";
+export { AddonError, TorchError } from "./error.js";
 export * from "./creation.js";
+export { fromFile } from "./from-file.js";
 export * from "./functions.js";
+export * from "./layers.js";
+export { allFinite } from "./checks.js";
+export * from "./foreach.js";
 export { scaledDotProductAttention, type AttentionOptions } from "./attention.js";
 export { computeDtype } from "./compute-dtype.js";
-export { checkpoint, discardCheckpoints, relay } from "./checkpoint.js";
-export { enableGrad, grad, isGradEnabled, noGrad, type GradOptions } from "./autograd.js";
+export { checkpoint, relay } from "./checkpoint.js";
+export { discardCheckpoints } from "./tape.js";
+export { grad, type GradOptions } from "./autograd.js";
+export { enableGrad, inference, isGradEnabled, noGrad } from "./grad-mode.js";
 export { keep, liveTensors, nativeBytes, peakNativeBytes, tidy } from "./memory.js";
-export { hasOperator, op } from "./op.js";
+export { hasOperator } from "./op.js";
+export { profileOperators, type CallShapes, type OperatorProfile } from "./profile.js";
 export { Generator, manualSeed } from "./random.js";
-export { yieldToEventLoop, deviceCount, numThreads, setNumThreads, torchVersion } from "./runtime.js";
+export { deviceCount, numThreads, setNumThreads, torchVersion, yieldToEventLoop } from "./runtime.js";

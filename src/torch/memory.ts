@@ -5,23 +5,17 @@
  * safety net: new tensors wait in a list and only those that live long are registered with a FinalizationRegistry
  * (registering costs more than a small operator, and most tensors are disposed of before it would be worth it).
  *
- * V8 collects when what it was told of memory outside its heap has grown. It is told outside of `tidy` only, of what
- * collecting can give back: told of a training step's activations, it marked its whole heap several times a step, on the
- * cores that the step computes on (docs/log.md).
+ * V8 schedules garbage collection by the external memory that we report. We report outside of `tidy` only, where a
+ * collection can free something: reporting the activations of a training step caused several full collections a step, on
+ * the cores that the step computes on (docs/log.md).
  */
-import { TorchError } from "./error.js";
+import { TorchError, inWords } from "./error.js";
 import { native, type Slot } from "./native.js";
 
 const DISPOSED = -1;
 
 /** What slotOf answers for a value that is no tensor. A disposed one answers -1. */
 export const NOT_A_TENSOR = -2;
-
-/** The slot of a live tensor, -1 for a disposed one, NOT_A_TENSOR for anything else. */
-export let slotOf: (value: unknown) => Slot;
-let takeSlot: (handle: TensorHandle) => Slot;
-let setKept: (handle: TensorHandle, kept: boolean) => void;
-let isKept: (handle: TensorHandle) => boolean;
 
 /** The innermost tidy's tensors; undefined outside of any. */
 let scope: TensorHandle[] | undefined;
@@ -40,7 +34,7 @@ function releaseOne(slot: Slot): void {
   if (scope === undefined) native.reportBytes();
 }
 
-/** The base of Tensor: owns one slot of the native table. Not for use outside src/torch. */
+/** The base of Tensor: owns one slot of the native table. Its static methods are not for use outside src/torch. */
 export class TensorHandle {
   #slot: Slot;
   /** Set by keep(): the scope that made the tensor does not release it. */
@@ -56,7 +50,7 @@ export class TensorHandle {
     return this.#slot === DISPOSED;
   }
 
-  /** Gives the memory back now. Doing it twice is harmless. */
+  /** Frees the memory now. Doing it twice is harmless. */
   dispose(): void {
     const slot = this.#slot;
     if (slot === DISPOSED) return;
@@ -65,26 +59,41 @@ export class TensorHandle {
     releaseOne(slot);
   }
 
-  static {
-    slotOf = (value) => (typeof value === "object" && value !== null && #slot in value ? value.#slot : NOT_A_TENSOR);
-    takeSlot = (handle) => {
-      const slot = handle.#slot;
-      handle.#slot = DISPOSED;
-      return slot;
-    };
-    setKept = (handle, kept) => {
-      handle.#kept = kept;
-    };
-    isKept = (handle) => handle.#kept;
+  /** The slot of a live tensor, -1 for a disposed one, NOT_A_TENSOR for anything else. */
+  static slotOf(value: unknown): Slot {
+    return typeof value === "object" && value !== null && #slot in value ? value.#slot : NOT_A_TENSOR;
+  }
+
+  /** Takes the slot out of a handle, which counts as disposed from now on. */
+  static take(handle: TensorHandle): Slot {
+    const slot = handle.#slot;
+    handle.#slot = DISPOSED;
+    return slot;
+  }
+
+  static isKept(handle: TensorHandle): boolean {
+    return handle.#kept;
+  }
+
+  static keep(handle: TensorHandle): void {
+    handle.#kept = true;
   }
 }
 
-/** Hands tensors that were made outside of any tidy, and are still alive, to the garbage collector's safety net. */
+/** The slot of a live tensor. @throws TorchError naming the function otherwise */
+export function expectSlot(value: unknown, where: string): Slot {
+  const slot = TensorHandle.slotOf(value);
+  if (slot >= 0) return slot;
+  const received = slot === NOT_A_TENSOR ? inWords(value) : "a disposed Tensor";
+  throw new TorchError(`Expected a Tensor for ${where} but received ${received}`, where);
+}
+
+/** Registers the tensors that were made outside of any tidy and are still alive, to be released when collected. */
 function registerUnowned(): void {
   const handles = unowned;
   unowned = [];
   for (const handle of handles) {
-    const slot = slotOf(handle);
+    const slot = TensorHandle.slotOf(handle);
     if (slot === DISPOSED || registered.has(slot)) continue;
     registered.add(slot);
     registry.register(handle, slot, handle);
@@ -160,9 +169,9 @@ function release(handles: readonly TensorHandle[], survivors: ReadonlySet<Tensor
   const slots: Slot[] = [];
   for (const handle of handles) {
     if (handle.disposed) continue;
-    if (isKept(handle)) leaveToCollector(handle);
+    if (TensorHandle.isKept(handle)) leaveToCollector(handle);
     else if (survivors.has(handle)) own(handle);
-    else slots.push(takeSlot(handle));
+    else slots.push(TensorHandle.take(handle));
   }
   if (slots.length > 0) native.release(slots);
   if (scope === undefined) native.reportBytes();
@@ -170,7 +179,7 @@ function release(handles: readonly TensorHandle[], survivors: ReadonlySet<Tensor
 
 /** Lets a tensor outlive the tidy it was made in. Returns it. */
 export function keep<T extends TensorHandle>(tensor: T): T {
-  setKept(tensor, true);
+  TensorHandle.keep(tensor);
   return tensor;
 }
 
@@ -179,12 +188,12 @@ export function liveTensors(): number {
   return native.liveTensors();
 }
 
-/** Bytes that tensors hold in the processor's memory right now, those that only autograd holds included. */
+/** Bytes that tensors hold in main memory right now, including those that only autograd holds. */
 export function nativeBytes(): number {
   return native.nativeBytes();
 }
 
-/** The most that `work` let nativeBytes grow to: what it needed at once, and what was there before. */
+/** The largest value of nativeBytes during `work`, including what was there before. */
 export function peakNativeBytes(work: () => unknown): number {
   native.resetPeakBytes();
   work();

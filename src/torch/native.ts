@@ -1,17 +1,15 @@
 /**
- * Loads the native addon that scripts/install.mjs built, and says in TypeScript what it exports.
+ * The native addon that scripts/install.mjs built: what it exports, in TypeScript, and how it is found and loaded.
  *
- * There is one build per libtorch (build/<key>/), so that LIBTORCH in the environment chooses at run time, without a
- * rebuild; without it, the one that was installed last is taken.
+ * Importing this file loads nothing. `native` begins as a stub whose functions load the addon, put it in the stub's place
+ * and go on there, so that nothing is asked at later calls.
  */
-import { createHash } from "node:crypto";
-import { existsSync, readFileSync, realpathSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, realpathSync } from "node:fs";
 import { createRequire } from "node:module";
-import { availableParallelism } from "node:os";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { TorchError } from "./error.js";
-import { chooseOpenBlasCore } from "./openblas.js";
+import { join } from "node:path";
+import { packageRoot } from "../base/package-root.js";
+import { chosenAddon, chosenThreads, prepareEnvironment, type AddonKind } from "./environment.js";
+import { AddonError, TorchError } from "./error.js";
 
 /** A tensor or generator as native code knows it: the index of a slot. */
 export type Slot = number;
@@ -41,7 +39,6 @@ export interface Addon {
   device(tensor: Slot): string;
   requiresGrad(tensor: Slot): boolean;
   setRequiresGrad(tensor: Slot, on: boolean): void;
-  isLeaf(tensor: Slot): boolean;
   grad(tensor: Slot): Slot | null;
   setGrad(tensor: Slot, grad: Slot | null): void;
   release(tensors: readonly Slot[]): void;
@@ -51,7 +48,7 @@ export interface Addon {
   /** The most that nativeBytes was since the last reset. */
   peakBytes(): number;
   resetPeakBytes(): void;
-  /** Tells V8 how many bytes tensors hold; see src/torch/memory.ts. */
+  /** Reports to V8 how many bytes tensors hold; see src/torch/memory.ts. */
   reportBytes(): void;
   /** V8's own count of what is held outside its heap. */
   externalBytes(): number;
@@ -92,55 +89,103 @@ export interface Addon {
   deviceCount(kind: string): number;
 }
 
-/** The package's root: the nearest folder above with a package.json. */
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, "package.json"))) {
-    const above = dirname(folder);
-    if (above === folder) throw new TorchError("Expected a package.json above the torch module but found none");
-    folder = above;
-  }
-  return folder;
+/** What scripts/libtorch/build.mjs writes beside each build. */
+interface Build {
+  /** The real path of the libtorch that the addon was built against. */
+  readonly root: string;
+  readonly kind: AddonKind;
 }
 
-/** The name of the build for a libtorch folder; scripts/libtorch/build.mjs names it in the same way. */
-function buildKey(libtorch: string): string {
-  const root = existsSync(libtorch) ? realpathSync(libtorch) : libtorch;
-  return createHash("sha256").update(root).digest("hex").slice(0, 12);
+const readJson = (file: string): unknown => JSON.parse(readFileSync(file, "utf8"));
+
+/** There is one build for each libtorch and kind, each in a folder of its own. */
+function findBuild(builds: string, wanted: Build): string | undefined {
+  const folders = existsSync(builds) ? readdirSync(builds) : [];
+  return folders
+    .map((name) => join(builds, name))
+    .filter((folder) => existsSync(join(folder, "torch.node")) && existsSync(join(folder, "build.json")))
+    .find((folder) => {
+      const { root, kind } = readJson(join(folder, "build.json")) as Build;
+      return root === wanted.root && kind === wanted.kind;
+    });
 }
+
+const HOW_TO_BUILD = "run `npm rebuild b2-diffurl`, or `node scripts/install.mjs` in a checkout";
+
+/** The file of the addon that the environment asks for. @throws AddonError with the way to get it */
+function findAddon(): string {
+  const builds = join(packageRoot(), "build");
+  const { libtorch, kind } = chosenAddon();
+  const current = join(builds, "current.json");
+  if (libtorch === undefined && !existsSync(current)) {
+    throw new AddonError(`Expected a build of the native addon in ${builds} but there is none: ${HOW_TO_BUILD}`);
+  }
+  const chosen = libtorch ?? (readJson(current) as { root: string }).root;
+  const root = existsSync(chosen) ? realpathSync(chosen) : chosen;
+  const folder = findBuild(builds, { root, kind });
+  if (folder !== undefined) return join(folder, "torch.node");
+  const how =
+    kind === "debug"
+      ? "run `node scripts/install.mjs --debug` in a checkout"
+      : HOW_TO_BUILD + (libtorch === undefined ? "" : ", with LIBTORCH set as it is now");
+  throw new AddonError(`Expected a ${kind} build of the native addon for ${chosen} but there is none: ${how}`);
+}
+
+let addon: Addon | undefined;
 
 function load(): Addon {
-  const build = join(packageRoot(), "build");
-  const chosen = process.env["LIBTORCH"];
-  let key: string;
-  if (chosen) key = buildKey(chosen);
-  else {
-    const current = join(build, "current.json");
-    if (!existsSync(current)) {
-      throw new TorchError("Expected the native addon to be built but it is not: run `npm run install` first");
-    }
-    key = (JSON.parse(readFileSync(current, "utf8")) as { key: string }).key;
+  if (addon !== undefined) return addon;
+  const file = findAddon();
+  prepareEnvironment();
+  try {
+    addon = createRequire(import.meta.url)(file) as Addon;
+  } catch (cause) {
+    const problem = cause instanceof Error ? cause.message : String(cause);
+    throw new AddonError(`Expected ${file} to load but received: ${problem} (${HOW_TO_BUILD})`, { cause });
   }
-  const file = join(build, key, "torch.node");
-  if (!existsSync(file)) {
-    throw new TorchError(
-      `Expected a build of the native addon for ${chosen ?? key} but there is none: run ` +
-        (chosen ? `\`LIBTORCH=${chosen} npm run install\` first` : "`npm run install` first"),
-    );
-  }
-  // OpenMP reads this as it loads. By default its threads spin for milliseconds while they wait for each other, and once
-  // anything else wants a core they spin away the time of the thread they wait for: 12 times slower (docs/log.md).
-  if (process.env["OMP_WAIT_POLICY"] === undefined) process.env["GOMP_SPINCOUNT"] ??= "10000";
-  chooseOpenBlasCore();
-  // NVIDIA's libraries read this as they load. By default convolutions of float32 keep 10 of its 23 bits on a card (TF32);
-  // what is asked for in float32, log-probs that agree from batch to batch, is not to be had so.
-  process.env["NVIDIA_TF32_OVERRIDE"] ??= "0";
-  const addon = createRequire(import.meta.url)(file) as Addon;
   addon.setErrorClass(TorchError);
-  // Some machines come up with one OpenMP thread: say the number.
-  const threads = Number(process.env["B2_THREADS"] ?? process.env["OMP_NUM_THREADS"] ?? availableParallelism());
-  addon.setNumThreads(Number.isInteger(threads) && threads > 0 ? threads : availableParallelism());
+  addon.setNumThreads(chosenThreads());
   return addon;
 }
 
-export const native: Addon = load();
+/** The addon; until its first use, the stub that loads it. */
+export let native = new Proxy({} as Addon, {
+  get:
+    (_, name: keyof Addon) =>
+    (...args: unknown[]): unknown => {
+      native = watched(load());
+      return (native[name] as (...args: unknown[]) => unknown)(...args);
+    },
+});
+
+/** The addon's functions that compute: an operator's call, and what native/ does in one go. */
+const COMPUTATIONS = ["call", "blockedAttention", "backward", "gradients"] as const;
+
+export type Computation = (typeof COMPUTATIONS)[number];
+
+/** Is given every computation, and makes it happen by calling `run`, whose result it returns. */
+export type Watcher = (computation: Computation, args: readonly unknown[], run: () => unknown) => unknown;
+
+let watchers: readonly Watcher[] = [];
+
+/** The addon with all watchers, the latest outermost, around what computes. Without any, the addon itself. */
+function watched(addon: Addon): Addon {
+  if (watchers.length === 0) return addon;
+  const around =
+    (computation: Computation) =>
+    (...args: unknown[]): unknown => {
+      const compute = (): unknown => (addon[computation] as (...args: unknown[]) => unknown)(...args);
+      return watchers.reduce((run, watcher) => () => watcher(computation, args, run), compute)();
+    };
+  return { ...addon, ...Object.fromEntries(COMPUTATIONS.map((computation) => [computation, around(computation)])) };
+}
+
+/** Lets `watcher` see every computation until the function that is returned is called. Costs nothing before and after. */
+export function watchComputations(watcher: Watcher): () => void {
+  watchers = [...watchers, watcher];
+  native = watched(load());
+  return () => {
+    watchers = watchers.filter((other) => other !== watcher);
+    native = watched(load());
+  };
+}

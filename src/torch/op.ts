@@ -5,18 +5,20 @@
  * derived from them, and operators.test.ts holds every declaration against the running libtorch's schema. A declaration
  * may stop early: the remaining arguments take the schema's defaults. Native code converts by the schema; here only
  * tensors, generators and names become the numbers that stand for them.
+ *
+ * Tensor's methods are made of operators and operators return Tensors. So this file knows no Tensor: what it declares is
+ * generic in the class, and tensor.ts gives its own (operatorsOn).
  */
 import { MEMORY_FORMAT, SCALAR_TYPE, type Device, type DType, type MemoryFormat } from "./dtypes.js";
 import { TorchError, inWords } from "./error.js";
-import { NOT_A_TENSOR, slotOf } from "./memory.js";
+import { NOT_A_TENSOR, TensorHandle } from "./memory.js";
 import { native, type Slot } from "./native.js";
-import type { Generator } from "./random.js";
-import type { Tensor } from "./tensor.js";
+import { Generator } from "./random.js";
 
 type Maybe<T> = T | null | undefined;
 
 /** What each of the schema's type names is in TypeScript. */
-interface ArgumentTypes {
+interface ArgumentTypes<Tensor> {
   Tensor: Tensor;
   "Tensor?": Maybe<Tensor>;
   "Tensor[]": readonly Tensor[];
@@ -45,25 +47,35 @@ interface ArgumentTypes {
   "Generator?": Maybe<Generator>;
 }
 
-export type ArgumentType = keyof ArgumentTypes;
+export type ArgumentType = keyof ArgumentTypes<unknown>;
 
 /** What comes back. "self" is an in-place operator's first argument; nothing new is made. */
-interface ReturnTypes {
+interface ReturnTypes<Tensor> {
   Tensor: Tensor;
   self: Tensor;
   "Tensor[]": Tensor[];
-  "Tensor, Tensor": [Tensor, Tensor];
-  "Tensor, Tensor, Tensor": [Tensor, Tensor, Tensor];
   bool: boolean;
-  Scalar: number;
   void: void;
 }
 
-export type Returned = keyof ReturnTypes;
+export type Returned = keyof ReturnTypes<unknown>;
 
-export type Operator<A extends readonly ArgumentType[], R extends Returned> = (
-  ...args: { -readonly [K in keyof A]: ArgumentTypes[A[K]] }
-) => ReturnTypes[R];
+export type Operator<A extends readonly ArgumentType[], R extends Returned, Tensor> = (
+  ...args: { -readonly [K in keyof A]: ArgumentTypes<Tensor>[A[K]] }
+) => ReturnTypes<Tensor>[R];
+
+/**
+ * Declares an operator. It is looked up when it is first called, so that a libtorch without it still loads.
+ *
+ * @param name namespace, name and overload: "aten::add.Tensor"
+ * @throws TorchError (the returned function) naming the operator, its tensors' shapes and dtypes, and what was expected
+ */
+export type Op<Tensor> = <const A extends readonly ArgumentType[], R extends Returned>(
+  name: string,
+  argumentTypes: A,
+  returns: R,
+  options?: { optional?: boolean },
+) => Operator<A, R, Tensor>;
 
 export interface Declaration {
   readonly name: string;
@@ -76,47 +88,22 @@ export interface Declaration {
 /** Every operator that was declared so far, for the test that holds them against the live schema. */
 export const declarations: Declaration[] = [];
 
-let tensorClass: new (slot: Slot) => Tensor;
-
-/** tensor.ts hands its class over here: it is built on the operators, so they cannot import it. */
-export function setTensorClass(constructor: new (slot: Slot) => Tensor): void {
-  tensorClass = constructor;
-}
-
-/** A new Tensor that owns `slot`. */
-export function wrap(slot: Slot): Tensor {
-  return new tensorClass(slot);
-}
-
-/** The slot of a live tensor. @throws TorchError naming the function otherwise */
-export function expectSlot(value: unknown, where: string): Slot {
-  const slot = slotOf(value);
-  if (slot >= 0) return slot;
-  const received = slot === NOT_A_TENSOR ? inWords(value) : "a disposed Tensor";
-  throw new TorchError(`Expected a Tensor for ${where} but received ${received}`, where);
-}
-
-let generatorSlot: (generator: unknown) => Slot;
-
-/** random.ts says how to look into a Generator, for the same reason. Answers NOT_A_TENSOR for what is none. */
-export function setGeneratorAccess(access: (generator: unknown) => Slot): void {
-  generatorSlot = access;
-}
-
 /** Thrown by a converter, and turned into a TorchError that names the operator and the argument. */
 class Unexpected extends Error {
-  constructor(
-    readonly expected: string,
-    readonly received: string,
-  ) {
+  readonly expected: string;
+  readonly received: string;
+
+  constructor(expected: string, received: string) {
     super();
+    this.expected = expected;
+    this.received = received;
   }
 }
 
 type Converter = (value: unknown) => unknown;
 
 const toSlot: Converter = (value) => {
-  const slot = slotOf(value);
+  const slot = TensorHandle.slotOf(value);
   if (slot >= 0) return slot;
   throw new Unexpected("a Tensor", slot === NOT_A_TENSOR ? inWords(value) : "a disposed Tensor");
 };
@@ -137,7 +124,7 @@ const toCode =
   };
 
 const toGenerator: Converter = (value) => {
-  const slot = generatorSlot(value);
+  const slot = Generator.slotOf(value);
   if (slot >= 0) return slot;
   throw new Unexpected("a Generator", inWords(value));
 };
@@ -165,42 +152,37 @@ export function hasOperator(name: string): boolean {
   return native.findOperator(String(name)) >= 0;
 }
 
-/**
- * Declares an operator. It is looked up when it is first called, so that a libtorch without it still loads.
- *
- * @param name namespace, name and overload: "aten::add.Tensor"
- * @throws TorchError (the returned function) naming the operator, its tensors' shapes and dtypes, and what was expected
- */
-export function op<const A extends readonly ArgumentType[], R extends Returned>(
-  name: string,
-  argumentTypes: A,
-  returns: R,
-  { optional = false }: { optional?: boolean } = {},
-): Operator<A, R> {
-  declarations.push({ name, argumentTypes, returns, optional });
-  const converters = argumentTypes.map((type) => CONVERTERS[type]);
-  const inPlace = returns === "self";
-  const wraps = returns === "Tensor";
-  let operator = -1;
+/** `op` for one class of tensors, which is what its operators return. */
+export function operatorsOn<Tensor extends TensorHandle>(TensorClass: new (slot: Slot) => Tensor): Op<Tensor> {
+  return (name, argumentTypes, returns, { optional = false } = {}) => {
+    type Declared = Operator<typeof argumentTypes, typeof returns, Tensor>;
+    declarations.push({ name, argumentTypes, returns, optional });
+    const converters = argumentTypes.map((type) => CONVERTERS[type]);
+    const inPlace = returns === "self";
+    const wraps = returns === "Tensor";
+    let operator = -1;
 
-  return ((...args: unknown[]) => {
-    if (operator < 0) operator = find(name);
-    const first = args[0];
-    let i = 0;
-    try {
-      for (; i < args.length; i++) {
-        const convert = converters[i];
-        if (convert !== undefined) args[i] = convert(args[i]);
+    return ((...args: unknown[]) => {
+      if (operator < 0) operator = find(name);
+      const first = args[0];
+      let i = 0;
+      try {
+        for (; i < args.length; i++) {
+          const convert = converters[i];
+          if (convert !== undefined) args[i] = convert(args[i]);
+        }
+      } catch (error) {
+        if (error instanceof Unexpected) throw unexpectedArgument(operator, name, i, error);
+        throw error;
       }
-    } catch (error) {
-      if (error instanceof Unexpected) throw unexpectedArgument(operator, name, i, error);
-      throw error;
-    }
-    const result = native.call(operator, ...args);
-    if (wraps) return new tensorClass(result as Slot);
-    if (inPlace) return first;
-    return wrapResult(result, returns);
-  }) as Operator<A, R>;
+      const result = native.call(operator, ...args);
+      if (wraps) return new TensorClass(result as Slot);
+      if (inPlace) return first;
+      if (returns === "Tensor[]")
+        return (result as (Slot | null)[]).map((slot) => (slot === null ? null : new TensorClass(slot)));
+      return result;
+    }) as Declared;
+  };
 }
 
 function find(name: string): number {
@@ -209,23 +191,6 @@ function find(name: string): number {
     throw new TorchError(`Expected an operator of libtorch ${native.version()} but received the name ${name}`, name);
   }
   return operator;
-}
-
-function wrapResult(result: unknown, returns: Returned): unknown {
-  switch (returns) {
-    case "Tensor[]":
-    case "Tensor, Tensor":
-    case "Tensor, Tensor, Tensor":
-      return (result as (Slot | null)[]).map((slot) => (slot === null ? null : wrap(slot)));
-    case "void":
-      return undefined;
-    case "Tensor":
-      return wrap(result as Slot);
-    case "self":
-    case "bool":
-    case "Scalar":
-      return result;
-  }
 }
 
 function unexpectedArgument(operator: number, name: string, index: number, problem: Unexpected): TorchError {

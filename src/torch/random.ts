@@ -4,9 +4,10 @@
  */
 import type { Device } from "./dtypes.js";
 import { TorchError, inWords } from "./error.js";
-import { NOT_A_TENSOR } from "./memory.js";
 import { native, type Slot } from "./native.js";
-import { setGeneratorAccess } from "./op.js";
+
+/** What slotOf answers for a value that is no generator. */
+const NOT_A_GENERATOR = -1;
 
 function checkSeed(seed: unknown): number | bigint {
   if (typeof seed === "bigint" && seed >= 0n && seed < 1n << 64n) return seed;
@@ -18,13 +19,17 @@ const registry = new FinalizationRegistry<Slot>((slot) => native.releaseGenerato
 
 export class Generator {
   #slot: Slot;
+  readonly device: Device;
 
-  constructor(
-    seed: number | bigint = 0,
-    readonly device: Device = "cpu",
-  ) {
+  constructor(seed: number | bigint = 0, device: Device = "cpu") {
+    this.device = device;
     this.#slot = native.newGenerator(device, checkSeed(seed));
     registry.register(this, this.#slot);
+  }
+
+  /** The slot of a generator, NOT_A_GENERATOR for anything else. Not for use outside src/torch. */
+  static slotOf(value: unknown): Slot {
+    return typeof value === "object" && value !== null && #slot in value ? value.#slot : NOT_A_GENERATOR;
   }
 
   /** Starts the stream of this seed from its beginning. */
@@ -45,12 +50,6 @@ export class Generator {
     }
     native.setGeneratorState(this.#slot, state);
     return this;
-  }
-
-  static {
-    setGeneratorAccess((value) =>
-      typeof value === "object" && value !== null && #slot in value ? value.#slot : NOT_A_TENSOR,
-    );
   }
 }
 

@@ -26,8 +26,8 @@ export function deviceCount(kind: "cuda" | "mps"): number {
   return native.deviceCount(kind);
 }
 
-/** How long the event loop may stand still before yieldToEventLoop() lets it run. */
-const MAX_STANDSTILL_MS = 30;
+/** How long the event loop may be blocked before yieldToEventLoop() lets it run. */
+const MAX_BLOCKED_MS = 30;
 let lastYield = performance.now();
 
 /**
@@ -35,7 +35,7 @@ let lastYield = performance.now();
  * it between operators.
  */
 export async function yieldToEventLoop(): Promise<void> {
-  if (performance.now() - lastYield < MAX_STANDSTILL_MS) return;
+  if (performance.now() - lastYield < MAX_BLOCKED_MS) return;
   await setImmediate();
   lastYield = performance.now();
 }

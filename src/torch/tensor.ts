@@ -4,19 +4,28 @@
  *
  * A Tensor owns one slot of native memory: dispose of it by hand, or make it inside `tidy`.
  */
-import { backwardThroughCheckpoints } from "./checkpoint.js";
-import * as aten from "./operators.js";
+import { inspect, type InspectOptions } from "node:util";
 import { dtypeName, typedArrayOver, type Device, type DType, type MemoryFormat, type TypedArray } from "./dtypes.js";
 import { TorchError, inWords } from "./error.js";
-import { TensorHandle } from "./memory.js";
+import { inference } from "./grad-mode.js";
+import { TensorHandle, expectSlot } from "./memory.js";
 import { native, type Slot } from "./native.js";
-import { expectSlot, setTensorClass, wrap } from "./op.js";
+import { operatorsOn } from "./op.js";
+import { operatorsOf } from "./operators.js";
+import { printValues } from "./print.js";
+import { backwardThroughSegments } from "./tape.js";
 
 export interface ReduceOptions {
   /** One dimension or several; all of them when left out. */
   dim?: number | readonly number[];
   /** Whether reduced dimensions stay, with size 1. */
   keepdim?: boolean;
+}
+
+export interface ConversionOptions {
+  dtype?: DType | undefined;
+  device?: Device | undefined;
+  memoryFormat?: MemoryFormat | undefined;
 }
 
 /** Nested lists of numbers, as deep as a tensor has dimensions. */
@@ -36,6 +45,18 @@ function copyOut(slot: Slot): ArrayBuffer {
   }
   native.copyInto(slot, buffer);
   return buffer;
+}
+
+/** Lines of values that console.log shows of a tensor, and of one inside an object. */
+const [PAGE, PAGE_INSIDE] = [48, 16];
+
+/** The values as text; undefined where they cannot be read, as those of complex numbers. */
+function valuesOf(tensor: Tensor, mostLines: number): string | undefined {
+  try {
+    return inference(() => printValues(tensor, mostLines));
+  } catch {
+    return undefined;
+  }
 }
 
 export class Tensor extends TensorHandle {
@@ -74,6 +95,20 @@ export class Tensor extends TensorHandle {
   override toString(): string {
     if (this.disposed) return "Tensor(disposed)";
     return `Tensor(${this.dtype}[${this.shape.join(", ")}]${this.device === "cpu" ? "" : `, ${this.device}`})`;
+  }
+
+  /** For console.log: what toString says, the device, and the values; over at most a page. Never throws. */
+  [inspect.custom](depth: number | null, options: InspectOptions): string {
+    try {
+      if (this.disposed || (depth !== null && depth < 0)) return this.toString();
+      const title = `Tensor(${this.dtype}[${this.shape.join(", ")}], ${this.device}${this.requiresGrad ? ", requiresGrad" : ""})`;
+      const inside = depth !== (options.depth ?? null);
+      const values = valuesOf(this, inside ? PAGE_INSIDE : PAGE);
+      if (values === undefined) return title;
+      return `${title}${values.includes("\n") ? "\n" : " "}${values}`;
+    } catch {
+      return "Tensor";
+    }
   }
 
   // --- arithmetic ---
@@ -346,7 +381,7 @@ export class Tensor extends TensorHandle {
   // --- copies ---
 
   /** This tensor itself, as another view, where nothing is to be converted. */
-  to({ dtype, device, memoryFormat }: { dtype?: DType; device?: Device; memoryFormat?: MemoryFormat }): Tensor {
+  to({ dtype, device, memoryFormat }: ConversionOptions): Tensor {
     return aten.to(this, dtype, null, device, null, false, false, memoryFormat);
   }
   clone({ memoryFormat }: { memoryFormat?: MemoryFormat } = {}): Tensor {
@@ -370,7 +405,7 @@ export class Tensor extends TensorHandle {
   /** The accumulated gradient: a new Tensor over the same memory at each reading. */
   get grad(): Tensor | null {
     const slot = native.grad(expectSlot(this, "grad"));
-    return slot === null ? null : wrap(slot);
+    return slot === null ? null : new Tensor(slot);
   }
   set grad(grad: Tensor | null) {
     native.setGrad(expectSlot(this, "grad"), grad === null ? null : expectSlot(grad, "grad"));
@@ -379,7 +414,7 @@ export class Tensor extends TensorHandle {
   backward(gradient?: Tensor, { retainGraph = false }: { retainGraph?: boolean } = {}): void {
     const seed = gradient === undefined ? null : expectSlot(gradient, "backward");
     const slot = expectSlot(this, "backward");
-    backwardThroughCheckpoints(() => native.backward([slot], [seed], retainGraph), retainGraph);
+    backwardThroughSegments(() => native.backward([slot], [seed], retainGraph), retainGraph);
   }
 
   // --- to JavaScript ---
@@ -422,4 +457,8 @@ export class Tensor extends TensorHandle {
   }
 }
 
-setTensorClass(Tensor);
+/** Declares an operator on Tensors: see Op. */
+export const op = operatorsOn(Tensor);
+
+/** The table of operators, on Tensors. */
+export const aten = operatorsOf(op);
