@@ -45,7 +45,7 @@ const schema = z.strictObject({
 
 export type AutoencoderKLConfig = z.output<typeof schema>;
 
-/** @throws ConfigError with a sentence for every key at fault */
+/** @throws ModelConfigError with a sentence for every key at fault */
 export function parseVaeConfig(config: object, source: string): AutoencoderKLConfig {
   const parsed = parseConfig(schema, config, source);
   const { block_out_channels: channels, norm_num_groups: groups } = parsed;
@@ -122,7 +122,7 @@ export class AutoencoderKL extends Module {
     }
   }
 
-  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
+  /** @throws ModelConfigError or SafetensorsError naming the file and each key at fault */
   static fromPretrained(folder: string, options?: PretrainedOptions): AutoencoderKL {
     return loadModel(AutoencoderKL.layout, folder, options);
   }

@@ -84,7 +84,7 @@ const BOOKKEEPING = new Set(
 const withoutBookkeeping = (config: object): object =>
   Object.fromEntries(Object.entries(config).filter(([key]) => !BOOKKEEPING.has(key)));
 
-/** @throws ConfigError with a sentence for every key at fault, as do the others here */
+/** @throws ModelConfigError with a sentence for every key at fault, as do the others here */
 export function parseTextConfig(config: object, source: string): CLIPTextConfig {
   return withWholeHeads(parseConfig(textSchema, withoutBookkeeping(config), source), source);
 }

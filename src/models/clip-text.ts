@@ -117,7 +117,7 @@ export class CLIPTextModel extends Module {
     this.#textModel = new CLIPTextTransformer(towerScope(weights), config);
   }
 
-  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
+  /** @throws ModelConfigError or SafetensorsError naming the file and each key at fault */
   static fromPretrained(folder: string, options?: PretrainedOptions): CLIPTextModel {
     return loadModel(CLIPTextModel.layout, folder, options);
   }
@@ -158,7 +158,7 @@ export class CLIPTextModelWithProjection extends Module {
     this.#textProjection = new Linear(weights.at("text_projection"), size, features, { bias: false, init });
   }
 
-  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
+  /** @throws ModelConfigError or SafetensorsError naming the file and each key at fault */
   static fromPretrained(folder: string, options?: PretrainedOptions): CLIPTextModelWithProjection {
     return loadModel(CLIPTextModelWithProjection.layout, folder, options);
   }

@@ -49,7 +49,7 @@ export class CLIPModel extends Module {
     this.logitScale = weights.parameter("logit_scale", [], constant(config.logit_scale_init_value));
   }
 
-  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
+  /** @throws ModelConfigError or SafetensorsError naming the file and each key at fault */
   static fromPretrained(folder: string, options?: PretrainedOptions): CLIPModel {
     return loadModel(CLIPModel.layout, folder, options);
   }

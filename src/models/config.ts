@@ -8,8 +8,8 @@ import { readFileSync } from "node:fs";
 import { z } from "zod";
 
 /** A config that asks for what the code does not have. */
-export class ConfigError extends InputError {
-  override readonly name = "ConfigError";
+export class ModelConfigError extends InputError {
+  override readonly name = "ModelConfigError";
 }
 
 /**
@@ -25,17 +25,17 @@ export const layerCount = z.int().positive().max(1000);
 /**
  * Reads a JSON object.
  *
- * @throws ConfigError naming the file when it is missing or not a JSON object
+ * @throws ModelConfigError naming the file when it is missing or not a JSON object
  */
 export function readJsonObject(file: string): Record<string, unknown> {
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file)));
   } catch (cause) {
-    throw new ConfigError(`${file}: Expected a JSON file but received: ${cause instanceof Error ? cause.message : ""}`);
+    throw new ModelConfigError(`${file}: Expected a JSON file but received: ${cause instanceof Error ? cause.message : ""}`);
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new ConfigError(`${file}: Expected a JSON object but received ${show(value)}`);
+    throw new ModelConfigError(`${file}: Expected a JSON object but received ${show(value)}`);
   }
   return value as Record<string, unknown>;
 }
@@ -44,19 +44,19 @@ export function readJsonObject(file: string): Record<string, unknown> {
  * Checks a config. Keys that begin with an underscore (`_class_name`, `_name_or_path`) are left out.
  *
  * @param source what to name in the error: a file, or the model
- * @throws ConfigError with a sentence for every key that is unknown or has a value the code does not honour
+ * @throws ModelConfigError with a sentence for every key that is unknown or has a value the code does not honour
  */
 export function parseConfig<S extends z.ZodType>(schema: S, config: object, source: string): z.output<S> {
   const given = Object.fromEntries(Object.entries(config).filter(([key]) => !key.startsWith("_")));
   const result = schema.safeParse(given);
   if (result.success) return result.data;
   const sentences = result.error.issues.flatMap((issue) => sentencesOf(issue, given));
-  throw new ConfigError(`${source}: ${sentences.join("\n  ")}`);
+  throw new ModelConfigError(`${source}: ${sentences.join("\n  ")}`);
 }
 
-/** @throws ConfigError with these sentences about a source, if there are any */
+/** @throws ModelConfigError with these sentences about a source, if there are any */
 export function refuse(source: string, problems: readonly string[]): void {
-  if (problems.length > 0) throw new ConfigError(`${source}: ${problems.join("\n  ")}`);
+  if (problems.length > 0) throw new ModelConfigError(`${source}: ${problems.join("\n  ")}`);
 }
 
 function sentencesOf(issue: z.core.$ZodIssue, config: Record<string, unknown>): string[] {

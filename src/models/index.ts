@@ -5,7 +5,7 @@ export {
   type UNetForwardOptions,
 } from "./unet-2d-condition.js";
 export type { UNetConfig, UNetConfigInput } from "./unet-config.js";
-export { ConfigError, parseConfig, readJsonObject, refuse, show } from "./config.js";
+export { ModelConfigError, parseConfig, readJsonObject, refuse, show } from "./config.js";
 export { isPickle, pickleRefused } from "../base/pickle.js";
 export { weightFiles, type PretrainedOptions, type RandomOptions } from "./pretrained.js";
 export { AutoencoderKL, type AutoencoderKLConfig, type LatentDistribution, type VaeTiling } from "./autoencoder-kl.js";

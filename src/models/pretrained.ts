@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { Weights, type CheckpointOptions, type Module, type WeightsOptions } from "../nn/index.js";
 import { saveSafetensors } from "../safetensors/index.js";
 import type { Generator } from "../torch/index.js";
-import { ConfigError, readJsonObject, show } from "./config.js";
+import { ModelConfigError, readJsonObject, show } from "./config.js";
 import { pickleRefused } from "../base/pickle.js";
 
 export interface PretrainedOptions extends WeightsOptions {
@@ -33,7 +33,7 @@ export interface ModelLayout<M extends Module> {
 /**
  * Loads a model from a folder.
  *
- * @throws ConfigError or SafetensorsError naming the file and each key at fault
+ * @throws ModelConfigError or SafetensorsError naming the file and each key at fault
  */
 export function loadModel<M extends Module>(
   layout: ModelLayout<M>,
@@ -44,7 +44,7 @@ export function loadModel<M extends Module>(
   const config = readJsonObject(file);
   const className = config._class_name ?? layout.className;
   if (className !== layout.className) {
-    throw new ConfigError(
+    throw new ModelConfigError(
       `${file}: Expected ${layout.className} for _class_name but received ${JSON.stringify(className)}`,
     );
   }
@@ -62,7 +62,7 @@ export interface ModelSource {
 /**
  * Makes a model of a config and weights wherever they are. A model that fails to load leaves nothing in memory.
  *
- * @throws ConfigError or SafetensorsError naming the file and each key at fault
+ * @throws ModelConfigError or SafetensorsError naming the file and each key at fault
  */
 export function loadModelFrom<M extends Module>(
   layout: ModelLayout<M>,
@@ -107,7 +107,7 @@ export function saveModel<M extends Module & { readonly config: object }>(
 /**
  * The safetensors files of a model folder: one, or the shards that an index names.
  *
- * @throws ConfigError when there are none, with what the folder should hold
+ * @throws ModelConfigError when there are none, with what the folder should hold
  */
 export function weightFiles(folder: string, stem: string, variant?: string): string[] {
   const base = variant === undefined ? stem : `${stem}.${variant}`;
@@ -118,21 +118,21 @@ export function weightFiles(folder: string, stem: string, variant?: string): str
     .find((file) => existsSync(file));
   if (index === undefined) {
     const pickled = [`${base}.bin`, `${base}.ckpt`, "pytorch_model.bin"].find((name) => existsSync(join(folder, name)));
-    if (pickled !== undefined) throw new ConfigError(pickleRefused(join(folder, pickled)));
+    if (pickled !== undefined) throw new ModelConfigError(pickleRefused(join(folder, pickled)));
     const variants = variantsIn(folder, stem);
     const received =
       variants.length === 0 ? "a folder without it" : `one with the variant ${variants.join(", ")} alone`;
-    throw new ConfigError(`Expected ${base}.safetensors in ${folder} but received ${received}`);
+    throw new ModelConfigError(`Expected ${base}.safetensors in ${folder} but received ${received}`);
   }
   const map = readJsonObject(index).weight_map;
   if (typeof map !== "object" || map === null || Object.keys(map).length === 0) {
-    throw new ConfigError(`${index}: Expected keys and their files for weight_map but received ${show(map)}`);
+    throw new ModelConfigError(`${index}: Expected keys and their files for weight_map but received ${show(map)}`);
   }
   const names = [...new Set(Object.values(map as Record<string, unknown>))];
   return names.map((name) => {
     // A shard lies beside its index; anything else in its place could point out of the folder.
     if (typeof name !== "string" || /[/\\]/.test(name)) {
-      throw new ConfigError(`${index}: Expected file names in weight_map but received ${show(name)}`);
+      throw new ModelConfigError(`${index}: Expected file names in weight_map but received ${show(name)}`);
     }
     return join(folder, name);
   });

@@ -144,12 +144,12 @@ export class UNet2DConditionModel extends Module {
     this.#convOut = new Conv2d(weights.at("conv_out"), first.channels, config.out_channels);
   }
 
-  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
+  /** @throws ModelConfigError or SafetensorsError naming the file and each key at fault */
   static fromPretrained(folder: string, options?: PretrainedOptions): UNet2DConditionModel {
     return loadModel(UNet2DConditionModel.layout, folder, options);
   }
 
-  /** A model of fresh weights. @throws ConfigError naming each key at fault */
+  /** A model of fresh weights. @throws ModelConfigError naming each key at fault */
   static fromConfig(config: UNetConfigInput, options: RandomOptions): UNet2DConditionModel {
     return randomModel(UNet2DConditionModel.layout, config, options);
   }

@@ -104,7 +104,7 @@ export interface LevelConfig {
  * Checks a config.
  *
  * @param source what to name in the error: a file, or the model
- * @throws ConfigError with a sentence for every key at fault
+ * @throws ModelConfigError with a sentence for every key at fault
  */
 export function parseUNetConfig(config: object, source: string): UNetConfig {
   const own = Object.fromEntries(Object.entries(config).filter(([key]) => !AVERAGING.has(key)));

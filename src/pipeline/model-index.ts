@@ -1,7 +1,7 @@
 /** `model_index.json`: which of the pipelines a folder holds, and that its parts are of classes known here. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { ConfigError, readJsonObject, show } from "../models/index.js";
+import { ModelConfigError, readJsonObject, show } from "../models/index.js";
 
 export interface ModelIndex {
   /** Two text encoders and conditions on sizes. */
@@ -25,13 +25,13 @@ const CLASSES_XL = {
   text_encoder_2: ["CLIPTextModelWithProjection"],
 };
 
-/** @throws ConfigError naming the file and what is wrong with it */
+/** @throws ModelConfigError naming the file and what is wrong with it */
 export function readModelIndex(folder: string): ModelIndex {
   const file = join(folder, "model_index.json");
   const index = readJsonObject(file);
   const expect = (what: string, key: string, holds: boolean): void => {
     if (holds) return;
-    throw new ConfigError(`${file}: Expected ${what} for ${key} but received ${show(index[key])}`);
+    throw new ModelConfigError(`${file}: Expected ${what} for ${key} but received ${show(index[key])}`);
   };
   expect(PIPELINES.join(" or "), "_class_name", PIPELINES.includes(index._class_name));
   const isXL = index._class_name === "StableDiffusionXLPipeline";

@@ -8,7 +8,7 @@ import {
   AutoencoderKL,
   CLIPTextModel,
   CLIPTextModelWithProjection,
-  ConfigError,
+  ModelConfigError,
   isPickle,
   pickleRefused,
   UNet2DConditionModel,
@@ -50,7 +50,7 @@ export interface Parts {
 
 /** @throws an error naming the file, and each key of it that is at fault */
 export function loadParts(path: string, options: PipelineOptions): Parts {
-  if (isPickle(path)) throw new ConfigError(pickleRefused(path));
+  if (isPickle(path)) throw new ModelConfigError(pickleRefused(path));
   const loaded: { dispose(): void }[] = [];
   const hold = <T extends { dispose(): void }>(model: T): T => {
     loaded.push(model);
@@ -87,7 +87,7 @@ function fromFolder(folder: string, options: PipelineOptions, hold: Hold): Parts
   };
 }
 
-/** The options of each part. @throws ConfigError when no part at all has the variant */
+/** The options of each part. @throws ModelConfigError when no part at all has the variant */
 function variantOf(
   folder: string,
   { dtype = "float32", device = "cpu", variant }: PipelineOptions,
@@ -102,7 +102,7 @@ function variantOf(
   const parts = [["unet", "diffusion_pytorch_model"] as const, ["vae", "diffusion_pytorch_model"] as const];
   const texts = ["text_encoder", "text_encoder_2"].map((part) => [part, "model"] as const);
   if (variant !== undefined && ![...parts, ...texts].some(([part, stem]) => has(part, stem))) {
-    throw new ConfigError(`Expected weights of the variant ${variant} in ${folder} but received none`);
+    throw new ModelConfigError(`Expected weights of the variant ${variant} in ${folder} but received none`);
   }
   return (part, stem) => ({ dtype, device, ...(variant !== undefined && has(part, stem) && { variant }) });
 }
@@ -112,7 +112,7 @@ function fromSingleFile(file: string, options: PipelineOptions, hold: Hold): Par
   const checkpoint = new SingleFile(file, config);
   const isXL = checkpoint.family === "sdxl";
   if (config === undefined) {
-    throw new ConfigError(
+    throw new ModelConfigError(
       `Expected a folder with CLIP's tokenizer for config, since a single file has none, but received none for ${file}`,
     );
   }
@@ -140,17 +140,17 @@ function tokenizerOf(folder: string, name: string, options: { padToken?: string 
   return CLIPTokenizer.fromPretrained(only, options);
 }
 
-/** @throws ConfigError when there is something in the folder, or it is a file */
+/** @throws ModelConfigError when there is something in the folder, or it is a file */
 export function expectNewFolder(folder: string): void {
   if (existsSync(folder) && !(statSync(folder).isDirectory() && readdirSync(folder).length === 0)) {
-    throw new ConfigError(`Expected an empty or new folder to write a model to but received ${folder}`);
+    throw new ModelConfigError(`Expected an empty or new folder to write a model to but received ${folder}`);
   }
 }
 
 /**
  * Writes a diffusers folder; it appears whole or not at all.
  *
- * @throws ConfigError when there is something in the folder
+ * @throws ModelConfigError when there is something in the folder
  */
 export function saveParts(parts: Parts, folder: string): void {
   expectNewFolder(folder);
