@@ -1,7 +1,7 @@
 /** Pictures for people: prompts to PNG files, and contact sheets before and after. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { encodePng, writePng } from "../images/index.js";
+import { writePng } from "../images/index.js";
 import { type Tensor, tidy } from "../torch/index.js";
 import type { Config } from "./config.js";
 import { evaluationNoise, generateImages } from "./evaluation.js";
@@ -33,12 +33,9 @@ export async function generateToFolder(
     })),
   );
   mkdirSync(folder, { recursive: true });
-  await generateImages(policy, wanted, config, context, "generating", async (images, batch, start) => {
+  await generateImages(policy, wanted, config, context, "generating", (images, batch, start) => {
     for (let row = 0; row < batch.length; row++) {
-      await writePng(
-        wanted[start + row]!.file,
-        tidy(() => encodePng(images.select(0, row))),
-      );
+      tidy(() => writePng(wanted[start + row]!.file, images.select(0, row)));
     }
   });
   return wanted.map(({ file }) => file);

@@ -50,7 +50,8 @@ export async function openJudges(config: Config, reward?: Reward): Promise<Judge
 }
 
 function clipFeatures(folder: string, device: Device): (images: Tensor) => Tensor {
-  const preprocessor = readPreprocessorConfig(folder);
+  const imageSize = CLIPModel.readConfig(folder).vision_config.image_size;
+  const preprocessor = readPreprocessorConfig(folder, { imageSize });
   const model = CLIPModel.fromPretrained(folder, { device });
   return (images) => tidy(() => model.getImageFeatures(clipPreprocess(images.to({ device }), preprocessor)));
 }

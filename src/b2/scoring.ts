@@ -2,7 +2,7 @@
  * From final latents to rewards: images are decoded and handed to the reward as tensors, a few at a time; PNG files
  * are written on the side, for those who want to look.
  */
-import { encodePng, writePng } from "../images/index.js";
+import { writePng } from "../images/index.js";
 import { checkRewards, type Reward } from "../rewards/index.js";
 import { breathe, noGrad, type Tensor, tidy } from "../torch/index.js";
 import type { Policy } from "./policy.js";
@@ -33,7 +33,7 @@ export async function scoreBranches(
       try {
         const prompts = batch.keys.slice(start, start + rows).map(({ prompt }) => prompt);
         rewards.push(...checkRewards(await reward(images, prompts), prompts));
-        await savePictures(images, (row) => imageFile(start + row));
+        savePictures(images, (row) => imageFile(start + row));
       } finally {
         images.dispose();
       }
@@ -51,17 +51,9 @@ function decodeFinal(policy: Policy, latents: Tensor): Tensor {
   return noGrad(() => policy.decode(latents.select(1, -1)));
 }
 
-async function savePictures(images: Tensor, fileOf: (row: number) => string | undefined): Promise<void> {
-  const writes: Promise<void>[] = [];
+function savePictures(images: Tensor, fileOf: (row: number) => string | undefined): void {
   for (let row = 0; row < images.size(0); row++) {
     const file = fileOf(row);
-    if (file !== undefined)
-      writes.push(
-        writePng(
-          file,
-          tidy(() => encodePng(images.select(0, row))),
-        ),
-      );
+    if (file !== undefined) tidy(() => writePng(file, images.select(0, row)));
   }
-  await Promise.all(writes);
 }

@@ -228,12 +228,7 @@ export class Trainer {
     this.#learner.load(this.run.stagePath(before, this.config.train.parameters));
     const file = this.run.stagePath(before, "optimizer");
     tidy(() => {
-      const state = loadSafetensors(file);
-      try {
-        this.#optimizer.loadState(this.#scaler.loadState(state));
-      } catch (cause) {
-        throw new InputError(`${file}: ${(cause as Error).message}`, { cause });
-      }
+      this.#optimizer.loadState(this.#scaler.loadState(loadSafetensors(file), file), file);
     });
   }
 

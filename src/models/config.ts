@@ -3,9 +3,10 @@
  * does not, the one value that means "off". What is left over is an error, because a config that is half ignored
  * gives a model that is quietly wrong.
  */
-import { InputError } from "../base/errors.js";
-import { readFileSync } from "node:fs";
 import { z } from "zod";
+import { InputError } from "../base/errors.js";
+import type { JsonObject } from "../base/files.js";
+import { show } from "../base/show.js";
 
 /** A config that asks for what the code does not have. */
 export class ModelConfigError extends InputError {
@@ -21,24 +22,6 @@ export const whole = z
   .positive()
   .max(2 ** 20);
 export const layerCount = z.int().positive().max(1000);
-
-/**
- * Reads a JSON object.
- *
- * @throws ModelConfigError naming the file when it is missing or not a JSON object
- */
-export function readJsonObject(file: string): Record<string, unknown> {
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file)));
-  } catch (cause) {
-    throw new ModelConfigError(`${file}: Expected a JSON file but received: ${cause instanceof Error ? cause.message : ""}`);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new ModelConfigError(`${file}: Expected a JSON object but received ${show(value)}`);
-  }
-  return value as Record<string, unknown>;
-}
 
 /**
  * Checks a config. Keys that begin with an underscore (`_class_name`, `_name_or_path`) are left out.
@@ -59,7 +42,7 @@ export function refuse(source: string, problems: readonly string[]): void {
   if (problems.length > 0) throw new ModelConfigError(`${source}: ${problems.join("\n  ")}`);
 }
 
-function sentencesOf(issue: z.core.$ZodIssue, config: Record<string, unknown>): string[] {
+function sentencesOf(issue: z.core.$ZodIssue, config: JsonObject): string[] {
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => `Expected no key ${key} but received ${show(config[key])}`);
   }
@@ -73,12 +56,6 @@ function expectedBy(issue: z.core.$ZodIssue): string {
     return [...new Set(issue.errors.map(([first]) => expectedBy(first!)))].join(" or ");
   }
   return /expected ([^,]*)/.exec(issue.message)?.[1] ?? issue.message;
-}
-
-/** A value of a file in an error message: whole, unless it is long. */
-export function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? "nothing";
-  return text.length > 200 ? `${text.slice(0, 197)}...` : text;
 }
 
 /** A key of a feature that the code does not have: only the values that switch it off are accepted, or no key. */

@@ -1,7 +1,9 @@
 /** `model_index.json`: which of the pipelines a folder holds, and that its parts are of classes known here. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { ModelConfigError, readJsonObject, show } from "../models/index.js";
+import { readJsonObject } from "../base/files.js";
+import { show } from "../base/show.js";
+import { ModelConfigError } from "../models/index.js";
 
 export interface ModelIndex {
   /** Two text encoders and conditions on sizes. */
@@ -28,7 +30,7 @@ const CLASSES_XL = {
 /** @throws ModelConfigError naming the file and what is wrong with it */
 export function readModelIndex(folder: string): ModelIndex {
   const file = join(folder, "model_index.json");
-  const index = readJsonObject(file);
+  const index = readJsonObject(file, ModelConfigError);
   const expect = (what: string, key: string, holds: boolean): void => {
     if (holds) return;
     throw new ModelConfigError(`${file}: Expected ${what} for ${key} but received ${show(index[key])}`);

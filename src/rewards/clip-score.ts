@@ -28,13 +28,11 @@ export function clipScore({
 }: ClipScoreOptions): Reward {
   // The model last: what else is wrong with the folder shows before memory is taken.
   const tokenizer = CLIPTokenizer.fromPretrained(folder);
-  const preprocessor = readPreprocessorConfig(folder);
+  const { text_config: text, vision_config: vision } = CLIPModel.readConfig(folder);
+  const preprocessor = readPreprocessorConfig(folder, { imageSize: vision.image_size });
+  const misfits = tokenizer.misfits(text);
+  if (misfits.length > 0) throw new RewardError(`${folder}: ${misfits.join("\n  ")}`);
   const model = CLIPModel.fromPretrained(folder, { device, dtype });
-  const misfits = tokenizer.misfits(model.config.text_config);
-  if (misfits.length > 0) {
-    model.dispose();
-    throw new RewardError(`${folder}: ${misfits.join("\n  ")}`);
-  }
   const textFeatures = new Map<string, Tensor>(); // [D] each, of length 1
 
   const encodeTexts = (texts: readonly string[]): Tensor =>
