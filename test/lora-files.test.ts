@@ -336,7 +336,7 @@ test("kohya's names of SDXL's layers, there and back", () => {
     const [a, b] = [zeros([2, 4]), zeros([4, 2])];
     const layers = Object.values(names).map((name): LoraLayer => {
       const [, part = "unet", path] = /^(?:(text_encoder\w*)\.)?(.+)$/.exec(name)!;
-      return { part: part as LoraLayer["part"], path: path!, a, b, alpha: 2 };
+      return { part: part, path: path!, a, b, alpha: 2 };
     });
     writeLora(file, layers, { form: "kohya", isXL: true });
     const written = [...readHeader(file).tensors.keys()].filter((key) => key.endsWith(".alpha"));

@@ -5,6 +5,7 @@
 import { crc32, deflateSync } from "node:zlib";
 import sharp from "sharp";
 import { writeFileAtomic } from "../base/files.js";
+import { showShape } from "../base/show.js";
 import { tensor, tidy, type Tensor } from "../torch/index.js";
 import { ImageError } from "./error.js";
 
@@ -20,7 +21,7 @@ const FILTER_SUB = 1;
 export function encodePng(image: Tensor): Uint8Array {
   const [channels, height, width] = image.shape;
   if (image.ndim !== 3 || channels !== RGB || !height || !width) {
-    throw new RangeError(`Expected [3, H, W] for an image but received [${image.shape.join(", ")}]`);
+    throw new RangeError(`Expected [3, H, W] for an image but received ${showShape(image.shape)}`);
   }
   const pixels = toPixels(image);
   const stride = width * RGB;

@@ -144,7 +144,7 @@ describe("a check of tensors", () => {
       .set("latents", zeros([2, 3, 4]));
     assert.throws(
       () => check(whole),
-      /latents: Expected float32 \[m, s \+ 1, 4\] with m = 2, s = 3 but .* \[2, 3, 4\]\n  weight: Expected floating point .* int64/,
+      /latents: Expected float32 \[m, s \+ 1, 4\] with m = 2, s = 3 but .* \[2, 3, 4\]\n {2}weight: Expected floating point .* int64/,
     );
   });
 });

@@ -92,7 +92,7 @@ export class SafetensorsFile {
     return torchDType;
   }
 
-  /** Lets go of the file; tensors that were read from it stay. */
+  /** Closes the file; tensors that were read from it stay valid. */
   close(): void {
     this.#mapping?.dispose();
     this.#mapping = undefined;

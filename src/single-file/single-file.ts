@@ -8,6 +8,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readJsonObject } from "../base/files.js";
+import { show } from "../base/show.js";
 import {
   AutoencoderKL,
   CLIPTextModel,
@@ -227,7 +228,7 @@ function toStored(model: Module, names: Names): Map<string, PendingTensor> {
 function numberingOf(config: UNetConfig, source: string): UNetNumbering {
   const [layersPerBlock, ...others] = [config.layers_per_block].flat();
   if (others.some((other) => other !== layersPerBlock)) {
-    const received = JSON.stringify(config.layers_per_block);
+    const received = show(config.layers_per_block);
     throw new ModelConfigError(
       `${source}: Expected one number for layers_per_block of the unet, as a single file has it, but received ${received}`,
     );

@@ -9,7 +9,7 @@
  * One convolutional trunk, and one linear layer whose outputs are divided among the slots of the grammar.
  */
 import { z } from "zod";
-import { show } from "../base/show.js";
+import { show, showShape } from "../base/show.js";
 import { parseConfig, PretrainedModel, refuse, whole, type ModelLayout } from "../models/index.js";
 import { Conv2d, GroupNorm, Linear, Module, type Weights } from "../nn/index.js";
 import { noGrad, silu, tidy, type Tensor } from "../torch/index.js";
@@ -25,7 +25,7 @@ import {
   TEMPLATES,
   type Scene,
 } from "./grammar.js";
-import { PICTURE_SIZE } from "./picture-format.js";
+import { IMAGE_SIZE } from "./image-format.js";
 
 /** What each group of outputs tells, in the order of the outputs. */
 export const SLOTS = {
@@ -49,7 +49,7 @@ const schema = z.strictObject({
   channels: z.array(whole).min(1).max(5),
   norm_num_groups: whole,
   hidden_size: whole,
-  image_size: z.literal(PICTURE_SIZE),
+  image_size: z.literal(IMAGE_SIZE),
 });
 export type SceneClassifierConfig = z.output<typeof schema>;
 
@@ -102,7 +102,7 @@ export class SceneClassifier extends PretrainedModel<SceneClassifierConfig> {
       (count, i) => new Stage(weights.at(`stages.${i}`), channels[i - 1] ?? 3, count, groups),
     );
     // Places matter (left, right, above, below), so the last grid is kept whole rather than averaged.
-    const side = PICTURE_SIZE / 2 ** channels.length;
+    const side = IMAGE_SIZE / 2 ** channels.length;
     this.#hidden = new Linear(weights.at("hidden"), channels.at(-1)! * side * side, hidden);
     this.#slots = new Linear(weights.at("slots"), hidden, OUTPUTS);
   }
@@ -113,10 +113,9 @@ export class SceneClassifier extends PretrainedModel<SceneClassifierConfig> {
    */
   forward(images: Tensor): Record<Slot, Tensor> {
     const [count = 0, planes, height, width] = images.shape;
-    if (images.ndim !== 4 || planes !== 3 || height !== PICTURE_SIZE || width !== PICTURE_SIZE) {
-      throw new RangeError(
-        `Expected [B, 3, ${PICTURE_SIZE}, ${PICTURE_SIZE}] for images but received [${images.shape.join(", ")}]`,
-      );
+    if (images.ndim !== 4 || planes !== 3 || height !== IMAGE_SIZE || width !== IMAGE_SIZE) {
+      const expected = showShape(["B", 3, IMAGE_SIZE, IMAGE_SIZE]);
+      throw new RangeError(`Expected ${expected} for images but received ${showShape(images.shape)}`);
     }
     let x = images.mul(2).sub(1).contiguous({ memoryFormat: "channelsLast" });
     for (const stage of this.#stages) x = stage.forward(x);
