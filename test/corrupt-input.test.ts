@@ -12,11 +12,12 @@ import { readPrompts } from "../src/b2/prompts.js";
 import { isInputError } from "../src/cli/errors.js";
 import { ImageError, readImage } from "../src/images/index.js";
 import { convertLora, loadLora } from "../src/lora/index.js";
+import { AutoencoderKL, weightFiles } from "../src/models/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { clipScore } from "../src/rewards/index.js";
 import { RunReader } from "../src/runs/index.js";
 import { loadSafetensors, readHeader, SafetensorsFile, saveSafetensors } from "../src/safetensors/index.js";
-import { liveTensors, tidy } from "../src/torch/index.js";
+import { liveTensors, tidy, zeros } from "../src/torch/index.js";
 import { b2 } from "./support/cli.js";
 import { fixtures, redness, temporaryFolder, tinyConfig } from "./support/tiny.js";
 
@@ -235,6 +236,8 @@ for (const [name, door] of Object.entries(weights)) {
 
 const sd = (...names: string[]): Door => ({ file: at("sdxl", ...names), load: loadModel(at("sdxl")) });
 const clip = (name: string): Door => ({ file: at("clip", name), load: () => clipScore({ model: at("clip") }) });
+/** Of the images that the reward's CLIP takes. */
+const side = 32;
 const index = at("sharded", "unet", "diffusion_pytorch_model.safetensors.index.json");
 const run = new RunReader(at("run"));
 /** What is wrong with a value beside what it is called: "layers.0=-1" sets it, and the last key is named. */
@@ -242,21 +245,42 @@ const texts: readonly (readonly [door: Door, ...values: string[]])[] = [
   [sd("model_index.json"), "_class_name=null", "unet=5", "unet={}", 'text_encoder_2=["transformers", "T5"]'],
   [
     sd("unet", "config.json"),
-    ...["layers_per_block=1000000000", "layers_per_block=[1000000000]", "layers_per_block=-1", 'in_channels="4"'],
-    ...["block_out_channels=[9007199254740991, 32, 32]", "transformer_layers_per_block=1e300", "constructor=1"],
-    ...["cross_attention_dim=0.5", "attention_head_dim=9007199254740991", "sample_size=0"],
+    "layers_per_block=1000000000",
+    "layers_per_block=[1000000000]",
+    "layers_per_block=-1",
+    'in_channels="4"',
+    "block_out_channels=[9007199254740991, 32, 32]",
+    "transformer_layers_per_block=1e300",
+    "constructor=1",
+    "cross_attention_dim=0.5",
+    "attention_head_dim=9007199254740991",
+    "sample_size=0",
+    "sample_size=[]",
+    "freq_shift=16",
+    "addition_time_embed_dim=7",
   ],
   [
     sd("vae", "config.json"),
-    ...["layers_per_block=1000000000", "latent_channels=9007199254740991", "scaling_factor=0", "force_upcast=1"],
+    "layers_per_block=1000000000",
+    "latent_channels=9007199254740991",
+    "scaling_factor=0",
+    "force_upcast=1",
+    "sample_size=[]",
   ],
   [
     sd("text_encoder", "config.json"),
-    ...["num_hidden_layers=1000000000", "hidden_size=9007199254740991", "num_attention_heads=3", "toString=1"],
+    "num_hidden_layers=1000000000",
+    "hidden_size=9007199254740991",
+    "num_attention_heads=3",
+    "toString=1",
   ],
   [
     sd("scheduler", "scheduler_config.json"),
-    ...["beta_start=-1", "num_train_timesteps=1e9", "constructor=1", 'prediction_type="x"', "trained_betas=[1]"],
+    "beta_start=-1",
+    "num_train_timesteps=1e9",
+    "constructor=1",
+    'prediction_type="x"',
+    "trained_betas=[1]",
   ],
   [sd("tokenizer", "vocab.json"), "a=-1", "a=1.5", 'a="1"', "a=1e300"],
   [
@@ -264,12 +288,21 @@ const texts: readonly (readonly [door: Door, ...values: string[]])[] = [
     "do_lower_case=false",
     "model_max_length=1",
     'added_tokens_decoder={"x":"y"}',
+    'added_tokens_decoder={"5":{"content":""}}',
   ],
   [sd("tokenizer", "special_tokens_map.json"), 'bos_token="none"'],
   [sd("tokenizer", "merges.txt")],
   [{ file: index, load: loadModel(at("sharded")) }, "weight_map={}", "weight_map=5", 'weight_map={"a":"../x"}'],
-  [clip("config.json"), "text_config=5", 'vision_config={"num_hidden_layers":1000000000}', "projection_dim=-1"],
-  [clip("preprocessor_config.json"), "image_std=[0, 1, 1]", "crop_size=9007199254740991", "resample=9"],
+  [
+    clip("config.json"),
+    "text_config=5",
+    "text_config_dict=5",
+    'vision_config={"num_hidden_layers":1000000000}',
+    "projection_dim=-1",
+    'vision_config={"image_size":16}',
+    'vision_config={"num_channels":1}',
+  ],
+  [clip("preprocessor_config.json"), "image_std=[0, 1, 1]", "crop_size=9007199254740991", "resample=9", "crop_size=16"],
   [{ file: at("run", "run.json"), load: () => new RunReader(at("run")) }, 'format="x"', "version=[]", "version=2"],
   [{ file: at("run", "config.json"), load: () => Trainer.open(at("run"), tinyConfig(), reward) }],
   [{ file: run.stagePath(0, "metrics"), load: () => run.metrics() }],
@@ -324,6 +357,73 @@ describe("other damage", () => {
       assertRefused({ file: first, load }, "second.safetensors: logit_scale: Expected no such key"),
     );
   });
+
+  test("settings of images that the reward's CLIP does not take", async () => {
+    const [config, settings] = [at("clip", "config.json"), at("clip", "preprocessor_config.json")];
+    const { vision_config: vision, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { vision_config: object };
+    const load = () => clipScore({ model: at("clip") });
+    // The same number of patches, so that the weights fit.
+    const larger = { ...rest, vision_config: { ...vision, image_size: side + 1 } };
+    const expected = `a height and a width of ${side + 1}, the image_size of the model's vision_config, for crop_size`;
+    await inPlace(config, JSON.stringify(larger), () => assertRefused({ file: settings, load }, expected));
+    for (const [text, received] of [
+      ['{"do_center_crop":false,"size":{"shortest_edge":32}}', '{"shortest_edge":32}'],
+      ['{"do_center_crop":false,"do_resize":false}', "nothing"],
+    ] as const) {
+      await inPlace(settings, text, () => assertRefused({ file: settings, load }, `for size but received ${received}`));
+    }
+    const square = { size: { height: side, width: side }, do_center_crop: false };
+    await inPlace(settings, JSON.stringify(square), () => Promise.resolve(load()).then(() => undefined));
+  });
+
+  test("configs beside a single file", async () => {
+    const load = weights["a single file"]!.load;
+    for (const [part, text, key] of [
+      ["unet", '{"layers_per_block":null}', "layers_per_block"],
+      ["unet", '{"layers_per_block":[1,2,2,2]}', "layers_per_block"],
+      ["unet", '{"up_block_types":5}', "up_block_types"],
+      ["vae", '{"block_out_channels":null}', "block_out_channels"],
+      ["text_encoder", '{"num_hidden_layers":"2"}', "num_hidden_layers"],
+    ] as const) {
+      const file = at("sd1", part, "config.json");
+      await inPlace(file, text, () => assertRefused({ file, load }, key));
+    }
+  });
+
+  test("the sides of a VAE's tiles", async () => {
+    const file = at("sd1", "vae", "config.json");
+    const config = JSON.parse(readFileSync(file, "utf8")) as object;
+    await inPlace(file, JSON.stringify({ ...config, sample_size: 33 }), async () => {
+      const vae = AutoencoderKL.fromPretrained(at("sd1", "vae"));
+      assert.throws(() => (vae.tiling = {}), { name: "ModelConfigError", message: /for sample_size .* received 33/ });
+      vae.dispose();
+      await Promise.resolve();
+    });
+  });
+
+  test("a LoRA's adapter_config.json, and layers that kohya's form has no names for", async () => {
+    const file = at("peft", "adapter_config.json");
+    mkdirSync(at("peft"));
+    cpSync(lora, at("peft", "adapter_model.safetensors"));
+    writeFileSync(file, "{}");
+    const load = () => loadLora({ unet: pipeline.unet }, at("peft"));
+    for (const damaged of ["", "[]", '{"alpha_pattern":5}', '{"lora_alpha":"4"}', () => mkdirSync(file)]) {
+      await inPlace(file, damaged, () => assertRefused({ file, load }));
+    }
+    const strange = at("strange.safetensors");
+    const layer = "unet.nowhere.transformer_blocks.1.to_q"; // a second block is SDXL's
+    tidy(() =>
+      saveSafetensors(strange, {
+        [`${layer}.lora_A.weight`]: zeros([1, 4]),
+        [`${layer}.lora_B.weight`]: zeros([4, 1]),
+      }),
+    );
+    const convert = () => convertLora(strange, at("strange-kohya.safetensors"), { form: "kohya" });
+    await assertRefused({ file: strange, load: convert }, "nowhere.transformer_blocks.1.to_q");
+  });
+
+  test("a model folder that is a file", () =>
+    assertRefused({ file: at("prompts.json"), load: () => weightFiles(at("prompts.json"), "model") }));
 
   test("a tokenizer that is not the text encoder's", async () => {
     const file = at("sdxl", "tokenizer", "vocab.json");

@@ -61,7 +61,7 @@ test("a picture written and read again", async () => {
   try {
     const file = join(folder, "sub", "image.png");
     const before = liveTensors();
-    await writePng(file, image);
+    writePng(file, image);
     assert.deepEqual(readdirSync(join(folder, "sub")), ["image.png"]);
     const again = await readImage(file);
     assert.deepEqual(again.shape, [3, 5, 7]);
@@ -81,7 +81,7 @@ test("sheets, grids and charts are PNGs of some size", () => {
     assert(isPng(imageGrid(images, { columns: 2 })));
     const column = { images: images.split(1).map((image) => image.squeeze(0)) };
     assert(isPng(contactSheet([column], ["a <cat> & dog", "b", "c"], { title: "Three" })));
-    assert.throws(() => contactSheet([column], ["one"]), /Expected 1 pictures/);
+    assert.throws(() => contactSheet([column], ["one"]), /Expected 1 images/);
   });
   assert(isPng(lineChart([{ name: "reward", values: [] }])));
   assert(isPng(lineChart([{ name: "reward", values: [1, NaN, 1], spread: [0, 0, 0.1] }])));

@@ -17,7 +17,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   images: ["torch"],
   tokenizer: ["torch"],
   safetensors: ["torch"],
-  optim: ["torch"],
+  optim: ["torch", "safetensors"],
   schedulers: ["torch"],
   nn: ["torch", "safetensors"],
   hub: [],

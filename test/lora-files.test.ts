@@ -1,6 +1,6 @@
 /** LoRA files in every form: round trips, the names that other programs look for, several at once, and what is refused. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
@@ -15,6 +15,7 @@ import {
 } from "../src/lora/index.js";
 import { neededFiles } from "../src/hub/files.js";
 import { CLIPTextModel, UNet2DConditionModel } from "../src/models/index.js";
+import { Linear, Module, Weights } from "../src/nn/index.js";
 import { loadSafetensors, readHeader, saveSafetensors } from "../src/safetensors/index.js";
 import { full, Generator, liveTensors, noGrad, randn, tensor, tidy, zeros, type Tensor } from "../src/torch/index.js";
 import { assertClose, goldenSets, outputTolerance, type GoldenSet } from "./golden.js";
@@ -147,7 +148,7 @@ for (const set of goldenSets("lora", "pytorch_lora_weights.safetensors")) {
           (tensors) => {
             for (const half of ["A", "B"]) tensors.set(`unet.nowhere.lora_${half}.weight`, zeros([4, 4]));
           },
-          /unet\.nowhere: Expected a linear layer but the model has no such layer/,
+          /unet\.nowhere: Expected a linear layer or a convolution but the model has no such layer/,
         ],
         [
           (tensors) => {
@@ -164,7 +165,7 @@ for (const set of goldenSets("lora", "pytorch_lora_weights.safetensors")) {
       assert.throws(() => loadLora({ unet }, broken), /broken\.safetensors.*Expected/);
       assert.equal(liveTensors(), before);
       for (const module of unet.modules().values()) {
-        assert.equal((module as { branches?: unknown[] }).branches?.length ?? 0, 0);
+        assert.equal((module as { adapters?: unknown[] }).adapters?.length ?? 0, 0);
       }
     });
   });
@@ -335,7 +336,7 @@ test("kohya's names of SDXL's layers, there and back", () => {
     const [a, b] = [zeros([2, 4]), zeros([4, 2])];
     const layers = Object.values(names).map((name): LoraLayer => {
       const [, part = "unet", path] = /^(?:(text_encoder\w*)\.)?(.+)$/.exec(name)!;
-      return { part: part as LoraLayer["part"], path: path!, a, b, alpha: 2 };
+      return { part: part, path: path!, a, b, alpha: 2 };
     });
     writeLora(file, layers, { form: "kohya", isXL: true });
     const written = [...readHeader(file).tensors.keys()].filter((key) => key.endsWith(".alpha"));
@@ -358,6 +359,103 @@ test("the family is in the metadata of kohya's form", () => {
     const { metadata } = readHeader(file);
     assert.deepEqual([metadata["ss_v2"], metadata["ss_base_model_version"]], [v2, version]);
   }
+});
+
+describe("a model of another family", () => {
+  /** A transformer of the next families, as far as a LoRA sees it. */
+  class Transformer extends Module {
+    readonly toQ: Linear;
+
+    constructor(weights: Weights) {
+      super(weights);
+      this.toQ = new Linear(weights.at("transformer_blocks.0.attn.to_q"), 6, 4);
+    }
+  }
+  const fresh = () => new Transformer(Weights.random(new Generator(0)));
+  const options = { generator: new Generator(1), rank: 2, targetModules: ["to_q"], part: "transformer" };
+  const file = join(folder, "transformer.safetensors");
+
+  test("is read and written under its part's name", () => {
+    const model = fresh();
+    const adapter = LoraAdapter.inject(model, options);
+    tidy(() => noGrad(() => adapter.parameters.forEach((value) => value.add_(1))));
+    adapter.save(file);
+    const { tensors, metadata } = readHeader(file);
+    const layer = "transformer.transformer_blocks.0.attn.to_q";
+    assert.deepEqual([...tensors.keys()], [`${layer}.lora_A.weight`, `${layer}.lora_B.weight`]);
+    const described = JSON.parse(metadata["lora_adapter_metadata"]!) as Record<string, unknown>;
+    assert.deepEqual(described["transformer.target_modules"], ["to_q"]);
+
+    const read = LoraAdapter.fromPretrained(fresh(), file, { part: "transformer" });
+    for (const [key, value] of adapter.parameters) assert(value.equal(read.parameters.get(key)!), key);
+    tidy(() => noGrad(() => adapter.parameters.forEach((value) => value.mul_(3))));
+    adapter.load(file);
+    for (const [key, value] of read.parameters) assert(value.equal(adapter.parameters.get(key)!), key);
+    assert.throws(
+      () => LoraAdapter.fromPretrained(fresh(), file),
+      /transformer\.\S+: Expected a model with transformer/,
+    );
+    const other = LoraAdapter.inject(fresh(), { ...options, part: "unet" });
+    assert.throws(
+      () => other.load(file),
+      /unet\.\S+to_q\.lora_A\.weight: .* nothing[^]*transformer\.\S+: Expected no such key/,
+    );
+  });
+
+  test("takes the keys that name no part, where it is the one that is asked for", () => {
+    const own = mkdtempSync(join(folder, "peft-transformer-"));
+    tidy(() => {
+      const key = "base_model.model.transformer_blocks.0.attn.to_q";
+      const [a, b] = [zeros([2, 6]), zeros([4, 2])];
+      saveSafetensors(join(own, "adapter_model.safetensors"), {
+        [`${key}.lora_A.weight`]: a,
+        [`${key}.lora_B.weight`]: b,
+      });
+    });
+    writeFileSync(join(own, "adapter_config.json"), JSON.stringify({ lora_alpha: 4 }));
+    const [layer] = LoraAdapter.fromPretrained(fresh(), own, { part: "transformer" }).layers();
+    assert.deepEqual([layer!.part, layer!.alpha], ["transformer", 4]);
+    const unnamed = "text_model.encoder.layers.0.mlp.fc1.lora_A.weight";
+    assert.deepEqual(parseLoraKey(unnamed, "text_encoder_2")?.part, "text_encoder_2");
+    assert.deepEqual(parseLoraKey(`text_encoder_3.${unnamed}`)?.part, "text_encoder_3");
+  });
+
+  test("has no names in kohya's form that are known here", () => {
+    const adapter = LoraAdapter.inject(fresh(), options);
+    const [kohya, flux] = [join(folder, "none.safetensors"), join(folder, "flux.safetensors")];
+    const refused = { name: "InputError", message: /Expected layers of Stable Diffusion's .* received transformer\./ };
+    assert.throws(() => adapter.save(kohya, { form: "kohya" }), refused);
+    adapter.save(file);
+    assert.throws(() => convertLora(file, kohya, { form: "kohya" }), {
+      ...refused,
+      message: new RegExp(`^${file}: Expected`),
+    });
+    assert(!existsSync(kohya));
+    saveSafetensors(flux, { "lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": zeros([2, 6]) });
+    assert.throws(() => readLora(flux), /kohya's form of one for Flux or Stable Diffusion 3, which is not supported/);
+  });
+});
+
+test("targets that name no layer are all told, with what they may have meant", () => {
+  const unet = UNet2DConditionModel.fromPretrained(
+    goldenSets("lora")
+      .find(({ name }) => name === "sd1")!
+      .path("unet"),
+  );
+  const inject = (...targetModules: string[]) =>
+    LoraAdapter.inject(unet, { targetModules, generator: new Generator(0) });
+  const before = liveTensors();
+  assert.throws(() => inject("to_qq", "to_k", "norm1", "to_out.1", "something-else"), {
+    name: "InputError",
+    message: [
+      'Expected linear layers or convolutions of the model for lora.targetModules but received "to_qq"; did you mean "to_q"?',
+      'received "norm1", which is a GroupNorm at down_blocks.0.resnets.0.norm1',
+      'received "to_out.1"; did you mean "to_out.0"?',
+      'received "something-else"',
+    ].join("\n  "),
+  });
+  assert(liveTensors() <= before); // fewer where garbage was collected
+  unet.dispose();
 });
 
 describe("PEFT's description of the adapter", () => {
@@ -406,11 +504,12 @@ describe("PEFT's description of the adapter", () => {
     });
 
     test(`${name}: what is not honoured is refused`, () => {
-      assert.throws(() => alphasIn(file({ use_dora: true })), /Expected false for use_dora of .* but received true/);
-      assert.throws(() => alphasIn(file({ lora_alpha: "8" })), /Expected a number for lora_alpha of .* received "8"/);
+      assert.throws(() => alphasIn(file({ use_dora: true })), /Expected false for (unet\.)?use_dora but received true/);
+      assert.throws(() => alphasIn(file({ lora_alpha: "8" })), /Expected a number for .*lora_alpha but received "8"/);
+      assert.throws(() => alphasIn(file({ alpha_pattern: 8 })), /Expected layers and .*alpha_pattern but received 8/);
       assert.throws(
         () => alphasIn(file({ lora_alpha: 8, alpha_pattern: { ".*proj": 2 } })),
-        /Expected names of layers for alpha_pattern of .* but received "\.\*proj"/,
+        /Expected names of layers for .*alpha_pattern but received "\.\*proj"/,
       );
     });
   }
@@ -427,9 +526,10 @@ describe("PEFT's description of the adapter", () => {
   test("that is no JSON object", () => {
     assert.throws(
       () => alphasIn(inMetadata("null")),
-      /Expected a JSON object for lora_adapter_metadata but received null/,
+      /described\.safetensors: lora_adapter_metadata: Expected a JSON object but received null/,
     );
-    assert.throws(() => alphasIn(inFolder("{")), /Expected a JSON object for .*adapter_config\.json but received \{/);
+    assert.throws(() => alphasIn(inFolder("{")), /adapter_config\.json: Expected JSON but received: /);
+    assert.throws(() => alphasIn(inFolder("[]")), /adapter_config\.json: Expected a JSON object but received \[\]/);
   });
 
   test("a text encoder's own folder is known by its layers", () => {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { parseVaeConfig } from "../src/models/autoencoder-kl.js";
 import { parseClipConfig, parseTextConfig } from "../src/models/clip-config.js";
-import { ConfigError } from "../src/models/index.js";
+import { ModelConfigError } from "../src/models/index.js";
 import { levelsOf, parseUNetConfig } from "../src/models/unet-config.js";
 import { checkFit } from "../src/pipeline/fit.js";
 import { readModelIndex } from "../src/pipeline/model-index.js";
@@ -182,7 +182,7 @@ describe("features that are not here", () => {
   for (const [what, parse, expected] of refusals) {
     test(what, () => {
       assert.throws(parse, (error) => {
-        assert(error instanceof ConfigError || error instanceof SchedulerConfigError);
+        assert(error instanceof ModelConfigError || error instanceof SchedulerConfigError);
         assert.match(error.message, expected);
         return true;
       });
@@ -194,7 +194,7 @@ describe("features that are not here", () => {
       checkFit(partsOf({ ...model(base), ...change }), "folder");
     assert.throws(
       () => fit({ unet: { ...unet, in_channels: 9 } }),
-      /^ConfigError: folder: Expected 4, the vae's latent_channels, for in_channels of the unet but received 9$/,
+      /^ModelConfigError: folder: Expected 4, the vae's latent_channels, for in_channels of the unet but received 9$/,
     );
     assert.throws(
       () => fit({ unet: model("stable-diffusion-2-1").unet }),

@@ -99,25 +99,39 @@ const families = goldenSets("model_index.json").map((set) => ({ name: set.name, 
 /** Keys that training, trainers and ComfyUI leave in such files, and that say nothing of the model. */
 const leftovers: Record<string, readonly string[]> = {
   sd1: [
-    ...["betas", "alphas_cumprod_prev", "posterior_mean_coef1", "model_ema.decay", "model_ema.diffusion_modelout2bias"],
-    ...["cond_stage_model.logit_scale", "cond_stage_model.text_projection", "first_stage_model.loss.logvar"],
+    "betas",
+    "alphas_cumprod_prev",
+    "posterior_mean_coef1",
+    "model_ema.decay",
+    "model_ema.diffusion_modelout2bias",
+    "cond_stage_model.logit_scale",
+    "cond_stage_model.text_projection",
+    "first_stage_model.loss.logvar",
     "cond_stage_model.transformer.text_model.embeddings.position_ids",
     "cond_stage_model.transformer.text_projection.weight",
   ],
   sd2: [
-    ...["log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "first_stage_model.model_ema.decay"],
-    ...["cond_stage_model.model.logit_scale", "cond_stage_model.model.attn_mask"],
+    "log_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas_cumprod",
+    "first_stage_model.model_ema.decay",
+    "cond_stage_model.model.logit_scale",
+    "cond_stage_model.model.attn_mask",
   ],
   sdxl: [
-    ...["denoiser.sigmas", "conditioner.embedders.0.logit_scale", "conditioner.embedders.0.text_projection"],
-    ...["conditioner.embedders.1.model.logit_scale", "conditioner.embedders.1.logit_scale"],
+    "denoiser.sigmas",
+    "conditioner.embedders.0.logit_scale",
+    "conditioner.embedders.0.text_projection",
+    "conditioner.embedders.1.model.logit_scale",
+    "conditioner.embedders.1.logit_scale",
     "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
     "conditioner.embedders.1.model.transformer.text_model.embeddings.position_ids",
   ],
 };
 
 const partsOf = ({ unet, vae, textEncoder, textEncoder2 }: StableDiffusionPipeline) => ({
-  ...{ unet, vae, textEncoder },
+  unet,
+  vae,
+  textEncoder,
   ...(textEncoder2 && { textEncoder2 }),
 });
 
@@ -258,7 +272,11 @@ test("SD 2 leaves the last layer of a whole OpenCLIP out, and its projection", (
 describe("a single file without configs", () => {
   const generator = new Generator(1);
   const text = {
-    ...{ hidden_size: 128, intermediate_size: 256, num_attention_heads: 2, num_hidden_layers: 2, vocab_size: 99 },
+    hidden_size: 128,
+    intermediate_size: 256,
+    num_attention_heads: 2,
+    num_hidden_layers: 2,
+    vocab_size: 99,
     eos_token_id: 2,
   };
   const parts = {
@@ -267,7 +285,9 @@ describe("a single file without configs", () => {
         block_out_channels: [64, 128, 128],
         down_block_types: ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
         up_block_types: ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-        ...{ attention_head_dim: 8, cross_attention_dim: 128, sample_size: 64 },
+        attention_head_dim: 8,
+        cross_attention_dim: 128,
+        sample_size: 64,
       },
       { generator },
     ),

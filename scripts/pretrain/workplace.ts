@@ -7,11 +7,11 @@ import { AutoencoderKL } from "../../src/models/index.js";
 import { loadSafetensors, saveSafetensors } from "../../src/safetensors/index.js";
 import { cat, noGrad, tidy, type Tensor } from "../../src/torch/index.js";
 import {
-  PICTURE_BYTES,
+  IMAGE_BYTES,
   scenesOf,
   TEMPLATES,
   toImages,
-  toPictures,
+  toPixels,
   type Random,
   type Renderer,
   type Scene,
@@ -100,10 +100,8 @@ export interface LabelledPictures {
 
 /** Some of the pictures, as images. */
 export function takeImages({ pictures }: LabelledPictures, rows: readonly number[]): Tensor {
-  const chosen = new Uint8Array(rows.length * PICTURE_BYTES);
-  rows.forEach((row, i) =>
-    chosen.set(pictures.subarray(row * PICTURE_BYTES, (row + 1) * PICTURE_BYTES), i * PICTURE_BYTES),
-  );
+  const chosen = new Uint8Array(rows.length * IMAGE_BYTES);
+  rows.forEach((row, i) => chosen.set(pictures.subarray(row * IMAGE_BYTES, (row + 1) * IMAGE_BYTES), i * IMAGE_BYTES));
   return toImages(chosen);
 }
 
@@ -111,7 +109,7 @@ export function takeImages({ pictures }: LabelledPictures, rows: readonly number
 export function reconstructedPictures(workplace: Workplace, count: number, random: Random): LabelledPictures {
   const vae = AutoencoderKL.fromPretrained(pipelineFolder(workplace, "vae"));
   const scenes = drawScenes(count, random);
-  const pictures = new Uint8Array(count * PICTURE_BYTES);
+  const pictures = new Uint8Array(count * IMAGE_BYTES);
   const chunk = 250;
   for (let start = 0; start < count; start += chunk) {
     const part = scenes.slice(start, start + chunk);
@@ -121,7 +119,7 @@ export function reconstructedPictures(workplace: Workplace, count: number, rando
         return fromSigned(vae.decode(mean));
       }),
     );
-    pictures.set(bytes, start * PICTURE_BYTES);
+    pictures.set(bytes, start * IMAGE_BYTES);
   }
   vae.dispose();
   return { scenes, pictures };
@@ -130,7 +128,7 @@ export function reconstructedPictures(workplace: Workplace, count: number, rando
 function tidyBytes(images: () => Tensor): Uint8Array {
   let bytes = new Uint8Array(0);
   tidy(() => {
-    bytes = toPictures(images()) as typeof bytes;
+    bytes = toPixels(images()) as typeof bytes;
   });
   return bytes;
 }

@@ -269,7 +269,7 @@ export class Trainer {
     }
     this.#trainable.load(this.run.stagePath(before, this.#weightsFile));
     const file = this.run.stagePath(before, "optimizer");
-    tidy(() => this.#optimizer.loadState(this.#scaler.loadState(loadSafetensors(file)), file));
+    tidy(() => this.#optimizer.loadState(this.#scaler.loadState(loadSafetensors(file), file), file));
   }
 
   /** Frees the models' memory. */

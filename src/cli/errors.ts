@@ -6,6 +6,7 @@ const inputErrors = new Set([
   "SafetensorsError",
   "RunError",
   "ConfigError",
+  "ModelConfigError",
   "SchedulerConfigError",
   "TokenizerError",
   "ImageError",

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
 import type { RunContext } from "../base/progress.js";
-import { encodePng, writePng } from "../images/index.js";
+import { writePng } from "../images/index.js";
 import { type Tensor, tidy } from "../torch/index.js";
 import { evaluationNoise, generateImages } from "./images.js";
 
@@ -37,10 +37,9 @@ export async function generateToFolder(
     })),
   );
   mkdirSync(folder, { recursive: true });
-  const use = async (images: Tensor, batch: readonly string[], start: number): Promise<void> => {
+  const use = (images: Tensor, batch: readonly string[], start: number): void => {
     for (let row = 0; row < batch.length; row++) {
-      const png = tidy(() => encodePng(images.select(0, row)));
-      await writePng(wanted[start + row]!.file, png);
+      tidy(() => writePng(wanted[start + row]!.file, images.select(0, row)));
     }
   };
   await generateImages(policy, wanted, config, { label: "generating", use }, context);

@@ -1,5 +1,5 @@
 /**
- * What CLIP wants of a picture: shortest side resized, centre cut out, colours normalised, as transformers'
+ * Images as CLIP takes them: shortest side resized, centre cut out, colours normalised, as transformers'
  * CLIPImageProcessor does through PIL.
  *
  * The resize is PIL's: a filter (bicubic, unless the config names another) with antialiasing, along the rows and then
@@ -7,13 +7,15 @@
  * on batches. `rounding: false` leaves out the rounding, through which no gradient passes; pixels then differ by up to
  * one step in 255 or so.
  */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { readJsonObject } from "../base/files.js";
+import { show } from "../base/show.js";
 import { pad, tensor, tidy, type Tensor } from "../torch/index.js";
 import { ImageError } from "./error.js";
 
-/** Larger is no size of a picture but a damaged number. */
+/** A side in pixels. No image is larger: a larger number is a damaged one. */
 const side = z
   .int()
   .positive()
@@ -67,21 +69,31 @@ export type PreprocessorConfig = z.output<typeof schema>;
 /**
  * Reads `preprocessor_config.json`; OpenAI's settings at 224 pixels where the folder has none.
  *
- * @throws ImageError naming the file and each key whose value is not honoured
+ * @param options.imageSize what the model's image tower takes, `image_size` of its vision config
+ * @throws ImageError naming the file and each key whose value is not honoured, or gives images of another size
  */
-export function readPreprocessorConfig(folder: string): PreprocessorConfig {
+export function readPreprocessorConfig(
+  folder: string,
+  { imageSize }: { readonly imageSize?: number } = {},
+): PreprocessorConfig {
   const file = join(folder, "preprocessor_config.json");
-  if (!existsSync(file)) return schema.parse({});
-  let given: unknown;
-  try {
-    given = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file)));
-  } catch (cause) {
-    throw new ImageError(`${file}: Expected a JSON file but received: ${(cause as Error).message}`);
+  const result = schema.safeParse(existsSync(file) ? readJsonObject(file, ImageError) : {});
+  if (!result.success) {
+    const problems = result.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
+    throw new ImageError(`${file}: Expected settings of CLIPImageProcessor but received ${problems.join("; ")}`);
   }
-  const result = schema.safeParse(given);
-  if (result.success) return result.data;
-  const problems = result.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
-  throw new ImageError(`${file}: Expected settings of CLIPImageProcessor but received ${problems.join("; ")}`);
+  if (imageSize !== undefined) checkSize(result.data, imageSize, file);
+  return result.data;
+}
+
+/** Refuses settings whose images the model cannot take. */
+function checkSize(config: PreprocessorConfig, imageSize: number, file: string): void {
+  const [key, size] = config.do_center_crop
+    ? (["crop_size", config.crop_size] as const)
+    : (["size", config.do_resize ? config.size : undefined] as const);
+  if (size !== undefined && "height" in size && size.height === imageSize && size.width === imageSize) return;
+  const expected = `a height and a width of ${imageSize}, the image_size of the model's vision_config,`;
+  throw new ImageError(`${file}: Expected ${expected} for ${key} but received ${show(size)}`);
 }
 
 /**
@@ -133,7 +145,7 @@ function withShortestEdge(shortest: number, { height, width }: Size): Size {
 function resizeMatrix(from: number, to: number, resample: keyof typeof FILTERS): Tensor {
   const filter = FILTERS[resample];
   const scale = from / to;
-  const stretch = Math.max(scale, 1); // the filter grows when a picture shrinks
+  const stretch = Math.max(scale, 1); // the filter grows when an image shrinks
   const support = filter.support * stretch;
   const matrix = new Float32Array(to * from);
   for (let row = 0; row < to; row++) {
@@ -161,10 +173,10 @@ function lanczos(x: number): number {
   return Math.abs(x) < 3 ? sinc(x) * sinc(x / 3) : 0;
 }
 
-/** The middle of a picture; what lies outside of it is black. */
+/** The middle of an image; what lies outside of it is black. */
 function centreCrop(pixels: Tensor, { height, width }: Size): Tensor {
   const [h, w] = [pixels.size(2), pixels.size(3)];
-  // Where the picture is smaller, transformers gives the odd row or column of black to the top and to the left.
+  // Where the image is smaller, transformers gives the odd row or column of black to the top and to the left.
   const [above, before] = [Math.max(Math.ceil((height - h) / 2), 0), Math.max(Math.ceil((width - w) / 2), 0)];
   const [below, behind] = [Math.max(height - h - above, 0), Math.max(width - w - before, 0)];
   const whole = above + before + below + behind > 0 ? pad(pixels, [before, behind, above, below], 0) : pixels;

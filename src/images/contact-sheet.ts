@@ -1,12 +1,12 @@
-/** Many pictures on one page: a plain grid, and the sheet that shows before and after side by side over each caption. */
+/** Many images on one page: a plain grid, and the sheet that shows before and after side by side over each caption. */
 import { cat, tidy, type Tensor } from "../torch/index.js";
 import { encodePng } from "./png.js";
 import { HAIRLINE, MUTED, renderSvg, round, svg, text, wrap } from "./svg.js";
 
 export interface SheetColumn {
-  /** As "before"; written over the pictures. */
+  /** As "before"; written over the images. */
   readonly title?: string;
-  /** Pictures [3, H, W] in 0..1, one a caption. */
+  /** [3, H, W] in 0..1, one a caption. */
   readonly images: readonly Tensor[];
 }
 
@@ -15,7 +15,7 @@ export interface ContactSheetOptions {
   readonly subtitle?: string;
   /** Captions a row; chosen so that the page is about as wide as it is high when left out. */
   readonly perRow?: number;
-  /** Side of a picture in points; the page has two pixels to a point. Default 112. */
+  /** Side of an image in points; the page has two pixels to a point. Default 112. */
   readonly side?: number;
 }
 
@@ -25,9 +25,9 @@ const NARROW_GAP = 4;
 const CAPTION = { size: 11, lineHeight: 15, most: 2 };
 
 /**
- * A page of captioned pictures as PNG: for every caption, the columns' pictures side by side.
+ * A page of captioned images as PNG: for every caption, the columns' images side by side.
  *
- * @param columns as many pictures each as there are captions
+ * @param columns as many images each as there are captions
  */
 export function contactSheet(
   columns: readonly SheetColumn[],
@@ -37,7 +37,7 @@ export function contactSheet(
   for (const { images, title: name = "a column" } of columns) {
     if (images.length === captions.length) continue;
     throw new RangeError(
-      `Expected ${captions.length} pictures, one a caption, for ${name} but received ${images.length}`,
+      `Expected ${captions.length} images, one a caption, for ${name} but received ${images.length}`,
     );
   }
   const cellWidth = columns.length * (side + NARROW_GAP) - NARROW_GAP;
@@ -69,7 +69,7 @@ export function contactSheet(
     columns.forEach((column, j) => {
       const left = x + j * (side + NARROW_GAP);
       if (column.title !== undefined) parts.push(text(left, y + 11, column.title, { size: 10, colour: MUTED }));
-      parts.push(picture(left, y + labelHeight, side, column.images[i]!));
+      parts.push(imageTag(left, y + labelHeight, side, column.images[i]!));
     });
     caption.forEach((line, k) => {
       const baseline = y + labelHeight + side + 16 + k * CAPTION.lineHeight;
@@ -83,7 +83,7 @@ export function contactSheet(
 }
 
 /**
- * Pictures in rows, pixel for pixel, as PNG.
+ * Images in rows, pixel for pixel, as PNG.
  *
  * @param images [B, 3, H, W] in 0..1
  */
@@ -104,8 +104,8 @@ export function imageGrid(images: Tensor, { columns = 8 }: { columns?: number } 
   }
 }
 
-/** One picture, its pixels kept sharp when it is enlarged, within a hairline. */
-function picture(x: number, y: number, side: number, image: Tensor): string {
+/** One image, its pixels kept sharp when it is enlarged, within a hairline. */
+function imageTag(x: number, y: number, side: number, image: Tensor): string {
   const data = Buffer.from(encodePng(image)).toString("base64");
   const place = `x="${round(x)}" y="${round(y)}" width="${side}" height="${side}"`;
   const href = `href="data:image/png;base64,${data}"`;

@@ -1,6 +1,6 @@
 import { InputError } from "../base/errors.js";
 
-/** A picture that cannot be read, or settings of a preprocessor that are not honoured. */
+/** An image that cannot be read, or settings of a preprocessor that are not honoured. */
 export class ImageError extends InputError {
   override readonly name = "ImageError";
 }

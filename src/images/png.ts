@@ -1,28 +1,27 @@
 /**
- * Pictures to PNG, and from any file that sharp reads. The encoder is our own and synchronous (PNG specification,
+ * Images to PNG, and from any file that sharp reads. The encoder is our own and synchronous (PNG specification,
  * third edition): 8-bit RGB, each row as differences to its left neighbour, one zlib stream.
  */
-import { randomBytes } from "node:crypto";
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
 import { crc32, deflateSync } from "node:zlib";
 import sharp from "sharp";
-import { ImageError } from "./error.js";
+import { writeFileAtomic } from "../base/files.js";
+import { showShape } from "../base/show.js";
 import { tensor, tidy, type Tensor } from "../torch/index.js";
+import { ImageError } from "./error.js";
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 const RGB = 3;
 const FILTER_SUB = 1;
 
 /**
- * A picture as the bytes of a PNG file.
+ * An image as the bytes of a PNG file.
  *
  * @param image [3, H, W] in 0..1; what lies outside is clamped
  */
 export function encodePng(image: Tensor): Uint8Array {
   const [channels, height, width] = image.shape;
   if (image.ndim !== 3 || channels !== RGB || !height || !width) {
-    throw new RangeError(`Expected [3, H, W] for an image but received [${image.shape.join(", ")}]`);
+    throw new RangeError(`Expected [3, H, W] for an image but received ${showShape(image.shape)}`);
   }
   const pixels = toPixels(image);
   const stride = width * RGB;
@@ -47,24 +46,15 @@ export function encodePng(image: Tensor): Uint8Array {
  *
  * @param image [3, H, W] in 0..1, or the bytes of a PNG
  */
-export async function writePng(file: string, image: Tensor | Uint8Array): Promise<void> {
-  const bytes = image instanceof Uint8Array ? image : encodePng(image);
-  const temporary = `${file}.${randomBytes(4).toString("hex")}.tmp`;
-  await mkdir(dirname(file), { recursive: true });
-  try {
-    await writeFile(temporary, bytes);
-    await rename(temporary, file);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
+export function writePng(file: string, image: Tensor | Uint8Array): void {
+  writeFileAtomic(file, image instanceof Uint8Array ? image : encodePng(image));
 }
 
 /**
- * Reads a picture of any format that sharp knows; transparency is put on white.
+ * Reads an image of any format that sharp knows; transparency is put on white.
  *
  * @returns [3, H, W] in 0..1
- * @throws ImageError naming the file when it is no picture, or a damaged one
+ * @throws ImageError naming the file when it is no image, or a damaged one
  */
 export async function readImage(file: string): Promise<Tensor> {
   const image = sharp(file).flatten({ background: "#ffffff" }).toColourspace("srgb").removeAlpha();
@@ -72,7 +62,7 @@ export async function readImage(file: string): Promise<Tensor> {
     .raw()
     .toBuffer({ resolveWithObject: true })
     .catch((cause: Error) => {
-      throw new ImageError(`${file}: Expected a picture but received: ${cause.message}`, { cause });
+      throw new ImageError(`${file}: Expected an image but received: ${cause.message}`, { cause });
     });
   return tidy(() =>
     tensor(new Uint8Array(data), { shape: [info.height, info.width, info.channels] })

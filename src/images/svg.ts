@@ -1,4 +1,4 @@
-/** SVG to PNG by resvg, with Inter, so that pictures are the same on machines that have no fonts. */
+/** SVG to PNG by resvg, with Inter, so that charts are the same on machines that have no fonts. */
 import { createRequire } from "node:module";
 import { Resvg } from "@resvg/resvg-js";
 

@@ -1,5 +1,12 @@
 export { convertLora } from "./convert.js";
-export { attentionProjections, loadLora, LoraAdapter, type LoraModels, type LoraOptions } from "./lora.js";
+export {
+  attentionProjections,
+  loadLora,
+  LoraAdapter,
+  type LoadLoraOptions,
+  type LoraModels,
+  type LoraOptions,
+} from "./lora.js";
 export {
   loraFileIn,
   loraFileName,

@@ -2,12 +2,15 @@
  * LoRA files: PEFT's form, as diffusers reads and writes it, and kohya's, as ComfyUI and AUTOMATIC1111 take it. Both are
  * one safetensors file; the keys tell which.
  *
- * Rank and alpha may differ from layer to layer. In PEFT's form alpha stands in the metadata under diffusers' key or in
- * the `adapter_config.json` of PEFT's own folders, in kohya's beside each layer; where it stands nowhere, it is the rank,
- * as diffusers has it.
+ * Rank and alpha may differ from layer to layer. PEFT's form has alpha in the metadata under diffusers' key, or in the
+ * `adapter_config.json` of PEFT's own folders; kohya's form has it beside each layer. Without any, alpha is the rank, as in
+ * diffusers.
  */
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { InputError } from "../base/errors.js";
+import { isJsonObject, parseJsonObject, readJsonObject, type JsonObject } from "../base/files.js";
+import { show, showShape } from "../base/show.js";
 import {
   loadSafetensors,
   readHeader,
@@ -19,22 +22,23 @@ import { allFinite, tensor, tidy, type Tensor } from "../torch/index.js";
 import { kohyaName, parseLoraKey, peftName, type LoraForm, type LoraPart } from "./names.js";
 
 export const loraFileName = "pytorch_lora_weights.safetensors";
-const metadataKey = "lora_adapter_metadata";
-/** What PEFT itself calls the file, and the one beside it. */
-const [peftFileName, peftConfigName] = ["adapter_model.safetensors", "adapter_config.json"];
+const METADATA_KEY = "lora_adapter_metadata";
+/** PEFT's own names of the file, and of the one beside it. */
+const PEFT_FILE_NAME = "adapter_model.safetensors";
+const PEFT_CONFIG_NAME = "adapter_config.json";
 
 /** One adapted layer of a file. */
 export interface LoraLayer {
   readonly part: LoraPart;
-  /** In the part, in diffusers' and transformers' names. */
+  /** The layer's path in the part, in diffusers' and transformers' names. */
   readonly path: string;
   /** float32 [rank, inFeatures], of a convolution [rank, inChannels * height * width of the kernel] */
   readonly a: Tensor;
   /** float32 [outFeatures, rank] */
   readonly b: Tensor;
-  /** What B A is scaled by is alpha / rank. */
+  /** B A is scaled by alpha / rank. */
   readonly alpha: number;
-  /** Of a convolution, whose A is stored as such a kernel and B as one of 1x1. */
+  /** Of a convolution: A is stored as a kernel of this size, B as one of 1x1. */
   readonly kernel?: Kernel | undefined;
 }
 
@@ -46,13 +50,17 @@ export interface LoraFile {
   readonly layers: readonly LoraLayer[];
 }
 
-/** Ways to adapt a layer that are not LoRA, by a part of their keys. */
+/** What files hold that is no LoRA of a form known here, by a part of their keys. */
 const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
   [/\.hada_/, "LoHa, which is not supported"],
   [/\.lokr_/, "LoKr, which is not supported"],
   [/\.(dora_scale|lora_magnitude_vector)/, "DoRA, which is not supported"],
   [/\.lora_mid/, "a LoCon with a core, which is not supported"],
   [/\.(oft_|boft_|glora|diff$|diff_b$|w_norm$|b_norm$)/, "an adapter that is not a LoRA, which is not supported"],
+  [
+    /^lora_(unet_(double|single|joint)_blocks|transformer|te3)_/,
+    "kohya's form of one for Flux or Stable Diffusion 3, which is not supported: give it in PEFT's form",
+  ],
   [
     /^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\./,
     "a whole checkpoint: give it as the model",
@@ -62,17 +70,19 @@ const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
 /**
  * Reads a LoRA file, or the one in a folder.
  *
- * @throws SafetensorsError naming the file and the key, for keys of no known form, halves of a pair, shapes that do not
+ * @param options.part the model of keys that name none, as in PEFT's own folders. Default: `unet`, or `text_encoder` where
+ *   their paths are one's
+ * @throws InputError naming the file and the key, for keys of no known form, halves of a pair, shapes that do not
  *   belong together, numbers that are not finite
  */
-export function readLora(fileOrFolder: string): LoraFile {
+export function readLora(fileOrFolder: string, { part: unnamed }: { readonly part?: LoraPart } = {}): LoraFile {
   const file = fileOf(fileOrFolder);
   const header = readHeader(file);
   return tidy(() => {
     const pairs = new Map<string, Pick<LoraLayer, "part" | "path"> & Partial<Writable<LoraLayer>>>();
     let form: LoraForm | undefined;
     for (const [key, value] of loadSafetensors(file, { dtype: "float32" })) {
-      const parsed = parseLoraKey(key);
+      const parsed = parseLoraKey(key, unnamed);
       if (parsed === undefined) throw new SafetensorsError(file, unknownKey(key), key);
       form ??= parsed.form;
       if (parsed.form !== form)
@@ -117,14 +127,21 @@ type Writable<T> = { -readonly [K in keyof T]: T[K] };
 /** How the layers are written. */
 export interface WriteLoraOptions {
   readonly form?: LoraForm;
-  /** For kohya's form: whether the layers are SDXL's. */
+  /** For kohya's form: whether the layers are SDXL's. Default: as their paths tell. */
   readonly isXL?: boolean;
+  /** For kohya's form: of the UNet. Default 2, as in every published one. */
   readonly layersPerBlock?: number;
-  /** For PEFT's form: what the config of the adapter names as its targets. */
+  /** For PEFT's form: what the config of the adapter names as its targets. Default: the layers' paths. */
   readonly targetModules?: readonly string[];
+  /** Named in errors: the file that the layers are from. Default: the one that is written. */
+  readonly source?: string;
 }
 
-/** Writes a LoRA file, or the one in a folder. */
+/**
+ * Writes a LoRA file, or the one in a folder.
+ *
+ * @throws InputError for layers that have no name in kohya's form
+ */
 export function writeLora(fileOrFolder: string, layers: readonly LoraLayer[], options: WriteLoraOptions = {}): void {
   const file = fileOrFolder.endsWith(".safetensors") ? fileOrFolder : join(fileOrFolder, loraFileName);
   if ((options.form ?? "peft") === "peft") writePeft(file, layers, options);
@@ -140,8 +157,7 @@ function writePeft(file: string, layers: readonly LoraLayer[], { targetModules }
     const [rank, alpha] = [first!.a.size(0), first!.alpha];
     described[`${part}.r`] = rank;
     described[`${part}.lora_alpha`] = alpha;
-    described[`${part}.target_modules`] =
-      part === "unet" && targetModules ? targetModules : own.map(({ path }) => path);
+    described[`${part}.target_modules`] = targetModules ?? own.map(({ path }) => path);
     const other = (value: (layer: LoraLayer) => number, usual: number): object =>
       Object.fromEntries(own.filter((layer) => value(layer) !== usual).map((layer) => [layer.path, value(layer)]));
     const patterns = {
@@ -154,17 +170,23 @@ function writePeft(file: string, layers: readonly LoraLayer[], { targetModules }
   }
   tidy(() => {
     const tensors = layers.flatMap((layer, i) => storedPair(layer).map((half, j) => [names[i]![j]!, half] as const));
-    saveSafetensors(file, new Map(tensors), { format: "pt", [metadataKey]: JSON.stringify(described) });
+    saveSafetensors(file, new Map(tensors), { format: "pt", [METADATA_KEY]: JSON.stringify(described) });
   });
 }
 
 function writeKohya(file: string, layers: readonly LoraLayer[], options: WriteLoraOptions): void {
-  const { isXL = looksLikeXL(layers), layersPerBlock } = options;
+  const { isXL = looksLikeXL(layers), layersPerBlock, source = file } = options;
   const isV2 = !isXL && looksLikeV2(layers);
   const [first] = layers;
+  const nameOf = ({ part, path }: LoraLayer): string => {
+    const name = kohyaName(part, path, isXL, layersPerBlock);
+    if (name !== undefined) return name;
+    const expected = "layers of Stable Diffusion's UNet and text encoders, whose names in kohya's form are known,";
+    throw new InputError(`${source}: Expected ${expected} but received ${part}.${path}; PEFT's form holds it`);
+  };
   tidy(() => {
     const tensors = layers.flatMap((layer): [string, Tensor][] => {
-      const name = kohyaName(layer.part, layer.path, isXL, layersPerBlock);
+      const name = nameOf(layer);
       const [down, up] = storedPair(layer);
       return [
         [`${name}.lora_down.weight`, down],
@@ -173,14 +195,17 @@ function writeKohya(file: string, layers: readonly LoraLayer[], options: WriteLo
       ];
     });
     saveSafetensors(file, new Map(tensors), {
-      ...{ format: "pt", ss_network_module: "networks.lora" },
-      ...{ ss_network_dim: String(first?.a.size(0) ?? 0), ss_network_alpha: String(first?.alpha ?? 0) },
-      ...{ ss_v2: isV2 ? "True" : "False", ss_base_model_version: isXL ? "sdxl_base_v1-0" : isV2 ? "sd_v2" : "sd_v1" },
+      format: "pt",
+      ss_network_module: "networks.lora",
+      ss_network_dim: String(first?.a.size(0) ?? 0),
+      ss_network_alpha: String(first?.alpha ?? 0),
+      ss_v2: isV2 ? "True" : "False",
+      ss_base_model_version: isXL ? "sdxl_base_v1-0" : isV2 ? "sd_v2" : "sd_v1",
     });
   });
 }
 
-/** A and B as files have them. */
+/** A and B as files store them. */
 function storedPair({ a, b, kernel }: LoraLayer): [a: Tensor, b: Tensor] {
   if (kernel === undefined) return [a, b];
   const [rank, inputs] = a.shape as [number, number];
@@ -198,7 +223,7 @@ const looksLikeV2 = (layers: readonly LoraLayer[]): boolean =>
 
 /** The LoRA file of a folder, as diffusers or PEFT names it; undefined when there is none. */
 export const loraFileIn = (folder: string): string | undefined =>
-  [loraFileName, peftFileName].map((name) => join(folder, name)).find((file) => existsSync(file));
+  [loraFileName, PEFT_FILE_NAME].map((name) => join(folder, name)).find((file) => existsSync(file));
 
 function fileOf(fileOrFolder: string): string {
   if (!existsSync(fileOrFolder) || !statSync(fileOrFolder).isDirectory()) return fileOrFolder;
@@ -215,7 +240,7 @@ function unknownKey(key: string): string {
 function asMatrix(file: string, key: string, value: Tensor): { matrix: Tensor; kernel: Kernel | undefined } {
   const [rows, columns, ...kernel] = value.shape;
   if (rows === undefined || columns === undefined || ![0, 2].includes(kernel.length)) {
-    throw new SafetensorsError(file, `Expected a matrix or a kernel but received [${value.shape.join(", ")}]`, key);
+    throw new SafetensorsError(file, `Expected a matrix or a kernel but received ${showShape(value.shape)}`, key);
   }
   if (!allFinite(value)) {
     throw new SafetensorsError(file, "Expected finite numbers but received NaN or infinity", key);
@@ -227,54 +252,54 @@ function asMatrix(file: string, key: string, value: Tensor): { matrix: Tensor; k
 function checkedNumber(file: string, key: string, value: Tensor): number {
   const number = value.numel === 1 ? value.item() : NaN;
   if (Number.isFinite(number)) return number;
-  const received = value.numel === 1 ? "NaN or infinity" : `[${value.shape.join(", ")}]`;
+  const received = value.numel === 1 ? "NaN or infinity" : showShape(value.shape);
   throw new SafetensorsError(file, `Expected a finite number but received ${received}`, key);
 }
 
-/** What PEFT's description of the adapter says of a layer's alpha: in the metadata, or in the file beside. */
+/** Alpha of a layer, where PEFT's description of the adapter has it: in the metadata, or in the file beside. */
 function alphasOf({
   file,
   metadata,
 }: SafetensorsHeader): (part: LoraPart, path: string, rank: number) => number | undefined {
-  const beside = join(dirname(file), peftConfigName);
-  const isPeftFolder = basename(file) === peftFileName;
-  if (isPeftFolder && !existsSync(beside)) {
-    throw new SafetensorsError(file, `Expected ${peftConfigName}, which says alpha, beside it but received none`);
+  if (basename(file) === PEFT_FILE_NAME) {
+    const beside = join(dirname(file), PEFT_CONFIG_NAME);
+    if (!existsSync(beside)) {
+      throw new SafetensorsError(file, `Expected ${PEFT_CONFIG_NAME}, which says alpha, beside it but received none`);
+    }
+    const described = readJsonObject(beside);
+    return (_part, path, rank) => alphaOf(described, "", beside, path, rank);
   }
-  const [source, text] = isPeftFolder ? [beside, readFileSync(beside, "utf8")] : [metadataKey, metadata[metadataKey]];
+  const text = metadata[METADATA_KEY];
   if (text === undefined) return () => undefined;
-  const described = parseDescription(file, source, text);
-  return (part, path, rank) => {
-    const at = (name: string): unknown => described[isPeftFolder ? name : `${part}.${name}`];
-    const wrong = (name: string, expected: string, received: unknown): never => {
-      throw new SafetensorsError(
-        file,
-        `Expected ${expected} for ${name} of ${source} but received ${JSON.stringify(received)}`,
-      );
-    };
-    if (at("use_dora") === true) wrong("use_dora", "false", true);
-    const patterns = Object.entries((at("alpha_pattern") ?? {}) as Record<string, unknown>);
-    const own = patterns.find(([pattern]) => {
-      // Regular expressions to PEFT; those that it and diffusers write are names.
-      const name = pattern.replace(/^\^/, "").replaceAll("\\.", ".");
-      if (!/^[\w.]+$/.test(name)) wrong("alpha_pattern", "names of layers", pattern);
-      return path === name || path.endsWith(`.${name}`);
-    })?.[1];
-    const alpha = own ?? at("lora_alpha");
-    if (alpha === undefined) return undefined;
-    if (typeof alpha !== "number" || !Number.isFinite(alpha)) return wrong("lora_alpha", "a number", alpha);
-    // Rank-stabilised LoRA (arXiv 2312.03732) is scaled by alpha / sqrt(rank).
-    return at("use_rslora") === true ? alpha * Math.sqrt(rank) : alpha;
-  };
+  const source = `${file}: ${METADATA_KEY}`;
+  const described = parseJsonObject(text, source);
+  return (part, path, rank) => alphaOf(described, `${part}.`, source, path, rank);
 }
 
-function parseDescription(file: string, source: string, text: string): Record<string, unknown> {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    // Said below.
-  }
-  if (typeof value === "object" && value !== null) return value as Record<string, unknown>;
-  throw new SafetensorsError(file, `Expected a JSON object for ${source} but received ${text.slice(0, 80)}`);
+/** @param prefix of the description's keys */
+function alphaOf(
+  described: JsonObject,
+  prefix: string,
+  source: string,
+  path: string,
+  rank: number,
+): number | undefined {
+  const at = (name: string): unknown => described[prefix + name];
+  const wrong = (name: string, expected: string, received: unknown): never => {
+    throw new InputError(`${source}: Expected ${expected} for ${prefix}${name} but received ${show(received)}`);
+  };
+  if (at("use_dora") === true) wrong("use_dora", "false", true);
+  const patterns = at("alpha_pattern") ?? {};
+  if (!isJsonObject(patterns)) return wrong("alpha_pattern", "layers and their alpha", patterns);
+  const own = Object.entries(patterns).find(([pattern]) => {
+    // Regular expressions to PEFT; those that it and diffusers write are names.
+    const name = pattern.replace(/^\^/, "").replaceAll("\\.", ".");
+    if (!/^[\w.]+$/.test(name)) wrong("alpha_pattern", "names of layers", pattern);
+    return path === name || path.endsWith(`.${name}`);
+  })?.[1];
+  const alpha = own ?? at("lora_alpha");
+  if (alpha === undefined) return undefined;
+  if (typeof alpha !== "number" || !Number.isFinite(alpha)) return wrong("lora_alpha", "a number", alpha);
+  // Rank-stabilised LoRA (arXiv 2312.03732) is scaled by alpha / sqrt(rank).
+  return at("use_rslora") === true ? alpha * Math.sqrt(rank) : alpha;
 }

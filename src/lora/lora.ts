@@ -5,8 +5,10 @@
  *
  * A and B are float32 whatever the model is held in, and so is their product. Several adapters add up.
  */
-import { Conv2d, fanInUniform, Linear, type LayerBranch, type Module } from "../nn/index.js";
-import { SafetensorsError } from "../safetensors/index.js";
+import { InputError } from "../base/errors.js";
+import { nearest } from "../base/nearest.js";
+import { Conv2d, fanInUniform, Linear, type LayerAdapter, type Module } from "../nn/index.js";
+import { SafetensorsError, TensorCheck } from "../safetensors/index.js";
 import {
   addmm_,
   conv2d,
@@ -31,28 +33,44 @@ export interface LoraOptions {
   readonly alpha?: number;
   /** Layers whose path is one of these or ends in one, as in PEFT. */
   readonly targetModules?: readonly string[];
+  /** The pipeline's model that is adapted; files name it. Default `unet`. */
+  readonly part?: LoraPart;
 }
 
 /** A layer that can be adapted. */
 type Adaptable = Linear | Conv2d;
 
-/** One layer's A and B. */
-class Branch implements LayerBranch {
-  constructor(
-    private readonly adapter: { readonly enabled: boolean; readonly weight: number },
-    readonly layer: Adaptable,
-    readonly a: Tensor,
-    readonly b: Tensor,
-    readonly alpha: number,
-  ) {}
+/** A layer with the A and B of an adapter. */
+interface AdaptedLayer {
+  readonly layer: Adaptable;
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly alpha: number;
+}
+
+/** One layer's share of a LoraAdapter. */
+class LoraLayerAdapter implements LayerAdapter, AdaptedLayer {
+  readonly layer: Adaptable;
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly alpha: number;
+  readonly #adapter: { readonly enabled: boolean; readonly weight: number };
+
+  constructor(adapter: { readonly enabled: boolean; readonly weight: number }, { layer, a, b, alpha }: AdaptedLayer) {
+    this.#adapter = adapter;
+    this.layer = layer;
+    this.a = keep(a).requiresGrad_();
+    this.b = keep(b).requiresGrad_();
+    this.alpha = alpha;
+  }
 
   /** What B A is multiplied by. */
   get scale(): number {
-    return (this.adapter.weight * this.alpha) / this.a.size(0);
+    return (this.#adapter.weight * this.alpha) / this.a.size(0);
   }
 
   addTo(input: Tensor, output: Tensor): Tensor {
-    if (!this.adapter.enabled) return output;
+    if (!this.#adapter.enabled) return output;
     const low = linear(input.dtype === "float32" ? input : input.to({ dtype: "float32" }), this.a); // [..., rank]
     // No gradient needs the layer's own output, so the product can be added in place.
     if (output.dtype === "float32" && output.ndim === 2) {
@@ -63,7 +81,7 @@ class Branch implements LayerBranch {
   }
 
   addToImage(input: Tensor, output: Tensor, options: { readonly stride: number; readonly padding: number }): Tensor {
-    if (!this.adapter.enabled) return output;
+    if (!this.#adapter.enabled) return output;
     const [rank, outputs] = [this.a.size(0), this.b.size(0)];
     const [height, width] = kernelOf(this.layer) ?? [1, 1];
     const down = this.a.reshape([rank, -1, height, width]);
@@ -79,97 +97,106 @@ class Branch implements LayerBranch {
 }
 
 export class LoraAdapter {
-  /** Whether the branches take part in the forward pass. */
+  /** Whether the adapter takes part in the forward pass. */
   enabled = true;
-  /** What the adapter counts for, beside alpha / rank. */
+  /** A factor of the adapter's output, beside alpha / rank. */
   weight = 1;
   /** `<layer>.lora_A.weight` and `<layer>.lora_B.weight`, in the model's order; they record gradients. */
   readonly parameters: ReadonlyMap<string, Tensor>;
+  /** The pipeline's model that is adapted, as files name it. */
+  readonly part: LoraPart;
   readonly #model: Module;
-  readonly #branches: readonly Branch[];
+  readonly #layers: readonly LoraLayerAdapter[];
   readonly #targetModules: readonly string[] | undefined;
 
   /** Takes the layers' tensors over. */
-  private constructor(model: Module, layers: readonly AdaptedLayer[], targetModules?: readonly string[]) {
+  private constructor(
+    model: Module,
+    part: LoraPart,
+    layers: readonly AdaptedLayer[],
+    targetModules?: readonly string[],
+  ) {
     this.#model = model;
+    this.part = part;
     this.#targetModules = targetModules;
-    this.#branches = layers.map(({ layer, a, b, alpha }) => {
-      return new Branch(this, layer, keep(a).requiresGrad_(), keep(b).requiresGrad_(), alpha);
-    });
+    this.#layers = layers.map((layer) => new LoraLayerAdapter(this, layer));
     this.parameters = new Map(
-      this.#branches.flatMap(({ layer: { path }, a, b }) => [
+      this.#layers.flatMap(({ layer: { path }, a, b }) => [
         [`${path}.lora_A.weight`, a],
         [`${path}.lora_B.weight`, b],
       ]),
     );
-    for (const branch of this.#branches) branch.layer.branches.push(branch);
+    for (const own of this.#layers) own.layer.adapters.push(own);
   }
 
   /**
    * Adds an adapter that changes nothing yet: A is drawn as PEFT does (kaiming_uniform, a = sqrt(5)), B is zero.
    *
-   * @throws Error when a target names no layer, or a layer that is neither linear nor a convolution
+   * @throws InputError when a target names no layer, or one that is neither linear nor a convolution
    */
   static inject(
     model: Module,
     { generator, ...options }: LoraOptions & { readonly generator: Generator },
   ): LoraAdapter {
-    const { rank = 4, alpha = rank, targetModules = attentionProjections } = options;
-    if (!Number.isInteger(rank) || rank < 1)
-      throw new Error(`Expected a positive integer for rank but received ${rank}`);
-    const modules = [...model.modules()];
-    const wanted = new Set<string>();
-    for (const target of targetModules) {
-      const found = modules.filter(([path]) => path === target || path.endsWith(`.${target}`));
-      if (found.length === 0) throw new Error(`Expected a layer of the model for targetModules but received ${target}`);
-      for (const [path] of found) wanted.add(path);
+    const { rank = 4, alpha = rank, targetModules = attentionProjections, part = "unet" } = options;
+    if (!Number.isInteger(rank) || rank < 1) {
+      throw new RangeError(`Expected a positive integer for rank but received ${rank}`);
     }
-    const layers = modules.filter(([path]) => wanted.has(path)).map(([path]) => layerOf(model, path));
-    const fresh = layers.map((layer): AdaptedLayer => {
+    const fresh = targetsOf(model, targetModules).map((layer): AdaptedLayer => {
       const [outputs, inputs] = widths(layer);
       const a = fanInUniform(inputs)([rank, inputs], { generator, ...held(layer) });
       return { layer, a, b: zeros([outputs, rank], held(layer)), alpha };
     });
-    return new LoraAdapter(model, fresh, targetModules);
+    return new LoraAdapter(model, part, fresh, targetModules);
   }
 
   /**
-   * Adds the UNet's adapter of a file or of a folder with `pytorch_lora_weights.safetensors`; rank, alpha and layers are
-   * the file's.
+   * Adds the adapter that a file, or a folder with `pytorch_lora_weights.safetensors`, has for a model; rank, alpha and
+   * layers are the file's.
    *
-   * @throws SafetensorsError naming the file and each key that does not fit the model, which is then as it was
+   * @param options.part which of a pipeline's models it is. Default `unet`
+   * @throws InputError naming the file and each key that does not fit the model, which is then as it was
    */
-  static fromPretrained(model: Module, fileOrFolder: string): LoraAdapter {
-    const [adapter] = loadLora({ unet: model }, fileOrFolder);
+  static fromPretrained(
+    model: Module,
+    fileOrFolder: string,
+    { part = "unet" }: { readonly part?: LoraPart } = {},
+  ): LoraAdapter {
+    const [adapter] = loadLora({ [part]: model }, fileOrFolder, { part });
     return adapter!;
   }
 
   /** For loadLora, which has checked that the layers fit. */
-  static ofLayers(model: Module, layers: readonly LoraLayer[]): LoraAdapter {
+  static ofLayers(model: Module, part: LoraPart, layers: readonly LoraLayer[]): LoraAdapter {
+    const modules = model.modules();
     const adapted = layers.map(({ path, a, b, alpha }): AdaptedLayer => {
-      const layer = layerOf(model, path);
-      // The file's mapping is let go of, and a tensor that learns is not a view.
+      const layer = modules.get(path) as Adaptable;
+      // Copies, so that the file can be closed; and a tensor that learns must not be a view.
       const own = (matrix: Tensor): Tensor => tidy(() => matrix.clone().to(held(layer)));
       return { layer, a: own(a), b: own(b), alpha };
     });
-    return new LoraAdapter(model, adapted);
+    return new LoraAdapter(model, part, adapted);
   }
 
-  /** What the layers of a file are called, and what is in them. */
-  layers(part: LoraPart = "unet"): LoraLayer[] {
-    return this.#branches.map(({ layer, a, b, alpha }) => {
-      return { part, path: layer.path, a, b, alpha, kernel: kernelOf(layer) };
+  /** The layers as files hold them. */
+  layers(): LoraLayer[] {
+    return this.#layers.map(({ layer, a, b, alpha }) => {
+      return { part: this.part, path: layer.path, a, b, alpha, kernel: kernelOf(layer) };
     });
   }
 
   /**
-   * Writes `pytorch_lora_weights.safetensors` (or the file named): with the keys of PEFT under `unet.`, or in kohya's form
-   * with the names that the model's family has there.
+   * Writes `pytorch_lora_weights.safetensors` (or the file named): with PEFT's keys under the part's name, or in kohya's
+   * form with the names that the model's family has there.
+   *
+   * @param options.isXL for a text encoder in kohya's form, which does not know its family: whether it is SDXL's
+   * @throws InputError for kohya's form of layers that have no name in it
    */
-  save(fileOrFolder: string, { form = "peft" }: Pick<WriteLoraOptions, "form"> = {}): void {
-    const described = { form, ...familyOf(this.#model) };
+  save(fileOrFolder: string, { form = "peft", isXL }: Pick<WriteLoraOptions, "form" | "isXL"> = {}): void {
     writeLora(fileOrFolder, this.layers(), {
-      ...described,
+      form,
+      ...(this.part === "unet" && familyOf(this.#model)),
+      ...(isXL !== undefined && { isXL }),
       ...(this.#targetModules && { targetModules: this.#targetModules }),
     });
   }
@@ -177,44 +204,42 @@ export class LoraAdapter {
   /**
    * Takes the values of a file into this adapter.
    *
-   * @throws SafetensorsError naming the file and each key that is missing, unexpected or misshaped; the
-   *   adapter is then as it was
+   * @throws InputError naming the file and each key that is missing, unexpected or misshaped; the adapter is then as it was
    */
   load(fileOrFolder: string): void {
+    const nameOf = ({ part, path }: Pick<LoraLayer, "part" | "path">): string => `${part}.${path}`;
     tidy(() => {
-      const { file, layers } = readLora(fileOrFolder);
-      const stored = new Map(layers.map((layer) => [layer.path, layer]));
-      const problems = layers
-        .filter(({ path }) => !this.parameters.has(`${path}.lora_A.weight`))
-        .map(({ path }) => `${path}: Expected no such layer`);
-      for (const { layer, a, b, alpha } of this.#branches) {
-        const other = stored.get(layer.path);
-        if (other === undefined) {
-          problems.push(`${layer.path}: Expected lora_A and lora_B but received neither`);
-          continue;
+      const { file, layers } = readLora(fileOrFolder, { part: this.part });
+      const stored = new Map(layers.map((layer) => [nameOf(layer), layer]));
+      const check = new TensorCheck();
+      const copies: [to: Tensor, from: Tensor][] = [];
+      for (const own of this.layers()) {
+        const name = nameOf(own);
+        const other = stored.get(name);
+        stored.delete(name);
+        const [a, b] = [other?.a, other?.b];
+        const fitsA = check.fits(`${name}.lora_A.weight`, { shape: own.a.shape }, a);
+        const fitsB = check.fits(`${name}.lora_B.weight`, { shape: own.b.shape }, b);
+        if (!fitsA || !fitsB) continue;
+        const rank = own.a.size(0);
+        if (other!.alpha !== own.alpha) {
+          check.add(name, `Expected ${own.alpha} / ${rank} for alpha / rank but received ${other!.alpha} / ${rank}`);
         }
-        if (other.alpha / other.a.size(0) !== alpha / a.size(0)) {
-          const received = `${other.alpha} / ${other.a.size(0)}`;
-          problems.push(`${layer.path}: Expected ${alpha} / ${a.size(0)} for alpha / rank but received ${received}`);
-        }
-        problems.push(...misshaped(`${layer.path}.lora_A`, other.a, a.shape));
-        problems.push(...misshaped(`${layer.path}.lora_B`, other.b, b.shape));
+        copies.push([own.a, a], [own.b, b]);
       }
-      if (problems.length > 0) throw new SafetensorsError(file, problems.join("\n  "));
+      for (const name of stored.keys()) check.unexpected(name);
+      check.finish(file, "the layers of this adapter");
       noGrad(() => {
-        for (const { layer, a, b } of this.#branches) {
-          a.copy_(stored.get(layer.path)!.a);
-          b.copy_(stored.get(layer.path)!.b);
-        }
+        for (const [to, from] of copies) to.copy_(from);
       });
     });
   }
 
   /** Takes the adapter off the model. Its parameters live on until `dispose`. */
   remove(): void {
-    for (const branch of this.#branches) {
-      const at = branch.layer.branches.indexOf(branch);
-      if (at >= 0) branch.layer.branches.splice(at, 1);
+    for (const own of this.#layers) {
+      const at = own.layer.adapters.indexOf(own);
+      if (at >= 0) own.layer.adapters.splice(at, 1);
     }
   }
 
@@ -225,15 +250,15 @@ export class LoraAdapter {
 
   /** The same for several: they are summed in float32, and a weight in half precision is rounded once. */
   static merge(adapters: readonly LoraAdapter[]): void {
-    const byLayer = new Map<Adaptable, Branch[]>();
-    for (const branch of adapters.flatMap((adapter) => adapter.#branches)) {
-      byLayer.set(branch.layer, [...(byLayer.get(branch.layer) ?? []), branch]);
+    const byLayer = new Map<Adaptable, LoraLayerAdapter[]>();
+    for (const one of adapters.flatMap((adapter) => adapter.#layers)) {
+      byLayer.set(one.layer, [...(byLayer.get(one.layer) ?? []), one]);
     }
-    for (const [{ weight }, branches] of byLayer) {
+    for (const [{ weight }, all] of byLayer) {
       tidy(() =>
         noGrad(() => {
           const merged = weight.to({ dtype: "float32" }).clone();
-          for (const branch of branches) merged.add_(branch.product().reshape(weight.shape));
+          for (const one of all) merged.add_(one.product().reshape(weight.shape));
           weight.copy_(merged);
         }),
       );
@@ -248,26 +273,28 @@ export class LoraAdapter {
   }
 }
 
-interface AdaptedLayer {
-  readonly layer: Adaptable;
-  readonly a: Tensor;
-  readonly b: Tensor;
-  readonly alpha: number;
-}
+/** The models of a pipeline, by the names that files have for them. */
+export type LoraModels = Readonly<Record<LoraPart, Module | undefined>>;
 
-/** The models that a file's layers can be of; those that a pipeline has. */
-export type LoraModels = Readonly<Partial<Record<LoraPart, Module | undefined>>>;
+export interface LoadLoraOptions {
+  /** A factor of the adapters' output. Default 1. */
+  readonly weight?: number;
+  /** The model of keys that name none. Default: `unet`, or `text_encoder` where their paths are one's. */
+  readonly part?: LoraPart;
+}
 
 /**
  * Adds the adapters of a file to a pipeline's models, one adapter a model.
  *
- * @param weight what they count for
- * @throws SafetensorsError naming the file and each layer that does not fit; the models are then as they were
+ * @throws InputError naming the file and each layer that does not fit; the models are then as they were
  */
-export function loadLora(models: LoraModels, fileOrFolder: string, { weight = 1 } = {}): LoraAdapter[] {
-  const adapters: LoraAdapter[] = [];
-  tidy(() => {
-    const { file, layers } = readLora(fileOrFolder);
+export function loadLora(
+  models: LoraModels,
+  fileOrFolder: string,
+  { weight = 1, part }: LoadLoraOptions = {},
+): LoraAdapter[] {
+  return tidy(() => {
+    const { file, layers } = readLora(fileOrFolder, part === undefined ? {} : { part });
     const named = layers.map((layer) => ({ ...layer, path: pathIn(models[layer.part], layer.path) }));
     const problems = named.flatMap((layer) => unfit(models[layer.part], layer));
     if (problems.length > 0) {
@@ -278,14 +305,13 @@ export function loadLora(models: LoraModels, fileOrFolder: string, { weight = 1 
           `${layers.length} layers:\n  ${problems.slice(0, 8).join("\n  ")}${more}`,
       );
     }
-    for (const part of new Set(named.map((layer) => layer.part))) {
+    return [...new Set(named.map((layer) => layer.part))].map((part) => {
       const own = named.filter((layer) => layer.part === part);
-      const adapter = LoraAdapter.ofLayers(models[part]!, own);
+      const adapter = LoraAdapter.ofLayers(models[part]!, part, own);
       adapter.weight = weight;
-      adapters.push(adapter);
-    }
+      return adapter;
+    });
   });
-  return adapters;
 }
 
 /** transformers from 5.0 leaves the `text_model` of a text encoder's paths out. */
@@ -299,20 +325,15 @@ function unfit(model: Module | undefined, { part, path, a, b }: LoraLayer): stri
   if (model === undefined) return [`${part}.${path}: Expected a model with ${part}`];
   const layer = model.modules().get(path);
   if (!isAdaptable(layer)) {
-    const received = layer === undefined ? "no such layer" : layer.constructor.name;
-    return [`${part}.${path}: Expected a linear layer but the model has ${received}`];
+    const received = layer === undefined ? "no such layer" : `a ${layer.constructor.name}`;
+    return [`${part}.${path}: Expected a linear layer or a convolution but the model has ${received}`];
   }
   const [outputs, inputs] = widths(layer);
-  return [
-    ...misshaped(`${part}.${path}.lora_A`, a, [a.size(0), inputs]),
-    ...misshaped(`${part}.${path}.lora_B`, b, [outputs, b.size(1)]),
-  ];
+  const check = new TensorCheck();
+  check.fits(`${part}.${path}.lora_A`, { shape: [a.size(0), inputs] }, a);
+  check.fits(`${part}.${path}.lora_B`, { shape: [outputs, b.size(1)] }, b);
+  return [...check.problems];
 }
-
-const misshaped = (name: string, { shape }: Tensor, expected: readonly number[]): string[] =>
-  shape.join() === expected.join()
-    ? []
-    : [`${name}: Expected [${expected.join(", ")}] but received [${shape.join(", ")}]`];
 
 function isAdaptable(layer: Module | undefined): layer is Adaptable {
   return layer instanceof Linear || layer instanceof Conv2d;
@@ -331,11 +352,45 @@ function held({ weight: { device } }: Adaptable): { dtype: "float32"; device: De
   return { dtype: "float32", device };
 }
 
-function layerOf(model: Module, path: string): Adaptable {
-  const layer = model.modules().get(path);
-  if (isAdaptable(layer)) return layer;
-  const received = layer === undefined ? "no such layer" : layer.constructor.name;
-  throw new Error(`Expected a linear layer for LoRA at ${path} but received ${received}`);
+/**
+ * The layers that the targets name, in the model's order.
+ *
+ * @throws InputError naming every target without a layer, and what it may have meant
+ */
+function targetsOf(model: Module, targets: readonly string[]): Adaptable[] {
+  const modules = [...model.modules()];
+  const problems: string[] = [];
+  const wanted = new Set<Module>();
+  for (const target of targets) {
+    const found = modules.filter(([path]) => path === target || path.endsWith(`.${target}`));
+    const other = found.find(([, module]) => !isAdaptable(module));
+    if (found.length === 0) {
+      const meant = nearest(target, targetNames(modules));
+      problems.push(`received "${target}"${meant === undefined ? "" : `; did you mean "${meant}"?`}`);
+    } else if (other !== undefined) {
+      problems.push(`received "${target}", which is a ${other[1].constructor.name} at ${other[0]}`);
+    }
+    for (const [, module] of found) wanted.add(module);
+  }
+  if (problems.length > 0) {
+    throw new InputError(
+      `Expected linear layers or convolutions of the model for lora.targetModules but ${problems.join("\n  ")}`,
+    );
+  }
+  return modules
+    .map(([, module]) => module)
+    .filter(isAdaptable)
+    .filter((layer) => wanted.has(layer));
+}
+
+/** Every end of a path that names layers, the shortest first: "to_q", "to_out.0", "attn1.to_q". */
+function targetNames(modules: readonly (readonly [path: string, module: Module])[]): string[] {
+  const ends = modules
+    .filter(([, module]) => isAdaptable(module))
+    .flatMap(([path]) => path.split(".").map((_, i, names) => names.slice(i)))
+    .filter((names) => !/^\d+$/.test(names[0]!))
+    .sort((a, b) => a.length - b.length);
+  return [...new Set(ends.map((names) => names.join(".")))];
 }
 
 /** What kohya's names depend on, where the model is a UNet. */

@@ -1,21 +1,15 @@
 /**
  * AutoencoderKL: images to latents and back (Rombach et al. 2022, section 3.1), as in diffusers.
  *
- * `slicing` and `tiling` bound the memory of large batches and of large pictures; both are off unless set, for a tile has
- * norms and attention of its own, so that tiled pictures differ a little from whole ones.
+ * `slicing` and `tiling` bound the memory of large batches and of large images. Both are off unless set: a tile has norms
+ * and attention of its own, so that tiled images differ a little from whole ones.
  */
 import { z } from "zod";
-import { Conv2d, Module, type Weights } from "../nn/index.js";
+import { showShape } from "../base/show.js";
+import { Conv2d, type Weights } from "../nn/index.js";
 import { cat, tidy, type Tensor } from "../torch/index.js";
-import { layerCount, off, parseConfig, refuse, whole } from "./config.js";
-import {
-  loadModel,
-  randomModel,
-  saveModel,
-  type ModelLayout,
-  type PretrainedOptions,
-  type RandomOptions,
-} from "./pretrained.js";
+import { layerCount, ModelConfigError, off, parseConfig, refuse, whole } from "./config.js";
+import { PretrainedModel, type ModelLayout } from "./pretrained.js";
 import { inTiles, type TileSizes } from "./tiling.js";
 import { Decoder, Encoder } from "./vae-blocks.js";
 
@@ -34,8 +28,8 @@ const schema = z.strictObject({
   use_post_quant_conv: z.boolean().default(true),
   /** Latents for the UNet are those of `encode` times this. */
   scaling_factor: z.number().positive().default(0.18215),
-  /** Pixels a side that it was trained on. */
-  sample_size: z.union([whole, z.array(whole)]).default(32),
+  /** The side in pixels that it was trained on. */
+  sample_size: z.union([whole, z.array(whole).length(2)]).default(32),
   /** float16 overflows in the decoder of this model: hold it in float32. */
   force_upcast: z.boolean().default(true),
   shift_factor: off(null),
@@ -45,7 +39,7 @@ const schema = z.strictObject({
 
 export type AutoencoderKLConfig = z.output<typeof schema>;
 
-/** @throws ConfigError with a sentence for every key at fault */
+/** @throws ModelConfigError with a sentence for every key at fault */
 export function parseVaeConfig(config: object, source: string): AutoencoderKLConfig {
   const parsed = parseConfig(schema, config, source);
   const { block_out_channels: channels, norm_num_groups: groups } = parsed;
@@ -57,9 +51,7 @@ export function parseVaeConfig(config: object, source: string): AutoencoderKLCon
   });
   const grouped = channels.every((width) => width % groups === 0)
     ? []
-    : [
-        `Expected multiples of norm_num_groups, ${groups}, for block_out_channels but received [${channels.join(", ")}]`,
-      ];
+    : [`Expected multiples of norm_num_groups, ${groups}, for block_out_channels but received ${showShape(channels)}`];
   refuse(source, [...uneven, ...grouped]);
   return parsed;
 }
@@ -81,16 +73,16 @@ export interface VaeTiling {
 /** Bounds on the log-variance, so that its exponential stays in range. */
 const LOGVAR = { min: -30, max: 20 };
 
-export class AutoencoderKL extends Module {
-  static readonly layout: ModelLayout<AutoencoderKL> = {
+export class AutoencoderKL extends PretrainedModel<AutoencoderKLConfig> {
+  static readonly layout: ModelLayout<AutoencoderKLConfig> = {
     className: "AutoencoderKL",
     stem: "diffusion_pytorch_model",
-    build: (config, weights, source) => new AutoencoderKL(parseVaeConfig(config, source), weights),
+    parseConfig: parseVaeConfig,
   };
 
   /** Pixels a latent stands for, on each side. */
   readonly downscale: number;
-  /** One picture of a batch at a time. */
+  /** One image of a batch at a time. */
   slicing = false;
   #tiling: VaeTiling | undefined;
   readonly #encoder: Encoder;
@@ -98,11 +90,8 @@ export class AutoencoderKL extends Module {
   readonly #quantConv: Conv2d | undefined;
   readonly #postQuantConv: Conv2d | undefined;
 
-  private constructor(
-    readonly config: AutoencoderKLConfig,
-    weights: Weights,
-  ) {
-    super(weights);
+  constructor(config: AutoencoderKLConfig, weights: Weights) {
+    super(config, weights);
     const latents = config.latent_channels;
     const options = {
       channels: config.block_out_channels,
@@ -122,25 +111,12 @@ export class AutoencoderKL extends Module {
     }
   }
 
-  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
-  static fromPretrained(folder: string, options?: PretrainedOptions): AutoencoderKL {
-    return loadModel(AutoencoderKL.layout, folder, options);
-  }
-
-  static fromConfig(config: object, options: RandomOptions): AutoencoderKL {
-    return randomModel(AutoencoderKL.layout, config, options);
-  }
-
-  savePretrained(folder: string): void {
-    saveModel(AutoencoderKL.layout, this, folder);
-  }
-
-  /** Pictures larger than a tile in overlapping tiles; undefined, the default, for whole ones. `{}` is diffusers' tiling. */
+  /** Images larger than a tile in overlapping tiles; undefined, the default, for whole ones. `{}` is diffusers' tiling. */
   get tiling(): VaeTiling | undefined {
     return this.#tiling;
   }
 
-  /** @throws RangeError for a tile size or an overlap that cannot be */
+  /** @throws RangeError for an impossible size or overlap; ModelConfigError where the config's size is no tile's */
   set tiling(tiling: VaeTiling | undefined) {
     if (tiling !== undefined) this.#tile(tiling);
     this.#tiling = tiling;
@@ -194,6 +170,12 @@ export class AutoencoderKL extends Module {
     const trained = this.config.sample_size;
     const pixels = tileSampleMinSize ?? (typeof trained === "number" ? trained : trained[0]!);
     const scale = this.downscale;
+    if (tileSampleMinSize === undefined && pixels % scale !== 0) {
+      throw new ModelConfigError(
+        `Expected a multiple of ${scale}, the pixels of a latent, for sample_size of the vae, which are the sides of its ` +
+          `tiles, but received ${pixels}`,
+      );
+    }
     if (!Number.isInteger(pixels / scale) || pixels <= 0) {
       throw new RangeError(`Expected a positive multiple of ${scale} for tileSampleMinSize but received ${pixels}`);
     }
@@ -213,6 +195,6 @@ export class AutoencoderKL extends Module {
     const [, c, height = 0, width = 0] = x.shape;
     if (x.ndim === 4 && c === channels && height % multiple === 0 && width % multiple === 0) return;
     const sides = multiple === 1 ? "H, W" : `multiples of ${multiple}`;
-    throw new RangeError(`Expected [B, ${channels}, ${sides}] for ${name} but received [${x.shape.join(", ")}]`);
+    throw new RangeError(`Expected [B, ${channels}, ${sides}] for ${name} but received ${showShape(x.shape)}`);
   }
 }

@@ -1,6 +1,6 @@
 /**
  * Configs of CLIP's towers, with transformers' defaults. transformers writes the settings of text generation and its
- * own bookkeeping into every config; they mean nothing to CLIP and are passed over by name.
+ * own bookkeeping into every config; they mean nothing to CLIP and are ignored by name.
  */
 import { z } from "zod";
 import { layerCount, parseConfig, refuse, whole } from "./config.js";
@@ -42,7 +42,8 @@ const visionSchema = z.strictObject({
   projection_dim: whole.default(512),
   num_hidden_layers: layerCount.default(12),
   num_attention_heads: whole.default(12),
-  num_channels: whole.default(3),
+  /** Images here are RGB. */
+  num_channels: z.literal(3).default(3),
   image_size: whole.default(224),
   patch_size: whole.default(32),
   model_type: z.literal("clip_vision_model").default("clip_vision_model"),
@@ -54,6 +55,10 @@ const visionSchema = z.strictObject({
 const clipSchema = z.strictObject({
   text_config: z.looseObject({}).default({}),
   vision_config: z.looseObject({}).default({}),
+  // Early versions of transformers wrote the towers' configs a second time, as what differs from the defaults. Where that
+  // is given, transformers reads nothing else.
+  text_config_dict: z.looseObject({}).nullish(),
+  vision_config_dict: z.looseObject({}).nullish(),
   projection_dim: whole.default(512),
   /** log of the temperature's inverse that training starts from */
   logit_scale_init_value: z.number().default(2.6592),
@@ -64,7 +69,10 @@ const clipSchema = z.strictObject({
 export type CLIPTextConfig = z.output<typeof textSchema>;
 export type CLIPVisionConfig = z.output<typeof visionSchema>;
 export type CLIPTowerConfig = CLIPTextConfig | CLIPVisionConfig;
-export type CLIPConfig = Omit<z.output<typeof clipSchema>, "text_config" | "vision_config"> & {
+export type CLIPConfig = Omit<
+  z.output<typeof clipSchema>,
+  "text_config" | "vision_config" | "text_config_dict" | "vision_config_dict"
+> & {
   readonly text_config: CLIPTextConfig;
   readonly vision_config: CLIPVisionConfig;
 };
@@ -84,27 +92,28 @@ const BOOKKEEPING = new Set(
 const withoutBookkeeping = (config: object): object =>
   Object.fromEntries(Object.entries(config).filter(([key]) => !BOOKKEEPING.has(key)));
 
-/** @throws ConfigError with a sentence for every key at fault, as do the others here */
+/** @throws ModelConfigError with a sentence for every key at fault, as do the others here */
 export function parseTextConfig(config: object, source: string): CLIPTextConfig {
-  return withWholeHeads(parseConfig(textSchema, withoutBookkeeping(config), source), source);
+  const parsed = parseConfig(textSchema, withoutBookkeeping(config), source);
+  refuse(source, headProblems(parsed));
+  return parsed;
 }
 
 export function parseVisionConfig(config: object, source: string): CLIPVisionConfig {
-  return withWholeHeads(parseConfig(visionSchema, withoutBookkeeping(config), source), source);
+  const parsed = parseConfig(visionSchema, withoutBookkeeping(config), source);
+  const { image_size: image, patch_size: patch } = parsed;
+  const small = `Expected at least ${patch}, the patch_size, for image_size but received ${image}`;
+  refuse(source, [...headProblems(parsed), ...(image < patch ? [small] : [])]);
+  return parsed;
 }
 
-function withWholeHeads<C extends CLIPTowerConfig>(config: C, source: string): C {
-  const { hidden_size: size, num_attention_heads: heads } = config;
-  const what = `Expected a multiple of num_attention_heads, ${heads}, for hidden_size but received ${size}`;
-  refuse(source, size % heads === 0 ? [] : [what]);
-  return config;
+function headProblems({ hidden_size: size, num_attention_heads: heads }: CLIPTowerConfig): string[] {
+  if (size % heads === 0) return [];
+  return [`Expected a multiple of num_attention_heads, ${heads}, for hidden_size but received ${size}`];
 }
 
 export function parseClipConfig(config: object, source: string): CLIPConfig {
-  // Early versions of transformers wrote the towers' configs a second time, as what differs from the defaults; where
-  // that is given, transformers reads nothing else.
-  const { text_config_dict, vision_config_dict, ...own } = config as Record<string, object | null | undefined>;
-  const clip = parseConfig(clipSchema, withoutBookkeeping(own), source);
+  const { text_config_dict, vision_config_dict, ...clip } = parseConfig(clipSchema, withoutBookkeeping(config), source);
   return {
     ...clip,
     text_config: parseTextConfig(text_config_dict ?? clip.text_config, `${source}: text_config`),

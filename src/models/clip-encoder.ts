@@ -17,15 +17,13 @@ class CLIPAttention extends Module {
   readonly #vProj: Linear;
   readonly #outProj: Linear;
   readonly #heads: number;
+  readonly #causal: boolean;
 
-  constructor(
-    weights: Weights,
-    config: CLIPTowerConfig,
-    private readonly causal: boolean,
-  ) {
+  constructor(weights: Weights, config: CLIPTowerConfig, causal: boolean) {
     super(weights);
     const { hidden_size: size, num_attention_heads: heads, num_hidden_layers: depth } = config;
     this.#heads = heads;
+    this.#causal = causal;
     const outStd = size ** -0.5 * config.initializer_factor;
     const project = (name: string, std: number) =>
       new Linear(weights.at(name), size, size, { init: normal(std), biasInit: zerosInit });
@@ -44,7 +42,7 @@ class CLIPAttention extends Module {
       Tensor,
       Tensor,
     ];
-    const attended = scaledDotProductAttention(q, k, v, { causal: this.causal }); // [B, heads, N, hidden / heads]
+    const attended = scaledDotProductAttention(q, k, v, { causal: this.#causal }); // [B, heads, N, hidden / heads]
     return this.#outProj.forward(attended.transpose(1, 2).flatten(2));
   }
 }

@@ -1,18 +1,12 @@
 /**
  * CLIP's text tower: CLIPTextModel, and CLIPTextModelWithProjection, which is SDXL's second text encoder.
  */
+import { showShape } from "../base/show.js";
 import { Embedding, LayerNorm, Linear, Module, normal, type Weights } from "../nn/index.js";
 import { arange, tidy, type DType, type Tensor } from "../torch/index.js";
 import { parseTextConfig, type CLIPTextConfig } from "./clip-config.js";
 import { CLIPEncoder } from "./clip-encoder.js";
-import {
-  loadModel,
-  randomModel,
-  saveModel,
-  type ModelLayout,
-  type PretrainedOptions,
-  type RandomOptions,
-} from "./pretrained.js";
+import { PretrainedModel, type ModelLayout } from "./pretrained.js";
 
 export interface CLIPTextOutput {
   /** The last layer's output behind the final norm, [B, N, hidden] */
@@ -27,7 +21,7 @@ export interface ForwardOptions {
   readonly dtype?: DType;
 }
 
-/** The id that stood in published configs by mistake; see `CLIPTextConfig.eos_token_id`. */
+/** The id that published configs have by mistake; see `CLIPTextConfig.eos_token_id`. */
 const LEGACY_EOS = 2;
 
 /** A buffer that older versions of transformers saved. */
@@ -35,16 +29,15 @@ export const POSITION_IDS = /(^|\.)embeddings\.position_ids$/;
 
 /** The tower itself, at wherever in a checkpoint it lies. */
 export class CLIPTextTransformer extends Module {
+  readonly #config: CLIPTextConfig;
   readonly #tokenEmbedding: Embedding;
   readonly #positionEmbedding: Embedding;
   readonly #encoder: CLIPEncoder;
   readonly #finalLayerNorm: LayerNorm;
 
-  constructor(
-    weights: Weights,
-    private readonly config: CLIPTextConfig,
-  ) {
+  constructor(weights: Weights, config: CLIPTextConfig) {
     super(weights);
+    this.#config = config;
     const { hidden_size: size, vocab_size: vocabulary, max_position_embeddings: length } = config;
     const init = normal(0.02 * config.initializer_factor);
     this.#tokenEmbedding = new Embedding(weights.at("embeddings.token_embedding"), vocabulary, size, { init });
@@ -58,11 +51,9 @@ export class CLIPTextTransformer extends Module {
    * @param options.dtype to compute in; default: what the weights are held in
    */
   forward(inputIds: Tensor, { dtype = this.#positionEmbedding.weight.dtype }: ForwardOptions = {}): CLIPTextOutput {
-    const longest = this.config.max_position_embeddings;
+    const longest = this.#config.max_position_embeddings;
     if (inputIds.ndim !== 2 || inputIds.size(1) > longest) {
-      throw new RangeError(
-        `Expected [B, at most ${longest}] for input ids but received [${inputIds.shape.join(", ")}]`,
-      );
+      throw new RangeError(`Expected [B, at most ${longest}] for input ids but received ${showShape(inputIds.shape)}`);
     }
     return tidy(() => {
       const positions = this.#positionEmbedding.weight.narrow(0, 0, inputIds.size(1));
@@ -79,7 +70,7 @@ export class CLIPTextTransformer extends Module {
 
   /** The row of each text's first end-of-text token. */
   #pool(hidden: Tensor, inputIds: Tensor): Tensor {
-    const eos = this.config.eos_token_id;
+    const eos = this.#config.eos_token_id;
     const isEnd = inputIds.eq(eos === LEGACY_EOS ? inputIds.amax({ dim: 1, keepdim: true }) : eos);
     // Padding often is the same token. The first place counts most, so the maximum has no ties.
     const length = inputIds.size(1);
@@ -98,36 +89,20 @@ function towerScope(weights: Weights): Weights {
   return weights.has("text_model.final_layer_norm.weight") ? weights.at("text_model") : weights;
 }
 
-export class CLIPTextModel extends Module {
-  static readonly layout: ModelLayout<CLIPTextModel> = {
+export class CLIPTextModel extends PretrainedModel<CLIPTextConfig> {
+  static readonly layout: ModelLayout<CLIPTextConfig> = {
     className: "CLIPTextModel",
     stem: "model",
-    build: (config, weights, source) => new CLIPTextModel(parseTextConfig(config, source), weights),
+    parseConfig: parseTextConfig,
     // Some folders hold the projection although this class has no use for it.
     ignore: [POSITION_IDS, /^text_projection\.weight$/],
   };
 
   readonly #textModel: CLIPTextTransformer;
 
-  private constructor(
-    readonly config: CLIPTextConfig,
-    weights: Weights,
-  ) {
-    super(weights);
+  constructor(config: CLIPTextConfig, weights: Weights) {
+    super(config, weights);
     this.#textModel = new CLIPTextTransformer(towerScope(weights), config);
-  }
-
-  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
-  static fromPretrained(folder: string, options?: PretrainedOptions): CLIPTextModel {
-    return loadModel(CLIPTextModel.layout, folder, options);
-  }
-
-  static fromConfig(config: object, options: RandomOptions): CLIPTextModel {
-    return randomModel(CLIPTextModel.layout, config, options);
-  }
-
-  savePretrained(folder: string): void {
-    saveModel(CLIPTextModel.layout, this, folder);
   }
 
   /** @param inputIds int64 [B, N] */
@@ -136,39 +111,23 @@ export class CLIPTextModel extends Module {
   }
 }
 
-export class CLIPTextModelWithProjection extends Module {
-  static readonly layout: ModelLayout<CLIPTextModelWithProjection> = {
+export class CLIPTextModelWithProjection extends PretrainedModel<CLIPTextConfig> {
+  static readonly layout: ModelLayout<CLIPTextConfig> = {
     className: "CLIPTextModelWithProjection",
     stem: "model",
-    build: (config, weights, source) => new CLIPTextModelWithProjection(parseTextConfig(config, source), weights),
+    parseConfig: parseTextConfig,
     ignore: [POSITION_IDS],
   };
 
   readonly #textModel: CLIPTextTransformer;
   readonly #textProjection: Linear;
 
-  private constructor(
-    readonly config: CLIPTextConfig,
-    weights: Weights,
-  ) {
-    super(weights);
+  constructor(config: CLIPTextConfig, weights: Weights) {
+    super(config, weights);
     const { hidden_size: size, projection_dim: features, initializer_factor: factor } = config;
     this.#textModel = new CLIPTextTransformer(towerScope(weights), config);
     const init = normal(size ** -0.5 * factor);
     this.#textProjection = new Linear(weights.at("text_projection"), size, features, { bias: false, init });
-  }
-
-  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
-  static fromPretrained(folder: string, options?: PretrainedOptions): CLIPTextModelWithProjection {
-    return loadModel(CLIPTextModelWithProjection.layout, folder, options);
-  }
-
-  static fromConfig(config: object, options: RandomOptions): CLIPTextModelWithProjection {
-    return randomModel(CLIPTextModelWithProjection.layout, config, options);
-  }
-
-  savePretrained(folder: string): void {
-    saveModel(CLIPTextModelWithProjection.layout, this, folder);
   }
 
   /**

@@ -1,10 +1,12 @@
 /** CLIP's image tower: a vision transformer whose first token, learnt and without a patch, becomes the feature. */
+import { showShape } from "../base/show.js";
 import { Conv2d, Embedding, LayerNorm, Module, normal, type Weights } from "../nn/index.js";
 import { cat, tidy, type Tensor } from "../torch/index.js";
 import type { CLIPVisionConfig } from "./clip-config.js";
 import { CLIPEncoder } from "./clip-encoder.js";
 
 export class CLIPVisionTransformer extends Module {
+  readonly #config: CLIPVisionConfig;
   readonly #classEmbedding: Tensor; // [hidden]
   readonly #patchEmbedding: Conv2d;
   readonly #positionEmbedding: Embedding;
@@ -12,11 +14,9 @@ export class CLIPVisionTransformer extends Module {
   readonly #encoder: CLIPEncoder;
   readonly #postLayerNorm: LayerNorm;
 
-  constructor(
-    weights: Weights,
-    private readonly config: CLIPVisionConfig,
-  ) {
+  constructor(weights: Weights, config: CLIPVisionConfig) {
     super(weights);
+    this.#config = config;
     const { hidden_size: size, patch_size: patch, image_size: side, num_channels: channels } = config;
     const { layer_norm_eps: eps, initializer_factor: factor } = config;
     const embeddings = weights.at("embeddings");
@@ -39,12 +39,11 @@ export class CLIPVisionTransformer extends Module {
 
   /** Preprocessed images [B, channels, side, side] -> [B, hidden], in their dtype */
   forward(pixelValues: Tensor): Tensor {
-    const { num_channels: channels, image_size: side } = this.config;
+    const { num_channels: channels, image_size: side } = this.#config;
     const [batch = 0, ...rest] = pixelValues.shape;
     if (rest.join() !== [channels, side, side].join()) {
-      throw new RangeError(
-        `Expected [B, ${channels}, ${side}, ${side}] for pixel values but received [${pixelValues.shape.join(", ")}]`,
-      );
+      const expected = showShape(["B", channels, side, side]);
+      throw new RangeError(`Expected ${expected} for pixel values but received ${showShape(pixelValues.shape)}`);
     }
     return tidy(() => {
       const grid = this.#patchEmbedding.forward(pixelValues.contiguous({ memoryFormat: "channelsLast" }));

@@ -2,25 +2,18 @@
  * CLIPModel (Radford et al. 2021): a text and an image tower, projected into one space where the cosine says how well
  * they go together.
  */
-import { constant, Linear, Module, normal, type Weights } from "../nn/index.js";
+import { constant, Linear, normal, type Weights } from "../nn/index.js";
 import { tidy, type Tensor } from "../torch/index.js";
 import { parseClipConfig, type CLIPConfig } from "./clip-config.js";
 import { CLIPTextTransformer, POSITION_IDS } from "./clip-text.js";
 import { CLIPVisionTransformer } from "./clip-vision.js";
-import {
-  loadModel,
-  randomModel,
-  saveModel,
-  type ModelLayout,
-  type PretrainedOptions,
-  type RandomOptions,
-} from "./pretrained.js";
+import { PretrainedModel, type ModelLayout } from "./pretrained.js";
 
-export class CLIPModel extends Module {
-  static readonly layout: ModelLayout<CLIPModel> = {
+export class CLIPModel extends PretrainedModel<CLIPConfig> {
+  static readonly layout: ModelLayout<CLIPConfig> = {
     className: "CLIPModel",
     stem: "model",
-    build: (config, weights, source) => new CLIPModel(parseClipConfig(config, source), weights),
+    parseConfig: parseClipConfig,
     ignore: [POSITION_IDS],
   };
 
@@ -31,11 +24,8 @@ export class CLIPModel extends Module {
   readonly #textProjection: Linear;
   readonly #visualProjection: Linear;
 
-  private constructor(
-    readonly config: CLIPConfig,
-    weights: Weights,
-  ) {
-    super(weights);
+  constructor(config: CLIPConfig, weights: Weights) {
+    super(config, weights);
     const { text_config: text, vision_config: vision, projection_dim: features } = config;
     this.#textModel = new CLIPTextTransformer(weights.at("text_model"), text);
     this.#visionModel = new CLIPVisionTransformer(weights.at("vision_model"), vision);
@@ -47,19 +37,6 @@ export class CLIPModel extends Module {
     this.#textProjection = project("text_projection", text.hidden_size);
     this.#visualProjection = project("visual_projection", vision.hidden_size);
     this.logitScale = weights.parameter("logit_scale", [], constant(config.logit_scale_init_value));
-  }
-
-  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
-  static fromPretrained(folder: string, options?: PretrainedOptions): CLIPModel {
-    return loadModel(CLIPModel.layout, folder, options);
-  }
-
-  static fromConfig(config: object, options: RandomOptions): CLIPModel {
-    return randomModel(CLIPModel.layout, config, options);
-  }
-
-  savePretrained(folder: string): void {
-    saveModel(CLIPModel.layout, this, folder);
   }
 
   /** int64 [B, N] -> [B, projection_dim], of any length */

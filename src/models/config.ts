@@ -3,13 +3,14 @@
  * does not, the one value that means "off". What is left over is an error, because a config that is half ignored
  * gives a model that is quietly wrong.
  */
-import { InputError } from "../base/errors.js";
-import { readFileSync } from "node:fs";
 import { z } from "zod";
+import { InputError } from "../base/errors.js";
+import type { JsonObject } from "../base/files.js";
+import { show } from "../base/show.js";
 
 /** A config that asks for what the code does not have. */
-export class ConfigError extends InputError {
-  override readonly name = "ConfigError";
+export class ModelConfigError extends InputError {
+  override readonly name = "ModelConfigError";
 }
 
 /**
@@ -23,43 +24,25 @@ export const whole = z
 export const layerCount = z.int().positive().max(1000);
 
 /**
- * Reads a JSON object.
- *
- * @throws ConfigError naming the file when it is missing or not a JSON object
- */
-export function readJsonObject(file: string): Record<string, unknown> {
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file)));
-  } catch (cause) {
-    throw new ConfigError(`${file}: Expected a JSON file but received: ${cause instanceof Error ? cause.message : ""}`);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new ConfigError(`${file}: Expected a JSON object but received ${show(value)}`);
-  }
-  return value as Record<string, unknown>;
-}
-
-/**
  * Checks a config. Keys that begin with an underscore (`_class_name`, `_name_or_path`) are left out.
  *
  * @param source what to name in the error: a file, or the model
- * @throws ConfigError with a sentence for every key that is unknown or has a value the code does not honour
+ * @throws ModelConfigError with a sentence for every key that is unknown or has a value the code does not honour
  */
 export function parseConfig<S extends z.ZodType>(schema: S, config: object, source: string): z.output<S> {
   const given = Object.fromEntries(Object.entries(config).filter(([key]) => !key.startsWith("_")));
   const result = schema.safeParse(given);
   if (result.success) return result.data;
   const sentences = result.error.issues.flatMap((issue) => sentencesOf(issue, given));
-  throw new ConfigError(`${source}: ${sentences.join("\n  ")}`);
+  throw new ModelConfigError(`${source}: ${sentences.join("\n  ")}`);
 }
 
-/** @throws ConfigError with these sentences about a source, if there are any */
+/** @throws ModelConfigError with these sentences about a source, if there are any */
 export function refuse(source: string, problems: readonly string[]): void {
-  if (problems.length > 0) throw new ConfigError(`${source}: ${problems.join("\n  ")}`);
+  if (problems.length > 0) throw new ModelConfigError(`${source}: ${problems.join("\n  ")}`);
 }
 
-function sentencesOf(issue: z.core.$ZodIssue, config: Record<string, unknown>): string[] {
+function sentencesOf(issue: z.core.$ZodIssue, config: JsonObject): string[] {
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => `Expected no key ${key} but received ${show(config[key])}`);
   }
@@ -73,12 +56,6 @@ function expectedBy(issue: z.core.$ZodIssue): string {
     return [...new Set(issue.errors.map(([first]) => expectedBy(first!)))].join(" or ");
   }
   return /expected ([^,]*)/.exec(issue.message)?.[1] ?? issue.message;
-}
-
-/** A value of a file in an error message: whole, unless it is long. */
-export function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? "nothing";
-  return text.length > 200 ? `${text.slice(0, 197)}...` : text;
 }
 
 /** A key of a feature that the code does not have: only the values that switch it off are accepted, or no key. */

@@ -12,17 +12,18 @@ export interface TimestepsOptions {
   readonly freqShift: number;
 }
 
-const maxPeriod = 10_000;
+const MAX_PERIOD = 10_000;
 
 /** Sinusoidal features of numbers: `channels` of them, the frequencies computed once. */
 export class Timesteps {
+  readonly channels: number;
+  readonly #options: TimestepsOptions;
   readonly #frequencies = new Map<Device, Tensor>(); // [1, channels / 2]
 
-  constructor(
-    readonly channels: number,
-    private readonly options: TimestepsOptions,
-  ) {
+  constructor(channels: number, options: TimestepsOptions) {
     if (channels % 2 !== 0) throw new Error(`Expected an even number of time channels but received ${channels}`);
+    this.channels = channels;
+    this.#options = options;
   }
 
   /** Numbers [N] -> float32 [N, channels] */
@@ -30,7 +31,7 @@ export class Timesteps {
     return tidy(() => {
       const angles = values.to({ dtype: "float32" }).unsqueeze(1).mul(this.#frequenciesOn(values.device));
       const [sin, cos] = [angles.sin(), angles.cos()];
-      return cat(this.options.flipSinToCos ? [cos, sin] : [sin, cos], 1);
+      return cat(this.#options.flipSinToCos ? [cos, sin] : [sin, cos], 1);
     });
   }
 
@@ -38,7 +39,7 @@ export class Timesteps {
     let frequencies = this.#frequencies.get(device);
     if (frequencies === undefined) {
       const half = this.channels / 2;
-      const rate = -Math.log(maxPeriod) / (half - this.options.freqShift);
+      const rate = -Math.log(MAX_PERIOD) / (half - this.#options.freqShift);
       frequencies = keep(tidy(() => arange(0, half).to({ dtype: "float32", device }).mul(rate).exp().unsqueeze(0)));
       this.#frequencies.set(device, frequencies);
     }

@@ -5,11 +5,19 @@ export {
   type UNetForwardOptions,
 } from "./unet-2d-condition.js";
 export type { UNetConfig, UNetConfigInput } from "./unet-config.js";
-export { ConfigError, parseConfig, readJsonObject, refuse, show } from "./config.js";
+export { ModelConfigError, parseConfig, refuse, whole } from "./config.js";
 export { isPickle, pickleRefused } from "../base/pickle.js";
-export { weightFiles, type PretrainedOptions, type RandomOptions } from "./pretrained.js";
 export { AutoencoderKL, type AutoencoderKLConfig, type LatentDistribution, type VaeTiling } from "./autoencoder-kl.js";
 export { CLIPModel } from "./clip.js";
 export type { CLIPConfig, CLIPTextConfig, CLIPVisionConfig } from "./clip-config.js";
 export { CLIPTextModel, CLIPTextModelWithProjection, type CLIPTextOutput } from "./clip-text.js";
-export { loadModel, loadModelFrom, randomModel, saveModel, type ModelLayout, type ModelSource } from "./pretrained.js";
+export {
+  loadModel,
+  PretrainedModel,
+  weightFiles,
+  type ModelClass,
+  type ModelLayout,
+  type ModelSource,
+  type PretrainedOptions,
+  type RandomOptions,
+} from "./pretrained.js";

@@ -2,13 +2,15 @@
  * Models from and to folders in diffusers' and transformers' layout: `config.json` beside safetensors weights, in one
  * file or in shards with an index.
  */
-import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { Weights, type CheckpointOptions, type Module, type WeightsOptions } from "../nn/index.js";
+import { isJsonObject, readJsonObject, writeJson } from "../base/files.js";
+import { pickleRefused } from "../base/pickle.js";
+import { show } from "../base/show.js";
+import { Module, Weights, type CheckpointOptions, type WeightsOptions } from "../nn/index.js";
 import { saveSafetensors } from "../safetensors/index.js";
 import type { Generator } from "../torch/index.js";
-import { ConfigError, readJsonObject, show } from "./config.js";
-import { pickleRefused } from "../base/pickle.js";
+import { ModelConfigError } from "./config.js";
 
 export interface PretrainedOptions extends WeightsOptions {
   /** Take `model.fp16.safetensors` and the like instead of `model.safetensors`. */
@@ -19,36 +21,87 @@ export interface RandomOptions extends WeightsOptions {
   readonly generator: Generator;
 }
 
-/** How one class of model is made and kept; each model file has one. */
-export interface ModelLayout<M extends Module> {
+/** What a model's class says of its folders. */
+export interface ModelLayout<Config extends object, ConfigInput extends object = object> {
+  /** As it stands in `config.json`. */
   readonly className: string;
-  /** The weights' name without extension: diffusers and transformers differ. */
+  /** The weights' name without extension: diffusers' models have the first, transformers' the second. */
   readonly stem: "diffusion_pytorch_model" | "model";
-  /** Builds the model: checks the config and takes every parameter from the weights. */
-  readonly build: (config: object, weights: Weights, source: string) => M;
+  /**
+   * Checks a config, and gives what is left out its default.
+   *
+   * @param source what to name in the error: a file, or the model
+   * @throws ModelConfigError with a sentence for every key at fault
+   */
+  parseConfig(config: ConfigInput, source: string): Config;
   /** Checkpoint keys that are rightly left unread. */
   readonly ignore?: readonly RegExp[];
 }
 
-/**
- * Loads a model from a folder.
- *
- * @throws ConfigError or SafetensorsError naming the file and each key at fault
- */
-export function loadModel<M extends Module>(
-  layout: ModelLayout<M>,
-  folder: string,
-  { variant, ...options }: PretrainedOptions = {},
-): M {
-  const file = join(folder, "config.json");
-  const config = readJsonObject(file);
-  const className = config._class_name ?? layout.className;
-  if (className !== layout.className) {
-    throw new ConfigError(
-      `${file}: Expected ${layout.className} for _class_name but received ${JSON.stringify(className)}`,
-    );
+/** A class that extends PretrainedModel. */
+export interface ModelClass<Config extends object, ConfigInput extends object, Model> {
+  readonly layout: ModelLayout<Config, ConfigInput>;
+  /** Takes every parameter from the weights. */
+  new (config: Config, weights: Weights): Model;
+}
+
+/** A whole model, whose config says how it is built. A class of models adds a constructor and a static `layout`. */
+export abstract class PretrainedModel<Config extends object> extends Module {
+  readonly config: Config;
+
+  constructor(config: Config, weights: Weights) {
+    super(weights);
+    this.config = config;
   }
-  return loadModelFrom(layout, { config, source: file, files: weightFiles(folder, layout.stem, variant) }, options);
+
+  /** Loads a folder. @throws ModelConfigError or SafetensorsError naming the file and each key at fault */
+  static fromPretrained<Config extends object, ConfigInput extends object, Model>(
+    this: ModelClass<Config, ConfigInput, Model>,
+    folder: string,
+    { variant, ...options }: PretrainedOptions = {},
+  ): Model {
+    const { layout } = this;
+    const { config, source } = readConfigFile(layout, folder);
+    return loadModel(this, { config, source, files: weightFiles(folder, layout.stem, variant) }, options);
+  }
+
+  /** The config of a folder, without its weights. @throws ModelConfigError naming the file and each key at fault */
+  static readConfig<Config extends object, ConfigInput extends object>(
+    this: ModelClass<Config, ConfigInput, unknown>,
+    folder: string,
+  ): Config {
+    const { config, source } = readConfigFile(this.layout, folder);
+    return this.layout.parseConfig(config as ConfigInput, source);
+  }
+
+  /** A model of freshly drawn weights. @throws ModelConfigError naming each key at fault */
+  static fromConfig<Config extends object, ConfigInput extends object, Model>(
+    this: ModelClass<Config, ConfigInput, Model>,
+    config: ConfigInput,
+    { generator, ...options }: RandomOptions,
+  ): Model {
+    const parsed = this.layout.parseConfig(config, this.layout.className);
+    return new this(parsed, Weights.random(generator, options));
+  }
+
+  /** Writes a folder that `fromPretrained`, diffusers and transformers read; each file appears whole or not at all. */
+  savePretrained(folder: string): void {
+    const { className, stem } = (this.constructor as unknown as ModelClass<Config, object, this>).layout;
+    const classKey = stem === "model" ? { architectures: [className] } : { _class_name: className };
+    saveSafetensors(join(folder, `${stem}.safetensors`), this.parameters(), { format: "pt" });
+    writeJson(join(folder, "config.json"), { ...classKey, ...this.config });
+  }
+}
+
+/** Not yet parsed, but of this class. */
+function readConfigFile({ className }: { readonly className: string }, folder: string) {
+  const source = join(folder, "config.json");
+  const config = readJsonObject(source, ModelConfigError);
+  const received = config["_class_name"] ?? className;
+  if (received !== className) {
+    throw new ModelConfigError(`${source}: Expected ${className} for _class_name but received ${show(received)}`);
+  }
+  return { config, source };
 }
 
 /** A config, where it is from, and the files of its weights. */
@@ -57,22 +110,26 @@ export interface ModelSource {
   /** Named in errors about the config. */
   readonly source: string;
   readonly files: readonly string[];
+  /** Checkpoint keys that are rightly left unread, beside those of the class. */
+  readonly ignore?: readonly RegExp[];
 }
 
 /**
  * Makes a model of a config and weights wherever they are. A model that fails to load leaves nothing in memory.
  *
- * @throws ConfigError or SafetensorsError naming the file and each key at fault
+ * @throws ModelConfigError or SafetensorsError naming the file and each key at fault
  */
-export function loadModelFrom<M extends Module>(
-  layout: ModelLayout<M>,
-  { config, source, files }: ModelSource,
+export function loadModel<Config extends object, ConfigInput extends object, Model>(
+  modelClass: ModelClass<Config, ConfigInput, Model>,
+  { config, source, files, ignore = [] }: ModelSource,
   options: CheckpointOptions = {},
-): M {
+): Model {
+  const { layout } = modelClass;
+  const parsed = layout.parseConfig(config as ConfigInput, source);
   const weights = Weights.fromSafetensors(files, options);
   try {
-    const model = layout.build(config, weights, source);
-    weights.finish(layout.ignore ? { ignore: layout.ignore } : {});
+    const model = new modelClass(parsed, weights);
+    weights.finish({ ignore: [...(layout.ignore ?? []), ...ignore] });
     return model;
   } catch (error) {
     weights.dispose();
@@ -80,67 +137,41 @@ export function loadModelFrom<M extends Module>(
   }
 }
 
-/** Makes a model of freshly drawn weights. */
-export function randomModel<M extends Module>(
-  layout: ModelLayout<M>,
-  config: object,
-  { generator, ...options }: RandomOptions,
-): M {
-  return layout.build(config, Weights.random(generator, options), layout.className);
-}
-
-/** Writes a folder that `loadModel`, diffusers and transformers read; each file appears whole or not at all. */
-export function saveModel<M extends Module & { readonly config: object }>(
-  layout: ModelLayout<M>,
-  model: M,
-  folder: string,
-): void {
-  mkdirSync(folder, { recursive: true });
-  saveSafetensors(join(folder, `${layout.stem}.safetensors`), model.parameters(), { format: "pt" });
-  const file = join(folder, "config.json");
-  const temporary = `${file}.${process.pid}.tmp`;
-  const classKey = layout.stem === "model" ? { architectures: [layout.className] } : { _class_name: layout.className };
-  writeFileSync(temporary, `${JSON.stringify({ ...classKey, ...model.config }, null, 2)}\n`);
-  renameSync(temporary, file);
-}
-
 /**
  * The safetensors files of a model folder: one, or the shards that an index names.
  *
- * @throws ConfigError when there are none, with what the folder should hold
+ * @throws ModelConfigError when there are none, with what the folder should hold
  */
 export function weightFiles(folder: string, stem: string, variant?: string): string[] {
   const base = variant === undefined ? stem : `${stem}.${variant}`;
   const single = join(folder, `${base}.safetensors`);
   if (existsSync(single)) return [single];
-  const index = [`${stem}.safetensors.index${variant === undefined ? "" : `.${variant}`}.json`]
-    .map((name) => join(folder, name))
-    .find((file) => existsSync(file));
-  if (index === undefined) {
+  const index = join(folder, `${stem}.safetensors.index${variant === undefined ? "" : `.${variant}`}.json`);
+  if (!existsSync(index)) {
     const pickled = [`${base}.bin`, `${base}.ckpt`, "pytorch_model.bin"].find((name) => existsSync(join(folder, name)));
-    if (pickled !== undefined) throw new ConfigError(pickleRefused(join(folder, pickled)));
+    if (pickled !== undefined) throw new ModelConfigError(pickleRefused(join(folder, pickled)));
     const variants = variantsIn(folder, stem);
     const received =
       variants.length === 0 ? "a folder without it" : `one with the variant ${variants.join(", ")} alone`;
-    throw new ConfigError(`Expected ${base}.safetensors in ${folder} but received ${received}`);
+    throw new ModelConfigError(`Expected ${base}.safetensors in ${folder} but received ${received}`);
   }
-  const map = readJsonObject(index).weight_map;
-  if (typeof map !== "object" || map === null || Object.keys(map).length === 0) {
-    throw new ConfigError(`${index}: Expected keys and their files for weight_map but received ${show(map)}`);
+  const map = readJsonObject(index, ModelConfigError)["weight_map"];
+  if (!isJsonObject(map) || Object.keys(map).length === 0) {
+    throw new ModelConfigError(`${index}: Expected keys and their files for weight_map but received ${show(map)}`);
   }
-  const names = [...new Set(Object.values(map as Record<string, unknown>))];
+  const names = [...new Set(Object.values(map))];
   return names.map((name) => {
     // A shard lies beside its index; anything else in its place could point out of the folder.
     if (typeof name !== "string" || /[/\\]/.test(name)) {
-      throw new ConfigError(`${index}: Expected file names in weight_map but received ${show(name)}`);
+      throw new ModelConfigError(`${index}: Expected file names in weight_map but received ${show(name)}`);
     }
     return join(folder, name);
   });
 }
 
-/** Under which further names the weights of a folder are there, such as `fp16`. */
+/** The variants, such as `fp16`, that a folder has of its weights. */
 function variantsIn(folder: string, stem: string): string[] {
-  const names = existsSync(folder) ? readdirSync(folder) : [];
+  const names = statSync(folder, { throwIfNoEntry: false })?.isDirectory() === true ? readdirSync(folder) : [];
   const pattern = new RegExp(`^${stem}(?:\\.(\\w+)\\.safetensors|\\.safetensors\\.index\\.(\\w+)\\.json)$`);
   return names.flatMap((name) => pattern.exec(name)?.slice(1).filter(Boolean) ?? []);
 }

@@ -67,20 +67,18 @@ export class ResnetBlock2D extends Module {
 /** Halves height and width by a convolution of stride 2. */
 export class Downsample2D extends Module {
   readonly #conv: Conv2d;
+  readonly #padding: 0 | 1;
 
   /** @param padding 1 as in the UNet, or 0 as in the VAE: then one row and column are added below and to the right */
-  constructor(
-    weights: Weights,
-    channels: number,
-    private readonly padding: 0 | 1,
-  ) {
+  constructor(weights: Weights, channels: number, padding: 0 | 1) {
     super(weights);
+    this.#padding = padding;
     this.#conv = new Conv2d(weights.at("conv"), channels, channels, { stride: 2, padding });
   }
 
   /** [B, C, H, W] -> [B, C, ceil(H / 2), ceil(W / 2)], or floor with padding 0 */
   forward(x: Tensor): Tensor {
-    return tidy(() => this.#conv.forward(this.padding === 0 ? pad(x, [0, 1, 0, 1], 0) : x));
+    return tidy(() => this.#conv.forward(this.#padding === 0 ? pad(x, [0, 1, 0, 1], 0) : x));
   }
 }
 

@@ -1,6 +1,6 @@
 /**
  * Tiling: an image-to-image function over overlapping tiles whose results are blended into one, so that its memory is
- * that of a tile, whatever the size of the picture.
+ * that of a tile, whatever the size of the image.
  *
  * Source: diffusers' AutoencoderKL.tiled_decode and tiled_encode, whose tiles, order of blending and linear weights
  * these are. Departures: results are put together row by row, so that no more than one row of tiles is ever held; the

@@ -17,7 +17,7 @@ export interface Transformer2DOptions {
 }
 
 /** diffusers fixes it, whatever norm_eps says. */
-const normEps = 1e-6;
+const NORM_EPS = 1e-6;
 
 export class Transformer2DModel extends Module {
   readonly blocks: readonly BasicTransformerBlock[];
@@ -32,7 +32,7 @@ export class Transformer2DModel extends Module {
       options.useLinearProjection
         ? new Linear(at, channels, channels)
         : new Conv2d(at, channels, channels, { kernel: 1 });
-    this.#norm = new GroupNorm(weights.at("norm"), options.groups, channels, normEps);
+    this.#norm = new GroupNorm(weights.at("norm"), options.groups, channels, NORM_EPS);
     this.#projIn = projection(weights.at("proj_in"));
     this.blocks = Array.from(
       { length: options.layers },

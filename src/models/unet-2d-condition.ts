@@ -6,13 +6,12 @@
  * every resnet; keys and values of the text can be taken once for many steps (`encodeText`), and a prompt that is
  * shared by many rows of a batch is projected once.
  */
-import { Conv2d, GroupNorm, Module, type Weights } from "../nn/index.js";
+import { Conv2d, GroupNorm, type Weights } from "../nn/index.js";
 import { cat, relay, silu, tensor, tidy, type Tensor } from "../torch/index.js";
 import { siluOfFresh } from "./activations.js";
 import type { KeyValue } from "./attention.js";
 import { TimestepEmbedding, Timesteps } from "./embeddings.js";
-import { loadModel, randomModel, saveModel } from "./pretrained.js";
-import type { ModelLayout, PretrainedOptions, RandomOptions } from "./pretrained.js";
+import { PretrainedModel, type ModelLayout } from "./pretrained.js";
 import type { Transformer2DModel } from "./transformer-2d.js";
 import {
   DownBlock2D,
@@ -38,10 +37,13 @@ export interface UNetForwardOptions {
 
 /** A batch's text as each attention layer's keys and values, made by `encodeText`. */
 export class TextKeyValues {
-  constructor(
-    readonly batch: number,
-    readonly layers: ReadonlyMap<Transformer2DModel, readonly KeyValue[]>,
-  ) {}
+  readonly batch: number;
+  readonly layers: ReadonlyMap<Transformer2DModel, readonly KeyValue[]>;
+
+  constructor(batch: number, layers: ReadonlyMap<Transformer2DModel, readonly KeyValue[]>) {
+    this.batch = batch;
+    this.layers = layers;
+  }
 
   /** The rows of another batch: [n] of int64. */
   select(rows: Tensor): TextKeyValues {
@@ -61,16 +63,16 @@ export class TextKeyValues {
   }
 }
 
-export class UNet2DConditionModel extends Module {
-  static readonly layout: ModelLayout<UNet2DConditionModel> = {
+export class UNet2DConditionModel extends PretrainedModel<UNetConfig> {
+  static readonly layout: ModelLayout<UNetConfig, UNetConfigInput> = {
     className: "UNet2DConditionModel",
     stem: "diffusion_pytorch_model",
-    build: (config, weights, source) => new UNet2DConditionModel(parseUNetConfig(config, source), weights),
+    parseConfig: parseUNetConfig,
   };
 
   /**
    * Whether backward computes each resnet with its transformer once more instead of keeping what they computed: memory
-   * for a picture falls to that of one of them, and a training step takes about one more forward pass.
+   * for an image falls to that of one of them, and a training step takes about one more forward pass.
    */
   gradientCheckpointing = false;
   readonly #timeProj: Timesteps;
@@ -83,11 +85,8 @@ export class UNet2DConditionModel extends Module {
   readonly #convNormOut: GroupNorm;
   readonly #convOut: Conv2d;
 
-  constructor(
-    readonly config: UNetConfig,
-    weights: Weights,
-  ) {
-    super(weights);
+  constructor(config: UNetConfig, weights: Weights) {
+    super(config, weights);
     const levels = levelsOf(config);
     const first = levels[0]!;
     const last = levels.at(-1)!;
@@ -142,20 +141,6 @@ export class UNet2DConditionModel extends Module {
       config.norm_eps,
     );
     this.#convOut = new Conv2d(weights.at("conv_out"), first.channels, config.out_channels);
-  }
-
-  /** @throws ConfigError or SafetensorsError naming the file and each key at fault */
-  static fromPretrained(folder: string, options?: PretrainedOptions): UNet2DConditionModel {
-    return loadModel(UNet2DConditionModel.layout, folder, options);
-  }
-
-  /** A model of fresh weights. @throws ConfigError naming each key at fault */
-  static fromConfig(config: UNetConfigInput, options: RandomOptions): UNet2DConditionModel {
-    return randomModel(UNet2DConditionModel.layout, config, options);
-  }
-
-  savePretrained(folder: string): void {
-    saveModel(UNet2DConditionModel.layout, this, folder);
   }
 
   /**

@@ -5,6 +5,7 @@
  * switch their feature off. Anything else is refused, see parseConfig.
  */
 import { z } from "zod";
+import { show } from "../base/show.js";
 import { layerCount, off, parseConfig, refuse, whole } from "./config.js";
 
 /** One number for all blocks, or a list with one for each. */
@@ -16,7 +17,7 @@ const perLayer = z.union([depth, z.array(z.union([depth, z.array(depth)]))]);
 const flag = z.boolean().nullable().default(false);
 
 export const unetConfigSchema = z.strictObject({
-  sample_size: z.union([whole, z.array(whole), z.null()]).optional(),
+  sample_size: z.union([whole, z.array(whole).length(2), z.null()]).optional(),
   in_channels: whole.default(4),
   out_channels: whole.default(4),
   flip_sin_to_cos: z.boolean().default(true),
@@ -81,7 +82,7 @@ export type UNetConfig = z.output<typeof unetConfigSchema>;
 /** What may be left out takes diffusers' default. */
 export type UNetConfigInput = z.input<typeof unetConfigSchema>;
 
-/** How a running average of weights was taken, which diffusers writes into the averaged model's config; no model reads it. */
+/** Settings of a running average of weights. diffusers writes them into the averaged model's config; no model reads them. */
 const AVERAGING = new Set(
   "decay inv_gamma min_decay optimization_step power update_after_step use_ema_warmup".split(" "),
 );
@@ -104,7 +105,7 @@ export interface LevelConfig {
  * Checks a config.
  *
  * @param source what to name in the error: a file, or the model
- * @throws ConfigError with a sentence for every key at fault
+ * @throws ModelConfigError with a sentence for every key at fault
  */
 export function parseUNetConfig(config: object, source: string): UNetConfig {
   const own = Object.fromEntries(Object.entries(config).filter(([key]) => !AVERAGING.has(key)));
@@ -113,14 +114,21 @@ export function parseUNetConfig(config: object, source: string): UNetConfig {
   return parsed;
 }
 
-/** What no single key can tell. */
+/** Keys that may have one number for each level. */
+const LISTS = [
+  "down_block_types",
+  "up_block_types",
+  "layers_per_block",
+  "attention_head_dim",
+  "cross_attention_dim",
+  "transformer_layers_per_block",
+  "reverse_transformer_layers_per_block",
+] as const;
+
+/** Problems of several keys together. */
 function problemsOf(config: UNetConfig): string[] {
   const levels = config.block_out_channels.length;
-  const lists = [
-    ...(["down_block_types", "up_block_types", "layers_per_block", "attention_head_dim"] as const),
-    ...(["cross_attention_dim", "transformer_layers_per_block", "reverse_transformer_layers_per_block"] as const),
-  ];
-  const uneven = lists.flatMap((key) => {
+  const uneven = LISTS.flatMap((key) => {
     const value = config[key];
     return Array.isArray(value) && value.length !== levels
       ? [`Expected ${levels} entries, as in block_out_channels, for ${key} but received ${value.length}`]
@@ -130,7 +138,7 @@ function problemsOf(config: UNetConfig): string[] {
 
   const problems: string[] = [];
   const unless = (holds: boolean, what: string, key: keyof UNetConfig): void => {
-    if (!holds) problems.push(`Expected ${what} for ${key} but received ${JSON.stringify(config[key])}`);
+    if (!holds) problems.push(`Expected ${what} for ${key} but received ${show(config[key])}`);
   };
   const { norm_num_groups: groups, mid_block_type: middle } = config;
   const nested = (value: unknown): boolean => Array.isArray(value) && value.some(Array.isArray);
@@ -144,6 +152,10 @@ function problemsOf(config: UNetConfig): string[] {
     `multiples of norm_num_groups, ${groups},`,
     "block_out_channels",
   );
+  const [first] = config.block_out_channels;
+  // Half of the sinusoids are sines, half are cosines.
+  unless(first! % 2 === 0, "an even number as the first entry", "block_out_channels");
+  unless(config.freq_shift < first! / 2, `less than ${first! / 2}, half of block_out_channels' first,`, "freq_shift");
   levelsOf(config).forEach((level, i) => {
     const { channels, heads, layers, downTransformers, upTransformers, downAttends, upAttends } = level;
     const midAttends = middle === "UNetMidBlock2DCrossAttn" && i === levels - 1;
@@ -157,6 +169,9 @@ function problemsOf(config: UNetConfig): string[] {
   if (config.addition_embed_type === "text_time") {
     const keys = ["addition_time_embed_dim", "projection_class_embeddings_input_dim"] as const;
     for (const key of keys) unless(config[key] !== null, "a number beside addition_embed_type text_time", key);
+    const features = config.addition_time_embed_dim ?? 2;
+    unless(features % 2 === 0, "an even number", "addition_time_embed_dim");
+    unless(config.freq_shift < features / 2, "less than half of addition_time_embed_dim", "freq_shift");
   }
   return problems;
 }

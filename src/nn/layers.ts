@@ -2,19 +2,18 @@
  * The layers that every model here is made of. Names and defaults are PyTorch's.
  *
  * Departure from PyTorch: a layer computes in the dtype of its input. Parameters that are held in another one are
- * converted for the call, so that weights can lie in half precision where a processor computes in float32.
+ * converted for the call, so that weights can be held in half precision on a CPU that computes in float32.
  */
 import { conv2d, embedding, groupNorm, layerNorm, linear, tidy, type Tensor } from "../torch/index.js";
 import { fanInUniform, normal, onesInit, zerosInit, type Init } from "./init.js";
-import { Module } from "./module.js";
-import type { Weights } from "./weights.js";
+import { Module, type Weights } from "./module.js";
 
-/** What an adapter adds to a linear layer or a convolution; see src/lora. */
-export interface LayerBranch {
+/** What an adapter adds to the output of a linear layer or a convolution; see src/lora. */
+export interface LayerAdapter {
   /**
    * @param input the layer's input, [..., inFeatures]
    * @param output the layer's own output, [..., outFeatures]
-   * @returns the output with the branch's share added
+   * @returns the output with the adapter's added
    */
   addTo(input: Tensor, output: Tensor): Tensor;
 
@@ -42,16 +41,20 @@ export interface LinearOptions {
 export class Linear extends Module {
   readonly weight: Tensor; // [outFeatures, inFeatures]
   readonly bias: Tensor | undefined; // [outFeatures]
-  /** Of the adapters, in the order they were added. */
-  readonly branches: LayerBranch[] = [];
+  /** In the order they were added. */
+  readonly adapters: LayerAdapter[] = [];
+  readonly inFeatures: number;
+  readonly outFeatures: number;
 
   constructor(
     weights: Weights,
-    readonly inFeatures: number,
-    readonly outFeatures: number,
+    inFeatures: number,
+    outFeatures: number,
     { bias = true, init = fanInUniform(inFeatures), biasInit = fanInUniform(inFeatures) }: LinearOptions = {},
   ) {
     super(weights);
+    this.inFeatures = inFeatures;
+    this.outFeatures = outFeatures;
     this.weight = weights.parameter("weight", [outFeatures, inFeatures], init);
     this.bias = bias ? weights.parameter("bias", [outFeatures], biasInit) : undefined;
   }
@@ -59,7 +62,7 @@ export class Linear extends Module {
   /** [..., inFeatures] -> [..., outFeatures] */
   forward(x: Tensor): Tensor {
     let y = inDtypeOf(x, this, (weight, bias) => linear(x, weight, bias));
-    for (const branch of this.branches) y = branch.addTo(x, y);
+    for (const adapter of this.adapters) y = adapter.addTo(x, y);
     return y;
   }
 }
@@ -75,69 +78,75 @@ export interface Conv2dOptions {
 export class Conv2d extends Module {
   readonly weight: Tensor; // [outChannels, inChannels, kernel, kernel], channels-last
   readonly bias: Tensor | undefined; // [outChannels]
-  /** Of the adapters, in the order they were added. */
-  readonly branches: LayerBranch[] = [];
+  /** In the order they were added. */
+  readonly adapters: LayerAdapter[] = [];
+  readonly inChannels: number;
+  readonly outChannels: number;
   readonly #options: { readonly stride: number; readonly padding: number };
 
   /** A 3x3 convolution that keeps height and width, unless told otherwise. */
   constructor(
     weights: Weights,
-    readonly inChannels: number,
-    readonly outChannels: number,
+    inChannels: number,
+    outChannels: number,
     { kernel = 3, stride = 1, padding = (kernel - 1) / 2, bias = true, init }: Conv2dOptions = {},
   ) {
     super(weights);
     const fanIn = inChannels * kernel * kernel;
     this.weight = weights.parameter("weight", [outChannels, inChannels, kernel, kernel], init ?? fanInUniform(fanIn));
     this.bias = bias ? weights.parameter("bias", [outChannels], fanInUniform(fanIn)) : undefined;
+    this.inChannels = inChannels;
+    this.outChannels = outChannels;
     this.#options = { stride, padding };
   }
 
   /** [B, inChannels, H, W] -> [B, outChannels, H', W'] */
   forward(x: Tensor): Tensor {
     const y = inDtypeOf(x, this, (weight, bias) => conv2d(x, weight, bias, this.#options));
-    return this.branches.length === 0 ? y : this.#withBranches(x, y);
+    return this.adapters.length === 0 ? y : this.#withAdapters(x, y);
   }
 
   /** [N, inChannels] -> [N, outChannels]: what a convolution of 1x1 is on pixels as rows. */
   forwardRows(rows: Tensor): Tensor {
     const matrix = [this.outChannels, this.inChannels];
     let y = inDtypeOf(rows, this, (weight, bias) => linear(rows, weight.view(matrix), bias));
-    for (const branch of this.branches) y = branch.addTo(rows, y);
+    for (const adapter of this.adapters) y = adapter.addTo(rows, y);
     return y;
   }
 
-  #withBranches(x: Tensor, y: Tensor): Tensor {
+  #withAdapters(x: Tensor, y: Tensor): Tensor {
     if (this.weight.size(-1) !== 1) {
-      return this.branches.reduce((output, branch) => branch.addToImage(x, output, this.#options), y);
+      return this.adapters.reduce((output, adapter) => adapter.addToImage(x, output, this.#options), y);
     }
     const [batch, , height, width] = x.shape as [number, number, number, number];
     const rows = (image: Tensor, channels: number) => image.permute([0, 2, 3, 1]).reshape([-1, channels]);
     const input = rows(x, this.inChannels);
     let output = rows(y, this.outChannels);
-    for (const branch of this.branches) output = branch.addTo(input, output);
+    for (const adapter of this.adapters) output = adapter.addTo(input, output);
     return output.view([batch, height, width, this.outChannels]).permute([0, 3, 1, 2]);
   }
 }
 
+/** Images of so few pixels are normed in another layout; see GroupNorm.forward. */
 const FEW_PIXELS = 4;
 
 export class GroupNorm extends Module {
   readonly weight: Tensor; // [channels]
   readonly bias: Tensor; // [channels]
+  readonly groups: number;
+  readonly channels: number;
+  readonly eps: number;
 
-  constructor(
-    weights: Weights,
-    readonly groups: number,
-    readonly channels: number,
-    readonly eps = 1e-5,
-  ) {
+  constructor(weights: Weights, groups: number, channels: number, eps = 1e-5) {
     super(weights);
     if (channels % groups !== 0) {
       throw new Error(
         `Expected a multiple of ${groups} groups for channels of ${weights.path} but received ${channels}`,
       );
     }
+    this.groups = groups;
+    this.channels = channels;
+    this.eps = eps;
     this.weight = weights.parameter("weight", [channels], onesInit);
     this.bias = weights.parameter("bias", [channels], zerosInit);
   }
@@ -145,8 +154,8 @@ export class GroupNorm extends Module {
   /** [B, channels, H, W] -> the same */
   forward(x: Tensor): Tensor {
     const norm = (y: Tensor) => inDtypeOf(y, this, (weight, bias) => groupNorm(y, this.groups, weight, bias, this.eps));
-    // libtorch's channels-last kernel takes the variance as a difference of sums. Over the few numbers of a few pixels that
-    // cancels: errors of 4e-3 for a single one. As [B, channels, pixels] it goes another way.
+    // libtorch's channels-last kernel computes the variance as a difference of sums. Over the few numbers of a few pixels
+    // that cancels: errors of 4e-3 for a single pixel. For [B, channels, pixels] it uses another kernel.
     if (x.size(2) * x.size(3) <= FEW_PIXELS) {
       return tidy(() => norm(x.flatten(2)).view(x.shape).contiguous({ memoryFormat: "channelsLast" }));
     }
@@ -157,14 +166,14 @@ export class GroupNorm extends Module {
 export class LayerNorm extends Module {
   readonly weight: Tensor; // [features]
   readonly bias: Tensor; // [features]
+  readonly features: number;
+  readonly eps: number;
   readonly #shape: readonly number[];
 
-  constructor(
-    weights: Weights,
-    readonly features: number,
-    readonly eps = 1e-5,
-  ) {
+  constructor(weights: Weights, features: number, eps = 1e-5) {
     super(weights);
+    this.features = features;
+    this.eps = eps;
     this.#shape = [features];
     this.weight = weights.parameter("weight", [features], onesInit);
     this.bias = weights.parameter("bias", [features], zerosInit);
@@ -178,14 +187,13 @@ export class LayerNorm extends Module {
 
 export class Embedding extends Module {
   readonly weight: Tensor; // [count, features]
+  readonly count: number;
+  readonly features: number;
 
-  constructor(
-    weights: Weights,
-    readonly count: number,
-    readonly features: number,
-    { init = normal(1) }: { init?: Init } = {},
-  ) {
+  constructor(weights: Weights, count: number, features: number, { init = normal(1) }: { init?: Init } = {}) {
     super(weights);
+    this.count = count;
+    this.features = features;
     this.weight = weights.parameter("weight", [count, features], init);
   }
 

@@ -3,8 +3,8 @@
  * in the order of operations of PyTorch's, so that runs can be compared. Every operation is one call over the whole
  * list of parameters, because a LoRA has hundreds of small ones.
  */
+import { TensorCheck } from "../safetensors/index.js";
 import {
-  allFinite,
   foreachAdd_,
   foreachAddcdiv_,
   foreachAddcmul_,
@@ -86,39 +86,31 @@ export class AdamW {
   /**
    * Takes up a saved state. Parameters that it does not have begin anew.
    *
-   * @throws Error naming every entry that is incomplete, of another shape, not finite, or of no parameter; the moments
-   *   are then as they were
+   * @param source the file it is from, to name in errors
+   * @throws SafetensorsError naming every entry that is missing, of another shape, not finite, or of no parameter; the
+   *   moments are then as they were
    */
-  loadState(state: ReadonlyMap<string, Tensor>): void {
-    const problems: string[] = [];
-    const known = new Set<string>();
-    const moments = new Map<string, { step: number; expAvg: Tensor; expAvgSq: Tensor }>();
-    for (const [name, parameter] of this.#parameters) {
+  loadState(state: ReadonlyMap<string, Tensor>, source = "the optimiser's state"): void {
+    const check = new TensorCheck();
+    const rest = new Set(state.keys());
+    const moments = new Map<string, Moments>();
+    for (const [name, { dtype, shape }] of this.#parameters) {
       const keys = [`${name}.exp_avg`, `${name}.exp_avg_sq`, `${name}.step`] as const;
+      const given = keys.filter((key) => state.has(key));
+      if (given.length === 0) continue;
+      for (const key of given) rest.delete(key);
       const [expAvg, expAvgSq, step] = keys.map((key) => state.get(key));
-      keys.forEach((key) => known.add(key));
-      if (expAvg === undefined && expAvgSq === undefined && step === undefined) continue;
-      if (expAvg === undefined || expAvgSq === undefined || step === undefined) {
-        problems.push(`Expected exp_avg, exp_avg_sq and step for ${name} but received only a part`);
-      } else {
-        const expected = `${parameter.dtype} [${parameter.shape.join(", ")}]`;
-        for (const [i, moment] of [expAvg, expAvgSq].entries()) {
-          const received = `${moment.dtype} [${moment.shape.join(", ")}]`;
-          if (received !== expected) {
-            problems.push(`Expected ${expected} for ${keys[i]} but received ${received}`);
-          } else if (!allFinite(moment)) {
-            problems.push(`Expected finite numbers for ${keys[i]} but received NaN or infinity`);
-          }
-        }
-        const count = step.numel === 1 ? step.item() : NaN;
-        if (!Number.isSafeInteger(count) || count < 1) {
-          problems.push(`Expected a positive whole number for ${keys[2]} but received another value`);
-        }
-        moments.set(name, { step: count, expAvg, expAvgSq });
-      }
+      const areMoments = [
+        check.fits(keys[0], { dtype, shape }, expAvg) && check.finite(keys[0], expAvg),
+        check.fits(keys[1], { dtype, shape }, expAvgSq) && check.finite(keys[1], expAvgSq),
+      ];
+      if (!check.fits(keys[2], { dtype: "int64", shape: [1] }, step)) continue;
+      const count = step.item();
+      if (count < 1) check.add(keys[2], `Expected a positive number but received ${count}`);
+      if (areMoments.every(Boolean)) moments.set(name, { step: count, expAvg: expAvg!, expAvgSq: expAvgSq! });
     }
-    for (const key of state.keys()) if (!known.has(key)) problems.push(`Expected no state for ${key}`);
-    if (problems.length > 0) throw new Error(problems.join("\n"));
+    for (const key of rest) check.unexpected(key);
+    check.finish(source, "the state of an optimiser of these parameters");
 
     this.dispose();
     for (const [name, { step, expAvg, expAvgSq }] of moments) {

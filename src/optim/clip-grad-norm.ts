@@ -5,18 +5,17 @@ import { foreachMul_, foreachNorm, noGrad, stack, tidy, type Tensor } from "../t
  * Scales all gradients so that their common Euclidean norm is at most `maxNorm`. Gradients whose norm is not finite are
  * left as they are, for the caller to drop.
  *
- * @returns the norm before
+ * @returns the norm before scaling
  */
 export function clipGradNorm(parameters: Iterable<Tensor>, maxNorm: number): number {
-  let norm = 0;
-  tidy(() =>
+  return tidy(() =>
     noGrad(() => {
       const grads = [...parameters].map(({ grad }) => grad).filter((grad) => grad !== null);
-      if (grads.length === 0) return;
-      norm = stack(foreachNorm(grads)).norm().item();
+      if (grads.length === 0) return 0;
+      const norm = stack(foreachNorm(grads)).norm().item();
       const scale = maxNorm / (norm + 1e-6);
       if (scale < 1) foreachMul_(grads, scale);
+      return norm;
     }),
   );
-  return norm;
 }

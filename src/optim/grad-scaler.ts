@@ -5,7 +5,11 @@
  * PyTorch's GradScaler: an update whose gradient overflowed is left out and halves the scale, `growthInterval` updates
  * without one double it.
  */
+import { TensorCheck } from "../safetensors/index.js";
 import { foreachMul_, noGrad, tensor, tidy, type Tensor } from "../torch/index.js";
+
+const SCALE_KEY = "grad_scaler.scale";
+const TRACKER_KEY = "grad_scaler.growth_tracker";
 
 export interface GradScalerOptions {
   /** false leaves losses and gradients alone, for the sake of one code path. */
@@ -18,7 +22,7 @@ export interface GradScalerOptions {
 
 export class GradScaler {
   #scale: number;
-  /** Updates since the scale changed. */
+  /** Updates since the scale last changed. */
   #tracker = 0;
   readonly #options: Required<Omit<GradScalerOptions, "initScale">>;
 
@@ -62,35 +66,38 @@ export class GradScaler {
     }
   }
 
-  /** For saveSafetensors, beside an optimiser's; empty where it is not enabled. */
+  /** For saveSafetensors, in one file with an optimiser's; empty where it is not enabled. */
   state(): Map<string, Tensor> {
     if (!this.#options.enabled) return new Map();
     const number = (value: number): Tensor => tensor([value], { dtype: "float64" });
     return new Map([
-      ["grad_scaler.scale", number(this.#scale)],
-      ["grad_scaler.growth_tracker", number(this.#tracker)],
+      [SCALE_KEY, number(this.#scale)],
+      [TRACKER_KEY, number(this.#tracker)],
     ]);
   }
 
   /**
    * Takes its own entries out of a saved state.
    *
+   * @param source the file it is from, to name in errors
    * @returns the others
-   * @throws Error where they are missing or no numbers
+   * @throws SafetensorsError where they are missing or impossible
    */
-  loadState(state: ReadonlyMap<string, Tensor>): Map<string, Tensor> {
+  loadState(state: ReadonlyMap<string, Tensor>, source = "the optimiser's state"): Map<string, Tensor> {
     const rest = new Map(state);
     if (!this.#options.enabled) return rest;
+    const check = new TensorCheck();
     const take = (key: string): number => {
       const value = rest.get(key);
-      if (value === undefined) throw new Error(`Expected ${key} in the optimiser's state but received none`);
       rest.delete(key);
-      const number = value.numel === 1 ? value.item() : NaN;
-      if (!(number >= 0 && number < Infinity))
-        throw new Error(`Expected a number for ${key} but received another value`);
+      if (!check.fits(key, { dtype: "float64", shape: [1] }, value) || !check.finite(key, value)) return NaN;
+      const number = value.item();
+      if (number < 0) check.add(key, `Expected 0 or more but received ${number}`);
       return number;
     };
-    [this.#scale, this.#tracker] = [take("grad_scaler.scale"), take("grad_scaler.growth_tracker")];
+    const [scale, tracker] = [take(SCALE_KEY), take(TRACKER_KEY)];
+    check.finish(source, "the state of an optimiser with loss scaling");
+    [this.#scale, this.#tracker] = [scale, tracker];
     return rest;
   }
 }

@@ -1,6 +1,7 @@
 /** AdamW's state survives a save; clipping has PyTorch's numbers. (AdamW's own numbers: test/golden-lora.test.ts.) */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { InputError } from "../base/errors.js";
 import { liveTensors, tensor, tidy, type Tensor } from "../torch/index.js";
 import { AdamW, clipGradNorm, GradScaler } from "./index.js";
 
@@ -41,10 +42,26 @@ describe("AdamW", () => {
         optimizer.loadState(
           new Map([
             ["a.exp_avg", tensor([1, 2])],
+            ["a.exp_avg_sq", tensor([1, NaN])],
+            ["b.exp_avg", tensor([1])],
+            ["b.exp_avg_sq", tensor([[1]])],
+            ["b.step", tensor([0], { dtype: "int64" })],
             ["c.step", tensor([1])],
           ]),
+          "optimizer.safetensors",
         ),
-      /for a but received only a part\nExpected no state for c\.step/,
+      (error: Error) => {
+        assert(error instanceof InputError);
+        assert.deepEqual(error.message.split("\n  "), [
+          "optimizer.safetensors: Expected the state of an optimiser of these parameters but received 5 that differ:",
+          "a.exp_avg_sq: Expected finite numbers but received NaN or infinity",
+          "a.step: Expected int64 [1] but received nothing",
+          "b.exp_avg: Expected float32 [1, 1] but received float32 [1]",
+          "b.step: Expected a positive number but received 0",
+          "c.step: Expected no such key",
+        ]);
+        return true;
+      },
     );
     optimizer.step();
     assert.deepEqual(parameters.get("a")!.toArray(), [1, -2]);

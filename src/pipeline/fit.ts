@@ -4,7 +4,7 @@ import type { Parts } from "./parts.js";
 
 /**
  * @param source what to name in the error: a folder, or a file
- * @throws ConfigError with a sentence for each key that does not agree with another part's
+ * @throws ModelConfigError with a sentence for each key that does not agree with another part's
  */
 export function checkFit(parts: Parts, source: string): void {
   const { index, textEncoder, textEncoder2, unet, vae } = parts;

@@ -8,7 +8,7 @@ import {
   AutoencoderKL,
   CLIPTextModel,
   CLIPTextModelWithProjection,
-  ConfigError,
+  ModelConfigError,
   type PretrainedOptions,
   UNet2DConditionModel,
   weightFiles,
@@ -25,7 +25,7 @@ const DEFAULT_SCHEDULER: Named = { name: "ddim" };
 
 /** @throws an error naming the file, and each key of it that is at fault */
 export function loadParts(path: string, options: ModelOptions): Parts {
-  if (isPickle(path)) throw new ConfigError(pickleRefused(path));
+  if (isPickle(path)) throw new ModelConfigError(pickleRefused(path));
   const loaded: { dispose(): void }[] = [];
   const hold = <T extends { dispose(): void }>(model: T): T => {
     loaded.push(model);
@@ -66,7 +66,7 @@ function fromFolder(folder: string, options: ModelOptions, hold: Hold): Parts {
   };
 }
 
-/** The options of each part. @throws ConfigError when no part at all has the variant */
+/** The options of each part. @throws ModelConfigError when no part at all has the variant */
 function variantOf(
   folder: string,
   { dtype = "float32", device = "cpu", variant }: ModelOptions,
@@ -81,7 +81,7 @@ function variantOf(
   const parts = [["unet", "diffusion_pytorch_model"] as const, ["vae", "diffusion_pytorch_model"] as const];
   const texts = ["text_encoder", "text_encoder_2"].map((part) => [part, "model"] as const);
   if (variant !== undefined && ![...parts, ...texts].some(([part, stem]) => has(part, stem))) {
-    throw new ConfigError(`Expected weights of the variant ${variant} in ${folder} but received none`);
+    throw new ModelConfigError(`Expected weights of the variant ${variant} in ${folder} but received none`);
   }
   return (part, stem) => ({ dtype, device, ...(variant !== undefined && has(part, stem) && { variant }) });
 }
@@ -91,7 +91,7 @@ function fromSingleFile(file: string, options: ModelOptions, hold: Hold): Parts 
   const checkpoint = new SingleFile(file, config);
   const isXL = checkpoint.family === "sdxl";
   if (config === undefined) {
-    throw new ConfigError(
+    throw new ModelConfigError(
       `Expected a folder with CLIP's tokenizer for config, since a single file has none, but received none for ${file}`,
     );
   }

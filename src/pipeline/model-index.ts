@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readJsonObject, writeJson } from "../base/files.js";
 import { show } from "../base/show.js";
-import { ConfigError } from "../models/index.js";
+import { ModelConfigError } from "../models/index.js";
 
 export interface ModelIndex {
   /** Two text encoders and conditions on sizes. */
@@ -38,13 +38,13 @@ export function isStableDiffusion(folder: string): boolean {
   }
 }
 
-/** @throws ConfigError naming the file and what is wrong with it */
+/** @throws ModelConfigError naming the file and what is wrong with it */
 export function readModelIndex(folder: string): ModelIndex {
   const file = join(folder, "model_index.json");
-  const index = readJsonObject(file, ConfigError);
+  const index = readJsonObject(file, ModelConfigError);
   const expect = (what: string, key: string, holds: boolean): void => {
     if (holds) return;
-    throw new ConfigError(`${file}: Expected ${what} for ${key} but received ${show(index[key])}`);
+    throw new ModelConfigError(`${file}: Expected ${what} for ${key} but received ${show(index[key])}`);
   };
   expect(PIPELINES.join(" or "), "_class_name", PIPELINES.includes(index["_class_name"]));
   const isXL = index["_class_name"] === "StableDiffusionXLPipeline";

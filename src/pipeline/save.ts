@@ -2,21 +2,21 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { writeJson } from "../base/files.js";
-import { ConfigError } from "../models/index.js";
+import { ModelConfigError } from "../models/index.js";
 import { writeModelIndex } from "./model-index.js";
 import type { Parts } from "./parts.js";
 
-/** @throws ConfigError when there is something in the folder, or it is a file */
+/** @throws ModelConfigError when there is something in the folder, or it is a file */
 export function expectNewFolder(folder: string): void {
   if (existsSync(folder) && !(statSync(folder).isDirectory() && readdirSync(folder).length === 0)) {
-    throw new ConfigError(`Expected an empty or new folder to write a model to but received ${folder}`);
+    throw new ModelConfigError(`Expected an empty or new folder to write a model to but received ${folder}`);
   }
 }
 
 /**
  * Writes a diffusers folder; it appears whole or not at all.
  *
- * @throws ConfigError when there is something in the folder
+ * @throws ModelConfigError when there is something in the folder
  */
 export function saveParts(parts: Parts, folder: string): void {
   expectNewFolder(folder);

@@ -114,7 +114,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
   /**
    * Writes a folder in diffusers' layout, weights in the dtype they are held in; it appears whole or not at all.
    *
-   * @throws ConfigError when there is something in the folder
+   * @throws ModelConfigError when there is something in the folder
    */
   savePretrained(folder: string): void {
     saveParts(this.#parts, folder);

@@ -33,7 +33,8 @@ export class Clip {
   static fromPretrained(folder: string, { device = "cpu" }: { device?: Device } = {}): Clip {
     // The model last: what else is wrong with the folder shows before memory is taken.
     const tokenizer = CLIPTokenizer.fromPretrained(folder);
-    const preprocessor = readPreprocessorConfig(folder);
+    const imageSize = CLIPModel.readConfig(folder).vision_config.image_size;
+    const preprocessor = readPreprocessorConfig(folder, { imageSize });
     const model = CLIPModel.fromPretrained(folder, { device });
     const misfits = tokenizer.misfits(model.config.text_config);
     if (misfits.length > 0) {

@@ -8,10 +8,12 @@
  * Nothing here needs libtorch.
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { isJsonObject, type JsonObject } from "../base/files.js";
+import { show as showWhole, showShape } from "../base/show.js";
 import { SafetensorsError } from "./error.js";
 
 /** Bytes of one element of each dtype of the format that is a whole number of bytes. */
-const elementSizes = {
+const ELEMENT_SIZES = {
   F64: 8,
   F32: 4,
   F16: 2,
@@ -29,7 +31,7 @@ const elementSizes = {
   BOOL: 1,
 } as const;
 
-export type SafetensorsDType = keyof typeof elementSizes;
+export type SafetensorsDType = keyof typeof ELEMENT_SIZES;
 
 /** One tensor as the header describes it; `begin` and `end` are byte offsets from the start of the file. */
 export interface TensorEntry {
@@ -47,7 +49,7 @@ export interface SafetensorsHeader {
 }
 
 /** The reference implementation's limit; a longer length is a sign of some other kind of file. */
-const maxHeaderBytes = 100_000_000;
+const MAX_HEADER_BYTES = 100_000_000;
 
 /**
  * Reads and checks the header of a safetensors file.
@@ -69,10 +71,10 @@ export function readHeader(file: string): SafetensorsHeader {
 
 /** Bytes that a tensor of this dtype and shape takes. */
 export function byteLength(dtype: SafetensorsDType, shape: readonly number[]): number {
-  return shape.reduce((product, n) => product * n, elementSizes[dtype]);
+  return shape.reduce((product, n) => product * n, ELEMENT_SIZES[dtype]);
 }
 
-function readJson(file: string): { json: object; dataStart: number; size: number } {
+function readJson(file: string): { json: JsonObject; dataStart: number; size: number } {
   let fd: number;
   try {
     fd = openSync(file, "r");
@@ -85,10 +87,10 @@ function readJson(file: string): { json: object; dataStart: number; size: number
     const size = stat.size;
     if (size < 8) throw new SafetensorsError(file, `Expected at least 8 bytes but received ${size}`);
     const length = readBytes(file, fd, 8, 0).readBigUInt64LE();
-    if (length > BigInt(maxHeaderBytes)) {
+    if (length > BigInt(MAX_HEADER_BYTES)) {
       throw new SafetensorsError(
         file,
-        `Expected at most ${maxHeaderBytes} bytes for the header but received ${length.toString()}; is this a safetensors file?`,
+        `Expected at most ${MAX_HEADER_BYTES} bytes for the header but received ${length.toString()}; is this a safetensors file?`,
       );
     }
     const dataStart = 8 + Number(length);
@@ -111,7 +113,7 @@ function readBytes(file: string, fd: number, length: number, position: number): 
   return bytes;
 }
 
-function parseJson(file: string, bytes: Buffer): object {
+function parseJson(file: string, bytes: Buffer): JsonObject {
   let text: string;
   let json: unknown;
   try {
@@ -120,7 +122,7 @@ function parseJson(file: string, bytes: Buffer): object {
   } catch (cause) {
     throw new SafetensorsError(file, `Expected JSON for the header but received ${describe(cause)}`);
   }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+  if (!isJsonObject(json)) {
     throw new SafetensorsError(file, `Expected a JSON object for the header but received ${show(json)}`);
   }
   const repeated = repeatedKey(text);
@@ -145,7 +147,7 @@ function repeatedKey(json: string): string | undefined {
 }
 
 function parseMetadata(file: string, value: unknown): Record<string, string> {
-  if (typeof value !== "object" || value === null || Object.values(value).some((v) => typeof v !== "string")) {
+  if (!isJsonObject(value) || Object.values(value).some((text) => typeof text !== "string")) {
     throw new SafetensorsError(file, `Expected strings for __metadata__ but received ${show(value)}`);
   }
   return value as Record<string, string>;
@@ -155,10 +157,10 @@ function parseEntry(file: string, key: string, value: unknown, dataStart: number
   const fail = (expected: string, of: string, received: unknown): never => {
     throw new SafetensorsError(file, `Expected ${expected} for ${of} but received ${show(received)}`, key);
   };
-  if (typeof value !== "object" || value === null) return fail("an object", "the entry", value);
-  const { dtype, shape, data_offsets: offsets } = value as Record<string, unknown>;
-  if (typeof dtype !== "string" || !Object.hasOwn(elementSizes, dtype)) {
-    return fail(`one of ${Object.keys(elementSizes).join(", ")}`, "dtype", dtype);
+  if (!isJsonObject(value)) return fail("an object", "the entry", value);
+  const { dtype, shape, data_offsets: offsets } = value;
+  if (typeof dtype !== "string" || !Object.hasOwn(ELEMENT_SIZES, dtype)) {
+    return fail(`one of ${Object.keys(ELEMENT_SIZES).join(", ")}`, "dtype", dtype);
   }
   if (!isNaturals(shape)) return fail("a list of natural numbers", "shape", shape);
   if (!isNaturals(offsets) || offsets.length !== 2) return fail("two natural numbers", "data_offsets", offsets);
@@ -168,7 +170,7 @@ function parseEntry(file: string, key: string, value: unknown, dataStart: number
   }
   const bytes = byteLength(dtype as SafetensorsDType, shape);
   if (to - from !== bytes) {
-    return fail(`${bytes} bytes (${dtype} [${shape.join(", ")}])`, "data_offsets", offsets);
+    return fail(`${bytes} bytes (${dtype} ${showShape(shape)})`, "data_offsets", offsets);
   }
   return { dtype: dtype as SafetensorsDType, shape, begin: dataStart + from, end: dataStart + to };
 }
@@ -201,9 +203,9 @@ function isNaturals(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
 }
 
+/** Short: an entry that is damaged may be of any length. */
 function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value);
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+  return showWhole(value, 80);
 }
 
 function describe(cause: unknown): string {

@@ -4,8 +4,17 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
-import { liveTensors, tensor, zeros, type DType } from "../torch/index.js";
-import { loadSafetensors, readHeader, SafetensorsError, SafetensorsFile, saveSafetensors } from "./index.js";
+import { liveTensors, tensor, zeros, type DType, type Tensor } from "../torch/index.js";
+import {
+  checkTensors,
+  Dimension,
+  loadSafetensors,
+  readHeader,
+  SafetensorsError,
+  SafetensorsFile,
+  saveSafetensors,
+  type ExpectedTensor,
+} from "./index.js";
 
 const folder = mkdtempSync(join(tmpdir(), "safetensors-"));
 after(() => rmSync(folder, { recursive: true }));
@@ -84,6 +93,59 @@ describe("a safetensors header is refused when", () => {
   });
   test("its metadata is not text", () => {
     assertRefused(write({ __metadata__: { a: 1 } }), /strings for __metadata__/);
+  });
+});
+
+describe("a check of tensors", () => {
+  const [m, s] = [new Dimension("m"), new Dimension("s")];
+  const expected: Record<string, ExpectedTensor> = {
+    log_probs: { dtype: "float32", shape: [m, s] },
+    latents: { dtype: "float32", shape: [m, s.plus(1), 4] },
+    steps: { dtype: "int64", shape: [s] },
+    weight: { shape: [2] },
+  };
+  const fitting = (): Map<string, Tensor> =>
+    new Map([
+      ["log_probs", zeros([2, 3])],
+      ["latents", zeros([2, 4, 4])],
+      ["steps", tensor([1, 2, 3], { dtype: "int64" })],
+      ["weight", zeros([2], { dtype: "float16" })],
+    ]);
+  const check = (tensors: Map<string, Tensor>) => checkTensors("file", tensors, expected, "such tensors");
+
+  test("lets dimensions of one name be any number, but the same", () => {
+    check(fitting());
+    check(
+      fitting()
+        .set("log_probs", zeros([0, 3]))
+        .set("latents", zeros([0, 4, 4])),
+    );
+  });
+
+  test("names all that differs at once", () => {
+    const tensors = fitting()
+      .set("latents", zeros([2, 3, 4]))
+      .set("steps", tensor([1, 2, 3]))
+      .set("weight", tensor([1, NaN]))
+      .set("__proto__", zeros([1]));
+    tensors.delete("log_probs");
+    assert.throws(() => check(tensors), {
+      name: "SafetensorsError",
+      message: [
+        "file: Expected such tensors but received 4 that differ:",
+        "log_probs: Expected float32 [m, s] but received nothing",
+        "steps: Expected int64 [s] with s = 2 but received float32 [3]",
+        "weight: Expected finite numbers but received NaN or infinity",
+        "__proto__: Expected no such key",
+      ].join("\n  "),
+    });
+    const whole = fitting()
+      .set("weight", zeros([2], { dtype: "int64" }))
+      .set("latents", zeros([2, 3, 4]));
+    assert.throws(
+      () => check(whole),
+      /latents: Expected float32 \[m, s \+ 1, 4\] with m = 2, s = 3 but .* \[2, 3, 4\]\n {2}weight: Expected floating point .* int64/,
+    );
   });
 });
 

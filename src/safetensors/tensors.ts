@@ -1,10 +1,11 @@
 /**
  * Tensors in and out of safetensors files.
  *
- * Reads are memory-mapped: a tensor that is wanted as it is stored is a view of the file, and the pages are the
- * kernel's to drop. One that has to be converted is read through a mapping of its own, which is gone before the next
- * tensor is read, so that loading never holds much more than the weights.
+ * Reads are memory-mapped. A tensor that is wanted as it is stored is a view of the file, whose pages the operating system
+ * may drop. A tensor that has to be converted is read through a mapping of its own, which is closed before the next one is
+ * read, so that loading never holds much more than the weights.
  */
+import { statSync } from "node:fs";
 import { fromFile, keep, tidy, type Device, type DType, type MemoryFormat, type Tensor } from "../torch/index.js";
 import { SafetensorsError } from "./error.js";
 import { readHeader, type SafetensorsDType, type SafetensorsHeader, type TensorEntry } from "./header.js";
@@ -37,11 +38,13 @@ export interface ReadOptions {
 
 /** An open safetensors file whose tensors are read one by one. */
 export class SafetensorsFile {
+  readonly file: string;
   readonly header: SafetensorsHeader;
   #mapping: Tensor | undefined;
 
   /** @throws SafetensorsError, see readHeader */
-  constructor(readonly file: string) {
+  constructor(file: string) {
+    this.file = file;
     this.header = readHeader(file);
   }
 
@@ -62,8 +65,8 @@ export class SafetensorsFile {
     const stored = this.dtype(key);
     const wanted = dtype ?? stored;
     if (entry.begin === entry.end) return this.#empty(entry, wanted, device);
-    // channels-last reorders only images and kernels larger than a point.
-    const reorders = memoryFormat === "channelsLast" && entry.shape.length === 4 && !isPoint(entry.shape);
+    // Channels-last reorders only images and kernels larger than 1x1.
+    const reorders = memoryFormat === "channelsLast" && entry.shape.length === 4 && !is1x1(entry.shape);
     if (wanted === stored && device === "cpu" && !reorders && isAligned(entry)) {
       this.#mapping ??= keep(this.#map());
       const mapping = this.#mapping;
@@ -89,7 +92,7 @@ export class SafetensorsFile {
     return torchDType;
   }
 
-  /** Lets go of the file; tensors that were read from it stay. */
+  /** Closes the file; tensors that were read from it stay valid. */
   close(): void {
     this.#mapping?.dispose();
     this.#mapping = undefined;
@@ -99,10 +102,10 @@ export class SafetensorsFile {
     try {
       return fromFile(this.file, { dtype: "uint8", size: this.header.size });
     } catch (cause) {
-      throw new SafetensorsError(
-        this.file,
-        `Expected the file that was opened but received: ${(cause as Error).message}`,
-      );
+      // A file that is as it was is not at fault: memory may be.
+      if (statSync(this.file, { throwIfNoEntry: false })?.size === this.header.size) throw cause;
+      const problem = `Expected the file that was opened but received: ${(cause as Error).message}`;
+      throw new SafetensorsError(this.file, problem, undefined, { cause });
     }
   }
 
@@ -149,11 +152,7 @@ export function saveSafetensors(
 }
 
 function bytesOf({ dtype, tensor }: PendingTensor): Uint8Array {
-  let bytes!: Uint8Array;
-  tidy(() => {
-    bytes = tensor().to({ dtype }).toBytes();
-  });
-  return bytes;
+  return tidy(() => tensor().to({ dtype }).toBytes());
 }
 
 function isMap(value: object): value is ReadonlyMap<string, Writable> {
@@ -171,6 +170,6 @@ function isAligned({ begin, end, shape }: TensorEntry): boolean {
   return begin % ((end - begin) / elements) === 0;
 }
 
-function isPoint([, , height, width]: readonly number[]): boolean {
+function is1x1([, , height, width]: readonly number[]): boolean {
   return height === 1 && width === 1;
 }

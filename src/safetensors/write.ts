@@ -2,8 +2,8 @@
  * Writes a safetensors file from raw bytes, one tensor at a time, atomically: a reader sees the old file or the new
  * one and never a part. Nothing here needs libtorch.
  */
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
-import { dirname } from "node:path";
+import { writeSync } from "node:fs";
+import { writeFileAtomic } from "../base/files.js";
 import { byteLength, type SafetensorsDType } from "./header.js";
 import { SafetensorsError } from "./error.js";
 
@@ -41,30 +41,18 @@ export function writeRaw(
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(padded.length));
 
-  mkdirSync(dirname(file), { recursive: true });
-  const temporary = `${file}.${process.pid}.tmp`;
-  try {
-    const fd = openSync(temporary, "w");
-    try {
-      writeAll(fd, length);
-      writeAll(fd, padded);
-      for (const [key, { dtype, shape, bytes }] of inOrder) {
-        const data = bytes();
-        const expected = byteLength(dtype, shape);
-        if (data.byteLength !== expected) {
-          throw new SafetensorsError(file, `Expected ${expected} bytes but received ${data.byteLength}`, key);
-        }
-        writeAll(fd, data);
+  writeFileAtomic(file, (fd) => {
+    writeAll(fd, length);
+    writeAll(fd, padded);
+    for (const [key, { dtype, shape, bytes }] of inOrder) {
+      const data = bytes();
+      const expected = byteLength(dtype, shape);
+      if (data.byteLength !== expected) {
+        throw new SafetensorsError(file, `Expected ${expected} bytes but received ${data.byteLength}`, key);
       }
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
+      writeAll(fd, data);
     }
-    renameSync(temporary, file);
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    throw error;
-  }
+  });
 }
 
 function writeAll(fd: number, data: Uint8Array): void {

@@ -11,7 +11,7 @@ export interface Prefixes {
   readonly textEncoder2?: string;
 }
 
-export const prefixes: Readonly<Record<Family, Prefixes>> = {
+export const PREFIXES: Readonly<Record<Family, Prefixes>> = {
   sd1: {
     unet: "model.diffusion_model.",
     vae: "first_stage_model.",
@@ -61,11 +61,11 @@ export function detectFamily({ file, tensors }: SafetensorsHeader): Family {
   const keys = [...tensors.keys()];
   const family =
     has("conditioner.embedders.1.model.ln_final.weight") &&
-    keys.some((key) => key.startsWith(prefixes.sdxl.textEncoder))
+    keys.some((key) => key.startsWith(PREFIXES.sdxl.textEncoder))
       ? "sdxl"
       : has("cond_stage_model.model.ln_final.weight")
         ? "sd2"
-        : keys.some((key) => key.startsWith(prefixes.sd1.textEncoder))
+        : keys.some((key) => key.startsWith(PREFIXES.sd1.textEncoder))
           ? "sd1"
           : undefined;
   if (family === undefined || !has("model.diffusion_model.input_blocks.0.0.weight")) {
@@ -92,7 +92,7 @@ const otherThan = (keys: readonly string[]): string | undefined =>
   OTHERS.find(([pattern]) => keys.some((key) => pattern.test(key)))?.[1];
 
 function refuseUnknown(file: string, keys: readonly string[], family: Family): void {
-  const known = Object.values(prefixes[family]) as string[];
+  const known = Object.values(PREFIXES[family]) as string[];
   const rest = keys.filter((key) => !known.some((prefix) => key.startsWith(prefix)) && !IGNORED.test(key));
   if (rest.length > 0) {
     const more = rest.length > 5 ? ` and ${rest.length - 5} more` : "";

@@ -6,26 +6,30 @@ import type { UNetConfigInput } from "../models/index.js";
 import { SafetensorsError, type SafetensorsHeader } from "../safetensors/index.js";
 import type { Family } from "./family.js";
 
-/** Shapes of a file's tensors, and what to say when one is missing. */
+/** Shapes of a file's tensors, by keys below a prefix. */
 export class Shapes {
-  constructor(
-    readonly header: SafetensorsHeader,
-    private readonly prefix = "",
-  ) {}
+  readonly #header: SafetensorsHeader;
+  readonly #prefix: string;
+
+  constructor(header: SafetensorsHeader, prefix = "") {
+    this.#header = header;
+    this.#prefix = prefix;
+  }
 
   at(path: string): Shapes {
-    return new Shapes(this.header, `${this.prefix}${path}`);
+    return new Shapes(this.#header, `${this.#prefix}${path}`);
   }
 
   find(key: string): readonly number[] | undefined {
-    return this.header.tensors.get(this.prefix + key)?.shape;
+    return this.#header.tensors.get(this.#prefix + key)?.shape;
   }
 
   /** @throws SafetensorsError naming the key when it is not there, or has fewer dimensions than `index` */
   size(key: string, index: number): number {
     const size = this.find(key)?.[index];
     if (size !== undefined) return size;
-    throw new SafetensorsError(this.header.file, "Expected a tensor of this name but received none", this.prefix + key);
+    const { file } = this.#header;
+    throw new SafetensorsError(file, "Expected a tensor of this name but received none", this.#prefix + key);
   }
 
   /** How many of `name(0)`, `name(1)`, ... there are. */

@@ -15,7 +15,7 @@ export interface UNetNumbering {
 
 export type Names = (key: string) => StoredParameter;
 
-const resnetNames: Readonly<Record<string, string>> = {
+const RESNET_NAMES: Readonly<Record<string, string>> = {
   norm1: "in_layers.0",
   conv1: "in_layers.2",
   time_emb_proj: "emb_layers.1",
@@ -24,7 +24,7 @@ const resnetNames: Readonly<Record<string, string>> = {
   conv_shortcut: "skip_connection",
 };
 
-const unetEnds: Readonly<Record<string, string>> = {
+const UNET_ENDS: Readonly<Record<string, string>> = {
   conv_in: "input_blocks.0.0",
   "time_embedding.linear_1": "time_embed.0",
   "time_embedding.linear_2": "time_embed.2",
@@ -37,13 +37,13 @@ const unetEnds: Readonly<Record<string, string>> = {
   "mid_block.resnets.1": "middle_block.2",
 };
 
-/** The module of the original UNet that is the module at `path` of diffusers' (a resnet, a transformer, a layer). */
-export function unetModule(path: string, { layersPerBlock, upAttends }: UNetNumbering): string {
-  const end = Object.entries(unetEnds).find(([name]) => path === name || path.startsWith(`${name}.`));
+/** The original UNet's name of the module that diffusers has at `path` (a resnet, a transformer, a layer); if it has one. */
+export function unetModule(path: string, { layersPerBlock, upAttends }: UNetNumbering): string | undefined {
+  const end = Object.entries(UNET_ENDS).find(([name]) => path === name || path.startsWith(`${name}.`));
   if (end !== undefined) return inResnet(end[1] + path.slice(end[0].length), path.includes("resnets."));
   const [, side, block, kind, layer, rest = ""] =
     /^(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)(.*)$/.exec(path) ?? [];
-  if (side === undefined) throw new Error(`Expected a module of UNet2DConditionModel but received ${path}`);
+  if (side === undefined) return undefined;
   // Every level is its layers, and behind them (or, on the way up, in the last of them) the change of size.
   const first = Number(block) * (layersPerBlock + 1);
   if (kind === "downsamplers") return `input_blocks.${1 + first + layersPerBlock}.0.op${rest.replace(/^\.conv/, "")}`;
@@ -57,13 +57,13 @@ export function unetModule(path: string, { layersPerBlock, upAttends }: UNetNumb
 /** The last part of a path, where it names a layer of a resnet. */
 function inResnet(path: string, isResnet: boolean): string {
   return isResnet
-    ? path.replace(/\.(\w+)$/, (all, name: string) => (name in resnetNames ? `.${resnetNames[name]}` : all))
+    ? path.replace(/\.(\w+)$/, (all, name: string) => (name in RESNET_NAMES ? `.${RESNET_NAMES[name]}` : all))
     : path;
 }
 
 /** The other way round, for layers. Undefined for a path that is none. */
 export function diffusersModule(path: string, layersPerBlock: number): string | undefined {
-  const end = Object.entries(unetEnds).find(([, original]) => path === original);
+  const end = Object.entries(UNET_ENDS).find(([, original]) => path === original);
   if (end !== undefined) return end[0];
   const [, side, number = 0, sub, rest = ""] =
     /^(input_blocks|output_blocks)\.(\d+)\.(\d)\.(.+)$/.exec(path) ?? /^(middle_block)()\.(\d)\.(.+)$/.exec(path) ?? [];
@@ -71,7 +71,7 @@ export function diffusersModule(path: string, layersPerBlock: number): string | 
   const isAttention = sub === "1";
   const layer = isAttention
     ? rest
-    : (Object.entries(resnetNames).find(([, original]) => original === rest)?.[0] ?? rest);
+    : (Object.entries(RESNET_NAMES).find(([, original]) => original === rest)?.[0] ?? rest);
   if (side === "middle_block")
     return `mid_block.${isAttention ? "attentions.0" : `resnets.${Number(sub) / 2}`}.${layer}`;
   const index = Number(number) - (side === "input_blocks" ? 1 : 0);
@@ -89,11 +89,19 @@ function ofModule(key: string, rename: (path: string) => string): string {
 
 export const unetNames =
   (prefix: string, numbering: UNetNumbering): Names =>
-  (key) => ({ key: prefix + ofModule(key, (path) => unetModule(path, numbering)) });
+  (key) => ({ key: prefix + ofModule(key, (path) => unetModule(path, numbering) ?? path) });
 
-const vaeAttention: Readonly<Record<string, string>> = {
-  ...{ group_norm: "norm", to_q: "q", to_k: "k", to_v: "v", "to_out.0": "proj_out" },
-  ...{ query: "q", key: "k", value: "v", proj_attn: "proj_out" },
+const VAE_ATTENTION: Readonly<Record<string, string>> = {
+  group_norm: "norm",
+  to_q: "q",
+  to_k: "k",
+  to_v: "v",
+  "to_out.0": "proj_out",
+  // Before diffusers 0.13.
+  query: "q",
+  key: "k",
+  value: "v",
+  proj_attn: "proj_out",
 };
 
 /** @param blocks levels of the VAE: the original counts the decoder's from the other end */
@@ -112,8 +120,8 @@ export const vaeNames =
       .replace("conv_norm_out", "norm_out");
     const [, before, layer, after] = /^(.*)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)$/.exec(name) ?? [];
     if (layer === undefined) return { key: prefix + name };
-    const attention = { key: `${prefix}${before}.mid.attn_1.${vaeAttention[layer] ?? layer}.${after}` };
-    return after === "weight" && layer !== "group_norm" ? { ...attention, form: "point" } : attention;
+    const attention = { key: `${prefix}${before}.mid.attn_1.${VAE_ATTENTION[layer] ?? layer}.${after}` };
+    return after === "weight" && layer !== "group_norm" ? { ...attention, stored: "conv1x1" } : attention;
   };
 
 /** Text encoders that the original takes from transformers as they are. */
@@ -121,7 +129,7 @@ export const clipNames =
   (prefix: string): Names =>
   (key) => ({ key: prefix + key });
 
-const openClipLayer: Readonly<Record<string, string>> = {
+const OPEN_CLIP_LAYER: Readonly<Record<string, string>> = {
   layer_norm1: "ln_1",
   layer_norm2: "ln_2",
   "mlp.fc1": "mlp.c_fc",
@@ -129,7 +137,7 @@ const openClipLayer: Readonly<Record<string, string>> = {
   "self_attn.out_proj": "attn.out_proj",
 };
 
-const openClipEnds: Readonly<Record<string, string>> = {
+const OPEN_CLIP_ENDS: Readonly<Record<string, string>> = {
   "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
   "text_model.embeddings.position_embedding.weight": "positional_embedding",
   "text_model.final_layer_norm.weight": "ln_final.weight",
@@ -140,12 +148,12 @@ const openClipEnds: Readonly<Record<string, string>> = {
 export const openClipNames =
   (prefix: string): Names =>
   (key) => {
-    if (key in openClipEnds) return { key: prefix + openClipEnds[key] };
-    if (key === "text_projection.weight") return { key: `${prefix}text_projection`, form: "transposed" };
+    if (key in OPEN_CLIP_ENDS) return { key: prefix + OPEN_CLIP_ENDS[key] };
+    if (key === "text_projection.weight") return { key: `${prefix}text_projection`, stored: "transposed" };
     const [, layer, name, end] = /^text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$/.exec(key) ?? [];
     if (name === undefined) return { key: prefix + key };
     const block = `${prefix}transformer.resblocks.${layer}`;
-    const part = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].indexOf(name);
-    if (part >= 0) return { key: `${block}.attn.in_proj_${end}`, form: { part: part as 0 | 1 | 2 } };
-    return { key: `${block}.${openClipLayer[name] ?? name}.${end}` };
+    const third = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].indexOf(name);
+    if (third >= 0) return { key: `${block}.attn.in_proj_${end}`, stored: { qkv: third as 0 | 1 | 2 } };
+    return { key: `${block}.${OPEN_CLIP_LAYER[name] ?? name}.${end}` };
   };

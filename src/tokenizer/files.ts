@@ -2,9 +2,11 @@
  * The files of a tokenizer folder, as transformers writes them: `vocab.json`, `merges.txt`, and, where they are there,
  * `tokenizer_config.json` and `special_tokens_map.json`, of which the latter decides.
  */
-import { InputError } from "../base/errors.js";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { InputError } from "../base/errors.js";
+import { readJsonObject, readText, writeFileAtomic } from "../base/files.js";
+import { show } from "../base/show.js";
 
 /** A tokenizer folder that is incomplete or asks for what the code does not have. */
 export class TokenizerError extends InputError {
@@ -36,8 +38,7 @@ const CONTEXT_LENGTH = 77;
 
 /** Writes a tokenizer folder that transformers reads. */
 export function writeTokenizerFiles(folder: string, files: TokenizerFiles): void {
-  mkdirSync(folder, { recursive: true });
-  const write = (name: string, text: string) => writeFileSync(join(folder, name), text);
+  const write = (name: string, text: string) => writeFileAtomic(join(folder, name), text);
   write("vocab.json", JSON.stringify(Object.fromEntries(files.vocab)));
   write("merges.txt", ["#version: 0.2", ...files.merges.map((pair) => pair.join(" ")), ""].join("\n"));
   const special = {
@@ -66,9 +67,9 @@ export function writeTokenizerFiles(folder: string, files: TokenizerFiles): void
 export function readTokenizerFiles(folder: string, options: { readonly padToken?: string } = {}): TokenizerFiles {
   const vocab = readVocab(join(folder, "vocab.json"));
   const configFile = join(folder, "tokenizer_config.json");
-  const config = existsSync(configFile) ? readObject(configFile) : {};
+  const config = existsSync(configFile) ? readJsonObject(configFile, TokenizerError) : {};
   const mapFile = join(folder, "special_tokens_map.json");
-  const specials = existsSync(mapFile) ? readObject(mapFile) : {};
+  const specials = existsSync(mapFile) ? readJsonObject(mapFile, TokenizerError) : {};
   if (config.do_lower_case === false) {
     throw new TokenizerError(`${configFile}: Expected true for do_lower_case but received false`);
   }
@@ -94,6 +95,9 @@ export function readTokenizerFiles(folder: string, options: { readonly padToken?
   for (const [id, token] of Object.entries(config.added_tokens_decoder ?? {})) {
     const content = contentOf(token);
     if (content === undefined) continue;
+    if (content === "") {
+      throw new TokenizerError(`${configFile}: Expected a token for ${id} of added_tokens_decoder but received ""`);
+    }
     if (!/^\d{1,9}$/.test(id)) {
       throw new TokenizerError(`${configFile}: Expected ids as keys of added_tokens_decoder but received ${id}`);
     }
@@ -120,24 +124,24 @@ function contentOf(token: unknown): string | undefined {
 }
 
 function readVocab(file: string): Map<string, number> {
-  const vocab = new Map(Object.entries(readObject(file)));
+  const vocab = new Map(Object.entries(readJsonObject(file, TokenizerError)));
   for (const [token, id] of vocab) {
     if (!Number.isSafeInteger(id) || (id as number) < 0) {
-      throw new TokenizerError(`${file}: Expected an id for ${token} but received ${JSON.stringify(id)}`);
+      throw new TokenizerError(`${file}: Expected an id for ${show(token, 80)} but received ${show(id)}`);
     }
   }
   return vocab as Map<string, number>;
 }
 
 function readMerges(file: string): (readonly [string, string])[] {
-  return read(file)
+  return readText(file, TokenizerError)
     .split("\n")
     .map((line) => line.trimEnd())
     .filter((line) => line !== "" && !line.startsWith("#version"))
     .map((line) => {
       const [left, right, ...rest] = line.split(" ");
       if (!left || !right || rest.length > 0) {
-        throw new TokenizerError(`${file}: Expected two symbols a line but received ${JSON.stringify(line)}`);
+        throw new TokenizerError(`${file}: Expected two symbols a line but received ${show(line)}`);
       }
       return [left, right];
     });
@@ -167,27 +171,5 @@ function checkMerges(
     throw new TokenizerError(
       `${file}: Expected a pair for every token of vocab.json but received none for ${unmade.length}, such as ${unmade[0]}`,
     );
-  }
-}
-
-function readObject(file: string): Record<string, unknown> {
-  let value: unknown;
-  try {
-    value = JSON.parse(read(file));
-  } catch (cause) {
-    if (cause instanceof TokenizerError) throw cause;
-    throw new TokenizerError(`${file}: Expected a JSON file but received: ${(cause as Error).message}`);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new TokenizerError(`${file}: Expected a JSON object but received ${JSON.stringify(value)}`);
-  }
-  return value as Record<string, unknown>;
-}
-
-function read(file: string): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file));
-  } catch (cause) {
-    throw new TokenizerError(`Expected the tokenizer file ${file} but received: ${(cause as Error).message}`);
   }
 }

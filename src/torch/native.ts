@@ -175,7 +175,7 @@ function watched(addon: Addon): Addon {
     (computation: Computation) =>
     (...args: unknown[]): unknown => {
       const compute = (): unknown => (addon[computation] as (...args: unknown[]) => unknown)(...args);
-      return watchers.reduce((run, watcher) => () => watcher(computation, args, run), compute)();
+      return watchers.reduce<() => unknown>((run, watcher) => () => watcher(computation, args, run), compute)();
     };
   return { ...addon, ...Object.fromEntries(COMPUTATIONS.map((computation) => [computation, around(computation)])) };
 }

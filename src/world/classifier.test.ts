@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { Generator, liveTensors, tidy, zeros } from "../torch/index.js";
 import { SceneClassifier } from "./classifier.js";
 import { captionsOf, sameScene, scenesOf, TEMPLATES } from "./grammar.js";
-import { toImages, toPictures } from "./images.js";
+import { toImages, toPixels } from "./images.js";
 import { Random } from "./random.js";
 import { Renderer } from "./renderer.js";
 
@@ -61,16 +61,16 @@ describe("SceneClassifier", () => {
   });
 });
 
-describe("pictures as tensors", () => {
+describe("bytes as tensors", () => {
   it("come back as they went", () => {
-    const pictures = new Renderer().drawBatch(scenesOf("colour").slice(0, 3), new Random(6));
-    tidy(() => assert.deepEqual(Buffer.from(toPictures(toImages(pictures))), Buffer.from(pictures)));
+    const pixels = new Renderer().drawBatch(scenesOf("colour").slice(0, 3), new Random(6));
+    tidy(() => assert.deepEqual(Buffer.from(toPixels(toImages(pixels))), Buffer.from(pixels)));
   });
 
   it("have to be whole", () => {
     assert.throws(
       () => toImages(new Uint8Array(100)),
-      /Expected a multiple of 12288 bytes for pictures but received 100/,
+      /Expected a multiple of 12288 bytes for pixels but received 100/,
     );
   });
 });

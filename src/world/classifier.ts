@@ -1,5 +1,5 @@
 /**
- * Reads the scene off a picture: the judge of true alignment in the embedded world.
+ * Reads the scene off an image: the judge of true alignment in the embedded world.
  *
  * It is kept apart from the reward on purpose. The reward is a CLIP, and a policy can learn to please it in ways that
  * no person would call alignment; this network has another architecture, was trained on other targets (the slots of
@@ -9,8 +9,8 @@
  * One convolutional trunk, and one linear layer whose outputs are divided among the slots of the grammar.
  */
 import { z } from "zod";
-import { loadModel, parseConfig, randomModel, saveModel, type ModelLayout } from "../models/index.js";
-import type { PretrainedOptions, RandomOptions } from "../models/index.js";
+import { show, showShape } from "../base/show.js";
+import { parseConfig, PretrainedModel, refuse, whole, type ModelLayout } from "../models/index.js";
 import { Conv2d, GroupNorm, Linear, Module, type Weights } from "../nn/index.js";
 import { noGrad, silu, tidy, type Tensor } from "../torch/index.js";
 import {
@@ -25,7 +25,7 @@ import {
   TEMPLATES,
   type Scene,
 } from "./grammar.js";
-import { PICTURE_SIZE } from "./picture-format.js";
+import { IMAGE_SIZE } from "./image-format.js";
 
 /** What each group of outputs tells, in the order of the outputs. */
 export const SLOTS = {
@@ -45,70 +45,66 @@ const OUTPUTS = SLOT_NAMES.reduce((sum, slot) => sum + SLOTS[slot].length, 0);
 
 const schema = z.strictObject({
   architectures: z.array(z.string()).optional(),
-  /** Channels after each halving of the picture. */
-  channels: z.array(z.int().positive()).min(1).max(5),
-  norm_num_groups: z.int().positive(),
-  hidden_size: z.int().positive(),
-  image_size: z.literal(PICTURE_SIZE),
+  /** Channels after each halving of the image. */
+  channels: z.array(whole).min(1).max(5),
+  norm_num_groups: whole,
+  hidden_size: whole,
+  image_size: z.literal(IMAGE_SIZE),
 });
 export type SceneClassifierConfig = z.output<typeof schema>;
 
-/** Halves the picture, then looks once more at the same size. */
+function parseClassifierConfig(config: object, source: string): SceneClassifierConfig {
+  const parsed = parseConfig(schema, config, source);
+  const { channels, norm_num_groups: groups } = parsed;
+  if (channels.some((count) => count % groups !== 0)) {
+    refuse(source, [`Expected multiples of norm_num_groups, ${groups}, for channels but received ${show(channels)}`]);
+  }
+  return parsed;
+}
+
+/** Halves the image, then looks once more at the same size. */
 class Stage extends Module {
-  private readonly halve: Conv2d;
-  private readonly norm1: GroupNorm;
-  private readonly look: Conv2d;
-  private readonly norm2: GroupNorm;
+  readonly #halve: Conv2d;
+  readonly #norm1: GroupNorm;
+  readonly #look: Conv2d;
+  readonly #norm2: GroupNorm;
 
   constructor(weights: Weights, inChannels: number, channels: number, groups: number) {
     super(weights);
-    this.halve = new Conv2d(weights.at("halve"), inChannels, channels, { stride: 2 });
-    this.norm1 = new GroupNorm(weights.at("norm1"), groups, channels);
-    this.look = new Conv2d(weights.at("look"), channels, channels);
-    this.norm2 = new GroupNorm(weights.at("norm2"), groups, channels);
+    this.#halve = new Conv2d(weights.at("halve"), inChannels, channels, { stride: 2 });
+    this.#norm1 = new GroupNorm(weights.at("norm1"), groups, channels);
+    this.#look = new Conv2d(weights.at("look"), channels, channels);
+    this.#norm2 = new GroupNorm(weights.at("norm2"), groups, channels);
   }
 
   /** [B, inChannels, H, W] -> [B, channels, H/2, W/2] */
   forward(x: Tensor): Tensor {
-    const halved = silu(this.norm1.forward(this.halve.forward(x)));
-    return silu(this.norm2.forward(this.look.forward(halved))).add(halved);
+    const halved = silu(this.#norm1.forward(this.#halve.forward(x)));
+    return silu(this.#norm2.forward(this.#look.forward(halved))).add(halved);
   }
 }
 
-export class SceneClassifier extends Module {
-  private readonly stages: Stage[];
-  private readonly hidden: Linear;
-  private readonly slots: Linear;
-
-  private constructor(
-    readonly config: SceneClassifierConfig,
-    weights: Weights,
-  ) {
-    super(weights);
-    const { channels, norm_num_groups: groups, hidden_size: hidden } = config;
-    this.stages = channels.map((count, i) => new Stage(weights.at(`stages.${i}`), channels[i - 1] ?? 3, count, groups));
-    // Places matter (left, right, above, below), so the last grid is kept whole rather than averaged.
-    const side = PICTURE_SIZE / 2 ** channels.length;
-    this.hidden = new Linear(weights.at("hidden"), channels.at(-1)! * side * side, hidden);
-    this.slots = new Linear(weights.at("slots"), hidden, OUTPUTS);
-  }
-
-  static readonly layout: ModelLayout<SceneClassifier> = {
+export class SceneClassifier extends PretrainedModel<SceneClassifierConfig> {
+  static readonly layout: ModelLayout<SceneClassifierConfig> = {
     className: "SceneClassifier",
     stem: "model",
-    build: (config, weights, source) => new SceneClassifier(parseConfig(schema, config, source), weights),
+    parseConfig: parseClassifierConfig,
   };
 
-  static fromPretrained(folder: string, options: PretrainedOptions = {}): SceneClassifier {
-    return loadModel(SceneClassifier.layout, folder, options);
-  }
+  readonly #stages: readonly Stage[];
+  readonly #hidden: Linear;
+  readonly #slots: Linear;
 
-  static fromConfig(config: object, options: RandomOptions): SceneClassifier {
-    return randomModel(SceneClassifier.layout, config, options);
-  }
-
-  savePretrained(folder: string): void {
-    saveModel(SceneClassifier.layout, this, folder);
+  constructor(config: SceneClassifierConfig, weights: Weights) {
+    super(config, weights);
+    const { channels, norm_num_groups: groups, hidden_size: hidden } = config;
+    this.#stages = channels.map(
+      (count, i) => new Stage(weights.at(`stages.${i}`), channels[i - 1] ?? 3, count, groups),
+    );
+    // Places matter (left, right, above, below), so the last grid is kept whole rather than averaged.
+    const side = IMAGE_SIZE / 2 ** channels.length;
+    this.#hidden = new Linear(weights.at("hidden"), channels.at(-1)! * side * side, hidden);
+    this.#slots = new Linear(weights.at("slots"), hidden, OUTPUTS);
   }
 
   /**
@@ -117,14 +113,13 @@ export class SceneClassifier extends Module {
    */
   forward(images: Tensor): Record<Slot, Tensor> {
     const [count = 0, planes, height, width] = images.shape;
-    if (images.ndim !== 4 || planes !== 3 || height !== PICTURE_SIZE || width !== PICTURE_SIZE) {
-      throw new RangeError(
-        `Expected [B, 3, ${PICTURE_SIZE}, ${PICTURE_SIZE}] for images but received [${images.shape.join(", ")}]`,
-      );
+    if (images.ndim !== 4 || planes !== 3 || height !== IMAGE_SIZE || width !== IMAGE_SIZE) {
+      const expected = showShape(["B", 3, IMAGE_SIZE, IMAGE_SIZE]);
+      throw new RangeError(`Expected ${expected} for images but received ${showShape(images.shape)}`);
     }
     let x = images.mul(2).sub(1).contiguous({ memoryFormat: "channelsLast" });
-    for (const stage of this.stages) x = stage.forward(x);
-    const scores = this.slots.forward(silu(this.hidden.forward(x.contiguous().reshape([count, -1]))));
+    for (const stage of this.#stages) x = stage.forward(x);
+    const scores = this.#slots.forward(silu(this.#hidden.forward(x.contiguous().reshape([count, -1]))));
     let offset = 0;
     return Object.fromEntries(
       SLOT_NAMES.map((slot) => {
@@ -137,16 +132,14 @@ export class SceneClassifier extends Module {
 
   /** The scene that each of the images shows. @param images [B, 3, 64, 64] in 0..1 */
   readScenes(images: Tensor): Scene[] {
-    const answers: Record<string, number[]> = {};
-    noGrad(() =>
+    const answers = noGrad(() =>
       tidy(() => {
         const scores = this.forward(images);
-        for (const slot of SLOT_NAMES)
-          answers[slot] = Array.from(scores[slot].argmax({ dim: 1 }).toTypedArray(), Number);
+        return new Map(SLOT_NAMES.map((slot) => [slot, scores[slot].argmax({ dim: 1 }).toArray()]));
       }),
     );
     return Array.from({ length: images.size(0) }, (_, row) => {
-      const value = <S extends Slot>(slot: S) => SLOTS[slot][answers[slot]![row]!]! as (typeof SLOTS)[S][number];
+      const value = <S extends Slot>(slot: S) => SLOTS[slot][answers.get(slot)![row]!]! as (typeof SLOTS)[S][number];
       const template = value("template");
       switch (template) {
         case "activity":

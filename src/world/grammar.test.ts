@@ -16,7 +16,7 @@ describe("grammar", () => {
     }
   });
 
-  it("takes two captions of one picture for one scene", () => {
+  it("takes two captions of one image for one scene", () => {
     const same = (a: string, b: string) => sameScene(parseCaption(a)!, parseCaption(b)!);
     assert.ok(same("dog on house", "house under dog"));
     assert.ok(same("car on the left of tree", "tree on the right of car"));

@@ -7,7 +7,7 @@
  *   relation   "{object} {relation} {object}"     312 scenes, each with two captions
  *
  * A relation's scene is kept in one normal form (an axis, and what is left or on top), because two captions
- * can name one picture: "dog on house" is "house under dog". Alignment always compares scenes, never text.
+ * can name one image: "dog on house" is "house under dog". Alignment always compares scenes, never text.
  */
 
 export const ANIMALS = [

@@ -13,7 +13,6 @@ import {
   FRUITS,
   OBJECTS,
   scenesOf,
-  TEMPLATES,
   type Scene,
   type Template,
 } from "./grammar.js";
@@ -47,9 +46,4 @@ export function trainingPrompts(template: Template): string[] {
 /** The captions of a template's held-out scenes. */
 export function heldOutPrompts(template: Template): string[] {
   return scenesOf(template).filter(isHeldOut).flatMap(captionsOf);
-}
-
-/** The training prompts of all templates, in the templates' order. */
-export function allTrainingPrompts(): string[] {
-  return TEMPLATES.flatMap(trainingPrompts);
 }

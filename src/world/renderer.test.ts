@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { scenesOf, TEMPLATES, type Scene } from "./grammar.js";
-import { PICTURE_BYTES } from "./picture-format.js";
+import { IMAGE_BYTES } from "./image-format.js";
 import { Random } from "./random.js";
 import { Renderer } from "./renderer.js";
 
@@ -13,15 +13,15 @@ function meanDifference(a: Uint8Array, b: Uint8Array): number {
 }
 
 describe("Renderer", () => {
-  it("draws the same picture from the same seed, alone or in a batch", () => {
+  it("draws the same image from the same seed, alone or in a batch", () => {
     const batch = renderer.drawBatch(scenes.slice(0, 20), new Random(3));
-    const again = new Uint8Array(20 * PICTURE_BYTES);
+    const again = new Uint8Array(20 * IMAGE_BYTES);
     const random = new Random(3);
-    scenes.slice(0, 20).forEach((scene, i) => renderer.draw(scene, random, again, i * PICTURE_BYTES));
+    scenes.slice(0, 20).forEach((scene, i) => renderer.draw(scene, random, again, i * IMAGE_BYTES));
     assert.deepEqual(batch, again);
   });
 
-  it("draws another picture from another seed", () => {
+  it("draws another image from another seed", () => {
     const scene = scenes[0]!;
     assert.ok(
       meanDifference(renderer.drawBatch([scene], new Random(1)), renderer.drawBatch([scene], new Random(2))) > 1,
@@ -29,20 +29,20 @@ describe("Renderer", () => {
   });
 
   it("draws every scene unlike every other, seed for seed", () => {
-    const pictures = new Set(
+    const images = new Set(
       scenes.map((scene) => Buffer.from(renderer.drawBatch([scene], new Random(5))).toString("latin1")),
     );
-    assert.equal(pictures.size, scenes.length);
+    assert.equal(images.size, scenes.length);
   });
 
   it("puts the first object on the left or on top", () => {
     const redness = (scene: Scene, inside: (x: number, y: number) => boolean) => {
-      const picture = renderer.drawBatch([scene], new Random(8));
+      const image = renderer.drawBatch([scene], new Random(8));
       let sum = 0;
       for (let y = 0; y < 64; y++) {
         for (let x = 0; x < 64; x++) {
           const i = (y * 64 + x) * 3;
-          if (inside(x, y) && picture[i]! > 180 && picture[i + 1]! < 90) sum++;
+          if (inside(x, y) && image[i]! > 180 && image[i + 1]! < 90) sum++;
         }
       }
       return sum;
@@ -55,8 +55,8 @@ describe("Renderer", () => {
 
   it("tints fruit: a blue apple is blue, a red one red", () => {
     const centre = (colour: "red" | "blue") => {
-      const picture = renderer.drawBatch([{ template: "colour", colour, fruit: "apple" }], new Random(4));
-      return [...picture.subarray((40 * 64 + 32) * 3, (40 * 64 + 32) * 3 + 3)] as [number, number, number];
+      const image = renderer.drawBatch([{ template: "colour", colour, fruit: "apple" }], new Random(4));
+      return [...image.subarray((40 * 64 + 32) * 3, (40 * 64 + 32) * 3 + 3)] as [number, number, number];
     };
     const [red, blue] = [centre("red"), centre("blue")];
     assert.ok(red[0] > red[2] + 80, red.join());

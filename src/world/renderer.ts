@@ -1,9 +1,9 @@
 /**
- * Draws scenes as 64 x 64 pictures: sprites on a pale ground of random hue, each moved and scaled a little.
- * A picture depends on its scene and its random numbers alone; a thousand take well under a second.
+ * Draws scenes as 64 x 64 images: sprites on a pale ground of random hue, each moved and scaled a little.
+ * An image depends on its scene and its random numbers alone; a thousand take well under a second.
  */
 import type { Activity, Scene } from "./grammar.js";
-import { PICTURE_BYTES, PICTURE_SIZE } from "./picture-format.js";
+import { IMAGE_BYTES, IMAGE_SIZE } from "./image-format.js";
 import type { Random } from "./random.js";
 import { ANIMAL_ICONS, OBJECT_ICONS, SpriteSheet, type Sprite } from "./sprites.js";
 
@@ -41,7 +41,7 @@ const HEADS: Record<Activity, Omit<Placement, "icon">> = {
 };
 
 export class Renderer {
-  private readonly sheet = new SpriteSheet();
+  readonly #sheet = new SpriteSheet();
 
   /** Draws one scene into `out`, 12,288 bytes from `offset`, rows of RGB. */
   draw(scene: Scene, random: Random, out: Uint8Array, offset = 0): void {
@@ -51,13 +51,13 @@ export class Renderer {
         const [shiftX, shiftY] = [jitter(random), jitter(random)];
         const head = { ...HEADS[scene.activity], icon: ANIMAL_ICONS[scene.animal] };
         for (const part of [head, ...PROPS[scene.activity]]) {
-          const sprite = this.sheet.icon(part.icon, scaled(part.size, random));
+          const sprite = this.#sheet.icon(part.icon, scaled(part.size, random));
           composite(out, offset, sprite, part.x + shiftX, part.y + shiftY);
         }
         return;
       }
       case "colour": {
-        const sprite = this.sheet.tintedFruit(scene.fruit, scene.colour, scaled(50, random));
+        const sprite = this.#sheet.tintedFruit(scene.fruit, scene.colour, scaled(50, random));
         composite(out, offset, sprite, 32 + jitter(random), 32 + jitter(random));
         return;
       }
@@ -67,7 +67,7 @@ export class Renderer {
           [scene.second, 1],
           [scene.first, -1],
         ] as const) {
-          const sprite = this.sheet.icon(OBJECT_ICONS[object], scaled(29, random));
+          const sprite = this.#sheet.icon(OBJECT_ICONS[object], scaled(29, random));
           composite(out, offset, sprite, 32 + side * away.x + jitter(random), 32 + side * away.y + jitter(random));
         }
         return;
@@ -79,8 +79,8 @@ export class Renderer {
 
   /** Draws scenes in one go: [N, 64, 64, 3], 0..255. */
   drawBatch(scenes: readonly Scene[], random: Random): Uint8Array {
-    const out = new Uint8Array(scenes.length * PICTURE_BYTES);
-    scenes.forEach((scene, i) => this.draw(scene, random, out, i * PICTURE_BYTES));
+    const out = new Uint8Array(scenes.length * IMAGE_BYTES);
+    scenes.forEach((scene, i) => this.draw(scene, random, out, i * IMAGE_BYTES));
     return out;
   }
 }
@@ -102,23 +102,23 @@ function fillGround(out: Uint8Array, offset: number, random: Random): void {
     const k = (n + hue) % 6;
     return Math.round(lightest - depth * Math.max(0, Math.min(k, 4 - k, 1)));
   });
-  for (let i = offset; i < offset + PICTURE_BYTES; i += 3) {
+  for (let i = offset; i < offset + IMAGE_BYTES; i += 3) {
     out[i] = rgb[0]!;
     out[i + 1] = rgb[1]!;
     out[i + 2] = rgb[2]!;
   }
 }
 
-/** Draws a sprite over the picture with its centre at (x, y); what falls outside is cut off. */
+/** Draws a sprite over the image with its centre at (x, y); what falls outside is cut off. */
 function composite(out: Uint8Array, offset: number, sprite: Sprite, x: number, y: number): void {
   const left = Math.round(x - sprite.width / 2);
   const top = Math.round(y - sprite.height / 2);
-  const [fromX, toX] = [Math.max(0, -left), Math.min(sprite.width, PICTURE_SIZE - left)];
-  const [fromY, toY] = [Math.max(0, -top), Math.min(sprite.height, PICTURE_SIZE - top)];
+  const [fromX, toX] = [Math.max(0, -left), Math.min(sprite.width, IMAGE_SIZE - left)];
+  const [fromY, toY] = [Math.max(0, -top), Math.min(sprite.height, IMAGE_SIZE - top)];
   const { pixels, width } = sprite;
   for (let row = fromY; row < toY; row++) {
     let source = (row * width + fromX) * 4;
-    let target = offset + ((top + row) * PICTURE_SIZE + left + fromX) * 3;
+    let target = offset + ((top + row) * IMAGE_SIZE + left + fromX) * 3;
     for (let column = fromX; column < toX; column++, source += 4, target += 3) {
       const alpha = pixels[source + 3]!;
       if (alpha === 0) continue;

@@ -1,7 +1,7 @@
 /**
  * The world's artwork: Noto emoji (Google, Apache-2.0, from the npm package @iconify-json/noto) rasterised once by
  * resvg into RGBA sprites, tinted for the colour template, plus two props that Noto lacks (a chess board and a plate).
- * Only pre-training and tests draw pictures, so the artwork is a development dependency.
+ * Only pre-training and tests draw images, so the artwork is a development dependency.
  */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -131,12 +131,12 @@ interface IconSet {
 
 /** Rasterises drawings by name and size, each once. */
 export class SpriteSheet {
-  private readonly icons: IconSet;
-  private readonly cache = new Map<string, Sprite>();
+  readonly #icons: IconSet;
+  readonly #cache = new Map<string, Sprite>();
 
   constructor() {
     const file = createRequire(import.meta.url).resolve("@iconify-json/noto/icons.json");
-    this.icons = JSON.parse(readFileSync(file, "utf8")) as IconSet;
+    this.#icons = JSON.parse(readFileSync(file, "utf8")) as IconSet;
   }
 
   /**
@@ -144,28 +144,28 @@ export class SpriteSheet {
    * @throws RangeError where the artwork has no such drawing.
    */
   icon(name: string, size: number): Sprite {
-    return this.remember(`${name}@${size}`, () => this.rasterise(name, size));
+    return this.#remember(`${name}@${size}`, () => this.#rasterise(name, size));
   }
 
   /** A fruit of a colour: shape and shading stay, the body's colour is replaced. */
   tintedFruit(fruit: Fruit, colour: Colour, size: number): Sprite {
-    return this.remember(`${colour} ${fruit}@${size}`, () =>
+    return this.#remember(`${colour} ${fruit}@${size}`, () =>
       tint(this.icon(FRUIT_ICONS[fruit], size), TINTS[colour], GREEN_FRUITS.has(fruit)),
     );
   }
 
-  private remember(key: string, make: () => Sprite): Sprite {
-    const known = this.cache.get(key);
+  #remember(key: string, make: () => Sprite): Sprite {
+    const known = this.#cache.get(key);
     if (known) return known;
     const sprite = make();
-    this.cache.set(key, sprite);
+    this.#cache.set(key, sprite);
     return sprite;
   }
 
-  private rasterise(name: string, size: number): Sprite {
-    const icon = OWN_DRAWINGS[name] === undefined ? this.icons.icons[name] : { body: OWN_DRAWINGS[name] };
+  #rasterise(name: string, size: number): Sprite {
+    const icon = OWN_DRAWINGS[name] === undefined ? this.#icons.icons[name] : { body: OWN_DRAWINGS[name] };
     if (!icon) throw new RangeError(`Expected the name of a drawing in @iconify-json/noto but received "${name}"`);
-    const { body, left = 0, top = 0, width = this.icons.width, height = this.icons.height } = icon;
+    const { body, left = 0, top = 0, width = this.#icons.width, height = this.#icons.height } = icon;
     const draw = (box: readonly number[], pixelWidth: number) => {
       const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="${box.join(" ")}">${body}</svg>`;
       return new Resvg(svg, { fitTo: { mode: "width", value: pixelWidth } }).render();

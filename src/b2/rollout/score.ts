@@ -4,7 +4,7 @@
  */
 import { chunks } from "../../base/chunks.js";
 import { checkInterrupted, type RunContext } from "../../base/progress.js";
-import { encodePng, writePng } from "../../images/index.js";
+import { writePng } from "../../images/index.js";
 import type { RewardSet } from "../../rewards/index.js";
 import { inference, type Tensor, tidy, yieldToEventLoop } from "../../torch/index.js";
 import type { Policy } from "../policy/policy.js";
@@ -43,7 +43,7 @@ export async function scoreBranches(
           parts[label]!.push(...scores.parts[label]!);
           rewardSeconds[label] = (rewardSeconds[label] ?? 0) + scores.seconds[label]!;
         }
-        await saveImages(images, (row) => imageFile(start + row));
+        saveImages(images, (row) => imageFile(start + row));
       } finally {
         images.dispose();
       }
@@ -56,13 +56,9 @@ export async function scoreBranches(
   return { rewards: total, parts, rewardSeconds };
 }
 
-async function saveImages(images: Tensor, fileOf: (row: number) => string | undefined): Promise<void> {
-  const writes: Promise<void>[] = [];
+function saveImages(images: Tensor, fileOf: (row: number) => string | undefined): void {
   for (let row = 0; row < images.size(0); row++) {
     const file = fileOf(row);
-    if (file === undefined) continue;
-    const png = tidy(() => encodePng(images.select(0, row)));
-    writes.push(writePng(file, png));
+    if (file !== undefined) tidy(() => writePng(file, images.select(0, row)));
   }
-  await Promise.all(writes);
 }

@@ -1,0 +1,173 @@
+/** The two sources of a model's parameters: fresh draws, and the safetensors files of a checkpoint. */
+import { basename } from "node:path";
+import { SafetensorsError, SafetensorsFile, TensorCheck } from "../safetensors/index.js";
+import { tidy, zeros, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
+import type { Init } from "./init.js";
+
+export interface WeightsOptions {
+  /** The dtype parameters are held in, whatever they are stored in. Default float32. */
+  readonly dtype?: DType;
+  readonly device?: Device;
+}
+
+/** Where a checkpoint of another layout has a parameter, and how it is stored there. */
+export interface StoredParameter {
+  readonly key: string;
+  /** Transposed, as the kernel of a 1x1 convolution, or as the q, k or v third of one matrix. Default "as-is". */
+  readonly stored?: "as-is" | "transposed" | "conv1x1" | { readonly qkv: 0 | 1 | 2 };
+}
+
+export interface CheckpointOptions extends WeightsOptions {
+  /** Where the file has each of the model's keys. Default: under the same key. */
+  readonly names?: (key: string) => StoredParameter;
+  /** Only the file's keys that begin with this belong to the model. Default: all do. */
+  readonly prefix?: string;
+}
+
+export interface Source {
+  readonly dtype: DType;
+  readonly device: Device;
+  /** Whether this parameter can be had. */
+  has(key: string): boolean;
+  parameter(key: string, shape: readonly number[], init: Init): Tensor;
+  /** Closes the files. @throws SafetensorsError with all that was wrong */
+  finish(ignore: readonly RegExp[]): void;
+  /** Closes the files. */
+  close(): void;
+}
+
+export class RandomSource implements Source {
+  readonly dtype: DType;
+  readonly device: Device;
+  readonly #generator: Generator;
+
+  constructor(generator: Generator, { dtype = "float32", device = "cpu" }: WeightsOptions) {
+    this.dtype = dtype;
+    this.device = device;
+    this.#generator = generator;
+  }
+
+  has(): boolean {
+    return true;
+  }
+
+  parameter(_key: string, shape: readonly number[], init: Init): Tensor {
+    return tidy(() => {
+      const drawn = init(shape, { generator: this.#generator, dtype: this.dtype, device: this.device });
+      return shape.length === 4 ? drawn.contiguous({ memoryFormat: "channelsLast" }) : drawn;
+    });
+  }
+
+  finish(): void {
+    // Nothing can be missing.
+  }
+
+  close(): void {
+    // No file is open.
+  }
+}
+
+export class CheckpointSource implements Source {
+  readonly dtype: DType;
+  readonly device: Device;
+  readonly #fileNames: readonly string[];
+  readonly #names: (key: string) => StoredParameter;
+  readonly #prefix: string;
+  /** The open file of each key. */
+  readonly #files = new Map<string, SafetensorsFile>();
+  readonly #check = new TensorCheck();
+  /** The files' keys that the model has asked for. */
+  readonly #taken = new Set<string>();
+
+  constructor(fileNames: readonly string[], options: CheckpointOptions) {
+    const { dtype = "float32", device = "cpu", names = (key) => ({ key }), prefix = "" } = options;
+    this.dtype = dtype;
+    this.device = device;
+    this.#fileNames = fileNames;
+    this.#names = names;
+    this.#prefix = prefix;
+    for (const name of fileNames) {
+      const file = new SafetensorsFile(name);
+      for (const key of file.keys().filter((key) => key.startsWith(prefix))) {
+        const other = this.#files.get(key);
+        if (other !== undefined) {
+          throw new SafetensorsError(name, `Expected each key in one file but received it in ${other.file} too`, key);
+        }
+        this.#files.set(key, file);
+      }
+    }
+  }
+
+  has(key: string): boolean {
+    return this.#files.has(this.#names(key).key);
+  }
+
+  parameter(asked: string, shape: readonly number[]): Tensor {
+    const { key, stored = "as-is" } = this.#names(asked);
+    const file = this.#files.get(key);
+    const entry = file?.header.tensors.get(key);
+    const name = this.#inWords(key);
+    this.#taken.add(key);
+    if (!this.#check.fits(name, { shape: storedShape(shape, stored) }, entry)) return this.#standIn(shape);
+    const tensor = tidy(() => {
+      const format = shape.length === 4 ? ({ memoryFormat: "channelsLast" } as const) : {};
+      return asAsked(file!.tensor(key, { dtype: this.dtype, device: this.device, ...format }), shape, stored);
+    });
+    this.#check.finite(name, tensor);
+    return tensor;
+  }
+
+  finish(ignore: readonly RegExp[]): void {
+    this.close();
+    for (const key of this.#files.keys()) {
+      const isIgnored = ignore.some((pattern) => pattern.test(key.slice(this.#prefix.length)));
+      if (!this.#taken.has(key) && !isIgnored) this.#check.unexpected(this.#inWords(key));
+    }
+    this.#check.finish(this.#fileNames.join(", "), "the weights of this model");
+  }
+
+  close(): void {
+    for (const file of new Set(this.#files.values())) file.close();
+  }
+
+  /** A key in an error message; of several files, with the one that holds it. */
+  #inWords(key: string): string {
+    const file = this.#files.get(key);
+    return this.#fileNames.length > 1 && file !== undefined ? `${basename(file.file)}: ${key}` : key;
+  }
+
+  /** Zeros that take no memory in the place of a parameter that does not fit, so that the rest can be checked. */
+  #standIn(shape: readonly number[]): Tensor {
+    return tidy(() => zeros([], { dtype: this.dtype, device: this.device }).expand(shape));
+  }
+}
+
+type Stored = NonNullable<StoredParameter["stored"]>;
+
+/** The shape in the file of a parameter of this shape. */
+export function storedShape(shape: readonly number[], stored: Stored): readonly number[] {
+  switch (stored) {
+    case "as-is":
+      return shape;
+    case "transposed":
+      return shape.toReversed();
+    case "conv1x1":
+      return [...shape, 1, 1];
+    default:
+      return [3 * shape[0]!, ...shape.slice(1)];
+  }
+}
+
+/** A tensor of the file as the parameter that the layer asked for. */
+function asAsked(tensor: Tensor, shape: readonly number[], stored: Stored): Tensor {
+  switch (stored) {
+    case "as-is":
+      return tensor;
+    case "transposed":
+      return tensor.transpose(0, 1).contiguous();
+    case "conv1x1":
+      return tensor.reshape(shape);
+    default:
+      return tensor.narrow(0, stored.qkv * shape[0]!, shape[0]!);
+  }
+}
