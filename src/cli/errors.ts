@@ -1,55 +1,38 @@
-/** Which errors are the user's to mend, and how each kind is told. */
-import { InputError } from "../base/errors.js";
-
-/** Errors of other folders whose message is about a file, a model or a config that was given. */
-const inputErrors = new Set([
-  "SafetensorsError",
-  "RunError",
-  "ConfigError",
-  "ModelConfigError",
-  "SchedulerConfigError",
-  "TokenizerError",
-  "ImageError",
-  "RewardError",
-  "PipelineError",
-  "HubError",
-]);
+/** Classifies errors as user input, out of memory or internal, and prints them. */
+import { InputError, Interrupted } from "../base/errors.js";
+import { TorchError } from "../torch/index.js";
 
 const LESS_MEMORY =
-  "Less is needed with smaller sample.batchSize, train.microBatch and reward.batchSize, with " +
-  "train.gradientCheckpointing=true and model.vaeTiling=true, and with model.dtype=bfloat16";
-
-/** An error of ours that stopped a command, from code that reads what the user gave. */
-export const isInputError = (error: unknown): boolean =>
-  error instanceof InputError || (error instanceof Error && inputErrors.has(error.name));
+  "Less is needed with smaller sample.batchSize, sample.decodeBatchSize and train.microBatch, and with " +
+  "train.gradientCheckpointing=true, under which a run that is begun goes on; and with model.tiling=true and " +
+  "model.dtype=bfloat16, which want a run of their own";
 
 /** libtorch's words for it on any device, and those of our own allocator. */
-const isOutOfMemory = (error: unknown): error is Error =>
-  error instanceof Error && error.name === "TorchError" && error.message.includes("out of memory");
+const isOutOfMemory = (error: unknown): error is TorchError =>
+  error instanceof TorchError && error.message.includes("out of memory");
 
 /** 2 for bad input, 130 for an interruption, 1 for everything else. */
 export function exitCodeOf(error: unknown): number {
-  if (isInputError(error)) return 2;
-  return error instanceof Error && error.name === "Interrupted" ? 130 : 1;
+  if (error instanceof InputError) return 2;
+  return error instanceof Interrupted ? 130 : 1;
 }
 
-/** Tells an error on stderr: a sentence for bad input, the stack for a fault of ours. */
-export function report(error: unknown): void {
-  if (isInputError(error)) process.stderr.write(`b2: ${(error as Error).message}\n`);
-  else if (isOutOfMemory(error)) {
-    const [problem] = error.message.split("\n", 1);
-    process.stderr.write(`b2: ${problem}\n${LESS_MEMORY}\n`);
-  } else if (exitCodeOf(error) !== 130) {
-    process.stderr.write(`b2: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
-  }
+/**
+ * Prints an error on stderr: a sentence for bad input, the stack for a fault of ours.
+ *
+ * @param options.debug the stack in any case, with everything that caused it
+ */
+export function report(error: unknown, { debug = false }: { debug?: boolean } = {}): void {
+  const print = (text: string): void => void process.stderr.write(`b2: ${text}\n`);
+  if (debug) print(withCauses(error));
+  else if (error instanceof InputError) print(error.message);
+  else if (isOutOfMemory(error)) print(`${error.message.split("\n", 1)[0]}\n${LESS_MEMORY}`);
+  else if (!(error instanceof Interrupted))
+    print(error instanceof Error ? (error.stack ?? error.message) : String(error));
 }
 
-/** Runs `load`, whose errors are about what the user named: whatever it throws counts as bad input. */
-export async function asInput<T>(load: () => T | Promise<T>): Promise<T> {
-  try {
-    return await load();
-  } catch (error) {
-    if (isInputError(error) || exitCodeOf(error) === 130) throw error;
-    throw new InputError(error instanceof Error ? error.message : String(error), { cause: error });
-  }
+function withCauses(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const own = error.stack ?? error.message;
+  return error.cause === undefined ? own : `${own}\ncaused by ${withCauses(error.cause)}`;
 }

@@ -4,8 +4,10 @@
  *
  * Commands load what they need when they run, so that `--help` and `b2 config` answer without libtorch.
  */
-import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { Command, CommanderError } from "commander";
+import { readJsonObject } from "../base/files.js";
+import { packageRoot } from "../base/package-root.js";
 import { addConfigCommands } from "./commands/config.js";
 import { addEvalCommand } from "./commands/eval.js";
 import { addGenerateCommand } from "./commands/generate.js";
@@ -17,12 +19,11 @@ import { example } from "./help.js";
 
 /** The whole command line, ready to parse. */
 export function createProgram(): Command {
-  const { version } = JSON.parse(readFileSync(new URL("../../../package.json", import.meta.url), "utf8")) as {
-    version: string;
-  };
+  const { version } = readJsonObject(join(packageRoot(), "package.json"));
   const program = new Command("b2")
     .description("Reinforcement learning that makes text-to-image diffusion models follow their prompts (B2-DiffuRL).")
-    .version(version)
+    .version(String(version))
+    .option("--debug", "print the stack of every error, and what caused it; the same as B2_DEBUG=1")
     .addHelpText("after", example("b2 run runs/demo --preset demo"))
     .showSuggestionAfterError()
     .exitOverride()
@@ -38,13 +39,14 @@ export function createProgram(): Command {
 
 /** Parses the arguments, runs the command and sets the exit code. */
 export async function main(argv: readonly string[]): Promise<void> {
+  const program = createProgram();
   try {
-    await createProgram().parseAsync([...argv]);
+    await program.parseAsync([...argv]);
   } catch (error) {
     // Commander has printed its own message, or the help that was asked for.
     if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
     else {
-      report(error);
+      report(error, { debug: program.opts()["debug"] === true || process.env["B2_DEBUG"] === "1" });
       process.exitCode = exitCodeOf(error);
     }
   }

@@ -1,62 +1,84 @@
-/** Options that several commands share. */
+/** Options that several commands share, and the config that they amount to. */
 import { type Command, InvalidArgumentError, Option } from "commander";
-import type { Config } from "../b2/config.js";
+import { type PresetName, presets } from "../b2/config/presets.js";
+import { mergeLayers, parseAssignments, readConfigFile, resolveConfig } from "../b2/config/resolve.js";
+import type { Config } from "../b2/config/schema.js";
+import { loadPlugins } from "../b2/plugins.js";
 import { InputError } from "../base/errors.js";
-import { type PresetName, presets } from "../b2/presets.js";
-import { parseAssignments, readConfigFile, resolveConfig } from "../b2/resolve-config.js";
 import { RunReader } from "../runs/reader.js";
 
 /** Config values, the commonest of them as options of their own. */
 export interface ConfigOptions {
-  readonly preset?: PresetName;
+  readonly preset: readonly PresetName[];
   readonly config?: string;
   readonly set: readonly string[];
+  readonly plugin: readonly string[];
   readonly device?: string;
   readonly dtype?: string;
 }
 
-/** --preset, --config, --set, and --device and --dtype, which say where and how to compute. */
+/** --preset, --config, --set, --plugin, and --device and --dtype, which say where and how to compute. */
 export function addConfigOptions(command: Command): Command {
   return command
-    .addOption(new Option("--preset <name>", "values to start from").choices(Object.keys(presets)))
-    .option("--config <file>", "JSON file with any part of the config; overrides the preset")
+    .addOption(
+      new Option("--preset <name>", "values to start from; repeatable, later ones on top")
+        .choices(Object.keys(presets))
+        .default([])
+        .argParser((name, previous: readonly string[]) => [...previous, knownPreset(name)]),
+    )
+    .option("--config <file>", "JSON file with any part of the config; overrides the presets")
     .option("--set <key=value>", "one value, such as branch.count=5; repeatable, overrides the file", collect, [])
+    .option("--plugin <module>", "a module that registers rewards, objectives and the like; repeatable", collect, [])
     .option("--device <name>", "cpu, cuda, cuda:<index> or mps; the same as --set model.device=<name>")
     .option("--dtype <name>", "float32, bfloat16 or float16; the same as --set model.dtype=<name>");
 }
 
+/** What a config is made of besides the options. */
+export interface ConfigLayers {
+  /** Below all options: the config of a run. */
+  readonly base?: object;
+  /** Above all options. */
+  readonly last?: object;
+}
+
 /**
- * The config that the options amount to, over `base` where they name no preset.
+ * The config that the options amount to. Plugins that any layer names are loaded first: they may bring keys.
  *
- * @param last values that count before all others
- * @throws ConfigError naming every problem
+ * @throws ConfigError naming every problem; InputError for a plugin that does not load
  */
-export function configFromOptions(options: ConfigOptions, base: object = {}, last: object = {}): Config {
-  const { preset, config, set, device, dtype } = options;
-  return resolveConfig(
-    preset === undefined ? base : presets[preset](),
+export async function configFromOptions(
+  options: ConfigOptions,
+  { base = {}, last = {} }: ConfigLayers = {},
+): Promise<Config> {
+  const { preset, config, set, plugin, device, dtype } = options;
+  const layers = [
+    base,
+    ...preset.map((name) => presets[name]),
     config === undefined ? {} : readConfigFile(config),
     parseAssignments(set),
     { model: { device, dtype } },
     last,
-  );
+  ];
+  const named = mergeLayers(...layers)["plugins"];
+  const plugins = [...new Set([...(Array.isArray(named) ? named.map(String) : []), ...plugin])];
+  await loadPlugins(plugins);
+  return resolveConfig(...layers, plugins.length === 0 ? {} : { plugins });
 }
 
 /** For commands that train nothing: the interval that trains need not fit another number of steps. */
-export const untrained = { interval: { first: 1, last: 1, skipLast: 0 } };
-
-/** Whether any option says what to compute; --device and --dtype say where and how. */
-const hasConfigOptions = ({ preset, config, set }: ConfigOptions): boolean =>
-  preset !== undefined || config !== undefined || set.length > 0;
+export const untrained = { interval: { first: null, last: null, skipLast: 0 } };
 
 /**
- * The config of a run folder: that of the run in it, or that of the options for a new one.
+ * The config of a run folder: that of the options, where they name a preset or a file; else that of the run in it, with
+ * what the options change.
  *
  * @throws InputError when there is neither; ConfigError naming every problem
  */
-export function configOfRun(folder: string, options: ConfigOptions): Config {
-  if (hasConfigOptions(options)) return configFromOptions(options);
-  if (RunReader.exists(folder)) return configFromOptions(options, new RunReader(folder).config() as object);
+export async function configOfRun(folder: string, options: ConfigOptions): Promise<Config> {
+  const { preset, config, set } = options;
+  if (preset.length > 0 || config !== undefined) return configFromOptions(options);
+  if (RunReader.exists(folder)) return configFromOptions(options, { base: new RunReader(folder).config() });
+  if (set.length > 0) return configFromOptions(options);
   throw new InputError(
     `Expected a run in ${folder}, or --preset, --config or --set to begin one there, but received neither`,
   );
@@ -74,3 +96,8 @@ export const wholeNumber =
   };
 
 export const collect = (value: string, previous: readonly string[]): string[] => [...previous, value];
+
+function knownPreset(name: string): string {
+  if (Object.hasOwn(presets, name)) return name;
+  throw new InvalidArgumentError(`Allowed choices are ${Object.keys(presets).join(", ")}.`);
+}

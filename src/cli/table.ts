@@ -1,11 +1,54 @@
 /** Evaluations as tables for people. */
-import { change, type Estimate, type Evaluation, type Measure, measures } from "../b2/evaluation.js";
+import {
+  compare,
+  type Estimate,
+  type Evaluation,
+  type EvaluationRow,
+  type Measure,
+  measureOf,
+  measures,
+  type Quantity,
+  rewardOf,
+} from "../eval/measures.js";
 
-const titles: Record<Measure, string> = {
+/** One line of a list of prompts. */
+interface Line {
+  readonly title: string;
+  readonly of: (row: EvaluationRow) => Estimate | null;
+  readonly quantity: Quantity;
+  readonly isShare: boolean;
+}
+
+const TITLES: Record<Measure, string> = {
   reward: "reward",
   trueAlignment: "true alignment",
   diversity: "diversity",
 };
+
+/** The measures, and where there are several rewards each on its own. */
+function linesOf({ rewards = {} }: EvaluationRow): Line[] {
+  const labels = Object.keys(rewards);
+  const [only] = labels;
+  return measures.flatMap((measure): Line[] => {
+    const line: Line = {
+      // Which reward it is that a table shows should stand in it.
+      title: measure === "reward" && labels.length === 1 && only !== "reward" ? `reward (${only})` : TITLES[measure],
+      of: (row) => row[measure],
+      quantity: measureOf(measure),
+      isShare: measure === "trueAlignment",
+    };
+    if (measure !== "reward" || labels.length < 2) return [line];
+    const own = labels.map((label): Line => {
+      return {
+        title: `- ${label}`,
+        of: (row) => row.rewards?.[label] ?? null,
+        quantity: rewardOf(label),
+        isShare: false,
+      };
+    });
+    return [line, ...own];
+  });
+}
 
 /** One evaluation, or one before and one after with the change between them, as aligned columns. */
 export function evaluationTable(evaluations: Readonly<Record<string, Evaluation>>): string {
@@ -14,15 +57,13 @@ export function evaluationTable(evaluations: Readonly<Record<string, Evaluation>
   const lines: string[][] = [["prompts", "measure", ...names, ...(second === undefined ? [] : ["change"])]];
   for (const row of first?.rows ?? []) {
     const other = second?.rows.find(({ prompts }) => prompts === row.prompts);
-    for (const measure of measures) {
-      if (row[measure] === null) continue;
-      const cells = [row.prompts, titles[measure], show(row[measure], measure)];
+    for (const { title, of, quantity, isShare } of linesOf(row)) {
+      const estimate = of(row);
+      if (estimate === null) continue;
+      const cells = [row.prompts, title, show(estimate, isShare)];
       if (other !== undefined) {
-        const difference = change(row, other, measure);
-        cells.push(
-          show(other[measure], measure),
-          `${(difference?.mean ?? 0) > 0 ? "+" : ""}${show(difference, measure)}`,
-        );
+        const difference = compare(row, other, quantity);
+        cells.push(show(of(other), isShare), `${(difference?.mean ?? 0) > 0 ? "+" : ""}${show(difference, isShare)}`);
       }
       lines.push(cells);
     }
@@ -31,16 +72,16 @@ export function evaluationTable(evaluations: Readonly<Record<string, Evaluation>
 }
 
 /** Shares as percent; everything else as it is. */
-function show(estimate: Estimate | null, measure: Measure): string {
+function show(estimate: Estimate | null, isShare: boolean): string {
   if (estimate === null) return "-";
   const { mean, error } = estimate;
-  return measure === "trueAlignment"
+  return isShare
     ? `${(100 * mean).toFixed(1)}% ± ${(100 * error).toFixed(1)}`
     : `${mean.toFixed(4)} ± ${error.toFixed(4)}`;
 }
 
 /** Cells padded to columns, a rule under the first line. */
-function columns(lines: readonly (readonly string[])[]): string {
+export function columns(lines: readonly (readonly string[])[]): string {
   const widths = lines[0]!.map((_, column) => Math.max(...lines.map((line) => (line[column] ?? "").length)));
   const rule = widths.map((width) => "-".repeat(width));
   return [lines[0]!, rule, ...lines.slice(1)]

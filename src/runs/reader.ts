@@ -47,7 +47,7 @@ export class RunReader {
   }
 
   /** The resolved config, as saved. */
-  config(): unknown {
+  config(): Record<string, unknown> {
     return readRunObject(layout.config(this.folder));
   }
 

@@ -1,19 +1,21 @@
 /** `b2 config` and `b2 presets`: what the values are, before anything runs. */
 import type { Command } from "commander";
-import { configMarkdown } from "../../b2/config-docs.js";
-import { presetSummaries } from "../../b2/presets.js";
-import { addConfigOptions, configFromOptions, type ConfigOptions } from "../options.js";
+import { configMarkdown } from "../../b2/config/docs.js";
+import { presetSummaries } from "../../b2/config/presets.js";
 import { example } from "../help.js";
+import { addConfigOptions, configFromOptions, type ConfigOptions } from "../options.js";
 
 export function addConfigCommands(program: Command): void {
   addConfigOptions(program.command("config"))
     .description("Print a resolved config as JSON, or refuse it with every reason.")
-    .option("--markdown", "print the reference of all keys (docs/config.md) instead")
-    .addHelpText("after", example("b2 config --preset demo --set branch.count=5 > mine.json"))
-    .action((options: ConfigOptions & { markdown?: true }) => {
-      process.stdout.write(
-        options.markdown === true ? configMarkdown() : `${JSON.stringify(configFromOptions(options), null, 2)}\n`,
-      );
+    .option("--markdown", "print the reference of all keys (docs/config.md) instead, those of plugins included")
+    .addHelpText(
+      "after",
+      example("b2 config --preset demo --set branch.count=5 > mine.json", "b2 config --preset sd --preset ddpo"),
+    )
+    .action(async (options: ConfigOptions & { markdown?: true }) => {
+      const config = await configFromOptions(options);
+      process.stdout.write(options.markdown === true ? configMarkdown() : `${JSON.stringify(config, null, 2)}\n`);
     });
 
   program

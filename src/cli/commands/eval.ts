@@ -1,13 +1,12 @@
-/** `b2 eval`: reward, true alignment and diversity on training and held-out prompts. */
+/** `b2 eval`: rewards, true alignment and diversity on training and held-out prompts. */
 import type { Command } from "commander";
-import type { Evaluation } from "../../b2/evaluation.js";
 import { InputError } from "../../base/errors.js";
 import { writeJson } from "../../base/files.js";
-import { asInput } from "../errors.js";
+import type { Evaluation } from "../../eval/measures.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
-import { configOfLora, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
-import { addConfigOptions, configFromOptions, type ConfigOptions, untrained } from "../options.js";
+import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
+import { addConfigOptions, type ConfigOptions, untrained } from "../options.js";
 import { makeFolderOf } from "../output.js";
 import { terminalProgress } from "../progress.js";
 import { evaluationTable } from "../table.js";
@@ -19,7 +18,7 @@ interface EvalOptions extends ConfigOptions, LoraOption {
 
 export function addEvalCommand(program: Command): void {
   addConfigOptions(loraOption(program.command("eval")))
-    .description("Measure reward, true alignment and diversity on training and held-out prompts.")
+    .description("Measure rewards, true alignment and diversity on training and held-out prompts.")
     .option("--compare", "the base model as well, on the same noise, and the change with its error")
     .option("--out <file>", "the same as JSON, with the numbers of every prompt")
     .addHelpText("after", example("b2 eval --preset demo", "b2 eval --lora runs/demo --compare --out eval.json"))
@@ -29,25 +28,35 @@ export function addEvalCommand(program: Command): void {
           "Expected --lora with --compare, which measures it against the base model, but received none",
         );
       }
-      const config = configOfLora(options, untrained) ?? configFromOptions(options, {}, untrained);
+      const config = await configFor(options, untrained);
       await interruptible("", async (signal) => {
-        const { evaluate } = await import("../../b2/evaluation.js");
-        const { openJudges } = await import("../../b2/judges.js");
-        const { readPromptLists } = await import("../../b2/prompts.js");
+        const [{ readPromptLists }, { openDevice }, { fetchModels }] = [
+          await import("../../b2/rollout/prompts.js"),
+          await import("../../b2/policy/device.js"),
+          await import("../../b2/models.js"),
+        ];
+        const [{ evaluate }, { checkTruth, openJudges }, { resolveModel }, { RewardResources, RewardSet }] = [
+          await import("../../eval/evaluate.js"),
+          await import("../../eval/judges.js"),
+          await import("../../hub/index.js"),
+          await import("../../rewards/index.js"),
+        ];
         const lists = readPromptLists(config);
-        const { fetchModels } = await import("../../b2/model-folder.js");
-        const context = { progress: terminalProgress(), signal };
-        await fetchModels(config, context);
-        const judges = await asInput(() => openJudges(config));
+        checkTruth(config, lists);
+        const device = openDevice(config);
+        if (options.out !== undefined) makeFolderOf(options.out);
+        await fetchModels(config, { rewards: true, evaluation: true }, { progress: terminalProgress(), signal });
+        const resources = new RewardResources(device, resolveModel);
+        const judges = openJudges(config, await RewardSet.open(config.rewards, resources), resources);
         const measure = async (weights: LoraOption, label: string): Promise<Evaluation> => {
-          const policy = await asInput(() => loadPolicy(config, weights, context));
+          const context = { progress: terminalProgress(() => label), signal };
+          const policy = await loadPolicy(config, weights, context);
           try {
-            return await evaluate(policy, judges, lists, config, { progress: terminalProgress(() => label), signal });
+            return await evaluate(policy, judges, lists, config, context);
           } finally {
             policy.dispose();
           }
         };
-        if (options.out !== undefined) makeFolderOf(options.out);
         // The given weights first: what is wrong with them shows before the base model is measured for nothing.
         const given = { [options.lora.length === 0 ? "base" : "LoRA"]: await measure(options, "") };
         const tables = options.compare === true ? { base: await measure({ lora: [] }, "base:"), ...given } : given;

@@ -1,11 +1,10 @@
 /** `b2 generate`: prompts to PNG files, with a LoRA or without. */
 import type { Command } from "commander";
 import { InputError } from "../../base/errors.js";
-import { asInput } from "../errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
-import { addConfigOptions, configFromOptions, type ConfigOptions, untrained, wholeNumber } from "../options.js";
-import { loraOption, type LoraOption } from "../lora-option.js";
+import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
+import { addConfigOptions, type ConfigOptions, untrained, wholeNumber } from "../options.js";
 import { makeFolder } from "../output.js";
 import { terminalProgress } from "../progress.js";
 
@@ -29,18 +28,18 @@ export function addGenerateCommand(program: Command): void {
       ),
     )
     .action(async (words: string[], options: GenerateOptions) => {
-      const { configOfLora, loadPolicy } = await import("../lora-option.js");
-      const config = configOfLora(options, untrained) ?? configFromOptions(options, {}, untrained);
-      const { readPrompts } = await import("../../b2/prompts.js");
+      const config = await configFor(options, untrained);
+      const { readPrompts } = await import("../../b2/rollout/prompts.js");
       const prompts = [...words, ...(options.prompts === undefined ? [] : readPrompts(options.prompts))];
       if (prompts.length === 0)
         throw new InputError("Expected a prompt, or --prompts with a file of them, but received neither");
       await interruptible("Finished images stay.", async (signal) => {
-        const progress = terminalProgress();
-        const policy = await asInput(() => loadPolicy(config, options, { progress, signal }));
+        const context = { progress: terminalProgress(), signal };
+        const policy = await loadPolicy(config, options, context);
         makeFolder(options.out);
-        const { generateToFolder } = await import("../../b2/generate.js");
-        const files = await generateToFolder(policy, prompts, options.out, options.count, config, { progress, signal });
+        const { generateToFolder } = await import("../../eval/generate.js");
+        const folder = { folder: options.out, count: options.count };
+        const files = await generateToFolder(policy, prompts, folder, config, context);
         process.stdout.write(`${files.length} images in ${options.out}\n`);
       });
     });

@@ -2,15 +2,14 @@
 import { existsSync, statSync } from "node:fs";
 import { type Command, Option } from "commander";
 import { InputError } from "../../base/errors.js";
-import type { RunContext } from "../../base/progress.js";
 import { isPickle, pickleRefused } from "../../base/pickle.js";
+import type { RunContext } from "../../base/progress.js";
 import { RunReader } from "../../runs/reader.js";
 import type { DType } from "../../torch/index.js";
-import { asInput } from "../errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
-import { configOfLora, loadPolicy, loraOption, weightsOfRun, type LoraOption } from "../lora-option.js";
-import { addConfigOptions, configFromOptions, type ConfigOptions } from "../options.js";
+import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
+import { addConfigOptions, type ConfigOptions } from "../options.js";
 import { makeFolderOf } from "../output.js";
 import { terminalProgress } from "../progress.js";
 
@@ -40,8 +39,10 @@ function addDownload(program: Command): void {
     )
     .action(async (name: string, options: DownloadOptions) => {
       await interruptible("What has come stays; the same command goes on.", async (signal) => {
-        const { fetchPipeline } = await import("../../b2/model-folder.js");
-        const folder = await fetchPipeline(name, options, { progress: terminalProgress(), signal });
+        const { fetchDiffusionModel } = await import("../../b2/models.js");
+        const { revision = null, variant = null } = options;
+        const context = { progress: terminalProgress(), signal };
+        const folder = await fetchDiffusionModel({ path: name, revision, variant }, context);
         process.stdout.write(`${folder}\n`);
       });
     });
@@ -60,15 +61,15 @@ function addMerge(program: Command): void {
     .action(async (folder: string, options: ConfigOptions & LoraOption) => {
       if (options.lora.length === 0)
         throw new InputError("Expected --lora with what is to be merged but received none");
-      const config = configOfLora(options) ?? configFromOptions(options);
+      const config = await configFor(options);
       // Before the model is loaded for nothing.
       const { expectNewFolder } = await import("../../pipeline/index.js");
       expectNewFolder(folder);
       await interruptible("", async (signal) => {
         const context = { progress: terminalProgress(), signal };
-        const policy = await asInput(() => loadPolicy(config, options, context));
+        const policy = await loadPolicy(config, options, context);
         policy.merge();
-        await asInput(() => policy.pipeline.savePretrained(folder));
+        policy.model.savePretrained(folder);
         process.stdout.write(`${folder}\n`);
       });
     });
@@ -109,22 +110,21 @@ function addConvert(program: Command): void {
       if (isPickle(from)) throw new InputError(pickleRefused(from));
       if (/\.(ckpt|bin|pth?|txt|json)$/i.test(to))
         throw new InputError(`Expected a folder, or a file that ends in .safetensors, to write to but received ${to}`);
-      const source = RunReader.exists(from) ? loraOfRun(from) : from;
+      const source = RunReader.exists(from) ? await loraOfRun(from) : from;
       await interruptible("", async (signal) => {
-        await asInput(async () => {
-          if (existsSync(source) && (await isLora(source))) await convertLora(source, to, options);
-          else await convertModel(source, to, options, { progress: terminalProgress(), signal });
-        });
+        if (existsSync(source) && (await isLora(source))) await convertLora(source, to, options);
+        else await convertModel(source, to, options, { progress: terminalProgress(), signal });
         process.stdout.write(`${to}\n`);
       });
     });
 }
 
-function loraOfRun(folder: string): string {
-  const weights = weightsOfRun(folder);
-  if ("lora" in weights) return weights.lora;
+async function loraOfRun(folder: string): Promise<string> {
+  const { weightsOfRun } = await import("../../b2/policy/weights.js");
+  const { kind, path } = weightsOfRun(folder);
+  if (kind === "lora") return path;
   throw new InputError(
-    `Expected a run that trained a LoRA but ${folder} trained the whole UNet: convert ${folder}/model`,
+    `Expected a run that trained a LoRA but ${folder} trained the whole model: convert ${folder}/model`,
   );
 }
 
@@ -159,17 +159,19 @@ async function convertModel(from: string, to: string, options: ConvertOptions, c
   else refuseOption(options, ["form", "modelConfig"], "a model folder", from);
   if (existsSync(to))
     throw new InputError(`Expected a new file or folder to write to but received ${to}, which is there`);
-  const { StableDiffusionPipeline } = await import("../../pipeline/index.js");
-  const { configFolderOf, fetchPipeline } = await import("../../b2/model-folder.js");
-  const found = await fetchPipeline(from, { variant: variant ?? null, config: modelConfig ?? null }, context);
-  const config = configFolderOf(from, modelConfig);
-  const pipeline = StableDiffusionPipeline.fromPretrained(found, {
+  const { openModel } = await import("../../pipeline/index.js");
+  const { fetchDiffusionModel, locateDiffusionModel } = await import("../../b2/models.js");
+  const place = { path: from, variant: variant ?? null, config: modelConfig ?? null, revision: null };
+  await fetchDiffusionModel(place, context);
+  const { folder, config } = locateDiffusionModel(place);
+  const model = openModel(folder, {
     dtype,
     ...(variant !== undefined && { variant }),
     ...(config !== undefined && { config }),
   });
   makeFolderOf(to);
-  if (to.endsWith(".safetensors")) pipeline.saveSingleFile(to);
-  else pipeline.savePretrained(to);
-  pipeline.dispose();
+  if (!to.endsWith(".safetensors")) model.savePretrained(to);
+  else if (model.saveSingleFile !== undefined) model.saveSingleFile(to);
+  else throw new InputError(`Expected a folder to write to for a model of ${model.family} but received ${to}`);
+  model.dispose();
 }

@@ -1,39 +1,48 @@
 /** `b2 run`: all stages in one process, between an evaluation before and one after. */
 import type { Command } from "commander";
 import { InputError } from "../../base/errors.js";
-import { asInput } from "../errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { addConfigOptions, configOfRun, type ConfigOptions } from "../options.js";
 import { duration, terminalProgress } from "../progress.js";
 import { evaluationTable } from "../table.js";
 
+interface RunOptions extends ConfigOptions {
+  readonly dryRun?: true;
+}
+
 export function addRunCommand(program: Command): void {
   addConfigOptions(program.command("run [folder]"))
     .description("Run all stages of a training, and evaluate before and after. Goes on where an earlier run stopped.")
+    .option("--dry-run", "say what the run would load, compute and ask of rewards, and stop")
     .addHelpText(
       "after",
       example(
         "b2 run --preset demo",
-        "b2 run runs/mine --preset b2 --set model.path=stable-diffusion-v1-5 --set prompts.train=prompts.json",
+        "b2 run runs/mine --preset sd --set model.path=stable-diffusion-v1-5 --set prompts.train=prompts.json",
         "b2 run runs/mine",
       ),
     )
-    .action(async (given: string | undefined, options: ConfigOptions) => {
-      if (given === undefined && options.preset === undefined) {
+    .action(async (given: string | undefined, options: RunOptions) => {
+      if (given === undefined && options.preset.length === 0) {
         throw new InputError(
           "Expected a folder for the run, or --preset, whose name it then takes, but received neither",
         );
       }
-      const folder = given ?? `runs/${options.preset}`;
-      const config = configOfRun(folder, options);
+      const folder = given ?? `runs/${options.preset.join("-")}`;
+      const config = await configOfRun(folder, options);
+      if (options.dryRun === true) {
+        const { dryRun } = await import("../../b2/dry-run.js");
+        process.stdout.write(`${dryRun(config)}\n`);
+        return;
+      }
       const started = performance.now();
       await interruptible(`b2 run ${folder} goes on from the last finished stage.`, async (signal) => {
         let label = "";
         const progress = terminalProgress(() => label);
-        const { Experiment } = await import("../../b2/experiment.js");
+        const { Experiment } = await import("../../eval/experiment.js");
         progress.log(`loading ${config.model.path}`);
-        const experiment = await asInput(() => Experiment.open(folder, config, { progress, signal }));
+        const experiment = await Experiment.open(folder, config, { progress, signal });
         const result = await experiment.run((stage) => {
           label = stage === undefined ? "" : `stage ${stage + 1}/${config.stages}`;
         });

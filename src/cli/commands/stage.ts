@@ -5,7 +5,6 @@
 import type { Command } from "commander";
 import type { Trainer } from "../../b2/trainer.js";
 import { InputError } from "../../base/errors.js";
-import { asInput } from "../errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { addConfigOptions, configOfRun, type ConfigOptions, wholeNumber } from "../options.js";
@@ -27,7 +26,7 @@ export function addStageCommands(program: Command): void {
       .option("--stage <number>", "which stage, from 0 (default: the first that is not finished)", wholeNumber(0))
       .addHelpText("after", example(...examples))
       .action(async (folder: string, options: StageOptions) => {
-        const config = configOfRun(folder, options);
+        const config = await configOfRun(folder, options);
         const { stage: wanted } = options;
         if (wanted !== undefined && wanted >= config.stages) {
           throw new InputError(`Expected a stage from 0 to ${config.stages - 1} for --stage but received ${wanted}`);
@@ -36,7 +35,7 @@ export function addStageCommands(program: Command): void {
           let stage = 0;
           const progress = terminalProgress(() => `stage ${stage}`);
           const { Trainer } = await import("../../b2/trainer.js");
-          const trainer = await asInput(() => Trainer.open(folder, config, { progress, signal }));
+          const trainer = await Trainer.open(folder, config, { progress, signal });
           stage = wanted ?? trainer.nextStage;
           if (stage >= config.stages) {
             throw new InputError(
@@ -51,15 +50,19 @@ export function addStageCommands(program: Command): void {
   add(
     "sample",
     "Sample the branches of one stage into a run folder (begins the run if there is none).",
-    async (trainer, stage) => `${(await trainer.sampleStage(stage)).length} images sampled`,
-    "b2 sample runs/mine --preset b2 --set model.path=stable-diffusion-v1-5",
+    async (trainer, stage) => {
+      const { sampleStage } = await import("../../b2/stage-phases.js");
+      return `${await sampleStage(trainer, stage)} images sampled`;
+    },
+    "b2 sample runs/mine --preset sd --set model.path=stable-diffusion-v1-5",
     "b2 sample runs/mine",
   );
   add(
     "select",
     "Score the images of one stage and select the branches that train.",
     async (trainer, stage) => {
-      const { samples, selected, rewardMean } = await trainer.selectStage(stage);
+      const { selectStage } = await import("../../b2/stage-phases.js");
+      const { samples, selected, rewardMean } = await selectStage(trainer, stage);
       return `${selected} of ${samples} selected, mean reward ${short(rewardMean)}`;
     },
     "b2 select runs/mine",
@@ -68,7 +71,8 @@ export function addStageCommands(program: Command): void {
     "train",
     "Train on the selected branches of one stage; this finishes the stage.",
     async (trainer, stage) => {
-      const { updates, pairs } = await trainer.trainStage(stage);
+      const { trainStage } = await import("../../b2/stage-phases.js");
+      const { updates, pairs } = await trainStage(trainer, stage);
       return `${updates} updates on ${pairs} pairs`;
     },
     "b2 train runs/mine",

@@ -1,0 +1,96 @@
+/** What a run would load and compute, from its config alone: nothing is downloaded, loaded or written. */
+import { listOf } from "../base/show.js";
+import { findModel } from "../hub/index.js";
+import { familyOf, modelFamilies } from "../pipeline/index.js";
+import { labelOf, rewards } from "../rewards/index.js";
+import { schedulers } from "../schedulers/index.js";
+import { type Config, intervalOf } from "./config/schema.js";
+import { scoringModels } from "./models.js";
+import { objectives } from "./objectives/index.js";
+import { readPromptLists, thinOut } from "./rollout/prompts.js";
+import { trainedSteps } from "./rollout/schedule.js";
+
+/** Passes of the denoiser and images, over all stages. */
+export interface Estimate {
+  readonly images: number;
+  /** Rows that go through the denoiser while sampling. */
+  readonly samplingPasses: number;
+  /** (sample, timestep) pairs of the update, at most: a selection may leave roots out. */
+  readonly pairs: number;
+  /** Rows that go through the denoiser for these pairs, each forward alone or forward and backward. */
+  readonly forwardPasses: number;
+  readonly backwardPasses: number;
+  readonly evaluationImages: number;
+}
+
+/** What a config asks for, counted. */
+export function estimate(config: Config): Estimate {
+  const { sample, branch, stages, select, interval, train } = config;
+  const found = findModel(config.model.path, config.model);
+  const family = found === undefined ? modelFamilies.entries()[0]! : familyOf(found);
+  const perStep = schedulers.get(config.scheduler.name).passesPerStep ?? 1;
+  const passes = family.passes(sample.guidanceScale) * perStep;
+  const objective = objectives.get(config.objective.name);
+  const guided = objective.needs?.guided ?? objective.learnsFrom === "transitions";
+  const trainPasses = family.passes(guided ? sample.guidanceScale : 1);
+  const others = (objective.needs?.base === true ? 1 : 0) + (objective.needs?.sampler === true ? 1 : 0);
+  const roots = sample.rootsPerStage;
+  const selected = select.mode === "all" ? roots * branch.count : roots * Math.min(2, branch.count);
+  let [images, samplingPasses, pairs] = [0, 0, 0];
+  for (let stage = 0; stage < stages; stage++) {
+    const s = trainedSteps(stage, { ...intervalOf(config), stages });
+    const kept = Math.max(1, Math.round(train.timestepFraction * (s - interval.skipLast)));
+    images += roots * branch.count;
+    samplingPasses += (roots * (sample.steps - s) + roots * branch.count * s) * passes;
+    pairs += selected * kept * train.epochs;
+  }
+  return {
+    images,
+    samplingPasses,
+    pairs,
+    forwardPasses: pairs * others * trainPasses,
+    backwardPasses: pairs * trainPasses,
+    evaluationImages: evaluationImages(config),
+  };
+}
+
+/** The estimate in words, a line each, with the models and where they are. */
+export function dryRun(config: Config): string {
+  const counted = estimate(config);
+  const { objective, eval: evaluation, model, stages } = config;
+  const use = { rewards: true, evaluation: evaluation.enabled };
+  const places = [model.path, ...scoringModels(config, use)].map((path) => `  ${path}: ${placeOf(path, config)}`);
+  const costs = config.rewards.map((named) => {
+    const { cost } = rewards.get(named.name);
+    return `  ${labelOf(named)}, weight ${named.weight}: ${cost}`;
+  });
+  const { needs, learnsFrom } = objectives.get(objective.name);
+  const also = [needs?.base === true && "the base model", needs?.sampler === true && "the weights that sampled"];
+  const asks = also.filter((word) => word !== false);
+  const whole = (count: number): string => count.toLocaleString("en-US");
+  return [
+    "models",
+    ...places,
+    `rewards, ${whole(counted.images)} images in ${stages} stages and ${whole(counted.evaluationImages)} in evaluations`,
+    ...costs,
+    `objective ${objective.name}, from ${learnsFrom}${asks.length > 0 ? `, with predictions of ${listOf(asks, "and")}` : ""}`,
+    "passes of an image through the denoiser",
+    `  sampling: ${whole(counted.samplingPasses)} forward`,
+    `  training: at most ${whole(counted.backwardPasses)} forward and backward` +
+      (counted.forwardPasses > 0 ? `, and ${whole(counted.forwardPasses)} forward` : ""),
+  ].join("\n");
+}
+
+const placeOf = (path: string, { model }: Config): string => {
+  const found = findModel(path, path === model.path ? model : {});
+  return found ?? "not here, to be downloaded";
+};
+
+function evaluationImages(config: Config): number {
+  const { enabled, every, imagesPerPrompt, maxPrompts } = config.eval;
+  if (!enabled) return 0;
+  const lists = readPromptLists(config);
+  const prompts = [lists.training, lists["held-out"] ?? []].map((list) => thinOut(list, maxPrompts).length);
+  const between = every === 0 ? 0 : Math.ceil(config.stages / every) - 1;
+  return (2 + between) * imagesPerPrompt * prompts.reduce((sum, n) => sum + n);
+}

@@ -1,0 +1,64 @@
+/** Trained weights by the paths that people write: run folders, LoRA files of any origin, names on the hub. */
+import { existsSync } from "node:fs";
+import { InputError } from "../../base/errors.js";
+import { isPickle, pickleRefused } from "../../base/pickle.js";
+import type { RunContext } from "../../base/progress.js";
+import { fetchModel, parseHubName } from "../../hub/index.js";
+import { loraFileIn } from "../../lora/index.js";
+import { RunReader } from "../../runs/index.js";
+import type { InferenceWeights, WeightedLora } from "./policy.js";
+
+/** What a path names, and what it counts for. */
+export interface NamedWeights {
+  readonly path: string;
+  readonly weight: number;
+}
+
+/** The weights of a run's latest stage: a LoRA's file, or the folder of a whole denoiser. */
+export interface RunWeights {
+  readonly kind: "lora" | "denoiser";
+  readonly path: string;
+}
+
+/** @throws InputError when the run has no finished stage */
+export function weightsOfRun(folder: string): RunWeights {
+  const run = new RunReader(folder);
+  const last = run.finishedStages().at(-1);
+  if (last === undefined) throw new InputError(`Expected a run with a finished stage but received ${folder}`);
+  const kind = run.has(last, "denoiser") ? "denoiser" : "lora";
+  return { kind, path: run.stagePath(last, kind) };
+}
+
+/**
+ * The files of the weights; LoRAs that are named as on the hub are downloaded.
+ *
+ * @throws InputError when a path is neither a run nor a LoRA, or gives a weight to a denoiser that is whole
+ */
+export async function findWeights(named: readonly NamedWeights[], context: RunContext): Promise<InferenceWeights> {
+  const loras: WeightedLora[] = [];
+  let denoiser: string | undefined;
+  for (const { path, weight } of named) {
+    const found: RunWeights = RunReader.exists(path)
+      ? weightsOfRun(path)
+      : { kind: "lora", path: await loraFile(path, context) };
+    if (found.kind === "lora") loras.push({ file: found.path, weight });
+    else if (weight === 1 && denoiser === undefined) denoiser = found.path;
+    else {
+      throw new InputError(
+        `Expected one run that trained the whole model, without a weight, but received ${path} with ${weight}`,
+      );
+    }
+  }
+  return { loras, denoiser };
+}
+
+async function loraFile(path: string, context: RunContext): Promise<string> {
+  if (isPickle(path)) throw new InputError(pickleRefused(path));
+  const inFolder = loraFileIn(path);
+  if (inFolder !== undefined) return inFolder;
+  if (existsSync(path)) return path;
+  if (parseHubName(path) === undefined) {
+    throw new InputError(`Expected a run folder, a LoRA file or a name on the hub for --lora but received ${path}`);
+  }
+  return fetchModel(path, { purpose: "weights" }, context);
+}
