@@ -47,7 +47,7 @@ async function main() {
   ensureFastBlas(libtorch, say);
   if (!existsSync(join(packageRoot, "build"))) say("Building the native addon, about a minute.");
   const start = performance.now();
-  const built = build(packageRoot, libtorch, { kind });
+  const built = build(packageRoot, libtorch, { kind, makeCurrent: kind === "release" });
   say(built ? `Built in ${Math.round((performance.now() - start) / 1000)} s.` : "The native addon is up to date.");
 }
 

@@ -5,7 +5,7 @@ import { type Cpu, parseCpuInfo, thisCpu } from "./cpu.js";
 
 const cpu = (flags: string): Cpu => parseCpuInfo(`vendor_id\t: GenuineIntel\nflags\t\t: fpu ${flags}\n`);
 
-test("half precision is computed in where the processor has arithmetic of it", () => {
+test("half precision is computed in where the CPU has instructions for it", () => {
   const old = cpu("avx2 fma avx512f avx512bw avx512vl avx512dq");
   const recent = cpu("avx2 avx512f avx512_bf16 avx512_fp16");
   assert.equal(computeDtype("bfloat16", "cpu", old, "2.13.0"), "float32");
@@ -17,7 +17,7 @@ test("half precision is computed in where the processor has arithmetic of it", (
   assert.equal(computeDtype("bfloat16", "cpu", parseCpuInfo(""), "2.13.0"), "float32");
 });
 
-test("cards compute in what they hold, and so does anything in float32", () => {
+test("GPUs compute in the dtype that they hold, and so does anything in float32", () => {
   for (const dtype of ["float32", "bfloat16", "float16"] as const) {
     assert.equal(computeDtype(dtype, "cuda:1", parseCpuInfo(""), "2.13.0"), dtype);
     assert.equal(computeDtype(dtype, "mps", parseCpuInfo(""), "2.13.0"), dtype);
@@ -28,7 +28,7 @@ test("cards compute in what they hold, and so does anything in float32", () => {
 });
 
 test(
-  "this processor is known",
+  "this CPU is known",
   { skip: process.platform === "linux" && process.arch === "x64" ? false : "not Linux on x64" },
   () => {
     assert.ok(thisCpu().flags.has("sse2"));

@@ -107,25 +107,25 @@ test("native bytes are counted, views only once", () => {
   assert.ok(nativeBytes() - before < 1 << 20);
 });
 
-test("V8 is told of what it can give back, and not of what a tidy holds", async () => {
+test("V8 gets reports of what collecting can free, and not of what a tidy holds", async () => {
   await setImmediate();
   const before = native.externalBytes();
-  const told = (): number => native.externalBytes() - before;
+  const reported = (): number => native.externalBytes() - before;
   const close = (bytes: number, expected: number): void =>
-    assert.ok(Math.abs(bytes - expected) <= 4 << 20, `V8 was told of ${bytes} bytes`);
+    assert.ok(Math.abs(bytes - expected) <= 4 << 20, `${bytes} bytes were reported to V8`);
   const big = tidy(() => {
     tidy(() => zeros([8 << 20]).add(1)); // 64 MB
     const result = ones([4 << 20]); // 16 MB
-    assert.equal(told(), 0);
+    assert.equal(reported(), 0);
     return result;
   });
-  close(told(), 16 << 20);
+  close(reported(), 16 << 20);
   const more = zeros([8 << 20]);
   await setImmediate();
-  close(told(), 48 << 20);
+  close(reported(), 48 << 20);
   big.dispose();
   more.dispose();
-  close(told(), 0);
+  close(reported(), 0);
 });
 
 test("garbage collection releases what nobody disposed of", async () => {

@@ -1,7 +1,7 @@
 /** The addon is loaded at its first use, and what is missing is said in one sentence. Each in a process of its own. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { after, describe, it } from "node:test";
@@ -54,18 +54,19 @@ describe("importing loads nothing", { skip: process.platform === "linux" ? false
   }
 });
 
-describe("without a build", () => {
-  const problems = (first: string, environment: NodeJS.ProcessEnv): unknown =>
-    run(
-      `
+/** The error that a first use meets twice: its name, whether it is the user's to mend, its message. */
+const problems = (first: string, environment: NodeJS.ProcessEnv): unknown =>
+  run(
+    `
       const torch = await import(${JSON.stringify(pathToFileURL(entries.torch).href)});
       const { InputError } = await import(${JSON.stringify(pathToFileURL(join(source, "base/errors.js")).href)});
       let problem;
       for (let i = 0; i < 2; i++) try { ${first} } catch (error) { problem = error; }
       console.log(JSON.stringify([problem?.name, problem instanceof InputError, problem?.message]));`,
-      environment,
-    );
+    environment,
+  );
 
+describe("without a build", () => {
   for (const first of ["torch.ones([2])", "torch.tensor([1])", "new torch.Generator(1)", "torch.torchVersion()"]) {
     it(`${first} says how to get one, each time`, () => {
       assert.deepEqual(problems(first, { LIBTORCH: empty, B2_ADDON: "" }), [
@@ -84,5 +85,32 @@ describe("without a build", () => {
       `Expected a debug build of the native addon for ${empty} but there is none: run ` +
         "`node scripts/install.mjs --debug` in a checkout",
     ]);
+  });
+});
+
+describe("the environment's choice", () => {
+  const builds = resolve(source, "../../build");
+
+  it("of a libtorch is the same through a link", () => {
+    const { root } = JSON.parse(readFileSync(join(builds, "current.json"), "utf8")) as { root: string };
+    const link = join(empty, "link");
+    symlinkSync(process.env["LIBTORCH"] || root, link);
+    assert.deepEqual(problems("torch.ones([2])", { LIBTORCH: link, B2_ADDON: "" }), [null, false, null]);
+  });
+
+  it("of a build that does not load is said, with the reason", () => {
+    const broken = mkdtempSync(join(builds, "broken-"));
+    try {
+      writeFileSync(join(broken, "torch.node"), "no library");
+      writeFileSync(join(broken, "build.json"), JSON.stringify({ root: realpathSync(empty), kind: "release" }));
+      const [name, isInput, message] = problems("torch.ones([2])", { LIBTORCH: empty, B2_ADDON: "" }) as string[];
+      assert.deepEqual([name, isInput], ["AddonError", true]);
+      assert.match(
+        message!,
+        /^Expected .*broken-.*torch\.node to load but received: .+ \(run `npm rebuild b2-diffurl`/,
+      );
+    } finally {
+      rmSync(broken, { recursive: true });
+    }
   });
 });

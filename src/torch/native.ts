@@ -98,16 +98,22 @@ interface Build {
 
 const readJson = (file: string): unknown => JSON.parse(readFileSync(file, "utf8"));
 
-/** There is one build for each libtorch and kind, each in a folder of its own. */
-function findBuild(builds: string, wanted: Build): string | undefined {
-  const folders = existsSync(builds) ? readdirSync(builds) : [];
-  return folders
-    .map((name) => join(builds, name))
-    .filter((folder) => existsSync(join(folder, "torch.node")) && existsSync(join(folder, "build.json")))
-    .find((folder) => {
-      const { root, kind } = readJson(join(folder, "build.json")) as Build;
-      return root === wanted.root && kind === wanted.kind;
-    });
+/** The build in a folder; undefined where there is none, or none that is whole. */
+function buildIn(folder: string): Build | undefined {
+  try {
+    return existsSync(join(folder, "torch.node")) ? (readJson(join(folder, "build.json")) as Build) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The folder of a build: there is one for each libtorch and kind. */
+function findBuild(builds: string, { root, kind }: Build): string | undefined {
+  const folders = existsSync(builds) ? readdirSync(builds).map((name) => join(builds, name)) : [];
+  return folders.find((folder) => {
+    const build = buildIn(folder);
+    return build?.root === root && build.kind === kind;
+  });
 }
 
 const HOW_TO_BUILD = "run `npm rebuild b2-diffurl`, or `node scripts/install.mjs` in a checkout";
