@@ -8,8 +8,8 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
-  readFileSync,
   readdirSync,
+  readFileSync,
   realpathSync,
   rmSync,
   symlinkSync,
@@ -20,12 +20,19 @@ import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { BuildError } from "./errors.mjs";
 
-/** The name of the build for a libtorch folder (its real path); src/torch/native.ts names it in the same way. */
+/**
+ * The name of the build for a libtorch folder; src/torch/native.ts names it in the same way.
+ * @param {string} root its real path
+ */
 export function buildKey(root) {
   return createHash("sha256").update(root).digest("hex").slice(0, 12);
 }
 
-/** Everything the result depends on, as one hash. */
+/**
+ * Everything the result depends on, as one hash.
+ * @param {string} packageRoot
+ * @param {import("./layout.mjs").Libtorch} libtorch
+ */
 function fingerprint(packageRoot, libtorch) {
   const hash = createHash("sha256").update(JSON.stringify(libtorch)).update(process.version).update(process.arch);
   const sources = readdirSync(join(packageRoot, "native")).sort();
@@ -67,6 +74,11 @@ export function build(packageRoot, libtorch, { makeCurrent = true } = {}) {
   return !upToDate;
 }
 
+/**
+ * @param {string} packageRoot
+ * @param {string} folder of the build
+ * @param {import("./layout.mjs").Libtorch} libtorch
+ */
 function compile(packageRoot, folder, libtorch) {
   copyFileSync(join(packageRoot, "binding.gyp"), join(folder, "binding.gyp"));
   rmSync(join(folder, "native"), { force: true, recursive: true });
@@ -99,7 +111,11 @@ function nodeHeaders() {
   return existsSync(join(prefix, "include/node/node_api.h")) ? [`--nodedir=${prefix}`] : [];
 }
 
-/** What to do about a failed build, by what it said. */
+/**
+ * What to do about a failed build, by what it said.
+ * @param {string} output
+ * @param {Error | undefined} error
+ */
 function adviceFor(output, error) {
   if (error !== undefined) return `node-gyp could not be started: ${error.message}`;
   if (/Could not find any Python/.test(output)) {
