@@ -12,7 +12,7 @@ import {
   UNet2DConditionModel,
   type UNetConfigInput,
 } from "../src/models/index.js";
-import { type DType, Generator } from "../src/torch/index.js";
+import { Generator, type DType } from "../src/torch/index.js";
 
 export type ModelName = "sd14" | "sdxl";
 

@@ -9,7 +9,7 @@ import { LoraAdapter } from "../src/lora/index.js";
 import { AdamW, clipGradNorm } from "../src/optim/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { saveSafetensors } from "../src/safetensors/index.js";
-import { type DType, Generator, noGrad, randn, tensor, tidy, torchVersion } from "../src/torch/index.js";
+import { Generator, noGrad, randn, tensor, tidy, torchVersion, type DType } from "../src/torch/index.js";
 import { countFlops } from "./flops.js";
 import { matmulPeak, peakMemory, resetPeakMemory } from "./machine.js";
 

@@ -1,6 +1,6 @@
 /** What the machine can do, and what this process has taken of it. */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { type DType, matmul, noGrad, randn, tidy } from "../src/torch/index.js";
+import { matmul, noGrad, randn, tidy, type DType } from "../src/torch/index.js";
 
 const wall = (): number => performance.now() / 1000;
 

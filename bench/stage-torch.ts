@@ -6,13 +6,13 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { type Config, InputError, type Policy } from "../src/b2/index.js";
+import { InputError, type Config, type Policy } from "../src/b2/index.js";
 import { resolveModelFolder } from "../src/b2/model-folder.js";
 import { CLIPModel } from "../src/models/index.js";
 import type { Reward } from "../src/rewards/index.js";
 import { saveSafetensors } from "../src/safetensors/index.js";
 import { CLIPTokenizer } from "../src/tokenizer/index.js";
-import { Generator, noGrad, numThreads, randn, type Tensor, tensor, tidy } from "../src/torch/index.js";
+import { Generator, noGrad, numThreads, randn, tensor, tidy, type Tensor } from "../src/torch/index.js";
 
 export interface Seconds {
   readonly sample: number;

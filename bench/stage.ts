@@ -19,21 +19,21 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import {
-  type Config,
   demo,
   disposeRecord,
   InputError,
   parseAssignments,
-  type Policy,
-  type PresetName,
   presets,
   resolveConfig,
   Trainer,
+  type Config,
+  type Policy,
+  type PresetName,
 } from "../src/b2/index.js";
 import { Conv2d, Linear } from "../src/nn/index.js";
 import type { Metrics } from "../src/runs/index.js";
-import { matmul, noGrad, numThreads, randn, type Tensor, tidy, torchVersion } from "../src/torch/index.js";
-import { type Seconds, TorchStage } from "./stage-torch.js";
+import { matmul, noGrad, numThreads, randn, tidy, torchVersion, type Tensor } from "../src/torch/index.js";
+import { TorchStage, type Seconds } from "./stage-torch.js";
 
 const { values } = parseArgs({
   options: {

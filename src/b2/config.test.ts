@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { isHeldOut, parseCaption } from "../world/index.js";
 import { presets } from "./presets.js";
 import { ConfigError, differingKeys, parseAssignments, readConfigFile, resolveConfig } from "./resolve-config.js";
+import { temporaryFolder } from "../../test/support/folders.js";
 
 const problemsOf = (...layers: unknown[]): readonly string[] => {
   try {
@@ -113,7 +113,7 @@ test("impossible values are refused", () => {
 });
 
 test("a config file that is missing or no JSON object is refused", () => {
-  const folder = mkdtempSync(join(tmpdir(), "b2-config-"));
+  const folder = temporaryFolder();
   assert.throws(() => readConfigFile(join(folder, "none.json")), /Expected a readable config file/);
   writeFileSync(join(folder, "bad.json"), "{");
   assert.throws(() => readConfigFile(join(folder, "bad.json")), /Expected JSON in/);
