@@ -17,5 +17,6 @@ export { ConfigError, parseAssignments, readConfigFile, resolveConfig } from "./
 export { sampleBranches } from "./sampling.js";
 export { trainedSteps } from "./schedule.js";
 export { selectSamples, type SelectionOptions } from "./selection.js";
+export type { Seconds } from "./stage-metrics.js";
 export { type StageHooks, Trainer, type TrainerOptions } from "./trainer.js";
 export { type UpdateMetrics, updatePolicy } from "./update.js";
