@@ -5,11 +5,10 @@
  * is the median over the turns. PYTHON names the python3 with a torch. Ours is measured as it is used: inside tidy
  * (which releases every result), and with dispose by hand.
  */
-import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
 import { performance } from "node:perf_hooks";
-import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { enableGrad, noGrad, numThreads, ones, tidy, torchVersion, type Tensor } from "../src/torch/index.js";
+import { LineProcess, pytorchEnvironment } from "./line-process.js";
 
 const CALLS = 2000;
 const TURNS = 200;
@@ -41,34 +40,18 @@ function median(values: number[]): number {
   return values.sort((x, y) => x - y)[values.length >> 1]!;
 }
 
-/** PyTorch in a child process: asks it for a turn, or undefined where there is no torch. */
-async function startPython(): Promise<
-  { version: string; turn: (name: string) => Promise<number>; stop: () => void } | undefined
-> {
-  const script = ["bench/call-cost.py", "../../bench/call-cost.py"]
-    .map((path) => new URL(path, import.meta.url.replace(/dist\/bench\/[^/]*$/, "")).pathname)
-    .find((path) => existsSync(path));
-  if (script === undefined) return undefined;
-  const child = spawn(process.env["PYTHON"] ?? "python3", [script, String(numThreads())], {
-    stdio: ["pipe", "pipe", "ignore"],
+/** PyTorch's side, started; undefined where there is no torch. */
+async function startPython(): Promise<{ version: string; process: LineProcess } | undefined> {
+  const script = fileURLToPath(new URL("../../bench/call_cost_torch.py", import.meta.url));
+  const child = new LineProcess(process.env["PYTHON"] ?? "python3", [script, String(numThreads())], {
+    env: pytorchEnvironment(),
+    silent: true,
   });
-  const failed = new Promise<undefined>((resolve) => {
-    child.once("error", () => resolve(undefined));
-    child.once("exit", () => resolve(undefined));
-  });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const nextLine = async (): Promise<string | undefined> =>
-    Promise.race([failed, lines.next().then((line) => (line.done === true ? undefined : line.value))]);
-  const version = await nextLine();
-  if (version === undefined) return undefined;
-  return {
-    version,
-    turn: async (name) => {
-      child.stdin.write(`${name} ${CALLS}\n`);
-      return Number(await nextLine());
-    },
-    stop: () => child.stdin.end(),
-  };
+  try {
+    return { version: (await child.answer()) as string, process: child };
+  } catch {
+    return undefined;
+  }
 }
 
 const cases = [
@@ -84,7 +67,7 @@ for (const { name, x } of cases) {
   const theirs: number[] = [];
   for (let turn = 0; turn < TURNS; turn++) {
     ours.push(microseconds(inTidy, x, b));
-    if (python !== undefined) theirs.push(await python.turn(name));
+    if (python !== undefined) theirs.push((await python.process.answer(`${name} ${CALLS}`)) as number);
     disposed.push(microseconds(withDispose, x, b));
   }
   const base = median(theirs);
@@ -95,4 +78,4 @@ for (const { name, x } of cases) {
       (python === undefined ? "" : `  PyTorch ${base.toFixed(2)}`),
   );
 }
-python?.stop();
+python?.process.end();

@@ -12,7 +12,7 @@ import {
   UNet2DConditionModel,
   type UNetConfigInput,
 } from "../src/models/index.js";
-import { type DType, Generator } from "../src/torch/index.js";
+import { Generator, type DType } from "../src/torch/index.js";
 
 export type ModelName = "sd14" | "sdxl";
 
@@ -42,14 +42,22 @@ const vae = {
 
 const clipL = { hidden_size: 768, intermediate_size: 3072, num_hidden_layers: 12, num_attention_heads: 12 };
 const clipBigG = {
-  ...{ hidden_size: 1280, intermediate_size: 5120, num_hidden_layers: 32, num_attention_heads: 20 },
-  ...{ hidden_act: "gelu", projection_dim: 1280 },
+  hidden_size: 1280,
+  intermediate_size: 5120,
+  num_hidden_layers: 32,
+  num_attention_heads: 20,
+  hidden_act: "gelu",
+  projection_dim: 1280,
 };
 
 const scheduler = {
   _class_name: "DDIMScheduler",
-  ...{ beta_start: 0.00085, beta_end: 0.012, beta_schedule: "scaled_linear" },
-  ...{ clip_sample: false, set_alpha_to_one: false, steps_offset: 1 },
+  beta_start: 0.00085,
+  beta_end: 0.012,
+  beta_schedule: "scaled_linear",
+  clip_sample: false,
+  set_alpha_to_one: false,
+  steps_offset: 1,
 };
 
 const embedded = fileURLToPath(new URL("../../models/emoji/", import.meta.url));

@@ -1,5 +1,5 @@
 /**
- * One side of bench/full-size.ts, in a process of its own so that its memory can be told: loads a model, then does one
+ * One side of bench/full-size.ts, in a process of its own so that its memory can be measured: loads a model, then does one
  * piece of work for each line on standard input and answers with a line of JSON.
  *
  *     node dist/bench/full-size-side.js <model folder> <dtype> <pixels a side> <file for the example> [checkpointing]
@@ -9,7 +9,7 @@ import { LoraAdapter } from "../src/lora/index.js";
 import { AdamW, clipGradNorm } from "../src/optim/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { saveSafetensors } from "../src/safetensors/index.js";
-import { type DType, Generator, noGrad, randn, tensor, tidy, torchVersion } from "../src/torch/index.js";
+import { Generator, noGrad, randn, tensor, tidy, torchVersion, type DType } from "../src/torch/index.js";
 import { countFlops } from "./flops.js";
 import { matmulPeak, peakMemory, resetPeakMemory } from "./machine.js";
 
@@ -103,14 +103,20 @@ const answer = (value: object): void => void process.stdout.write(`${JSON.string
 tidy(() => {
   const output = noGrad(() => pipeline.predictNoise(latents, timestep, positive, guidance));
   saveSafetensors(example, {
-    ...{ latents, output, text: positive.hiddenStates, negative: negative.hiddenStates },
+    latents,
+    output,
+    text: positive.hiddenStates,
+    negative: negative.hiddenStates,
     timestep: tensor([timestep], { dtype: "int64" }),
     ...(positive.pooled && { pooled: positive.pooled, negativePooled: negative.pooled! }),
   });
 });
 answer({
   version: torchVersion(),
-  ...{ load, before, weightBytes, timestep },
+  load,
+  before,
+  weightBytes,
+  timestep,
   flops: countFlops(work["forward"]!),
   parameters: pipeline.unet.parameterCount(),
   computeDtype,

@@ -12,14 +12,13 @@
  * Floating-point operations are counted at the calls into libtorch (bench/flops.ts); a training step counts as two
  * forward passes, its own and the gradient of the activations (three with `--checkpointing`): frozen weights get none.
  */
-import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import type { DType } from "../src/torch/index.js";
+import { LineProcess, pytorchEnvironment } from "./line-process.js";
 
 const { values } = parseArgs({
   options: {
@@ -55,42 +54,28 @@ interface Greeting {
   readonly flops: number;
 }
 
-/** A process that answers every line with a line of JSON. */
-class Side<G> {
-  private constructor(
-    readonly greeting: G,
-    private readonly ask: (work: string) => Promise<Measured>,
-    readonly end: () => void,
-  ) {}
+/** A side of the comparison: what it says of itself, and the process that works for it. */
+interface Side<G> {
+  readonly greeting: G;
+  readonly process: LineProcess;
+}
 
-  static async start<G>(command: string, args: readonly string[], env = process.env): Promise<Side<G>> {
-    const child = spawn(command, args, { stdio: ["pipe", "pipe", "inherit"], env });
-    const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-    const answer = async (): Promise<unknown> => {
-      const line = await lines.next();
-      if (line.done) throw new Error(`Expected an answer of ${command} but it ended`);
-      return JSON.parse(line.value);
-    };
-    const greeting = (await answer()) as G;
-    const ask = async (work: string): Promise<Measured> => {
-      child.stdin.write(`${work}\n`);
-      return (await answer()) as Measured;
-    };
-    return new Side(greeting, ask, () => child.stdin.end());
-  }
+async function start<G>(command: string, args: readonly string[], env?: NodeJS.ProcessEnv): Promise<Side<G>> {
+  const process = new LineProcess(command, args, env && { env });
+  return { greeting: (await process.answer()) as G, process };
+}
 
-  /** The quickest of some rounds, and the most memory that any needed. */
-  async best(works: readonly (readonly [work: string, side: Side<unknown>])[], rounds: number): Promise<Measured[]> {
-    const results: Measured[][] = works.map(() => []);
-    for (let round = 0; round < rounds; round++) {
-      for (const [i, [work, side]] of works.entries()) results[i]!.push(await side.ask(work));
-    }
-    return results.map((measured) => ({
-      seconds: Math.min(...measured.map(({ seconds }) => seconds)),
-      peak: Math.max(...measured.map(({ peak }) => peak)),
-      matmul: Math.max(...measured.map(({ matmul }) => matmul ?? 0)),
-    }));
+/** Some rounds of a piece of work, the sides taking turns: of each the quickest, and the most memory that any needed. */
+async function best(work: string, sides: readonly Side<unknown>[], rounds: number): Promise<Measured[]> {
+  const results: Measured[][] = sides.map(() => []);
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, { process }] of sides.entries()) results[i]!.push((await process.answer(work)) as Measured);
   }
+  return results.map((measured) => ({
+    seconds: Math.min(...measured.map(({ seconds }) => seconds)),
+    peak: Math.max(...measured.map(({ peak }) => peak)),
+    matmul: Math.max(...measured.map(({ matmul }) => matmul ?? 0)),
+  }));
 }
 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
@@ -103,14 +88,14 @@ try {
   const example = join(scratch, "example.safetensors");
   const sideArgs = [script("full-size-side.js"), folder, values.dtype, values.pixels, example];
   const flags = values.checkpointing ? ["checkpointing"] : [];
-  const ours = await Side.start<Greeting>(process.execPath, [...sideArgs, ...flags]);
+  const ours = await start<Greeting>(process.execPath, [...sideArgs, ...flags]);
   const theirs =
     values.python === undefined
       ? undefined
-      : await Side.start<{ version: string; error: number }>(
+      : await start<{ version: string; error: number }>(
           values.python,
           [script("../../bench/full_size_torch.py"), folder, values.dtype, example],
-          withoutWaitPolicy(),
+          pytorchEnvironment(),
         );
 
   const { load, before, weightBytes, parameters, computeDtype, flops, version } = ours.greeting;
@@ -125,18 +110,12 @@ try {
   console.log("| --- | --- | --- | --- | --- | --- | --- |");
   const loaded = `${gigabytes(load.peak)} (${(load.peak / weightBytes).toFixed(2)} x weights; ${gigabytes(before)} before)`;
   console.log(`| load | ${load.seconds.toFixed(1)} | | | ${loaded} | | |`);
-  // The first training step makes Adam's moments and counts as any other: of the rounds the quickest is told.
+  // The first training step makes Adam's moments and counts as any other: of the rounds the quickest is printed.
   const passes: Readonly<Record<string, number>> = { forward: 1, step: 1, train: values.checkpointing ? 3 : 2 };
   let matmulBest = 0; // so far: a busy machine shows less of it
   for (const work of values.work.split(",")) {
-    const both = theirs !== undefined && (work === "forward" || work === "train");
-    const sides = both
-      ? ([
-          [work, ours],
-          [work, theirs],
-        ] as const)
-      : ([[work, ours]] as const);
-    const [mine, other] = await ours.best(sides, Number(values.rounds));
+    const sides = theirs !== undefined && (work === "forward" || work === "train") ? [ours, theirs] : [ours];
+    const [mine, other] = await best(work, sides, Number(values.rounds));
     const { seconds, peak, matmul = 0 } = mine!;
     matmulBest = Math.max(matmulBest, matmul);
     const rate = passes[work] === undefined ? undefined : (passes[work] * flops) / seconds / 1e9;
@@ -151,8 +130,8 @@ try {
     ];
     console.log(`| ${cells.join(" | ")} |`);
   }
-  ours.end();
-  theirs?.end();
+  ours.process.end();
+  theirs?.process.end();
 } finally {
   rmSync(scratch, { recursive: true });
 }
@@ -162,15 +141,7 @@ async function drawn(): Promise<string> {
   const module = new URL("full-size-models.js", import.meta.url).href;
   const call = `fullSizeModel(${[values.model, values.dtype as DType, values.cache].map((text) => JSON.stringify(text)).join(", ")})`;
   const code = `import { fullSizeModel } from ${JSON.stringify(module)}; console.log(JSON.stringify(${call}));`;
-  const side = await Side.start<string>(process.execPath, ["--input-type=module", "-e", code]);
-  side.end();
+  const side = await start<string>(process.execPath, ["--input-type=module", "-e", code]);
+  side.process.end();
   return side.greeting;
-}
-
-/** Our engine sets OpenMP's wait policy for itself; PyTorch gets the default, with which it is quickest alone. */
-function withoutWaitPolicy(): NodeJS.ProcessEnv {
-  const env = { ...process.env };
-  delete env["OMP_WAIT_POLICY"];
-  delete env["GOMP_SPINCOUNT"];
-  return env;
 }

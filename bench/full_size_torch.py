@@ -12,6 +12,7 @@ import time
 
 import torch
 from safetensors.torch import load_file
+
 from unet_torch import LoraLinear, UNet
 
 folder, dtype, example = sys.argv[1], getattr(torch, sys.argv[2]), sys.argv[3]

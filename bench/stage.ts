@@ -5,39 +5,39 @@
  *     npm run build && node dist/bench/stage.js [--preset demo] [--set key=value ...] [--rounds 1] [--clock wall]
  *       [--python python3]
  *
- * The first stage warms up and makes Adam's moments; then `--rounds` stages are timed, and of each phase the quickest
- * counts. With `--python`, one with torch and safetensors, every stage is done by PyTorch too (bench/stage_torch.py),
+ * The first stage warms up and makes Adam's moments; then `--rounds` stages are timed and added up. With `--python`, one with torch and safetensors, every stage is done by PyTorch too (bench/stage_torch.py),
  * with the same weights and counts, turn by turn, so that a busy machine slows both. On a machine that is never quiet,
  * `--set model.threads=1 --clock cpu` compares the processor time of the two.
  *
- * The peak is that of a 1024 x 1024 matmul in this very process. The UNet's floating-point operations are counted from its layers at the batch's shapes: two for
- * each multiply-add of convolutions and linear layers (attention's own products are left out). A training pair counts
- * as two forward passes: its own, and the gradient of the activations; frozen weights get none.
+ * The peak is that of a 1024 x 1024 matmul in this very process. Floating-point operations are counted at the calls into
+ * libtorch (bench/flops.ts). A training pair counts as two forward passes: its own, and the gradient of the activations;
+ * frozen weights get none.
  */
-import { mkdtempSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import {
-  type Config,
-  demo,
   disposeRecord,
   InputError,
   parseAssignments,
-  type Policy,
-  type PresetName,
   presets,
   resolveConfig,
   Trainer,
+  type Config,
+  type Policy,
+  type PresetName,
+  type Seconds,
 } from "../src/b2/index.js";
-import { Conv2d, Linear } from "../src/nn/index.js";
 import type { Metrics } from "../src/runs/index.js";
-import { matmul, noGrad, numThreads, randn, type Tensor, tidy, torchVersion } from "../src/torch/index.js";
-import { type Seconds, TorchStage } from "./stage-torch.js";
+import { noGrad, numThreads, randn, tidy, torchVersion } from "../src/torch/index.js";
+import { countFlops } from "./flops.js";
+import { matmulPeak, parseClock, secondsBy } from "./machine.js";
+import { PyTorchStage } from "./pytorch-stage.js";
 
 const { values } = parseArgs({
   options: {
-    preset: { type: "string" },
+    preset: { type: "string", default: "demo" },
     set: { type: "string", multiple: true },
     rounds: { type: "string", default: "1" },
     clock: { type: "string", default: "wall" },
@@ -45,52 +45,18 @@ const { values } = parseArgs({
   },
 });
 
-function now(): number {
-  if (values.clock === "wall") return performance.now() / 1000;
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1e6;
-}
-
-/** GFLOP/s of a large matmul, the best of several. */
-function matmulPeak(): number {
-  const n = 1024;
-  return tidy(() =>
-    noGrad(() => {
-      const [a, b] = [randn([n, n]), randn([n, n])];
-      let best = Infinity;
-      for (let i = 0; i < 20; i++) {
-        const start = now();
-        tidy(() => matmul(a, b));
-        best = Math.min(best, now() - start);
-      }
-      return (2 * n ** 3) / (best * 1e9);
-    }),
-  );
-}
+const clock = parseClock(values.clock);
+const now = (): number => secondsBy(clock);
 
 /** Floating-point operations of a prediction for one latent; two passes where it is guided. */
 function forwardFlops(policy: Policy): number {
-  let flops = 0;
-  const restore: (() => void)[] = [];
-  for (const layer of policy.pipeline.unet.modules().values()) {
-    if (!(layer instanceof Conv2d || layer instanceof Linear)) continue;
-    const perOutput = 2 * layer.weight.shape.slice(1).reduce((product, n) => product * n, 1);
-    const forward: (x: Tensor) => Tensor = layer.forward.bind(layer);
-    layer.forward = (x: Tensor): Tensor => {
-      const y = forward(x);
-      flops += perOutput * y.numel;
-      return y;
-    };
-    restore.push(() => Reflect.deleteProperty(layer, "forward"));
-  }
-  tidy(() =>
+  return tidy(() =>
     noGrad(() => {
       const x = randn([1, ...policy.latentShape]);
-      policy.transition(x, policy.timesteps(1)[0]!, policy.condition(["a"]), { prevSample: x });
+      const condition = policy.condition(["a"]);
+      return countFlops(() => policy.transition(x, policy.timesteps(1)[0]!, condition, { prevSample: x }));
     }),
   );
-  for (const undo of restore) undo();
-  return flops;
 }
 
 /** A stage of ours: what it counted, and the seconds of its phases. */
@@ -162,21 +128,20 @@ function describe(
   };
 }
 
-async function main(): Promise<void> {
-  const preset = values.preset ?? "demo";
+async function main(folder: string): Promise<void> {
+  const { preset } = values;
   if (!Object.hasOwn(presets, preset)) throw new InputError(`Expected a preset but received ${preset}`);
-  const base = preset === "demo" ? demo() : presets[preset as PresetName]();
   const rounds = Number(values.rounds);
   // Pictures are written for people; PyTorch's side writes none.
   const given = { stages: rounds + 1, eval: { enabled: false }, record: { images: 0 } };
-  const config = resolveConfig(base, given, parseAssignments(values.set ?? []));
-  const trainer = await Trainer.open(join(mkdtempSync(join(tmpdir(), "b2-bench-")), "run"), config);
+  const config = resolveConfig(presets[preset as PresetName](), given, parseAssignments(values.set ?? []));
+  const trainer = await Trainer.open(join(folder, "run"), config);
   const { policy, reward } = trainer;
   const prompts = trainer.prompts.slice(0, 256);
   const torch =
     values.python === undefined
       ? undefined
-      : await TorchStage.start(values.python, { policy, reward, config, prompts, clock: values.clock });
+      : await PyTorchStage.start(values.python, { policy, reward, config, prompts, clock, folder });
   const ours: Timed[] = [];
   const theirs: Seconds[] = [];
   for (let stage = 0; stage <= rounds; stage++) {
@@ -188,7 +153,7 @@ async function main(): Promise<void> {
   }
   torch?.stop();
 
-  const peak = matmulPeak();
+  const peak = matmulPeak({ n: 1024, clock });
   const flops = forwardFlops(policy);
   const counts = countsOf(config, ours);
   const row = (name: string, text: string): void => console.log(`${name.padEnd(18)} ${text}`);
@@ -221,4 +186,9 @@ async function main(): Promise<void> {
   );
 }
 
-await main();
+const scratch = mkdtempSync(join(tmpdir(), "b2-bench-"));
+try {
+  await main(scratch);
+} finally {
+  rmSync(scratch, { recursive: true });
+}

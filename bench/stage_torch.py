@@ -1,4 +1,4 @@
-"""One stage of training in plain PyTorch, as well as it is usually done: the other side of bench/stage.ts, which starts it.
+"""One stage of training in plain PyTorch, as well as it is usually done: the other side of bench/stage.ts.
 
 UNet, VAE decoder and CLIP's image tower are channels-last and read the same safetensors; roots and branches are batches
 of one process; LoRA, AdamW and the clipped objective are the same; so are all counts, which come as a line of JSON on
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
+
 from unet_torch import Holder, LoraLinear, UNet
 
 
@@ -54,7 +55,9 @@ class VaeDecoder(nn.Module):
         channels, groups = config["block_out_channels"][::-1], config["norm_num_groups"]
         latents = config["latent_channels"]
         self.scale = config["scaling_factor"]
-        self.post_quant_conv = nn.Conv2d(latents, latents, 1) if config.get("use_post_quant_conv", True) else nn.Identity()
+        self.post_quant_conv = (
+            nn.Conv2d(latents, latents, 1) if config.get("use_post_quant_conv", True) else nn.Identity()
+        )
         self.decoder = Holder(
             conv_in=nn.Conv2d(latents, channels[0], 3, padding=1),
             mid_block=Holder(resnets=nn.ModuleList([VaeResnet(channels[0], channels[0], groups) for _ in range(2)])),
@@ -67,7 +70,9 @@ class VaeDecoder(nn.Module):
         for i, width in enumerate(channels):
             before = channels[max(i - 1, 0)]
             layers = range(config["layers_per_block"] + 1)
-            block = Holder(resnets=nn.ModuleList([VaeResnet(before if j == 0 else width, width, groups) for j in layers]))
+            block = Holder(
+                resnets=nn.ModuleList([VaeResnet(before if j == 0 else width, width, groups) for j in layers])
+            )
             if i < len(channels) - 1:
                 block.upsamplers = nn.ModuleList([Holder(conv=nn.Conv2d(width, width, 3, padding=1))])
             self.decoder.up_blocks.append(block)
@@ -116,7 +121,9 @@ class ClipVision(nn.Module):
         statistics = lambda key: torch.tensor(preprocessor[key]).view(1, 3, 1, 1)
         self.mean, self.std = statistics("image_mean"), statistics("image_std")
         tokens = (self.side // vision["patch_size"]) ** 2 + 1
-        layer = lambda: ClipLayer(dim, vision["intermediate_size"], vision["num_attention_heads"], vision["hidden_act"] == "gelu")
+        layer = lambda: ClipLayer(
+            dim, vision["intermediate_size"], vision["num_attention_heads"], vision["hidden_act"] == "gelu"
+        )
         self.vision_model = Holder(
             embeddings=Holder(
                 patch_embedding=nn.Conv2d(3, dim, vision["patch_size"], stride=vision["patch_size"], bias=False),

@@ -7,12 +7,9 @@
  *
  * On a machine that others use too, `--threads 1 --clock cpu` compares the processor time of the two.
  */
-import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { performance } from "node:perf_hooks";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { LoraAdapter } from "../src/lora/index.js";
@@ -28,6 +25,8 @@ import {
   tidy,
   torchVersion,
 } from "../src/torch/index.js";
+import { LineProcess, pytorchEnvironment } from "./line-process.js";
+import { parseClock, secondsBy } from "./machine.js";
 
 const modes = ["forward", "encoded", "lora", "train"] as const;
 type Mode = (typeof modes)[number];
@@ -55,6 +54,7 @@ const { values } = parseArgs({
 const batch = Number(values.batch);
 const channels = values.channels.split(",").map(Number);
 const textFeatures = 128;
+const clock = parseClock(values.clock);
 setNumThreads(Number(values.threads));
 
 const generator = new Generator(0);
@@ -78,17 +78,11 @@ const text = randn([batch, 77, textFeatures], { generator });
 const output = noGrad(() => unet.forward(sample, timestep, text));
 const encoded = noGrad(() => unet.encodeText(text));
 
-function clock(): number {
-  if (values.clock === "wall") return performance.now() / 1000;
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1e6;
-}
-
 /** Seconds of some passes on this engine. */
 function ours(mode: Mode, passes: number): number {
   const lora = mode === "lora" ? LoraAdapter.inject(unet, { generator }) : undefined;
   unet.requiresGrad_(mode === "train");
-  const start = clock();
+  const start = secondsBy(clock);
   for (let i = 0; i < passes; i++) {
     tidy(() => {
       if (mode === "forward" || mode === "encoded") {
@@ -99,7 +93,7 @@ function ours(mode: Mode, passes: number): number {
       for (const parameter of (lora ?? { parameters: unet.parameters() }).parameters.values()) parameter.grad = null;
     });
   }
-  const seconds = clock() - start;
+  const seconds = secondsBy(clock) - start;
   lora?.dispose();
   return seconds;
 }
@@ -109,21 +103,11 @@ try {
   unet.savePretrained(folder);
   saveSafetensors(join(folder, "io.safetensors"), { sample, timestep, text, output });
   const script = fileURLToPath(new URL("../../bench/unet_torch.py", import.meta.url));
-  const python = spawn(values.python, [script, folder, values.threads, values.clock], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
-  const lines = createInterface({ input: python.stdout })[Symbol.asyncIterator]();
-  const answer = async () => {
-    const line = await lines.next();
-    if (line.done) throw new Error(`Expected ${values.python} with torch and safetensors but it ended`);
-    return line.value;
-  };
-  const theirs = async (mode: Mode, passes: number) => {
-    python.stdin.write(`${mode === "encoded" ? "forward" : mode} ${passes}\n`);
-    return Number(await answer());
-  };
+  const python = new LineProcess(values.python, [script, folder, values.threads, clock], { env: pytorchEnvironment() });
+  const theirs = async (mode: Mode, passes: number): Promise<number> =>
+    (await python.answer(`${mode === "encoded" ? "forward" : mode} ${passes}`)) as number;
 
-  const { version, error } = JSON.parse(await answer()) as { version: string; error: number };
+  const { version, error } = (await python.answer()) as { version: string; error: number };
   console.log(
     `UNet ${channels.join("/")}, ${values.layers} layers, batch ${batch} of ${values.size}x${values.size}, ` +
       `${unet.parameterCount()} parameters, ${numThreads()} threads; libtorch ${torchVersion()}, PyTorch ${version}; ` +
@@ -142,7 +126,7 @@ try {
     const ratio = (best.ours / best.theirs).toFixed(2);
     console.log(`${described[mode].padEnd(28)} ours ${a} ms, PyTorch ${b} ms, ratio ${ratio}`);
   }
-  python.stdin.end();
+  python.end();
 } finally {
   rmSync(folder, { recursive: true });
 }

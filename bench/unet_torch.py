@@ -131,7 +131,11 @@ class UNet(nn.Module):
         super().__init__()
         channels, n = config["block_out_channels"], len(config["block_out_channels"])
         each = lambda key: config[key] if isinstance(config[key], list) else [config[key]] * n
-        layers, heads, depth = each("layers_per_block"), each("attention_head_dim"), each("transformer_layers_per_block")
+        layers, heads, depth = (
+            each("layers_per_block"),
+            each("attention_head_dim"),
+            each("transformer_layers_per_block"),
+        )
         # Of the up blocks, from the lowest resolution up; an entry may be a list, a number for each of its layers.
         up_depth = config.get("reverse_transformer_layers_per_block") or depth[::-1]
         deep = lambda entry, layer: entry[layer] if isinstance(entry, list) else entry

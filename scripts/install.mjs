@@ -15,7 +15,7 @@ import { BuildError, InstallError } from "./libtorch/errors.mjs";
 import { findLibtorch } from "./libtorch/find.mjs";
 
 const packageRoot = dirname(dirname(fileURLToPath(import.meta.url)));
-const say = (line) => console.log(`[libtorch] ${line}`);
+const say = (/** @type {string} */ line) => console.log(`[libtorch] ${line}`);
 
 const WAYS = `Expected a libtorch (1.13 or later) but found none. Any of these provides one:
   pip install torch                                   the torch of the python3 on the PATH is used

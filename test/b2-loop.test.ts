@@ -19,8 +19,8 @@ import {
 import { AdamW } from "../src/optim/index.js";
 import { RunReader } from "../src/runs/index.js";
 import { liveTensors, type Tensor } from "../src/torch/index.js";
-import { repository } from "./support/cli.js";
-import { collectGarbage, redness, temporaryFolder, tinyConfig } from "./support/tiny.js";
+import { collectGarbage, redness, tinyConfig } from "./support/tiny.js";
+import { repository, temporaryFolder } from "./support/folders.js";
 
 const prompts = ["a cat", "red apple", "a cat"];
 const context = { progress: silent };

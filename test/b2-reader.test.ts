@@ -6,8 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { RunError, RunReader } from "../src/runs/reader.js";
 import { RunWriter } from "../src/runs/writer.js";
-import { repository } from "./support/cli.js";
-import { temporaryFolder } from "./support/tiny.js";
+import { repository, temporaryFolder } from "./support/folders.js";
 
 test("the reader does not load libtorch", () => {
   const folder = join(temporaryFolder(), "run");

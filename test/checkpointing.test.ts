@@ -4,7 +4,7 @@ import { describe, test } from "node:test";
 import { LoraAdapter } from "../src/lora/index.js";
 import { UNet2DConditionModel } from "../src/models/index.js";
 import { Generator, liveTensors, peakNativeBytes, randn, tidy, type Tensor } from "../src/torch/index.js";
-import { assertClose, goldenSets } from "./golden.js";
+import { assertClose, goldenSets } from "./support/golden.js";
 
 for (const set of goldenSets("lora", "pytorch_lora_weights.safetensors")) {
   describe(`gradient checkpointing, ${set.name}`, () => {

@@ -4,8 +4,9 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { resolveConfig } from "../src/b2/resolve-config.js";
-import { b2, repository } from "./support/cli.js";
-import { temporaryFolder, tinyValues } from "./support/tiny.js";
+import { b2 } from "./support/cli.js";
+import { tinyValues } from "./support/tiny.js";
+import { repository, temporaryFolder } from "./support/folders.js";
 
 const commands = ["run", "sample", "select", "train", "generate", "eval", "config", "presets"];
 

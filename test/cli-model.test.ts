@@ -12,7 +12,7 @@ import { loadSafetensors, readHeader } from "../src/safetensors/index.js";
 import { tidy } from "../src/torch/index.js";
 import { b2, startB2, type Outcome } from "./support/cli.js";
 import { FakeHub } from "./support/hub.js";
-import { fixtures, temporaryFolder } from "./support/tiny.js";
+import { fixtures, temporaryFolder } from "./support/folders.js";
 
 const folder = temporaryFolder();
 after(() => rmSync(folder, { recursive: true }));

@@ -19,7 +19,8 @@ import { RunReader } from "../src/runs/index.js";
 import { loadSafetensors, readHeader, SafetensorsFile, saveSafetensors } from "../src/safetensors/index.js";
 import { liveTensors, tidy, zeros } from "../src/torch/index.js";
 import { b2 } from "./support/cli.js";
-import { fixtures, redness, temporaryFolder, tinyConfig } from "./support/tiny.js";
+import { fixtures, temporaryFolder } from "./support/folders.js";
+import { redness, tinyConfig } from "./support/tiny.js";
 
 const folder = temporaryFolder();
 after(() => rmSync(folder, { recursive: true }));

@@ -35,7 +35,8 @@ import {
   torchVersion,
   zeros,
 } from "../src/torch/index.js";
-import { collectGarbage, fixtures, temporaryFolder, tinyConfig } from "./support/tiny.js";
+import { collectGarbage, tinyConfig } from "./support/tiny.js";
+import { fixtures, temporaryFolder } from "./support/folders.js";
 
 const prompts = ["a cat", "red apple"];
 const context = { progress: silent };

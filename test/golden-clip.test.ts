@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { CLIPModel, CLIPTextModel, CLIPTextModelWithProjection } from "../src/models/index.js";
 import { Generator, liveTensors, noGrad, tensor, tidy, type Tensor } from "../src/torch/index.js";
-import { assertClose, goldenSets, outputTolerance } from "./golden.js";
+import { assertClose, goldenSets, outputTolerance } from "./support/golden.js";
 
 const unit = (x: Tensor) => x.div(x.norm({ dim: -1, keepdim: true }));
 

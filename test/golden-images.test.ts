@@ -1,7 +1,6 @@
 /** CLIP's image preprocessing against golden pixels, and pictures to PNG and back. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
@@ -14,7 +13,8 @@ import {
   writePng,
 } from "../src/images/index.js";
 import { Generator, liveTensors, rand, tidy } from "../src/torch/index.js";
-import { assertClose, fixtures, GoldenSet, goldenSets, outputTolerance } from "./golden.js";
+import { fixtures, temporaryFolder } from "./support/folders.js";
+import { assertClose, GoldenSet, goldenSets, outputTolerance } from "./support/golden.js";
 
 for (const set of goldenSets("clip", "photo.png")) {
   test(`clipPreprocess, golden ${set.name}`, async () => {
@@ -34,24 +34,20 @@ for (const set of goldenSets("clip", "photo.png")) {
 test("clipPreprocess with other filters, sizes and crops", () => {
   const set = new GoldenSet(join(fixtures, "preprocessing"));
   const io = set.tensors("io.safetensors");
-  const folder = mkdtempSync(join(tmpdir(), "preprocessor-"));
-  try {
-    set.json<object[]>("settings.json").forEach((settings, i) => {
-      writeFileSync(join(folder, "preprocessor_config.json"), JSON.stringify(settings));
-      tidy(() => {
-        const pixels = clipPreprocess(io.get("picture").unsqueeze(0), readPreprocessorConfig(folder));
-        assertClose(pixels, io.get(String(i)), outputTolerance, JSON.stringify(settings));
-      });
+  const folder = temporaryFolder();
+  set.json<object[]>("settings.json").forEach((settings, i) => {
+    writeFileSync(join(folder, "preprocessor_config.json"), JSON.stringify(settings));
+    tidy(() => {
+      const pixels = clipPreprocess(io.get("picture").unsqueeze(0), readPreprocessorConfig(folder));
+      assertClose(pixels, io.get(String(i)), outputTolerance, JSON.stringify(settings));
     });
-    writeFileSync(join(folder, "preprocessor_config.json"), JSON.stringify({ resample: 0 }));
-    assert.throws(() => readPreprocessorConfig(folder), /preprocessor_config.json: Expected settings .* resample/);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  });
+  writeFileSync(join(folder, "preprocessor_config.json"), JSON.stringify({ resample: 0 }));
+  assert.throws(() => readPreprocessorConfig(folder), /preprocessor_config.json: Expected settings .* resample/);
 });
 
 test("a picture written and read again", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "images-"));
+  const folder = temporaryFolder();
   const image = tidy(() =>
     rand([3, 5, 7], { generator: new Generator(0) })
       .mul(255)
@@ -70,7 +66,6 @@ test("a picture written and read again", async () => {
     assert(liveTensors() <= before); // fewer where garbage was collected
   } finally {
     image.dispose();
-    rmSync(folder, { recursive: true });
   }
 });
 

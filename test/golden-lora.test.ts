@@ -3,8 +3,6 @@
  * trajectory, down to the new LoRA weights.
  */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { LoraAdapter } from "../src/lora/index.js";
@@ -13,7 +11,8 @@ import { AdamW, clipGradNorm } from "../src/optim/index.js";
 import { loadSafetensors } from "../src/safetensors/index.js";
 import { DDIMScheduler } from "../src/schedulers/index.js";
 import { cat, noGrad, tensor, tidy, type Tensor } from "../src/torch/index.js";
-import { assertClose, goldenSets, gradientTolerance, outputTolerance, type GoldenSet } from "./golden.js";
+import { temporaryFolder } from "./support/folders.js";
+import { assertClose, goldenSets, gradientTolerance, outputTolerance, type GoldenSet } from "./support/golden.js";
 
 interface Update {
   readonly eta: number;
@@ -48,16 +47,12 @@ for (const set of goldenSets("lora", "io_update.safetensors")) {
     });
 
     test("writes the keys and numbers that it read", () => {
-      const folder = mkdtempSync(join(tmpdir(), "lora-"));
-      try {
-        lora.save(folder);
-        const written = loadSafetensors(join(folder, "pytorch_lora_weights.safetensors"));
-        const read = loadSafetensors(set.path("lora", "pytorch_lora_weights.safetensors"));
-        assert.deepEqual([...written.keys()].sort(), [...read.keys()].sort());
-        for (const [key, value] of read) assert(value.equal(written.get(key)!), key);
-      } finally {
-        rmSync(folder, { recursive: true });
-      }
+      const folder = temporaryFolder();
+      lora.save(folder);
+      const written = loadSafetensors(join(folder, "pytorch_lora_weights.safetensors"));
+      const read = loadSafetensors(set.path("lora", "pytorch_lora_weights.safetensors"));
+      assert.deepEqual([...written.keys()].sort(), [...read.keys()].sort());
+      for (const [key, value] of read) assert(value.equal(written.get(key)!), key);
     });
 
     test("AdamW takes the golden gradients to the golden weights", () => {

@@ -4,7 +4,7 @@ import { describe, test } from "node:test";
 import { LoraAdapter } from "../src/lora/index.js";
 import { promptEmbeds, StableDiffusionPipeline, type PromptEmbeds } from "../src/pipeline/index.js";
 import { Generator, liveTensors, noGrad, stack, tensor, tidy } from "../src/torch/index.js";
-import { assertClose, goldenSets, outputTolerance } from "./golden.js";
+import { assertClose, goldenSets, outputTolerance } from "./support/golden.js";
 
 for (const set of goldenSets("lora", "io_trajectory.safetensors")) {
   describe(`StableDiffusionPipeline, golden ${set.name}`, () => {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { DDIMScheduler } from "../src/schedulers/index.js";
 import { Generator, randn, tensor, tidy, zeros } from "../src/torch/index.js";
-import { assertClose, goldenSets, outputTolerance } from "./golden.js";
+import { assertClose, goldenSets, outputTolerance } from "./support/golden.js";
 
 for (const steps of [20, 50]) {
   for (const set of goldenSets("scheduler", `io_${steps}.safetensors`)) {

@@ -4,8 +4,8 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { CLIPTokenizer } from "../src/tokenizer/index.js";
-import { goldenSets } from "./golden.js";
-import { temporaryFolder } from "./support/tiny.js";
+import { temporaryFolder } from "./support/folders.js";
+import { goldenSets } from "./support/golden.js";
 
 interface Expected {
   readonly texts: string[];

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { UNet2DConditionModel, type UNetForwardOptions } from "../src/models/index.js";
 import { liveTensors, noGrad, tensor, tidy } from "../src/torch/index.js";
-import { assertClose, goldenSets, gradientTolerance, outputTolerance, type GoldenTensors } from "./golden.js";
+import { assertClose, goldenSets, gradientTolerance, outputTolerance, type GoldenTensors } from "./support/golden.js";
 
 function addedOf(io: GoldenTensors, suffix = ""): UNetForwardOptions {
   const textEmbeds = io.find(`text_embeds${suffix}`);

@@ -1,12 +1,10 @@
 /** AutoencoderKL against golden vectors: both ways, one image not square. */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { describe, test } from "node:test";
 import { AutoencoderKL } from "../src/models/index.js";
 import { Generator, liveTensors, noGrad, tidy, zeros } from "../src/torch/index.js";
-import { assertClose, goldenSets, outputTolerance } from "./golden.js";
+import { temporaryFolder } from "./support/folders.js";
+import { assertClose, goldenSets, outputTolerance } from "./support/golden.js";
 
 for (const set of goldenSets("vae", "io.safetensors")) {
   describe(`AutoencoderKL, golden ${set.name}`, () => {
@@ -31,14 +29,10 @@ for (const set of goldenSets("vae", "io.safetensors")) {
     });
 
     test("saved and loaded again", () => {
-      const folder = mkdtempSync(join(tmpdir(), "vae-"));
-      try {
-        vae.savePretrained(folder);
-        const again = AutoencoderKL.fromPretrained(folder);
-        tidy(() => noGrad(() => assert(again.decode(io.get("latents")).equal(vae.decode(io.get("latents"))))));
-      } finally {
-        rmSync(folder, { recursive: true });
-      }
+      const folder = temporaryFolder();
+      vae.savePretrained(folder);
+      const again = AutoencoderKL.fromPretrained(folder);
+      tidy(() => noGrad(() => assert(again.decode(io.get("latents")).equal(vae.decode(io.get("latents"))))));
     });
   });
 }

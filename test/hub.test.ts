@@ -4,11 +4,9 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
-  rmSync,
   statSync,
   symlinkSync,
   utimesSync,
@@ -16,17 +14,17 @@ import {
 } from "node:fs";
 import { createServer } from "node:http";
 import { connect, type AddressInfo, type Socket } from "node:net";
-import { homedir, hostname, tmpdir } from "node:os";
+import { homedir, hostname } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { hubCache, hubEndpoint, hubToken, isOffline } from "../src/hub/environment.js";
 import { cachedModel, downloadModel, parseHubName, type DownloadModelOptions } from "../src/hub/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { b2With } from "./support/cli.js";
+import { fixtures, temporaryFolder } from "./support/folders.js";
 import { FakeHub } from "./support/hub.js";
-import { fixtures } from "./support/tiny.js";
 
-const scratch = mkdtempSync(join(tmpdir(), "b2-hub-"));
+const scratch = temporaryFolder();
 const parts = ["model_index.json", "scheduler", "text_encoder", "tokenizer", "unet", "vae"];
 const name = "someone/narrow-stable-diffusion";
 let hub: FakeHub;
@@ -106,14 +104,11 @@ before(async () => {
     "someone/other": { folder: folderOf("other", { "model_index.json": 10, "transformer/model.safetensors": 3000 }) },
   });
 });
-after(async () => {
-  await hub.stop();
-  rmSync(scratch, { recursive: true });
-});
+after(() => hub.stop());
 
 let cache: string;
 beforeEach(() => {
-  cache = mkdtempSync(join(scratch, "cache-"));
+  cache = temporaryFolder();
   hub.requests.length = 0;
   Object.assign(hub, { sent: 0, corrupt: false, silent: false, breakAfter: [], failures: [] });
   process.env["HF_ENDPOINT"] = hub.url;
@@ -168,7 +163,7 @@ describe("a model by name", () => {
         /HF_HUB_OFFLINE is set, but it is not there/,
       );
     } finally {
-      const again = await FakeHub.start(hub["repositories"]);
+      const again = await FakeHub.start(hub.repositories);
       hub = again;
     }
   });

@@ -5,7 +5,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { temporaryFolder } from "./support/tiny.js";
+import { temporaryFolder } from "./support/folders.js";
 
 const { readLayout } = (await import(pathToFileURL(resolve("scripts/libtorch/layout.mjs")).href)) as {
   readLayout: (folder: string) => { libraryFolder: string; libraries: string[] } | undefined;

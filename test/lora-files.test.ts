@@ -1,9 +1,9 @@
 /** LoRA files in every form: round trips, the names that other programs look for, several at once, and what is refused. */
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, describe, test } from "node:test";
+import { describe, test } from "node:test";
+import { neededFiles } from "../src/hub/files.js";
 import {
   convertLora,
   loadLora,
@@ -13,15 +13,14 @@ import {
   writeLora,
   type LoraLayer,
 } from "../src/lora/index.js";
-import { neededFiles } from "../src/hub/files.js";
 import { CLIPTextModel, UNet2DConditionModel } from "../src/models/index.js";
 import { Linear, Module, Weights } from "../src/nn/index.js";
 import { loadSafetensors, readHeader, saveSafetensors } from "../src/safetensors/index.js";
 import { full, Generator, liveTensors, noGrad, randn, tensor, tidy, zeros, type Tensor } from "../src/torch/index.js";
-import { assertClose, goldenSets, outputTolerance, type GoldenSet } from "./golden.js";
+import { temporaryFolder } from "./support/folders.js";
+import { assertClose, goldenSets, outputTolerance, type GoldenSet } from "./support/golden.js";
 
-const folder = mkdtempSync(join(tmpdir(), "b2-lora-"));
-after(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 /** Names under which kohya's trainer, ComfyUI and AUTOMATIC1111 know some layers. */
 const kohyaNames: Readonly<Record<string, readonly string[]>> = {
@@ -480,7 +479,7 @@ describe("PEFT's description of the adapter", () => {
 
   /** The same, described beside it, as PEFT writes it. */
   const inFolder = (described: string, prefix = "base_model.model.", layers: readonly string[] = paths): string => {
-    const own = mkdtempSync(join(folder, "peft-"));
+    const own = temporaryFolder();
     tidy(() => saveSafetensors(join(own, "adapter_model.safetensors"), tensorsUnder(prefix, layers)));
     writeFileSync(join(own, "adapter_config.json"), described);
     return own;

@@ -1,7 +1,6 @@
 /** The configs of published models are accepted as they are, and features that are not here are refused by name. */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { parseVaeConfig } from "../src/models/autoencoder-kl.js";
@@ -13,17 +12,13 @@ import { readModelIndex } from "../src/pipeline/model-index.js";
 import type { Parts } from "../src/pipeline/parts.js";
 import { parseSchedulerConfig, SchedulerConfigError } from "../src/schedulers/index.js";
 import { CLIPTokenizer } from "../src/tokenizer/index.js";
-import { fixtures } from "./support/tiny.js";
+import { fixtures, temporaryFolder } from "./support/folders.js";
 import { publishedClips, publishedModels, type PublishedModel } from "./support/published-configs.js";
 
 function indexOf(index: object): ReturnType<typeof readModelIndex> {
-  const folder = mkdtempSync(join(tmpdir(), "model-index-"));
-  try {
-    writeFileSync(join(folder, "model_index.json"), JSON.stringify(index));
-    return readModelIndex(folder);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  const folder = temporaryFolder();
+  writeFileSync(join(folder, "model_index.json"), JSON.stringify(index));
+  return readModelIndex(folder);
 }
 
 const tokenizer = CLIPTokenizer.fromPretrained(join(fixtures, "sd1", "tokenizer"));

@@ -5,8 +5,9 @@ import { describe, test } from "node:test";
 import { Policy } from "../src/b2/index.js";
 import { promptEmbeds, StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { Generator, noGrad, randn, tensor, tidy, type Tensor } from "../src/torch/index.js";
-import { relativeError } from "./golden.js";
-import { fixtures, tinyConfig } from "./support/tiny.js";
+import { fixtures } from "./support/folders.js";
+import { relativeError } from "./support/golden.js";
+import { tinyConfig } from "./support/tiny.js";
 
 const latentsOf = (batch: number, shape: readonly number[]) =>
   randn([batch, ...shape], { generator: new Generator(0) });

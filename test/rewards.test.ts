@@ -1,8 +1,7 @@
 /** Rewards: CLIPScore against golden features, rewards of one's own, and everything they may return that is wrong. */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { cp } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { clipPreprocess, readImage, readPreprocessorConfig } from "../src/images/index.js";
@@ -10,16 +9,10 @@ import { CLIPModel } from "../src/models/index.js";
 import { brightness, clipScore, jpegCompressibility, loadReward } from "../src/rewards/index.js";
 import { CLIPTokenizer } from "../src/tokenizer/index.js";
 import { liveTensors, noGrad, ones, rand, stack, tidy, zeros, Generator, type Tensor } from "../src/torch/index.js";
-import { goldenSets } from "./golden.js";
+import { goldenSets } from "./support/golden.js";
+import { temporaryFolder } from "./support/folders.js";
 
-async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "rewards-"));
-  try {
-    await use(folder);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
+const inFolder = (use: (folder: string) => Promise<void>): Promise<void> => use(temporaryFolder());
 
 for (const set of goldenSets("clip", "photo.png")) {
   test(`CLIPScore is the cosine of features, golden ${set.name}`, () =>

@@ -3,19 +3,18 @@
  * the bit, their keys held against a list of the originals' own, and what is refused.
  */
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from "../src/models/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { loadSafetensors, readHeader, saveSafetensors } from "../src/safetensors/index.js";
 import { saveSingleFile, SingleFile } from "../src/single-file/index.js";
 import { arange, full, Generator, liveTensors, noGrad, randn, tidy, zeros, type Tensor } from "../src/torch/index.js";
-import { goldenSets } from "./golden.js";
+import { temporaryFolder } from "./support/folders.js";
+import { goldenSets } from "./support/golden.js";
 
-const folder = mkdtempSync(join(tmpdir(), "b2-single-"));
-after(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 /** Keys of the published checkpoints, by family, and what they are in shape: as many dimensions. */
 const originalKeys: Record<string, readonly (readonly [key: string, dimensions: number])[]> = {

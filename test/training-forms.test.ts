@@ -13,7 +13,8 @@ import { RunReader } from "../src/runs/index.js";
 import { loadSafetensors } from "../src/safetensors/index.js";
 import { conv2d, isGradEnabled, liveTensors, noGrad, type Tensor, tidy, zeros } from "../src/torch/index.js";
 import { b2 } from "./support/cli.js";
-import { collectGarbage, fixtures, temporaryFolder, tinyConfig, tinyValues } from "./support/tiny.js";
+import { collectGarbage, tinyConfig, tinyValues } from "./support/tiny.js";
+import { fixtures, temporaryFolder } from "./support/folders.js";
 
 const brightness = { name: "brightness" };
 const familyOf = (family: string): object => ({ path: join(fixtures, family) });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { AutoencoderKL, type VaeTiling } from "../src/models/index.js";
 import { arange, Generator, noGrad, randn, tensor, tidy, type Tensor } from "../src/torch/index.js";
-import { assertClose, goldenSets, outputTolerance } from "./golden.js";
+import { assertClose, goldenSets, outputTolerance } from "./support/golden.js";
 
 const [set] = goldenSets("vae", "io.safetensors");
 const vae = AutoencoderKL.fromPretrained(set!.path("vae"));

@@ -1,16 +1,15 @@
 /** The weights of a diffusers folder: one file, shards with an index, variants of either, and what is refused. */
 import assert from "node:assert/strict";
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { AutoencoderKL, weightFiles } from "../src/models/index.js";
 import { loadSafetensors, saveSafetensors } from "../src/safetensors/index.js";
 import { liveTensors, tidy } from "../src/torch/index.js";
-import { goldenSets } from "./golden.js";
+import { temporaryFolder } from "./support/folders.js";
+import { goldenSets } from "./support/golden.js";
 
-const folder = mkdtempSync(join(tmpdir(), "b2-weights-"));
-after(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 const source = goldenSets("vae", "config.json")[0]!.path("vae");
 const stem = "diffusion_pytorch_model";

@@ -10,11 +10,15 @@ import { readLayout } from "./layout.mjs";
 const hasApt = () => process.platform === "linux" && existsSync("/usr/bin/apt-get");
 const isRoot = () => process.getuid?.() === 0;
 
-/** @returns {boolean} whether the packages are installed now */
+/**
+ * @param {string[]} packages
+ * @param {(line: string) => void} say
+ * @returns {boolean} whether the packages are installed now
+ */
 function aptInstall(packages, say) {
   say(`Installing ${packages.join(" and ")} with apt-get; this can take a minute or two.`);
   const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-  const apt = (...args) =>
+  const apt = (/** @type {string[]} */ ...args) =>
     spawnSync("apt-get", ["-q", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::Retries=1", ...args], {
       env: environment,
       encoding: "utf8",
@@ -29,6 +33,7 @@ function aptInstall(packages, say) {
 
 /**
  * Debian's libtorch, installed.
+ * @param {(line: string) => void} say
  * @returns {import("./find.mjs").Found | undefined}
  */
 export function installWithApt(say) {
@@ -38,7 +43,10 @@ export function installWithApt(say) {
   return libtorch && { libtorch, origin: "installed with apt-get" };
 }
 
-/** Whether the system's libblas.so.3 is a fast one. */
+/**
+ * Whether the system's libblas.so.3 is a fast one.
+ * @param {string} libraryFolder
+ */
 function hasFastBlas(libraryFolder) {
   const link = join(libraryFolder, "libblas.so.3");
   const known = /openblas|mkl|blis|atlas/;
@@ -46,7 +54,11 @@ function hasFastBlas(libraryFolder) {
   return readdirSync(libraryFolder).some((name) => known.test(name));
 }
 
-/** Sees to it that Debian's libtorch has a fast BLAS: installs OpenBLAS where that is allowed, else says so. */
+/**
+ * Sees to it that Debian's libtorch has a fast BLAS: installs OpenBLAS where that is allowed, else says so.
+ * @param {import("./layout.mjs").Libtorch} libtorch
+ * @param {(line: string) => void} say
+ */
 export function ensureFastBlas(libtorch, say) {
   if (!hasApt() || libtorch.root !== "/usr" || hasFastBlas(libtorch.libraryFolder)) return;
   if (isRoot() && aptInstall(["libopenblas0-pthread"], say)) return;

@@ -10,8 +10,8 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
-  readFileSync,
   readdirSync,
+  readFileSync,
   realpathSync,
   rmSync,
   symlinkSync,
@@ -22,13 +22,21 @@ import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { BuildError } from "./errors.mjs";
 
-/** The folder of the build for a libtorch (its real path), within build/. */
+/**
+ * The folder of the build for a libtorch, within build/.
+ * @param {string} root its real path
+ * @param {"release" | "debug"} kind
+ */
 function folderOf(root, kind) {
   const key = createHash("sha256").update(root).digest("hex").slice(0, 12);
   return kind === "debug" ? `${key}-debug` : key;
 }
 
-/** Everything the result depends on, as one hash. */
+/**
+ * Everything the result depends on, as one hash.
+ * @param {string} packageRoot
+ * @param {import("./layout.mjs").Libtorch} libtorch
+ */
 function fingerprint(packageRoot, libtorch) {
   const hash = createHash("sha256").update(JSON.stringify(libtorch)).update(process.version).update(process.arch);
   const sources = readdirSync(join(packageRoot, "native")).sort();
@@ -71,6 +79,12 @@ export function build(packageRoot, libtorch, { makeCurrent = true, kind = "relea
   return !upToDate;
 }
 
+/**
+ * @param {string} packageRoot
+ * @param {string} folder of the build
+ * @param {import("./layout.mjs").Libtorch} libtorch
+ * @param {"release" | "debug"} kind
+ */
 function compile(packageRoot, folder, libtorch, kind) {
   copyFileSync(join(packageRoot, "binding.gyp"), join(folder, "binding.gyp"));
   rmSync(join(folder, "native"), { force: true, recursive: true });
@@ -103,7 +117,11 @@ function nodeHeaders() {
   return existsSync(join(prefix, "include/node/node_api.h")) ? [`--nodedir=${prefix}`] : [];
 }
 
-/** What to do about a failed build, by what it said. */
+/**
+ * What to do about a failed build, by what it said.
+ * @param {string} output
+ * @param {Error | undefined} error
+ */
 function adviceFor(output, error) {
   if (error !== undefined) return `node-gyp could not be started: ${error.message}`;
   if (/Could not find any Python/.test(output)) {

@@ -3,6 +3,7 @@
  * cu130, ...), B2_LIBTORCH_VERSION the release.
  */
 import { spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { createWriteStream, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -33,7 +34,14 @@ function archiveUrl() {
   return undefined;
 }
 
-/** `promise`, or an error when it takes longer. */
+/**
+ * `promise`, or an error when it takes longer.
+ * @template T
+ * @param {number} milliseconds
+ * @param {Promise<T>} promise
+ * @param {string} what
+ * @returns {Promise<T>}
+ */
 async function within(milliseconds, promise, what) {
   const late = after(milliseconds, undefined, { ref: false }).then(() => {
     throw new Error(`${what} for ${milliseconds / 1000} s`);
@@ -41,10 +49,14 @@ async function within(milliseconds, promise, what) {
   return Promise.race([promise, late]);
 }
 
+/**
+ * @param {string} file
+ * @param {string} url
+ */
 async function downloadTo(file, url) {
   const response = await within(CONNECT_TIMEOUT_MS, fetch(url), "no answer");
-  if (!response.ok) throw new Error(`the server answered ${response.status}`);
-  const megabytes = (bytes) => Math.round(bytes / 1e6);
+  if (!response.ok || response.body === null) throw new Error(`the server answered ${response.status}`);
+  const megabytes = (/** @type {number} */ bytes) => Math.round(bytes / 1e6);
   const total = Number(response.headers.get("content-length") ?? 0);
   const bar = new cliProgress.SingleBar({
     format: "  {bar} {percentage}% | {value}/{total} MB | {eta_formatted} left",
@@ -60,25 +72,40 @@ async function downloadTo(file, url) {
       const { done, value } = await within(STALL_TIMEOUT_MS, reader.read(), "no data");
       if (done) break;
       received += value.length;
-      if (!out.write(value)) await new Promise((resolve) => out.once("drain", resolve));
+      if (!out.write(value)) await once(out, "drain");
       bar.update(megabytes(received));
     }
   } finally {
     bar.stop();
-    await new Promise((resolve) => out.end(resolve));
+    out.end();
+    await once(out, "close");
   }
   if (total > 0 && received !== total) throw new Error(`the download ended after ${received} of ${total} bytes`);
 }
 
-/** Node has no unzip; the tool of that name or python3 (which node-gyp needs anyway) does it. */
+/**
+ * Node has no unzip; the tool of that name or python3 (which node-gyp needs anyway) does it.
+ * @param {string} archive
+ * @param {string} folder
+ */
 function unzip(archive, folder) {
-  for (const [command, ...args] of [
-    ["unzip", "-q", archive, "-d", folder],
-    ["python3", "-m", "zipfile", "-e", archive, folder],
-  ]) {
-    if (spawnSync(command, args, { stdio: "ignore" }).status === 0) return;
-  }
+  /** @type {[command: string, args: string[]][]} */
+  const ways = [
+    ["unzip", ["-q", archive, "-d", folder]],
+    ["python3", ["-m", "zipfile", "-e", archive, folder]],
+  ];
+  if (ways.some(([command, args]) => spawnSync(command, args, { stdio: "ignore" }).status === 0)) return;
   throw new Error("the archive could not be unpacked: neither unzip nor python3 did it");
+}
+
+/**
+ * What went wrong, in a word: fetch hides the system's own behind "fetch failed".
+ * @param {unknown} error
+ */
+function reasonOf(error) {
+  if (!(error instanceof Error)) return String(error);
+  const { cause } = error;
+  return cause instanceof Error && "code" in cause ? cause.code : error.message;
 }
 
 /**
@@ -109,7 +136,7 @@ export async function downloadLibtorch(say) {
     if (libtorch === undefined) throw new Error("the archive holds no libtorch");
     return { libtorch, origin: "downloaded" };
   } catch (error) {
-    say(`The download did not work: ${error.cause?.code ?? error.message}.`);
+    say(`The download did not work: ${reasonOf(error)}.`);
     return undefined;
   } finally {
     if (scratch !== undefined) rmSync(scratch, { recursive: true, force: true });

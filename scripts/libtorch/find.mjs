@@ -8,10 +8,11 @@ import { readLayout } from "./layout.mjs";
 /** @typedef {{ libtorch: import("./layout.mjs").Libtorch, origin: string }} Found */
 
 /** The oldest that native/ compiles against. */
-const OLDEST = [1, 13];
+const OLDEST = { major: 1, minor: 13 };
 
 /** Where Debian, Homebrew, conda and people put it. */
 function systemFolders() {
+  const prefix = process.env.CONDA_PREFIX;
   return [
     "/usr",
     "/usr/local",
@@ -20,15 +21,16 @@ function systemFolders() {
     "/opt/homebrew/opt/pytorch",
     "/usr/local/opt/pytorch",
     "/home/linuxbrew/.linuxbrew/opt/pytorch",
-    process.env.CONDA_PREFIX,
+    ...(prefix ? [prefix] : []),
     "/opt/conda",
     join(homedir(), "miniconda3"),
-  ].filter((folder) => folder !== undefined && folder !== "");
+  ];
 }
 
+/** @param {import("./layout.mjs").Libtorch} libtorch */
 function isSupported({ version }) {
-  const [major, minor] = version.split(".").map(Number);
-  return major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1]);
+  const [major = 0, minor = 0] = version.split(".").map(Number);
+  return major > OLDEST.major || (major === OLDEST.major && minor >= OLDEST.minor);
 }
 
 /** The folder of the torch that `python3` would import, without importing it. */
@@ -56,7 +58,7 @@ export function findLibtorch() {
     }
     if (!isSupported(libtorch)) {
       throw new InstallError(
-        `Expected libtorch ${OLDEST.join(".")} or later in LIBTORCH but received ${libtorch.version}`,
+        `Expected libtorch ${OLDEST.major}.${OLDEST.minor} or later in LIBTORCH but received ${libtorch.version}`,
       );
     }
     return { libtorch, origin: "LIBTORCH" };

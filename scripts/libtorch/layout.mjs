@@ -2,7 +2,7 @@
  * What a libtorch folder holds: where its headers and libraries are, which version it is and how it was compiled.
  * Knows three layouts: a pip package or official archive (include/, lib/), and a system's (/usr, a conda prefix).
  */
-import { existsSync, readFileSync, readdirSync, realpathSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { join } from "node:path";
 
 /**
@@ -19,7 +19,7 @@ import { join } from "node:path";
 /** Debian keeps libraries in a folder named after the machine. */
 const SYSTEM_LIBRARY_FOLDERS = ["lib", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64"];
 
-const sharedLibrary = (name) => `lib${name}.${process.platform === "darwin" ? "dylib" : "so"}`;
+const sharedLibrary = (/** @type {string} */ name) => `lib${name}.${process.platform === "darwin" ? "dylib" : "so"}`;
 
 /**
  * Reads a libtorch folder.
@@ -50,8 +50,9 @@ export function readLayout(folder) {
   };
 }
 
-const minorOf = (version) => Number(version.split(".")[1]);
+const minorOf = (/** @type {string} */ version) => Number(version.split(".")[1]);
 
+/** @param {string[]} headers that may have it */
 function readVersion(headers) {
   for (const header of headers) {
     if (!existsSync(header)) continue;
@@ -64,7 +65,10 @@ function readVersion(headers) {
   return undefined;
 }
 
-/** Device libraries register themselves when loaded: the linker must not drop them for being unreferenced. */
+/**
+ * Device libraries register themselves when loaded: the linker must not drop them for being unreferenced.
+ * @param {string} folder
+ */
 function librariesIn(folder) {
   const present = new Set(readdirSync(folder));
   const devices = ["torch_cuda", "c10_cuda", "torch_hip", "c10_hip"].filter((name) => present.has(sharedLibrary(name)));
@@ -72,7 +76,10 @@ function librariesIn(folder) {
   return process.platform === "darwin" ? all : ["-Wl,--no-as-needed", ...all, "-Wl,--as-needed"];
 }
 
-/** Whether it was compiled with the C++11 std::string: official builds before 2.6 were not. */
+/**
+ * Whether it was compiled with the C++11 std::string: official builds before 2.6 were not.
+ * @param {string} folder
+ */
 function usesNewStrings(folder) {
   if (process.platform === "darwin") return true;
   return readFileSync(join(folder, sharedLibrary("c10"))).includes("St7__cxx11");

@@ -5,7 +5,7 @@ import { crossEntropy, Generator, randn, tensor, tidy, type Tensor } from "../..
 import { Random, sameScene, SceneClassifier, SLOT_NAMES, SLOTS, toImages, type Scene, type Slot } from "../../src/world/index.js"; // prettier-ignore
 import { CLASSIFIER_CONFIG, RECONSTRUCTIONS, TRAINING } from "./recipe.js";
 import { train } from "./training.js";
-import { classifierFolder, drawScenes, mixedBatch, shortened, storeInHalf, reconstructedPictures, renderScenes, writeJson, type Workplace } from "./workplace.js"; // prettier-ignore
+import { classifierFolder, drawScenes, mixedBatch, reconstructedPictures, renderScenes, shortened, storeInHalf, writeJson, type Workplace } from "./workplace.js"; // prettier-ignore
 
 /** Another seed than CLIP's, so that judge and reward do not share their pictures. */
 const SEED_OFFSET = 77;

@@ -1,8 +1,8 @@
+import { mkdirSync } from "node:fs";
 /**
  * `npm run pretrain`: makes the embedded world's models again from nothing. See docs/world.md.
  */
 import { availableParallelism } from "node:os";
-import { mkdirSync } from "node:fs";
 import { Command, InvalidArgumentError } from "commander";
 import { setNumThreads } from "../../src/torch/index.js";
 import { Renderer } from "../../src/world/index.js";

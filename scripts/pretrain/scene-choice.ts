@@ -2,7 +2,7 @@
  * A skewed choice of scenes: on the web, too, some things are pictured far more often than others. Templates are drawn
  * evenly; within a template a scene's weight is log-normal, fixed by the scene's place in the grammar.
  */
-import { scenesOf, TEMPLATES, Random, type Scene } from "../../src/world/index.js";
+import { Random, scenesOf, TEMPLATES, type Scene } from "../../src/world/index.js";
 
 /** Standard deviation of the logarithm of a scene's weight. */
 const SKEW = 0.5;

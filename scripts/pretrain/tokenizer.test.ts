@@ -1,16 +1,13 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, describe, it } from "node:test";
+import { describe, it } from "node:test";
 import { CLIPTokenizer } from "../../src/tokenizer/index.js";
 import { captionsOf, scenesOf, TEMPLATES, vocabulary } from "../../src/world/index.js";
+import { temporaryFolder } from "../../test/support/folders.js";
 import { MAX_CAPTION_TOKENS } from "./recipe.js";
 import { learnTokenizer, saveTokenizer } from "./tokenizer.js";
 
 describe("the embedded world's tokenizer", () => {
-  const folder = mkdtempSync(join(tmpdir(), "tokenizer-"));
-  after(() => rmSync(folder, { recursive: true }));
+  const folder = temporaryFolder();
   const files = learnTokenizer(vocabulary());
   saveTokenizer(files, folder, MAX_CAPTION_TOKENS);
   const tokenizer = CLIPTokenizer.fromPretrained(folder);

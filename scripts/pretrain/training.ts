@@ -136,25 +136,25 @@ function restore(file: string, weights: ReadonlyMap<string, Tensor>, optimizer: 
 
 /** Means of scalars that forget the past within some fifty steps. */
 class RunningMeans {
-  private readonly values = new Map<string, { mean: number; latest: number }>();
+  readonly #values = new Map<string, { mean: number; latest: number }>();
 
   add(scalars: Record<string, Tensor>): void {
     for (const [name, scalar] of Object.entries(scalars)) {
       const latest = scalar.item();
-      const before = this.values.get(name);
-      this.values.set(name, { mean: before ? before.mean + (latest - before.mean) / 50 : latest, latest });
+      const before = this.#values.get(name);
+      this.#values.set(name, { mean: before ? before.mean + (latest - before.mean) / 50 : latest, latest });
     }
   }
 
   latest(name: string): number {
-    return this.values.get(name)?.latest ?? NaN;
+    return this.#values.get(name)?.latest ?? NaN;
   }
 
   means(): TrainingFigures {
-    return Object.fromEntries([...this.values].map(([name, { mean }]) => [name, Number(mean.toPrecision(4))]));
+    return Object.fromEntries([...this.#values].map(([name, { mean }]) => [name, Number(mean.toPrecision(4))]));
   }
 
   toString(): string {
-    return [...this.values].map(([name, { mean }]) => `${name} ${mean.toPrecision(3)}`).join("  ");
+    return [...this.#values].map(([name, { mean }]) => `${name} ${mean.toPrecision(3)}`).join("  ");
   }
 }

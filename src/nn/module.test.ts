@@ -1,15 +1,13 @@
 /** Weights: what differs between a checkpoint and a model is named, all of it at once. */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { saveSafetensors, SafetensorsError } from "../safetensors/index.js";
 import { Generator, ones, tensor, type Tensor } from "../torch/index.js";
 import { Conv2d, Linear, Module, Weights } from "./index.js";
+import { temporaryFolder } from "../../test/support/folders.js";
 
-const folder = mkdtempSync(join(tmpdir(), "weights-"));
-after(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 class Net extends Module {
   readonly conv: Conv2d;

@@ -1,9 +1,8 @@
 /** What a safetensors file may get wrong, one by one; and round trips. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { liveTensors, tensor, zeros, type DType, type Tensor } from "../torch/index.js";
 import {
   checkTensors,
@@ -15,9 +14,9 @@ import {
   saveSafetensors,
   type ExpectedTensor,
 } from "./index.js";
+import { temporaryFolder } from "../../test/support/folders.js";
 
-const folder = mkdtempSync(join(tmpdir(), "safetensors-"));
-after(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 let files = 0;
 
 /** A file of this header (JSON or text) and so many bytes of data. */

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { availableParallelism, tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import * as torch from "./index.js";
 import { TorchError, arange, yieldToEventLoop, ones, tensor, tidy, zeros, type DType, type Tensor } from "./index.js";
+import { temporaryFolder } from "../../test/support/folders.js";
 
 const values = (x: Tensor): number[] => x.toArray();
 
@@ -159,18 +160,14 @@ test("conversion: dtype, and no copy where nothing changes", () => {
 });
 
 test("a mapped file is read as it is, and not written", () => {
-  const folder = mkdtempSync(join(tmpdir(), "torch-"));
-  try {
-    const file = join(folder, "numbers");
-    writeFileSync(file, new Uint8Array(new Float32Array([1, 2, 3]).buffer));
-    const bytes = torch.fromFile(file, { size: 12 });
-    const numbers = bytes.slice(0, 4).viewAs("float32");
-    assert.deepEqual(values(numbers), [2, 3]);
-    numbers.fill_(9);
-    assert.deepEqual(values(torch.fromFile(file, { size: 3, dtype: "float32" })), [1, 2, 3]);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  const folder = temporaryFolder();
+  const file = join(folder, "numbers");
+  writeFileSync(file, new Uint8Array(new Float32Array([1, 2, 3]).buffer));
+  const bytes = torch.fromFile(file, { size: 12 });
+  const numbers = bytes.slice(0, 4).viewAs("float32");
+  assert.deepEqual(values(numbers), [2, 3]);
+  numbers.fill_(9);
+  assert.deepEqual(values(torch.fromFile(file, { size: 3, dtype: "float32" })), [1, 2, 3]);
 });
 
 test("functions of layers, by hand", () => {

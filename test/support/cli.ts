@@ -1,8 +1,7 @@
 /** Runs the command line as a process of its own. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { join, resolve } from "node:path";
-
-export const repository = resolve(import.meta.dirname, "../../..");
+import { spawn, type ChildProcess } from "node:child_process";
+import { join } from "node:path";
+import { repository } from "./folders.js";
 
 export interface Outcome {
   readonly code: number | null;

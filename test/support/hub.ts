@@ -42,10 +42,12 @@ export class FakeHub {
   silent = false;
   /** Stored files come with a byte changed. */
   corrupt = false;
+  readonly repositories: Readonly<Record<string, FakeRepository>>;
   readonly #hub: Server;
   readonly #store: Server;
 
-  private constructor(private readonly repositories: Readonly<Record<string, FakeRepository>>) {
+  private constructor(repositories: Readonly<Record<string, FakeRepository>>) {
+    this.repositories = repositories;
     this.#hub = createServer((request, response) => this.#answer(request, response));
     this.#store = createServer((request, response) => this.#serveStored(request, response));
   }

@@ -1,14 +1,11 @@
 /** A whole training in seconds: the narrow Stable Diffusion of the golden vectors, and a reward that needs no model. */
-import { mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { type Config, resolveConfig } from "../../src/b2/index.js";
+import { resolveConfig, type Config } from "../../src/b2/index.js";
 import type { Tensor } from "../../src/torch/index.js";
-
-export const fixtures = resolve(import.meta.dirname, "../../../test/fixtures");
+import { fixtures } from "./folders.js";
 
 /** Four steps of 16 x 16 pictures, three roots of two branches a stage. */
 export const tinyValues = {
@@ -35,8 +32,6 @@ export const redness = (images: Tensor): Promise<number[]> => {
   mean.dispose();
   return Promise.resolve(values);
 };
-
-export const temporaryFolder = (): string => mkdtempSync(join(tmpdir(), "b2-test-"));
 
 /** Runs the garbage collector, and the finalizers that wait for it. */
 export async function collectGarbage(): Promise<void> {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { temporaryFolder } from "../../../test/support/folders.js";
 import { isHeldOut, parseCaption } from "../../world/index.js";
 import { presets } from "./presets.js";
 import { ConfigError, differences, parseAssignments, readConfigFile, resolveConfig } from "./resolve.js";
@@ -121,7 +121,7 @@ test("impossible values are refused", () => {
 });
 
 test("a config file that is missing or no JSON object is refused", () => {
-  const folder = mkdtempSync(join(tmpdir(), "b2-config-"));
+  const folder = temporaryFolder();
   assert.throws(() => readConfigFile(join(folder, "none.json")), /none.json: Expected a readable text file/);
   writeFileSync(join(folder, "bad.json"), "{");
   assert.throws(() => readConfigFile(join(folder, "bad.json")), /bad.json: Expected JSON/);

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { promptsOfStage, readPrompts, thinOut } from "./prompts.js";
 import { resolveConfig } from "../config/resolve.js";
+import { temporaryFolder } from "../../../test/support/folders.js";
 
-const folder = mkdtempSync(join(tmpdir(), "b2-prompts-"));
+const folder = temporaryFolder();
 const file = (name: string, text: string): string => {
   writeFileSync(join(folder, name), text);
   return join(folder, name);

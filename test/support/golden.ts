@@ -6,15 +6,13 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { loadSafetensors } from "../src/safetensors/index.js";
-import { noGrad, tidy, type Tensor } from "../src/torch/index.js";
+import { loadSafetensors } from "../../src/safetensors/index.js";
+import { noGrad, tidy, type Tensor } from "../../src/torch/index.js";
+import { fixtures } from "./folders.js";
 
 /** Largest deviation allowed, as a share of the largest expected number. */
 export const outputTolerance = 2e-5;
 export const gradientTolerance = 1e-4;
-
-export const fixtures = fileURLToPath(new URL("../../test/fixtures/", import.meta.url));
 
 function named(): string[] {
   return (process.env["GOLDEN"] ?? "").split(":").filter((path) => path !== "");
@@ -26,9 +24,11 @@ function isFolder(path: string): boolean {
 
 /** A folder of golden vectors. */
 export class GoldenSet {
+  readonly folder: string;
   readonly name: string;
 
-  constructor(readonly folder: string) {
+  constructor(folder: string) {
+    this.folder = folder;
     this.name = basename(folder);
   }
 
@@ -51,21 +51,25 @@ export class GoldenSet {
 }
 
 export class GoldenTensors {
-  constructor(private readonly all: ReadonlyMap<string, Tensor>) {}
+  readonly #all: ReadonlyMap<string, Tensor>;
+
+  constructor(all: ReadonlyMap<string, Tensor>) {
+    this.#all = all;
+  }
 
   get(key: string): Tensor {
-    const tensor = this.all.get(key);
+    const tensor = this.#all.get(key);
     assert(tensor !== undefined, `the golden set has no ${key}`);
     return tensor;
   }
 
   find(key: string): Tensor | undefined {
-    return this.all.get(key);
+    return this.#all.get(key);
   }
 
   /** Those whose key begins with the prefix, without it. */
   under(prefix: string): Map<string, Tensor> {
-    const entries = [...this.all].filter(([key]) => key.startsWith(prefix));
+    const entries = [...this.#all].filter(([key]) => key.startsWith(prefix));
     return new Map(entries.map(([key, tensor]) => [key.slice(prefix.length), tensor]));
   }
 }

@@ -1,5 +1,6 @@
-"""PyTorch's half of bench/call-cost.ts: answers each line on stdin with the microseconds of one call."""
+"""The PyTorch side of bench/call-cost.ts: answers each line on standard input with the microseconds of one call."""
 
+import json
 import sys
 import time
 
@@ -20,7 +21,7 @@ def measure(x, y, calls):
         return (time.perf_counter() - start) / calls * 1e6
 
 
-print(torch.__version__, flush=True)
+print(json.dumps(torch.__version__), flush=True)
 for line in sys.stdin:
     name, calls = line.rsplit(" ", 1)
     print(measure(*operands[name], int(calls)), flush=True)

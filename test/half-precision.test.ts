@@ -7,8 +7,9 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { LoraAdapter } from "../src/lora/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
-import { cat, Generator, noGrad, randn, type Tensor, tidy } from "../src/torch/index.js";
-import { assertClose, fixtures, gradientTolerance, outputTolerance } from "./golden.js";
+import { cat, Generator, noGrad, randn, tidy, type Tensor } from "../src/torch/index.js";
+import { fixtures } from "./support/folders.js";
+import { assertClose, gradientTolerance, outputTolerance } from "./support/golden.js";
 
 /**
  * All that a run asks of a pipeline: pictures, predictions, and the gradients of a LoRA.
