@@ -8,23 +8,26 @@ import {
   type BranchBatch,
   type Config,
   disposeRecord,
-  Interrupted,
   Policy,
   sampleBranches,
-  silent,
+  sampleStage,
+  selectStage,
   Trainer,
+  trainStage,
   type TrainSet,
   updatePolicy,
 } from "../src/b2/index.js";
+import { Interrupted } from "../src/base/errors.js";
+import { silent } from "../src/base/progress.js";
 import { AdamW } from "../src/optim/index.js";
-import { RunReader } from "../src/runs/index.js";
+import { RunReader, type UpdateMetrics } from "../src/runs/index.js";
 import { liveTensors, type Tensor } from "../src/torch/index.js";
 import { collectGarbage, redness, tinyConfig } from "./support/tiny.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 
 const prompts = ["a cat", "red apple", "a cat"];
 const context = { progress: silent };
-const policy = Policy.load(tinyConfig());
+const policy = Policy.forTraining(tinyConfig());
 after(() => policy.dispose());
 
 const sample = (config: Config, interval = 3): Promise<BranchBatch> =>
@@ -38,14 +41,14 @@ const asTrainSet = (batch: BranchBatch, rows = batch.keys.map((_, i) => i)): Tra
     ...batch,
     keys: batch.keys.slice(0, rows.length),
     latents: parts(batch.latents),
-    logProbs: parts(batch.logProbs),
+    logProbs: parts(batch.logProbs!),
     advantages: rows.map((row) => (row % 2 === 0 ? 1 : -1.5)),
   };
 };
 
 test("the same seed gives the same bits twice, another seed others", async () => {
   const [a, b, c] = [await sample(tinyConfig()), await sample(tinyConfig()), await sample(tinyConfig({ seed: 7 }))];
-  assert.ok(a.latents.equal(b.latents) && a.logProbs.equal(b.logProbs));
+  assert.ok(a.latents.equal(b.latents) && a.logProbs!.equal(b.logProbs!));
   assert.ok(!a.latents.equal(c.latents));
   [a, b, c].forEach(disposeRecord);
 });
@@ -55,7 +58,7 @@ test("a sample does not depend on how it was batched, nor on how many others the
   for (const batchSize of [2, 5, 64]) {
     const other = await sample(tinyConfig({ sample: { batchSize } }));
     assert.ok(largestDifference(one.latents, other.latents) < 1e-4);
-    assert.ok(largestDifference(one.logProbs, other.logProbs) < 1e-4);
+    assert.ok(largestDifference(one.logProbs!, other.logProbs!) < 1e-4);
     disposeRecord(other);
   }
   const more = await sample(tinyConfig({ branch: { count: 3 } }));
@@ -79,13 +82,13 @@ test("the first ratio is 1 before any update, whatever the micro-batch", async (
   for (const guidanceScale of [1, 5]) {
     const config = (microBatch: number): Config =>
       tinyConfig({ sample: { guidanceScale }, train: { microBatch, samplesPerUpdate: 100, epochs: 1 } });
-    const own = Policy.load(config(1));
+    const own = Policy.forTraining(config(1));
     const batch = await sampleBranches(own, { stage: 0, prompts, interval: 3 }, config(1), context);
     for (const microBatch of [1, 4, 7, 100]) {
       const still = new AdamW(new Map(), {});
-      const [update] = await updatePolicy(own, still, batchOf(batch), config(microBatch), context);
-      assert.equal(update!["pairs"], 18);
-      assert.ok(Math.abs(update!["ratioMin"]! - 1) < 1e-5 && Math.abs(update!["ratioMax"]! - 1) < 1e-5);
+      const [update] = await updatePolicy(own, { optimizer: still }, batchOf(batch), config(microBatch), context);
+      assert.equal(update!.pairs, 18);
+      assert.ok(Math.abs(update!.ratioMin! - 1) < 1e-5 && Math.abs(update!.ratioMax! - 1) < 1e-5);
       for (const parameter of own.parameters.values()) parameter.grad = null;
     }
     disposeRecord(batch);
@@ -102,7 +105,7 @@ test("the gradient does not depend on the micro-batch, and is the mean over micr
   const batch = await sample(tinyConfig());
   const trainSet = asTrainSet(batch);
   const gradientOf = async (microBatch: number): Promise<number[]> => {
-    const own = Policy.load(tinyConfig());
+    const own = Policy.forTraining(tinyConfig());
     const grads: number[] = [];
     const optimizer = {
       step: () => {
@@ -113,7 +116,7 @@ test("the gradient does not depend on the micro-batch, and is the mean over micr
       },
     } as AdamW;
     const config = tinyConfig({ train: { microBatch, samplesPerUpdate: 100, epochs: 1, maxGradNorm: 1e9 } });
-    await updatePolicy(own, optimizer, trainSet, config, context);
+    await updatePolicy(own, { optimizer }, trainSet, config, context);
     own.dispose();
     return grads;
   };
@@ -130,14 +133,14 @@ test("the gradient does not depend on the micro-batch, and is the mean over micr
 
 test("an empty selection is no update; a single sample and a left-over are one each", async () => {
   const batch = await sample(tinyConfig());
-  const own = Policy.load(tinyConfig());
+  const own = Policy.forTraining(tinyConfig());
   const optimizer = new AdamW(own.parameters, { lr: 1e-3 });
   const config = tinyConfig({ train: { epochs: 1, samplesPerUpdate: 4 } });
   const pairs = async (rows: number[]): Promise<number[]> => {
     const trainSet = asTrainSet(batch, rows);
-    const updates = await updatePolicy(own, optimizer, trainSet, config, context);
+    const updates = await updatePolicy(own, { optimizer }, trainSet, config, context);
     disposeRecord(trainSet);
-    return updates.map((update) => update["pairs"]!);
+    return updates.map((update) => update.pairs);
   };
   assert.deepEqual(await pairs([]), []);
   assert.deepEqual(await pairs([0]), [3]);
@@ -148,22 +151,22 @@ test("an empty selection is no update; a single sample and a left-over are one e
 
 test("timestepFraction leaves timesteps out; dpo trains on pairs of branches", async () => {
   const batch = await sample(tinyConfig());
-  const own = Policy.load(tinyConfig());
+  const own = Policy.forTraining(tinyConfig());
   const optimizer = new AdamW(own.parameters, { lr: 1e-3 });
-  const run = async (train: object, rows?: number[]): Promise<readonly Record<string, number>[]> => {
+  const run = async (layer: object, rows?: number[]): Promise<readonly UpdateMetrics[]> => {
     const trainSet = asTrainSet(batch, rows);
-    const config = tinyConfig({ train: { epochs: 1, samplesPerUpdate: 100, ...train } });
-    const updates = await updatePolicy(own, optimizer, trainSet, config, context);
+    const config = tinyConfig({ train: { epochs: 1, samplesPerUpdate: 100 } }, layer);
+    const updates = await updatePolicy(own, { optimizer }, trainSet, config, context);
     disposeRecord(trainSet);
     return updates;
   };
-  assert.equal((await run({ timestepFraction: 0.34 }))[0]!["pairs"], 6);
+  assert.equal((await run({ train: { timestepFraction: 0.34 } }))[0]!.pairs, 6);
   // Rows 0..4 hold two whole roots; the fifth row has lost its sibling.
-  const [dpo] = await run({ objective: "dpo" }, [0, 1, 2, 3, 4]);
-  assert.equal(dpo!["pairs"], 6);
-  assert.equal(typeof dpo!["margin"], "number");
-  const [recomputed] = await run({ oldLogProbs: "recomputed" });
-  assert.ok(Math.abs(recomputed!["ratioMin"]! - 1) < 1e-5);
+  const [dpo] = await run({ objective: { name: "dpo" } }, [0, 1, 2, 3, 4]);
+  assert.equal(dpo!.pairs, 6);
+  assert.equal(typeof dpo!.objective["margin"], "number");
+  const [recomputed] = await run({ train: { oldLogProbs: "recomputed" } });
+  assert.ok(Math.abs(recomputed!.ratioMin! - 1) < 1e-5);
   disposeRecord(batch);
   own.dispose();
 });
@@ -194,14 +197,14 @@ test("a run leaves a readable folder, and one that was interrupted goes on to th
   const reader = new RunReader(whole);
   assert.deepEqual(reader.finishedStages(), [0, 1, 2]);
   assert.deepEqual(reader.config(), config);
-  assert.equal(reader.metrics()[1]!["trainedSteps"], 2);
-  assert.equal(reader.metrics()[2]!["trainedSteps"], 3);
+  assert.equal(reader.metrics()[1]!.trainedSteps, 2);
+  assert.equal(reader.metrics()[2]!.trainedSteps, 3);
   assert.equal(reader.samples(0).length, 6);
   assert.equal(reader.samples(0).filter(({ image }) => image !== undefined).length, 2);
   assert.equal(readdirSync(reader.stagePath(0, "images")).length, 2);
   const first = reader.metrics()[0]!;
-  assert.ok(Math.abs(first["firstRatioMin"]! - 1) < 1e-5 && Math.abs(first["firstRatioMax"]! - 1) < 1e-5);
-  assert.ok(first["updates"]! > 0);
+  assert.ok(Math.abs(first.firstRatioMin! - 1) < 1e-5 && Math.abs(first.firstRatioMax! - 1) < 1e-5);
+  assert.ok(first.updates > 0);
   const documented = readFileSync(join(repository, "docs/metrics.md"), "utf8");
   for (const name of Object.keys(first)) assert.ok(documented.includes(`\`${name}\``), `docs/metrics.md: ${name}`);
   for (const name of Object.keys(reader.updates(0)[0]!)) assert.ok(documented.includes(`\`${name}\``), name);
@@ -232,9 +235,9 @@ test("a run leaves a readable folder, and one that was interrupted goes on to th
   // The same stages as three processes a stage would do them; a phase that is repeated replaces what it wrote.
   const phases = join(temporaryFolder(), "phases");
   for (let stage = 0; stage < 3; stage++) {
-    for (const phase of ["sampleStage", "selectStage", "selectStage", "trainStage"] as const) {
+    for (const phase of [sampleStage, selectStage, selectStage, trainStage]) {
       const one = await Trainer.open(phases, config, { reward: redness });
-      await one[phase](stage);
+      await phase(one, stage);
       one.dispose();
     }
   }
@@ -243,11 +246,13 @@ test("a run leaves a readable folder, and one that was interrupted goes on to th
 });
 
 test("memory is flat from stage to stage and from run to run", async () => {
+  // In turn, so that the first stage meets every prompt: their states stay.
+  const config = tinyConfig({ stages: 3, prompts: { order: "in-turn" } });
   const left: number[] = [];
   for (let run = 0; run < 3; run++) {
-    const trainer = await Trainer.open(join(temporaryFolder(), "run"), tinyConfig({ stages: 3 }), { reward: redness });
+    const trainer = await Trainer.open(join(temporaryFolder(), "run"), config, { reward: redness });
     const counts: number[] = [];
-    await trainer.runAll({ after: (metrics) => void counts.push(metrics["liveTensors"]!) });
+    await trainer.runAll({ after: (metrics) => void counts.push(metrics.liveTensors) });
     // The first stage makes Adam's moments and the texts' states.
     assert.equal(counts[1], counts[2], counts.join());
     trainer.dispose();
@@ -264,14 +269,16 @@ test("interval.skipLast samples its steps but does not train them", async () => 
   const trainSet = trainer.select({
     ...batch,
     rewards: batch.keys.map(() => 0),
+    parts: {},
+    rewardSeconds: {},
     advantages: batch.keys.map(() => 1),
   });
   assert.deepEqual(trainSet.timesteps, batch.timesteps.slice(0, 1));
   assert.ok(trainSet.latents.equal(batch.latents.narrow(1, 0, 2)));
-  assert.ok(trainSet.logProbs.equal(batch.logProbs.narrow(1, 0, 1)));
+  assert.ok(trainSet.logProbs!.equal(batch.logProbs!.narrow(1, 0, 1)));
   const updates = await trainer.update(trainSet);
   assert.equal(
-    updates.reduce((sum, { pairs }) => sum + pairs!, 0),
+    updates.reduce((sum, { pairs }) => sum + pairs, 0),
     batch.keys.length * config.train.epochs,
   );
   [batch, trainSet].forEach(disposeRecord);
@@ -283,9 +290,9 @@ test("a stage whose rewards are all equal trains on nothing and finishes", async
     reward: (_, batch) => batch.map(() => 1),
   });
   const metrics = await trainer.runStage(0);
-  assert.equal(metrics["selected"], 0);
-  assert.equal(metrics["updates"], 0);
-  assert.equal(metrics["loss"] ?? null, null);
+  assert.equal(metrics.selected, 0);
+  assert.equal(metrics.updates, 0);
+  assert.equal(metrics.loss, null);
   await trainer.runStage(1);
   trainer.dispose();
 });
@@ -302,6 +309,10 @@ test("rewards that are not one finite number an image are refused by name", asyn
 test("a folder with another run's config is refused", async () => {
   const folder = join(temporaryFolder(), "run");
   const trainer = await Trainer.open(folder, tinyConfig(), { reward: redness });
+  await trainer.runStage(0);
   trainer.dispose();
-  await assert.rejects(Trainer.open(folder, tinyConfig({ seed: 1 }), { reward: redness }), /others for seed/);
+  await assert.rejects(
+    Trainer.open(folder, tinyConfig({ seed: 1 }), { reward: redness }),
+    /others for\n {2}seed: 42 -> 1\n/,
+  );
 });

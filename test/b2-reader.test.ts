@@ -10,7 +10,7 @@ import { repository, temporaryFolder } from "./support/folders.js";
 
 test("the reader does not load libtorch", () => {
   const folder = join(temporaryFolder(), "run");
-  RunWriter.create(folder, { seed: 1 });
+  RunWriter.create(folder, { config: { seed: 1 }, reward: "config" });
   const program = `
     const { RunReader } = await import(${JSON.stringify(join(repository, "dist/src/runs/reader.js"))});
     console.log(JSON.stringify(new RunReader(${JSON.stringify(folder)}).config()));`;
@@ -24,12 +24,13 @@ test("the reader does not load libtorch", () => {
 test("other folders, later versions and damaged files are refused", () => {
   assert.throws(() => new RunReader("/no/such/run"), /Expected a run folder/);
   const folder = join(temporaryFolder(), "run");
-  const run = RunWriter.create(folder, {});
-  assert.throws(() => RunWriter.create(folder, {}), /Expected a folder without a run/);
+  const begun = { config: {}, reward: "config" } as const;
+  const run = RunWriter.create(folder, begun).reader;
+  assert.throws(() => RunWriter.create(folder, begun), /Expected a folder without a run/);
   assert.deepEqual(run.finishedStages(), []);
   assert.throws(() => run.samples(0), RunError);
   writeFileSync(join(folder, "run.json"), JSON.stringify({ format: "b2-run", version: 99 }));
-  assert.throws(() => new RunReader(folder), /Expected a version up to 1/);
+  assert.throws(() => new RunReader(folder), /Expected a version up to 2/);
   writeFileSync(join(folder, "run.json"), "{");
-  assert.throws(() => new RunReader(folder), /Expected JSON in/);
+  assert.throws(() => new RunReader(folder), /run.json: Expected JSON/);
 });

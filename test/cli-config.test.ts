@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { resolveConfig } from "../src/b2/resolve-config.js";
+import { resolveConfig } from "../src/b2/config/resolve.js";
 import { b2 } from "./support/cli.js";
 import { tinyValues } from "./support/tiny.js";
 import { repository, temporaryFolder } from "./support/folders.js";
@@ -22,11 +22,11 @@ test("help names every command, and each command's help has an example", async (
 });
 
 test("config prints what the options amount to", async () => {
-  const { code, stdout } = await b2("config", "--preset", "ddpo", "--set", "train.clipRange=0.2");
+  const { code, stdout } = await b2("config", "--preset", "ddpo", "--set", "objective.clipRange=0.2");
   assert.equal(code, 0);
   const config = JSON.parse(stdout) as ReturnType<typeof resolveConfig>;
   assert.equal(config.branch.count, 1);
-  assert.equal(config.train.clipRange, 0.2);
+  assert.equal(config.objective["clipRange"], 0.2);
   assert.deepEqual(resolveConfig(config), config);
 });
 
@@ -53,13 +53,13 @@ test("bad input is one clear message, code 2, and nothing is written", async () 
       ["run", run, "--set", "branch.count=0", "--set", "sample.steps=x"],
       /- Expected a number for sample.steps.*\n- Expected at least 1/,
     ],
-    [["run", run, "--config", join(folder, "none.json")], /Expected a readable config file/],
+    [["run", run, "--config", join(folder, "none.json")], /none.json: Expected a readable text file/],
     [["run", run, "--preset", "best"], /Allowed choices are b2, ddpo/],
     [["run", run], /Expected a run in .*, or --preset/],
     [["run"], /Expected a folder for the run/],
     [["run", run, "--config", tiny, "--set", "model.path=no/model"], /Expected a model folder but received no\/model/],
     [["run", run, "--config", tiny, "--set", `model.path=${folder}`], /model_index.json/],
-    [["run", run, "--config", tiny, "--set", "prompts.train=none.txt"], /Expected a readable file of prompts/],
+    [["run", run, "--config", tiny, "--set", "prompts.train=none.txt"], /none.txt: Expected a readable text file/],
     [["run", run, "--config", tiny, "--set", "reward.name=no-such"], /no-such/],
     [
       ["run", occupied, "--config", tiny, "--set", `reward.name=${file("r.mjs", reward)}`],

@@ -6,15 +6,13 @@ import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { after, describe, test } from "node:test";
-import { Trainer } from "../src/b2/index.js";
-import { Policy } from "../src/b2/policy.js";
-import { readPrompts } from "../src/b2/prompts.js";
-import { isInputError } from "../src/cli/errors.js";
+import { Policy, readPrompts, sampleStage, selectStage, Trainer, trainStage } from "../src/b2/index.js";
+import { InputError } from "../src/base/errors.js";
 import { ImageError, readImage } from "../src/images/index.js";
 import { convertLora, loadLora } from "../src/lora/index.js";
 import { AutoencoderKL, weightFiles } from "../src/models/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
-import { clipScore } from "../src/rewards/index.js";
+import { Clip } from "../src/rewards/index.js";
 import { RunReader } from "../src/runs/index.js";
 import { loadSafetensors, readHeader, SafetensorsFile, saveSafetensors } from "../src/safetensors/index.js";
 import { liveTensors, tidy, zeros } from "../src/torch/index.js";
@@ -41,8 +39,8 @@ const shards = split(at("sharded", "unet", "diffusion_pytorch_model.safetensors"
 const reward = { reward: redness };
 const trainer = await Trainer.open(at("run"), tinyConfig(), reward);
 await trainer.runStage(0);
-await trainer.sampleStage(1);
-await trainer.selectStage(1);
+await sampleStage(trainer, 1);
+await selectStage(trainer, 1);
 
 /** A file as two shards with an index. */
 function split(file: string): string[] {
@@ -74,7 +72,7 @@ async function assertRefused({ file, load }: Door, named: string | RegExp = ""):
   await assert.rejects(
     () => Promise.resolve().then(load),
     (error: Error) => {
-      assert(isInputError(error), error.stack);
+      assert(error instanceof InputError, error.stack);
       assert(error.message.includes(file), `${relative(folder, file)} is not named: ${error.message}`);
       if (typeof named === "string") assert(error.message.includes(named), `${named} is not named: ${error.message}`);
       else assert.match(error.message, named);
@@ -203,15 +201,19 @@ const weights: Readonly<Record<string, Door & { readonly key?: string }>> = {
   "a single file": { file: at("single.safetensors"), load: loadModel(at("single.safetensors"), at("sd1")) },
   "a LoRA": { file: at("peft.safetensors"), load: () => loadLora({ unet: pipeline.unet }, at("peft.safetensors")) },
   "kohya's": { file: at("kohya.safetensors"), load: () => loadLora({ unet: pipeline.unet }, at("kohya.safetensors")) },
-  "the reward's CLIP": { file: at("clip", "model.safetensors"), load: () => clipScore({ model: at("clip") }) },
+  "the reward's CLIP": { file: at("clip", "model.safetensors"), load: () => Clip.fromPretrained(at("clip")) },
   "a run's UNet": {
     file: at("sd1", "unet", "diffusion_pytorch_model.safetensors"),
-    load: () => Policy.load(tinyConfig(), { unet: at("sd1", "unet"), lora: [] }),
+    load: () => Policy.forInference(tinyConfig(), { denoiser: at("sd1", "unet") }),
   },
   "a run's LoRA": { file: stage(0, "pytorch_lora_weights.safetensors"), load: restore },
   "a run's optimiser": { file: stage(0, "optimizer.safetensors"), load: restore },
-  "a run's samples": { file: stage(1, "sampled.safetensors"), load: () => trainer.selectStage(1), key: "log_probs" },
-  "a run's selection": { file: stage(1, "selected.safetensors"), load: () => trainer.trainStage(1), key: "advantages" },
+  "a run's samples": { file: stage(1, "sampled.safetensors"), load: () => selectStage(trainer, 1), key: "log_probs" },
+  "a run's selection": {
+    file: stage(1, "selected.safetensors"),
+    load: () => trainStage(trainer, 1),
+    key: "advantages",
+  },
 };
 
 for (const [name, door] of Object.entries(weights)) {
@@ -236,7 +238,7 @@ for (const [name, door] of Object.entries(weights)) {
 }
 
 const sd = (...names: string[]): Door => ({ file: at("sdxl", ...names), load: loadModel(at("sdxl")) });
-const clip = (name: string): Door => ({ file: at("clip", name), load: () => clipScore({ model: at("clip") }) });
+const clip = (name: string): Door => ({ file: at("clip", name), load: () => Clip.fromPretrained(at("clip")) });
 /** Of the images that the reward's CLIP takes. */
 const side = 32;
 const index = at("sharded", "unet", "diffusion_pytorch_model.safetensors.index.json");
@@ -304,15 +306,15 @@ const texts: readonly (readonly [door: Door, ...values: string[]])[] = [
     'vision_config={"num_channels":1}',
   ],
   [clip("preprocessor_config.json"), "image_std=[0, 1, 1]", "crop_size=9007199254740991", "resample=9", "crop_size=16"],
-  [{ file: at("run", "run.json"), load: () => new RunReader(at("run")) }, 'format="x"', "version=[]", "version=2"],
+  [{ file: at("run", "run.json"), load: () => new RunReader(at("run")) }, 'format="x"', "version=[]", "version=3"],
   [{ file: at("run", "config.json"), load: () => Trainer.open(at("run"), tinyConfig(), reward) }],
   [{ file: run.stagePath(0, "metrics"), load: () => run.metrics() }],
   [{ file: run.stagePath(0, "samples"), load: () => run.samples(0) }],
   [
-    { file: run.stagePath(1, "sampled"), load: () => trainer.selectStage(1) },
+    { file: run.stagePath(1, "sampled"), load: () => selectStage(trainer, 1) },
     "keys=5",
     'keys=[{"root":-1}]',
-    "timesteps=[1.5]",
+    "timesteps=[-1]",
   ],
   [{ file: at("prompts.json"), load: () => readPrompts(at("prompts.json")) }],
 ];
@@ -362,7 +364,7 @@ describe("other damage", () => {
   test("settings of images that the reward's CLIP does not take", async () => {
     const [config, settings] = [at("clip", "config.json"), at("clip", "preprocessor_config.json")];
     const { vision_config: vision, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { vision_config: object };
-    const load = () => clipScore({ model: at("clip") });
+    const load = () => Clip.fromPretrained(at("clip"));
     // The same number of patches, so that the weights fit.
     const larger = { ...rest, vision_config: { ...vision, image_size: side + 1 } };
     const expected = `a height and a width of ${side + 1}, the image_size of the model's vision_config, for crop_size`;

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { LoraAdapter } from "../src/lora/index.js";
-import { promptEmbeds, StableDiffusionPipeline, type PromptEmbeds } from "../src/pipeline/index.js";
+import { promptEmbeds, StableDiffusionPipeline, type TextEmbeds } from "../src/pipeline/index.js";
 import { Generator, liveTensors, noGrad, stack, tensor, tidy } from "../src/torch/index.js";
 import { assertClose, goldenSets, outputTolerance } from "./support/golden.js";
 
@@ -17,15 +17,19 @@ for (const set of goldenSets("lora", "io_trajectory.safetensors")) {
       tidy(() => {
         const embeds = pipeline.encodePrompts(prompts);
         const negative = pipeline.encodePrompts([""]);
-        assertClose(embeds.hiddenStates, io.get("prompt_embeds"), outputTolerance, `${set.name} prompt_embeds`);
+        assertClose(embeds.states.hiddenStates, io.get("prompt_embeds"), outputTolerance, `${set.name} prompt_embeds`);
         const expected = io.get("negative_prompt_embeds");
-        assertClose(negative.hiddenStates, expected, outputTolerance, `${set.name} negative_prompt_embeds`);
+        assertClose(negative.states.hiddenStates, expected, outputTolerance, `${set.name} negative_prompt_embeds`);
         const [first, other] = prompts as [string, string];
         const repeated = pipeline.encodePrompts([other, first, other]);
-        assert(repeated.hiddenStates.equal(pipeline.encodePrompts([other, first]).select([0, 1, 0]).hiddenStates));
+        assert(
+          repeated.states.hiddenStates.equal(
+            pipeline.encodePrompts([other, first]).select([0, 1, 0]).states.hiddenStates,
+          ),
+        );
         // Where in a batch a text stands may show in the last bit.
-        const inTurn = embeds.select([1, 0, 1]).hiddenStates;
-        assertClose(repeated.hiddenStates, inTurn, outputTolerance, `${set.name} repeated prompts`);
+        const inTurn = embeds.select([1, 0, 1]).states.hiddenStates;
+        assertClose(repeated.states.hiddenStates, inTurn, outputTolerance, `${set.name} repeated prompts`);
       });
     });
 
@@ -43,26 +47,24 @@ for (const set of goldenSets("lora", "io_trajectory.safetensors")) {
     });
 
     /** With the sizes that the golden trajectory of SDXL was made with: those of the UNet's rows 0 and 1. */
-    function goldenPrompts(texts: string[], sizes = [0, 1]): PromptEmbeds {
-      const { hiddenStates, pooled } = pipeline.encodePrompts(texts);
-      if (!pipeline.isXL) return promptEmbeds(hiddenStates);
+    function goldenPrompts(texts: string[], sizes = [0, 1]): TextEmbeds {
+      const { hiddenStates, pooled } = pipeline.encodePrompts(texts).states;
+      if (!pipeline.isXL) return promptEmbeds({ hiddenStates });
       const rows = tensor(sizes, { dtype: "int64" });
-      return promptEmbeds(
-        hiddenStates,
-        pooled,
-        set.tensors("unet", "io.safetensors").get("time_ids").indexSelect(0, rows),
-      );
+      const timeIds = set.tensors("unet", "io.safetensors").get("time_ids").indexSelect(0, rows);
+      return promptEmbeds({ hiddenStates, pooled: pooled!, timeIds });
     }
 
-    function follow(embeds: PromptEmbeds, negative: PromptEmbeds): void {
+    function follow(embeds: TextEmbeds, negative: TextEmbeds): void {
       const guidanceScale = io.get("guidance_scale").item();
       const [noise, golden] = [io.get("noise"), io.get("latents")];
       const timesteps = pipeline.scheduler.timesteps(noise.size(0));
       assert.deepEqual(timesteps, io.get("timesteps").toArray());
+      const conditioning = pipeline.condition(embeds, { guidanceScale, negative });
       let sample = golden.select(1, 0);
       const latents = [sample];
       const logProbs = timesteps.map((timestep, i) => {
-        const modelOutput = pipeline.predictNoise(sample, timestep, embeds, { guidanceScale, negative });
+        const modelOutput = pipeline.predict(sample, timestep, conditioning);
         const step = { modelOutput, timestep, sample, numInferenceSteps: timesteps.length, noise: noise.select(0, i) };
         const { prevSample, logProb } = pipeline.scheduler.step(step);
         sample = prevSample;
@@ -81,10 +83,10 @@ for (const set of goldenSets("lora", "io_trajectory.safetensors")) {
         noGrad(() => {
           const embeds = pipeline.encodePrompts([prompts[0]!]);
           const latents = io.get("latents").select(1, 0);
-          const once = pipeline.predictNoise(latents, 501, embeds);
-          const perRow = pipeline.predictNoise(latents, [501, 501], embeds.select([0, 0]));
+          const once = pipeline.predict(latents, 501, pipeline.condition(embeds, {}, 2));
+          const perRow = pipeline.predict(latents, [501, 501], pipeline.condition(embeds.select([0, 0])));
           assertClose(once, perRow, outputTolerance, `${set.name} one prompt for all rows`);
-          assert.throws(() => pipeline.predictNoise(latents, 501, embeds, { guidanceScale: 5 }), /Expected negative/);
+          assert.throws(() => pipeline.condition(embeds, { guidanceScale: 5 }, 2), /Expected negative/);
         }),
       );
     });
@@ -100,12 +102,12 @@ for (const set of goldenSets("lora", "io_trajectory.safetensors")) {
         tidy(() =>
           noGrad(() => {
             for (const timesteps of [801, [401, 1]]) {
-              const plain = pipeline.predictNoise(latents, timesteps, embeds, guidance);
-              assertClose(pipeline.predictNoise(latents, timesteps, prepared), plain, 1e-6, `${set.name} prepared`);
+              const plain = pipeline.predict(latents, timesteps, pipeline.condition(embeds, guidance));
+              assertClose(pipeline.predict(latents, timesteps, prepared), plain, 1e-6, `${set.name} prepared`);
             }
           }),
         );
-        assert.throws(() => pipeline.predictNoise(latents, 1, prepared), /Expected noGrad for prepared prompts/);
+        assert.throws(() => pipeline.predict(latents, 1, prepared), /Expected noGrad for a prepared conditioning/);
         prepared.dispose();
       }
       for (const held of [embeds, negative, latents]) held.dispose();

@@ -23,9 +23,9 @@ function everything(pipeline: StableDiffusionPipeline): Map<string, Tensor> {
   const latents = randn([2, ...pipeline.latentShape()], { generator });
   const lora = LoraAdapter.inject(pipeline.unet, { rank: 2, generator });
   noGrad(() => lora.parameters.forEach((parameter) => parameter.copy_(randn(parameter.shape, { generator }).mul(0.1))));
-  const predicted = pipeline.predictNoise(latents, [601, 1], prompts);
+  const predicted = pipeline.predict(latents, [601, 1], pipeline.condition(prompts));
   predicted.square().mean().backward();
-  const { hiddenStates, pooled } = prompts;
+  const { hiddenStates, pooled } = prompts.states;
   const results = new Map([
     ["gradients", cat([...lora.parameters.values()].map(({ grad }) => grad!.flatten()))],
     ["hidden states", hiddenStates],

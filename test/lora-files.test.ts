@@ -402,7 +402,7 @@ describe("a model of another family", () => {
   });
 
   test("takes the keys that name no part, where it is the one that is asked for", () => {
-    const own = mkdtempSync(join(folder, "peft-transformer-"));
+    const own = temporaryFolder();
     tidy(() => {
       const key = "base_model.model.transformer_blocks.0.attn.to_q";
       const [a, b] = [zeros([2, 6]), zeros([4, 2])];

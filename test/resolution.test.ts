@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { Policy } from "../src/b2/index.js";
-import { promptEmbeds, StableDiffusionPipeline } from "../src/pipeline/index.js";
+import { catPrompts, promptEmbeds, StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { Generator, noGrad, randn, tensor, tidy, type Tensor } from "../src/torch/index.js";
 import { fixtures } from "./support/folders.js";
 import { relativeError } from "./support/golden.js";
@@ -22,10 +22,11 @@ describe("SDXL's conditions on size", () => {
         const shape = pipeline.latentShape({ height: 64, width: 96 });
         assert.deepEqual(shape, [4, 16, 24]);
         const latents = latentsOf(2, shape);
-        const { hiddenStates, pooled } = pipeline.encodePrompts(["a cat", "a dog"]);
-        const predicted = pipeline.predictNoise(latents, 501, promptEmbeds(hiddenStates, pooled));
-        const given = (ids: number[]): Tensor =>
-          pipeline.predictNoise(latents, 501, promptEmbeds(hiddenStates, pooled, tensor([ids, ids])));
+        const { states } = pipeline.encodePrompts(["a cat", "a dog"]);
+        const predict = (more: object): Tensor =>
+          pipeline.predict(latents, 501, pipeline.condition(promptEmbeds({ ...states, ...more })));
+        const predicted = predict({});
+        const given = (ids: number[]): Tensor => predict({ timeIds: tensor([ids, ids]) });
         assert.equal(relativeError(predicted, given(size)), 0);
         // Nor does any of the six pass by unnoticed.
         for (let i = 0; i < 6; i++) {
@@ -39,28 +40,22 @@ describe("SDXL's conditions on size", () => {
 
   test("follow model.height and model.width of a run", () => {
     const model = { path: join(fixtures, "sdxl"), height: 64, width: 96 };
-    const policy = Policy.load(tinyConfig({ model, sample: { guidanceScale: 3 } }), { lora: [] });
+    const policy = Policy.forInference(tinyConfig({ model, sample: { guidanceScale: 3 } }));
     assert.deepEqual(policy.latentShape, [4, 16, 24]);
     tidy(() =>
       noGrad(() => {
         const x = latentsOf(2, policy.latentShape);
-        const condition = policy.condition(["a cat", "a dog"]);
-        const { mean } = policy.transition(x, 251, condition, { noise: latentsOf(2, policy.latentShape) });
-        const { guidanceScale, negative } = condition.guidance;
-        const sized = ({ hiddenStates, pooled }: typeof condition.prompts) =>
-          promptEmbeds(hiddenStates, pooled, tensor(Array.from({ length: hiddenStates.size(0) }, () => size)));
-        const given = policy.transition(
-          x,
-          251,
-          {
-            prompts: sized(condition.prompts),
-            guidance: { guidanceScale: guidanceScale!, negative: sized(negative!) },
-            dispose: () => undefined,
-          },
-          { noise: latentsOf(2, policy.latentShape) },
-        );
-        assert.equal(relativeError(mean, given.mean), 0);
-        condition.dispose();
+        const prompts = ["a cat", "a dog"];
+        const predicted = policy.predict(x, 251, policy.conditioning(prompts));
+        const model = policy.model as StableDiffusionPipeline;
+        const sized = (texts: readonly string[]) => {
+          const timeIds = tensor(texts.map(() => size));
+          const encoded = catPrompts(texts.map((text) => model.encodePrompts([text]))); // alone, as a policy does
+          return promptEmbeds({ ...encoded.states, timeIds });
+        };
+        const guidance = { guidanceScale: 3, negative: sized([""]) };
+        const given = policy.predict(x, 251, model.condition(sized(prompts), guidance));
+        assert.equal(relativeError(predicted, given), 0);
       }),
     );
     policy.dispose();
@@ -81,10 +76,11 @@ describe("odd sizes", () => {
         noGrad(() => {
           let sample: Tensor = latentsOf(1, pipeline.latentShape({ height, width }));
           assert.deepEqual(sample.shape, [1, 4, 9, 11]);
-          const prompts = pipeline.encodePrompts(["a cat"]);
+          const conditioning = pipeline.condition(pipeline.encodePrompts(["a cat"]));
           for (const timestep of pipeline.scheduler.timesteps(2)) {
-            const modelOutput = pipeline.predictNoise(sample, timestep, prompts);
-            const step = { modelOutput, timestep, sample, numInferenceSteps: 2, eta: 0 };
+            const modelOutput = pipeline.predict(sample, timestep, conditioning);
+            const noise = latentsOf(1, sample.shape.slice(1));
+            const step = { modelOutput, timestep, sample, numInferenceSteps: 2, noise };
             sample = pipeline.scheduler.step(step).prevSample;
           }
           const picture = pipeline.decode(sample);
@@ -97,9 +93,8 @@ describe("odd sizes", () => {
   }
 });
 
-test("model.vaeTiling decodes pictures larger than the VAE's own in tiles, and only those", () => {
-  const load = (vaeTiling: boolean) =>
-    Policy.load(tinyConfig({ model: { path: join(fixtures, "sd1"), vaeTiling } }), { lora: [] });
+test("model.tiling decodes images larger than the VAE's own in tiles, and only those", () => {
+  const load = (tiling: boolean) => Policy.forInference(tinyConfig({ model: { path: join(fixtures, "sd1"), tiling } }));
   const [whole, tiled] = [load(false), load(true)];
   tidy(() => {
     const [small, large] = [latentsOf(1, [4, 16, 16]), latentsOf(1, [4, 16, 24])]; // 64 pixels were trained on

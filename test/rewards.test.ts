@@ -6,11 +6,19 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { clipPreprocess, readImage, readPreprocessorConfig } from "../src/images/index.js";
 import { CLIPModel } from "../src/models/index.js";
-import { brightness, clipScore, jpegCompressibility, loadReward } from "../src/rewards/index.js";
+import {
+  Clip,
+  clipScore,
+  registerReward,
+  RewardResources,
+  RewardSet,
+  type WeightedReward,
+} from "../src/rewards/index.js";
+import { z } from "zod";
 import { CLIPTokenizer } from "../src/tokenizer/index.js";
 import { liveTensors, noGrad, ones, rand, stack, tidy, zeros, Generator, type Tensor } from "../src/torch/index.js";
 import { goldenSets } from "./support/golden.js";
-import { temporaryFolder } from "./support/folders.js";
+import { fixtures, temporaryFolder } from "./support/folders.js";
 
 const inFolder = (use: (folder: string) => Promise<void>): Promise<void> => use(temporaryFolder());
 
@@ -22,19 +30,18 @@ for (const set of goldenSets("clip", "photo.png")) {
       const photo = await readImage(join(folder, "photo.png"));
       const images = tidy(() => stack([photo, photo.flip([2]), photo.mul(0.5)]));
       const prompts = ["a cat", "a dog", "a cat"];
-      const reward = clipScore({ model: folder, batchSize: 2 });
-      const scores = await reward(images, prompts);
+      const live = liveTensors();
+      const clip = Clip.fromPretrained(folder);
+      const reward = clipScore(clip);
+      const scores = Array.from(await reward.score(images, prompts));
       const before = liveTensors();
-      assert.deepEqual(await reward(images, prompts), scores);
+      assert.deepEqual(await reward.score(images, prompts), scores);
       assert(liveTensors() <= before); // fewer where garbage was collected
+      clip.dispose();
+      assert(liveTensors() <= live);
 
       const expected = tidy(() => noGrad(() => cosines(folder, images, prompts)));
-      const named = await loadReward(`clip:${folder}`);
-      const whole = await named(images, prompts); // in one batch, which may round otherwise
-      scores.forEach((score, i) => {
-        assert(Math.abs(score - expected[i]!) < 1e-5);
-        assert(Math.abs(score - whole[i]!) < 1e-5);
-      });
+      scores.forEach((score, i) => assert(Math.abs(score - expected[i]!) < 1e-5));
       images.dispose();
       photo.dispose();
     }));
@@ -48,36 +55,114 @@ function cosines(folder: string, images: Tensor, prompts: string[]): number[] {
   return text.mul(image).sum({ dim: 1 }).toArray();
 }
 
+/** Opens rewards as a config would have them. */
+const open = (
+  named: ({ name: string } & Partial<WeightedReward>)[],
+  resources = new RewardResources("cpu"),
+): Promise<RewardSet> => {
+  const weighted = named.map((one): WeightedReward => ({ weight: 1, label: null, ...one }));
+  return RewardSet.open(weighted, resources);
+};
+
 test("brightness and JPEG compressibility", async () => {
   const images = tidy(() =>
     stack([ones([3, 16, 16]), zeros([3, 16, 16]), rand([3, 16, 16], { generator: new Generator(0) })]),
   );
-  const [white, black] = await brightness(images, ["", "", ""]);
-  assert.deepEqual([white, black], [1, 0]);
-  const [flat, , noisy] = await jpegCompressibility(images, ["", "", ""]);
+  const both = await open([{ name: "brightness" }, { name: "jpeg-compressibility" }]);
+  const { parts } = await both.score(images, ["", "", ""]);
+  assert.deepEqual(parts["brightness"]!.slice(0, 2), [1, 0]);
+  const [flat, , noisy] = parts["jpeg-compressibility"]!;
   assert(flat! > noisy! && flat! < 0);
+  const coarse = await open([{ name: "jpeg-compressibility", quality: 10 }]);
+  assert((await coarse.score(images, ["", "", ""])).total[2]! > noisy!);
   images.dispose();
 });
 
-test("a module of one's own, and what is wrong with others", () =>
-  inFolder(async (folder) => {
-    const module = (name: string, code: string): string => {
-      const file = join(folder, name);
-      writeFileSync(file, code);
-      return file;
-    };
-    const images = zeros([2, 3, 4, 4]);
-    const call = async (file: string) => (await loadReward({ name: file }))(images, ["a", "bcd"]);
-    const lengths = module("lengths.mjs", "export default async (images, prompts) => prompts.map((p) => p.length)");
-    assert.deepEqual(await call(lengths), [1, 3]);
-    const wrong: [string, string, RegExp][] = [
-      ["one.mjs", "export default () => [1]", /Expected 2 numbers, one an image, from .*one.mjs but received 1/],
-      ["nan.mjs", "export default () => [1, NaN]", /Expected a finite number .* received NaN for image 1, "bcd"/],
-      ["none.mjs", "export const reward = 1", /Expected a function as default export of .* but received undefined/],
-      ["broken.mjs", "export default (", /Expected a JavaScript module for the reward but/],
-    ];
-    for (const [name, code, error] of wrong) await assert.rejects(call(module(name, code)), error);
-    await assert.rejects(loadReward("clipscore"), /Expected clip-score, .* for the reward but received clipscore/);
-    await assert.rejects(loadReward({ name: "clip-score" }), /Expected a CLIP folder/);
-    images.dispose();
-  }));
+test("several rewards: each on its own, and their weighted sum", async () => {
+  const images = tidy(() => stack([ones([3, 4, 4]), zeros([3, 4, 4])]));
+  const set = await open([
+    { name: "brightness", weight: 2 },
+    { name: "brightness", label: "dark", weight: -0.5 },
+  ]);
+  const { total, parts, seconds } = await set.score(images, ["", ""]);
+  assert.deepEqual(parts, { brightness: [1, 0], dark: [1, 0] });
+  assert.deepEqual(total, [1.5, 0]);
+  assert.deepEqual(Object.keys(seconds), set.labels);
+  images.dispose();
+});
+
+test("rewards of one folder share its CLIP, and all memory comes back", async () => {
+  const folder = join(fixtures, "sd1");
+  const path = temporaryFolder();
+  await cp(join(folder, "clip"), path, { recursive: true });
+  await cp(join(folder, "tokenizer"), path, { recursive: true });
+  const live = liveTensors();
+  const resources = new RewardResources("cpu");
+  const one = await open([{ name: "clip-score", model: path }], resources);
+  const loaded = liveTensors();
+  const two = await open([{ name: "clip-score", model: path }], resources);
+  assert.equal(resources.clip(path), resources.clip(path));
+  assert.equal(liveTensors(), loaded);
+  for (const set of [one, two]) set.dispose();
+  resources.dispose();
+  assert(liveTensors() <= live);
+});
+
+test("those that were opened are disposed of when another cannot be", async () => {
+  let disposed = 0;
+  registerReward({
+    name: "test-disposed",
+    summary: "Counts its end",
+    cost: "nothing",
+    options: z.object({}),
+    open: () => ({ score: (_, prompts) => prompts.map(() => 0), dispose: () => void disposed++ }),
+  });
+  await assert.rejects(open([{ name: "test-disposed" }, { name: "clip-score", model: "/none" }]), /none/);
+  assert.equal(disposed, 1);
+  assert.throws(
+    () =>
+      registerReward({
+        name: "brightness",
+        summary: "",
+        cost: "",
+        options: z.object({}),
+        open: () => {
+          throw new Error();
+        },
+      }),
+    /Expected a new name for a reward but received brightness/,
+  );
+});
+
+test("a module of one's own, and what is wrong with others", async () => {
+  const folder = temporaryFolder();
+  const module = (name: string, code: string): string => {
+    const file = join(folder, name);
+    writeFileSync(file, code);
+    return file;
+  };
+  const images = zeros([2, 3, 4, 4]);
+  const call = async (path: string): Promise<readonly number[]> =>
+    (await (await open([{ name: "module", path }])).score(images, ["a", "bcd"])).total;
+  const lengths = module("lengths.mjs", "export default async (images, prompts) => prompts.map((p) => p.length)");
+  assert.deepEqual(await call(lengths), [1, 3]);
+  const object = module("object.mjs", "export default { score: (images, prompts) => prompts.map((p) => -p.length) }");
+  assert.deepEqual(await call(object), [-1, -3]);
+  const wrong: [string, string, RegExp][] = [
+    ["one.mjs", "export default () => [1]", /Expected 2 numbers, one an image, from the reward one but received 1/],
+    ["nan.mjs", "export default () => [1, NaN]", /Expected a finite number .* received NaN for image 1, "bcd"/],
+    ["text.mjs", 'export default () => [1, "2"]', /Expected a finite number .* received "2" for image 1/],
+    ["none.mjs", "export const reward = 1", /Expected a function, .* as default export of .* but received undefined/],
+    ["broken.mjs", "export default (", /broken.mjs: Expected a module for the reward but loading it failed/],
+  ];
+  for (const [name, code, error] of wrong) await assert.rejects(call(module(name, code)), error);
+  await assert.rejects(
+    call(join(folder, "missing.mjs")),
+    /Expected a module for the reward but received .*missing.mjs/,
+  );
+  await assert.rejects(
+    open([{ name: "clipscore" }]),
+    /for the reward but received clipscore; did you mean clip-score\?/,
+  );
+  images.dispose();
+});

@@ -146,12 +146,12 @@ function assertSame(actual: StableDiffusionPipeline, expected: StableDiffusionPi
   const [a, e] = [parametersOf(actual), parametersOf(expected)];
   assert.deepEqual([...a.keys()].sort(), [...e.keys()].sort());
   for (const [key, tensor] of e) assert(tensor.equal(a.get(key)!), key);
-  assert.deepEqual(actual.scheduler.config, expected.scheduler.config);
+  assert.deepEqual(actual.scheduler.toConfig(), expected.scheduler.toConfig());
   tidy(() =>
     noGrad(() => {
       const x = randn([1, ...expected.latentShape({ height: 64, width: 64 })], { generator: new Generator(0) });
       const predict = (pipeline: StableDiffusionPipeline) =>
-        pipeline.predictNoise(x, 500, pipeline.encodePrompts(["a cat riding a bike"]));
+        pipeline.predict(x, 500, pipeline.condition(pipeline.encodePrompts(["a cat riding a bike"])));
       assert(predict(actual).equal(predict(expected)), "predictions");
     }),
   );

@@ -6,9 +6,10 @@ import assert from "node:assert/strict";
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { mock, test } from "node:test";
-import { type Config, disposeRecord, Policy, sampleBranches, silent, Trainer, updatePolicy } from "../src/b2/index.js";
+import { type Config, disposeRecord, Policy, sampleBranches, Trainer, updatePolicy } from "../src/b2/index.js";
+import { silent } from "../src/base/progress.js";
 import { AdamW, GradScaler } from "../src/optim/index.js";
-import { StableDiffusionPipeline } from "../src/pipeline/index.js";
+import { StableDiffusionPipeline, type TextConditioning } from "../src/pipeline/index.js";
 import { RunReader } from "../src/runs/index.js";
 import { loadSafetensors } from "../src/safetensors/index.js";
 import { conv2d, isGradEnabled, liveTensors, noGrad, type Tensor, tidy, zeros } from "../src/torch/index.js";
@@ -16,7 +17,7 @@ import { b2 } from "./support/cli.js";
 import { collectGarbage, tinyConfig, tinyValues } from "./support/tiny.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
 
-const brightness = { name: "brightness" };
+const brightness = ["brightness"];
 const familyOf = (family: string): object => ({ path: join(fixtures, family) });
 
 /** sd1 as a v-prediction model. */
@@ -46,7 +47,7 @@ function contents(run: RunReader): unknown {
     updates: run.updates(stage),
     samples: run.samples(stage),
     lora: bytes(run.stagePath(stage, "lora")),
-    unet: bytes(join(run.stagePath(stage, "unet"), "diffusion_pytorch_model.safetensors")),
+    unet: bytes(join(run.stagePath(stage, "denoiser"), "diffusion_pytorch_model.safetensors")),
   }));
 }
 
@@ -55,10 +56,10 @@ const forms = {
   "sd2, LoRA": { model: familyOf("sd2") },
   "sdxl, LoRA": { model: familyOf("sdxl") },
   "v-prediction, LoRA": { model: vPrediction() },
-  "sd1, all of the UNet": { model: familyOf("sd1"), train: { parameters: "unet" } },
+  "sd1, all of the UNet": { model: familyOf("sd1"), train: { parameters: "full" } },
   "sdxl, all of the UNet, checkpointed": {
     model: familyOf("sdxl"),
-    train: { parameters: "unet", gradientCheckpointing: true },
+    train: { parameters: "full", gradientCheckpointing: true },
   },
   "sdxl, bfloat16": { model: { ...familyOf("sdxl"), dtype: "bfloat16", computeDtype: "bfloat16" } },
   "sdxl, float16 in float32": { model: { ...familyOf("sdxl"), dtype: "float16", computeDtype: "float32" } },
@@ -66,7 +67,7 @@ const forms = {
 
 for (const [name, form] of Object.entries(forms)) {
   test(`${name}: an interrupted run is the uninterrupted one to the bit, learns, and gives its memory back`, async () => {
-    const config = tinyConfig({ reward: brightness, stages: 3, record: { optimizers: 2 } }, form);
+    const config = tinyConfig({ rewards: brightness, stages: 3, record: { optimizers: 2 } }, form);
     await collectGarbage();
     const live = liveTensors();
     const whole = await train(config, join(temporaryFolder(), "whole"));
@@ -125,7 +126,7 @@ for (const [dtype, computed] of precisions) {
         model: { ...model, dtype, computeDtype: computed },
         train: { oldLogProbs: computed === "float32" ? "recomputed" : null, microBatch: 4, learningRate: 1e-2 },
       });
-      const policy = Policy.load(config);
+      const policy = Policy.forTraining(config);
       const optimizer = new AdamW(policy.parameters, { lr: 1e-2 });
       for (const stage of [0, 1]) {
         const prompts = ["a cat", "red apple", "a cat"];
@@ -135,11 +136,17 @@ for (const [dtype, computed] of precisions) {
         const train = { ...config.train, samplesPerUpdate: stage === 0 ? 2 : 100 };
         const learner = stage === 0 ? optimizer : new AdamW(new Map());
         const context = { progress: silent };
-        const [first, ...more] = await updatePolicy(policy, learner, trainSet, { ...config, train }, context);
-        for (const ratio of [first!["ratioMin"]!, first!["ratioMax"]!]) {
+        const [first, ...more] = await updatePolicy(
+          policy,
+          { optimizer: learner },
+          trainSet,
+          { ...config, train },
+          context,
+        );
+        for (const ratio of [first!.ratioMin!, first!.ratioMax!]) {
           assert.ok(Math.abs(ratio - 1) < 1e-6, `${family}, stage ${stage}: ${ratio}`);
         }
-        if (stage === 0) assert.ok(more.some((update) => Math.abs(update["ratioMax"]! - 1) > 1e-6));
+        if (stage === 0) assert.ok(more.some((update) => Math.abs(update.ratioMax! - 1) > 1e-6));
         for (const parameter of policy.parameters.values()) parameter.grad = null;
         disposeRecord(batch);
       }
@@ -154,24 +161,26 @@ for (const [dtype, computed] of precisions) {
     async () => {
       const trainer = await Trainer.open(
         join(temporaryFolder(), "run"),
-        tinyConfig({ reward: brightness, model: { ...familyOf("sdxl"), dtype, computeDtype: computed } }),
+        tinyConfig({ rewards: brightness, model: { ...familyOf("sdxl"), dtype, computeDtype: computed } }),
       );
       const { policy, run } = trainer;
       const all = (tensors: Iterable<Tensor>): string[] => [...new Set([...tensors].map((t) => t.dtype))];
-      const { pipeline } = policy;
+      const pipeline = policy.model as StableDiffusionPipeline;
       assert.deepEqual(all(pipeline.unet.parameters().values()), [dtype]);
       assert.deepEqual(all(pipeline.textEncoder.parameters().values()), [dtype]);
       assert.deepEqual(all(pipeline.vae.parameters().values()), [dtype]);
       assert.deepEqual(all(policy.parameters.values()), ["float32"]);
 
       const batch = await trainer.sample(0);
-      assert.deepEqual(all([batch.latents, batch.logProbs]), ["float32"]);
+      assert.deepEqual(all([batch.latents, batch.logProbs!]), ["float32"]);
       tidy(() =>
         noGrad(() => {
           const x = batch.latents.select(1, 0);
-          const condition = policy.condition(batch.keys.map(({ prompt }) => prompt));
-          assert.equal(condition.prompts.hiddenStates.dtype, computed);
-          const { mean, logProb, prevSample } = policy.transition(x, batch.timesteps[0]!, condition, { noise: x });
+          const conditioning = policy.conditioning(batch.keys.map(({ prompt }) => prompt)) as TextConditioning;
+          assert.equal((conditioning.text as Tensor).dtype, computed);
+          const [timestep] = batch.timesteps as [number];
+          const predicted = policy.predict(x, timestep, conditioning);
+          const { mean, logProb, prevSample } = policy.transition(x, timestep, predicted, { noise: x });
           assert.deepEqual(all([mean, logProb, prevSample]), ["float32"]);
         }),
       );
@@ -195,7 +204,7 @@ test("old log-probs are computed again as the update computes: recording, which 
     const config = tinyConfig({
       train: { oldLogProbs: "recomputed", epochs: 1, samplesPerUpdate: 100, gradientCheckpointing },
     });
-    const policy = Policy.load(config);
+    const policy = Policy.forTraining(config);
     const batch = await sampleBranches(policy, { stage: 0, prompts: ["a cat"], interval: 3 }, config, {
       progress: silent,
     });
@@ -208,7 +217,7 @@ test("old log-probs are computed again as the update computes: recording, which 
       recorded.push(isGradEnabled());
       return Policy.prototype.transition.apply(policy, inputs);
     });
-    await updatePolicy(policy, new AdamW(new Map()), trainSet, config, { progress: silent });
+    await updatePolicy(policy, { optimizer: new AdamW(new Map()) }, trainSet, config, { progress: silent });
     assert.deepEqual(recorded, [true, true, true, true]); // two micro-batches, before the update and in it
     for (const parameter of policy.parameters.values()) parameter.grad = null;
     await collectGarbage();
@@ -229,18 +238,17 @@ test(
         model: { dtype, computeDtype: dtype },
         train: { epochs: 1, samplesPerUpdate: 100 },
       });
-      const policy = Policy.load(config);
+      const policy = Policy.forTraining(config);
       const batch = await sampleBranches(policy, { stage: 0, prompts: ["a cat"], interval: 3 }, config, {
         progress: silent,
       });
       const trainSet = { ...batch, advantages: batch.keys.map((_, i) => (i % 2 ? share : -share)) };
       const norms: number[] = [];
       for (let i = 0; i < 3; i++) {
-        const [update] = await updatePolicy(policy, new AdamW(new Map()), trainSet, config, {
+        const [update] = await updatePolicy(policy, { optimizer: new AdamW(new Map()), scaler }, trainSet, config, {
           progress: silent,
-          scaler,
         });
-        norms.push(update!["gradNorm"]!);
+        norms.push(update!.gradNorm);
         for (const parameter of policy.parameters.values()) parameter.grad = null;
       }
       disposeRecord(batch);
@@ -264,8 +272,8 @@ test(
 );
 
 test("the gradient of full fine-tuning is that of the objective, by differences", async () => {
-  const config = tinyConfig({ train: { parameters: "unet", epochs: 1, samplesPerUpdate: 100, maxGradNorm: 1e9 } });
-  const policy = Policy.load(config);
+  const config = tinyConfig({ train: { parameters: "full", epochs: 1, samplesPerUpdate: 100, maxGradNorm: 1e9 } });
+  const policy = Policy.forTraining(config);
   const batch = await sampleBranches(policy, { stage: 0, prompts: ["a cat"], interval: 3 }, config, {
     progress: silent,
   });
@@ -275,8 +283,8 @@ test("the gradient of full fine-tuning is that of the objective, by differences"
       step: look,
       zeroGrad: () => policy.parameters.forEach((p) => (p.grad = null)),
     } as unknown as AdamW;
-    const [update] = await updatePolicy(policy, optimizer, trainSet, config, { progress: silent });
-    return update!["loss"]!;
+    const [update] = await updatePolicy(policy, { optimizer }, trainSet, config, { progress: silent });
+    return update!.loss;
   };
   for (const name of [
     "conv_in.weight",
@@ -310,15 +318,15 @@ test("the gradient of full fine-tuning is that of the objective, by differences"
   policy.dispose();
 });
 
-test("b2 run with train.parameters=unet leaves a model that b2 generate, b2 eval and the stage commands take", async () => {
+test("b2 run with train.parameters=full leaves a model that b2 generate, b2 eval and the stage commands take", async () => {
   const folder = join(temporaryFolder(), "full");
   const config = join(temporaryFolder(), "config.json");
   const values = {
     ...tinyValues,
     stages: 3,
-    reward: brightness,
+    rewards: brightness,
     record: { images: 0, optimizers: 2 },
-    train: { ...tinyValues.train, parameters: "unet" },
+    train: { ...tinyValues.train, parameters: "full" },
     eval: { ...tinyValues.eval, enabled: true, sheet: 2 },
   };
   writeFileSync(config, JSON.stringify(values));
@@ -326,7 +334,7 @@ test("b2 run with train.parameters=unet leaves a model that b2 generate, b2 eval
   assert.equal(done.code, 0, done.stderr);
   const run = new RunReader(folder);
   assert.deepEqual(
-    [0, 1, 2].map((stage) => run.has(stage, "unet")),
+    [0, 1, 2].map((stage) => run.has(stage, "denoiser")),
     [false, true, true],
   );
   assert.ok(!run.has(2, "lora"));
@@ -334,7 +342,7 @@ test("b2 run with train.parameters=unet leaves a model that b2 generate, b2 eval
   // The folder is whole, and is the last stage's weights.
   const pipeline = StableDiffusionPipeline.fromPretrained(join(folder, "model"));
   tidy(() => {
-    const kept = loadSafetensors(join(run.stagePath(2, "unet"), "diffusion_pytorch_model.safetensors"));
+    const kept = loadSafetensors(join(run.stagePath(2, "denoiser"), "diffusion_pytorch_model.safetensors"));
     const base = loadSafetensors(join(fixtures, "sd1/unet/diffusion_pytorch_model.safetensors"));
     const saved = pipeline.unet.parameters();
     assert.ok([...saved].every(([name, weight]) => weight.equal(kept.get(name)!)));
@@ -391,10 +399,10 @@ test("what cannot be computed is refused before any work, with a sentence", asyn
     [["--dtype", "half"], /for model.dtype but received "half"/],
     [["--set", "model.height=500"], /Expected a multiple of 8 for model.height but received 500/],
     [
-      ["--set", "train.parameters=unet", "--dtype", "bfloat16"],
-      /Expected model.dtype "float32" for train.parameters "unet"/,
+      ["--set", "train.parameters=full", "--dtype", "bfloat16"],
+      /Expected model.dtype "float32" for train.parameters "full"/,
     ],
-    [["--set", "train.parameters=unet", "--set", "lora.rank=8"], /Expected no lora.rank for train.parameters "unet"/],
+    [["--set", "train.parameters=full", "--set", "lora.rank=8"], /Expected no lora.rank for train.parameters "full"/],
   ];
   if (skipOf("float16") !== false)
     cases.push([

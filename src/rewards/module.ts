@@ -1,6 +1,6 @@
 /** A reward of one's own: the default export of a JavaScript module (or a TypeScript one, where Node strips types). */
 import { existsSync } from "node:fs";
-import { resolve } from "node:path";
+import { basename, extname, resolve } from "node:path";
 import { z } from "zod";
 import { importModule } from "../base/import-module.js";
 import { RewardError } from "./error.js";
@@ -17,6 +17,7 @@ export const moduleReward = {
   options: z.object({
     path: z.string().min(1).describe("The module, from the working folder."),
   }),
+  label: ({ path }: Options) => basename(path, extname(path)),
   open: async ({ path }: Options): Promise<Reward> => {
     const file = resolve(path);
     if (!existsSync(file))

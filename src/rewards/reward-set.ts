@@ -30,7 +30,17 @@ interface Member {
 }
 
 /** What a reward is called in tables and metrics. */
-export const labelOf = ({ name, label }: Pick<WeightedReward, "name" | "label">): string => label ?? name;
+export function labelOf(named: WeightedReward): string {
+  if (named.label !== null) return named.label;
+  const kind = rewards.get(named.name);
+  return kind.label?.(optionsOf(kind, named) as never) ?? named.name;
+}
+
+/** What a program's own reward is called. */
+const OWN_LABEL = "reward";
+
+/** A reward in an error. */
+const nameOf = (label: string): string => (label === OWN_LABEL ? "the reward" : `the reward ${label}`);
 
 export class RewardSet {
   readonly #members: readonly Member[];
@@ -45,7 +55,7 @@ export class RewardSet {
   }
 
   /** A program's own reward alone. */
-  static of(reward: RewardFunction | Reward, label = "reward"): RewardSet {
+  static of(reward: RewardFunction | Reward, label = OWN_LABEL): RewardSet {
     const own = typeof reward === "function" ? { score: reward } : reward;
     return new RewardSet([{ label, weight: 1, reward: own }]);
   }
@@ -79,7 +89,7 @@ export class RewardSet {
     const seconds: Record<string, number> = {};
     for (const { label, reward } of this.#members) {
       const start = performance.now();
-      parts[label] = checkRewards(await reward.score(images, prompts), prompts, label);
+      parts[label] = checkRewards(await reward.score(images, prompts), prompts, nameOf(label));
       seconds[label] = (performance.now() - start) / 1000;
     }
     const total = prompts.map((_, i) =>

@@ -32,6 +32,8 @@ export interface RewardContext {
 export interface RewardKind extends Entry {
   /** What scoring an image takes, in a few words: "one pass of CLIP's image encoder". */
   readonly cost: string;
+  /** What it is called in tables and metrics where the config gives no label. Default: its name. */
+  label?(options: never): string;
   /** The models it loads, folders or names on the hub, which are downloaded before anything is opened. Default: none. */
   models?(options: never): readonly string[];
   /**
