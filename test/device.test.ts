@@ -119,9 +119,9 @@ test("a device on which nothing computes is told from a dtype that it does not c
   );
 });
 
-test("float32 is float32 on a card too, unless the environment says otherwise", () => {
+test("float32 is float32 on a GPU too, unless the environment says otherwise", () => {
   const module = JSON.stringify(new URL("../src/torch/index.js", import.meta.url).href);
-  const script = `await import(${module}); console.log(process.env.NVIDIA_TF32_OVERRIDE)`;
+  const script = `const { torchVersion } = await import(${module}); torchVersion(); console.log(process.env.NVIDIA_TF32_OVERRIDE)`;
   const told = (more: object): string =>
     execFileSync(process.execPath, ["--input-type=module", "-e", script], {
       encoding: "utf8",
