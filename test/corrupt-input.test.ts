@@ -18,7 +18,7 @@ import { loadSafetensors, readHeader, SafetensorsFile, saveSafetensors } from ".
 import { liveTensors, tidy, zeros } from "../src/torch/index.js";
 import { b2 } from "./support/cli.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
-import { redness, tinyConfig } from "./support/tiny.js";
+import { tinyConfig } from "./support/tiny.js";
 
 const folder = temporaryFolder();
 after(() => rmSync(folder, { recursive: true }));
@@ -36,8 +36,8 @@ const pipeline = StableDiffusionPipeline.fromPretrained(join(fixtures, "sd1"));
 pipeline.saveSingleFile(at("single.safetensors"));
 cpSync(at("sd1"), at("sharded"), { recursive: true });
 const shards = split(at("sharded", "unet", "diffusion_pytorch_model.safetensors"));
-const reward = { reward: redness };
-const trainer = await Trainer.open(at("run"), tinyConfig(), reward);
+const runConfig = tinyConfig({ rewards: ["brightness"] });
+const trainer = await Trainer.open(at("run"), runConfig);
 await trainer.runStage(0);
 await sampleStage(trainer, 1);
 await selectStage(trainer, 1);
@@ -307,7 +307,7 @@ const texts: readonly (readonly [door: Door, ...values: string[]])[] = [
   ],
   [clip("preprocessor_config.json"), "image_std=[0, 1, 1]", "crop_size=9007199254740991", "resample=9", "crop_size=16"],
   [{ file: at("run", "run.json"), load: () => new RunReader(at("run")) }, 'format="x"', "version=[]", "version=3"],
-  [{ file: at("run", "config.json"), load: () => Trainer.open(at("run"), tinyConfig(), reward) }],
+  [{ file: at("run", "config.json"), load: () => Trainer.open(at("run"), runConfig) }],
   [{ file: run.stagePath(0, "metrics"), load: () => run.metrics() }],
   [{ file: run.stagePath(0, "samples"), load: () => run.samples(0) }],
   [
