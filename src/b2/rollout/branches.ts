@@ -58,7 +58,7 @@ export async function sampleBranches(
         signal,
         onStep: () => task.advance(rows),
       });
-      tidy(() => record.place(start * branches, rows * branches, 0).copy_(x.repeatInterleave(branches, 0)));
+      tidy(() => void record.place(start * branches, rows * branches, 0).copy_(x.repeatInterleave(branches, 0)));
       x.dispose();
     }
     // Branches: from the split to the image.
