@@ -14,7 +14,8 @@ import {
 } from "../src/models/index.js";
 import { Generator, type DType } from "../src/torch/index.js";
 
-export type ModelName = "sd14" | "sdxl";
+export const modelNames = ["sd14", "sdxl"] as const;
+export type ModelName = (typeof modelNames)[number];
 
 const unets: Record<ModelName, UNetConfigInput> = {
   sd14: { sample_size: 64, cross_attention_dim: 768 },

@@ -9,7 +9,16 @@ import { LoraAdapter } from "../src/lora/index.js";
 import { AdamW, clipGradNorm } from "../src/optim/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { saveSafetensors } from "../src/safetensors/index.js";
-import { Generator, noGrad, randn, tensor, tidy, torchVersion, type DType } from "../src/torch/index.js";
+import {
+  Generator,
+  inference,
+  randn,
+  tensor,
+  tidy,
+  torchVersion,
+  type DType,
+  type Tensor,
+} from "../src/torch/index.js";
 import { countFlops } from "./flops.js";
 import { matmulPeak, peakMemory, resetPeakMemory } from "./machine.js";
 
@@ -48,19 +57,16 @@ const steps = 20;
 const timestep = pipeline.scheduler.timesteps(steps)[steps / 2]!;
 const noise = randn(latents.shape, { generator });
 
-/** One guided transition of a sampler, the text encoded beforehand. */
+/** A guided prediction, the text encoded beforehand. */
+const predicted = (): Tensor =>
+  inference(() => pipeline.predict(latents, timestep, pipeline.condition(positive, guidance)));
+
+/** One guided transition of a sampler, the keys and values of the text made beforehand. */
 function step(): void {
   tidy(() =>
-    noGrad(() => {
-      const modelOutput = pipeline.predictNoise(latents, timestep, prepared);
-      return pipeline.scheduler.step({
-        modelOutput,
-        timestep,
-        sample: latents,
-        numInferenceSteps: steps,
-        eta: 1,
-        noise,
-      });
+    inference(() => {
+      const modelOutput = pipeline.predict(latents, timestep, prepared);
+      return pipeline.scheduler.step({ modelOutput, timestep, sample: latents, numInferenceSteps: steps, noise });
     }),
   );
 }
@@ -68,9 +74,9 @@ function step(): void {
 /** One clipped policy-gradient update of a LoRA on a single transition: forward, backward, AdamW. */
 function trainStep({ lora, optimizer }: Trained): void {
   tidy(() => {
-    const modelOutput = pipeline.predictNoise(latents, timestep, positive, guidance);
-    const sample = { sample: latents, numInferenceSteps: steps, eta: 1, prevSample: noise };
-    const { logProb } = pipeline.scheduler.step({ modelOutput, timestep, ...sample });
+    const modelOutput = pipeline.predict(latents, timestep, pipeline.condition(positive, guidance));
+    const given = { sample: latents, numInferenceSteps: steps, prevSample: noise };
+    const { logProb } = pipeline.scheduler.step({ modelOutput, timestep, ...given });
     logProb.sub(logProb.detach()).exp().neg().mean().backward();
   });
   clipGradNorm(lora.parameters.values(), 1);
@@ -92,23 +98,23 @@ const prepared = pipeline.prepare(positive, guidance);
 let trained: Trained | undefined;
 
 const work: Record<string, () => void> = {
-  forward: () => void tidy(() => noGrad(() => pipeline.predictNoise(latents, timestep, positive, guidance))),
+  forward: () => tidy(() => void predicted()),
   step,
   train: () => trainStep((trained ??= training())),
-  decode: () => void tidy(() => noGrad(() => pipeline.decode(latents))),
+  decode: () => tidy(() => void inference(() => pipeline.decode(latents))),
 };
 
 const answer = (value: object): void => void process.stdout.write(`${JSON.stringify(value)}\n`);
 
 tidy(() => {
-  const output = noGrad(() => pipeline.predictNoise(latents, timestep, positive, guidance));
+  const [own, other] = [positive.states, negative.states];
   saveSafetensors(example, {
     latents,
-    output,
-    text: positive.hiddenStates,
-    negative: negative.hiddenStates,
+    output: predicted(),
+    text: own.hiddenStates,
+    negative: other.hiddenStates,
     timestep: tensor([timestep], { dtype: "int64" }),
-    ...(positive.pooled && { pooled: positive.pooled, negativePooled: negative.pooled! }),
+    ...(own.pooled && { pooled: own.pooled, negativePooled: other.pooled! }),
   });
 });
 answer({

@@ -1,6 +1,6 @@
 /**
  * Stable Diffusion 1.4 and SDXL at their true sizes on this machine: seconds, GFLOP/s, share of the machine's own matmul
- * peak and peak memory of loading, a guided denoising step, a LoRA training step and decoding, for one picture.
+ * peak and peak memory of loading, a guided denoising step, a LoRA training step and decoding, for one image.
  *
  *     npm run build && node dist/bench/full-size.js [--model sd14|sdxl] [--dtype float32] [--pixels 512]
  *       [--work forward,step,train,decode] [--rounds 3] [--python python3] [--cache <folder>]
@@ -17,7 +17,10 @@ import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { InputError } from "../src/base/errors.js";
+import { listOf } from "../src/base/show.js";
 import type { DType } from "../src/torch/index.js";
+import { modelNames } from "./full-size-models.js";
 import { LineProcess, pytorchEnvironment } from "./line-process.js";
 
 const { values } = parseArgs({
@@ -32,6 +35,20 @@ const { values } = parseArgs({
     checkpointing: { type: "boolean", default: false },
   },
 });
+
+const works = ["forward", "step", "train", "decode"] as const;
+type Work = (typeof works)[number];
+
+/** @throws InputError for a value that is none of those known */
+function oneOf<T extends string>(option: string, known: readonly T[], value: string): T {
+  const found = known.find((name) => name === value);
+  if (found !== undefined) return found;
+  throw new InputError(`Expected ${listOf(known)} for --${option} but received ${value}`);
+}
+
+const model = oneOf("model", modelNames, values.model);
+const dtype = oneOf("dtype", ["float32", "bfloat16", "float16"] as const, values.dtype);
+const chosen = values.work.split(",").map((name) => oneOf("work", works, name.trim()));
 
 interface Measured {
   readonly seconds: number;
@@ -86,7 +103,7 @@ try {
   const script = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
   const folder = await drawn();
   const example = join(scratch, "example.safetensors");
-  const sideArgs = [script("full-size-side.js"), folder, values.dtype, values.pixels, example];
+  const sideArgs = [script("full-size-side.js"), folder, dtype, values.pixels, example];
   const flags = values.checkpointing ? ["checkpointing"] : [];
   const ours = await start<Greeting>(process.execPath, [...sideArgs, ...flags]);
   const theirs =
@@ -94,13 +111,13 @@ try {
       ? undefined
       : await start<{ version: string; error: number }>(
           values.python,
-          [script("../../bench/full_size_torch.py"), folder, values.dtype, example],
+          [script("../../bench/full_size_torch.py"), folder, dtype, example],
           pytorchEnvironment(),
         );
 
   const { load, before, weightBytes, parameters, computeDtype, flops, version } = ours.greeting;
   console.log(
-    `${values.model}, weights in ${values.dtype}, computed in ${computeDtype}, ${values.pixels}x${values.pixels} pixels, one picture; UNet of ` +
+    `${model}, weights in ${dtype}, computed in ${computeDtype}, ${values.pixels}x${values.pixels} pixels, one image; UNet of ` +
       `${(parameters / 1e6).toFixed(0)} M parameters, all weights ${gigabytes(weightBytes)}; libtorch ${version}` +
       (theirs === undefined
         ? ""
@@ -111,9 +128,9 @@ try {
   const loaded = `${gigabytes(load.peak)} (${(load.peak / weightBytes).toFixed(2)} x weights; ${gigabytes(before)} before)`;
   console.log(`| load | ${load.seconds.toFixed(1)} | | | ${loaded} | | |`);
   // The first training step makes Adam's moments and counts as any other: of the rounds the quickest is printed.
-  const passes: Readonly<Record<string, number>> = { forward: 1, step: 1, train: values.checkpointing ? 3 : 2 };
+  const passes: Partial<Record<Work, number>> = { forward: 1, step: 1, train: values.checkpointing ? 3 : 2 };
   let matmulBest = 0; // so far: a busy machine shows less of it
-  for (const work of values.work.split(",")) {
+  for (const work of chosen) {
     const sides = theirs !== undefined && (work === "forward" || work === "train") ? [ours, theirs] : [ours];
     const [mine, other] = await best(work, sides, Number(values.rounds));
     const { seconds, peak, matmul = 0 } = mine!;
@@ -139,7 +156,7 @@ try {
 /** The model's folder, drawn by a process of its own, whose memory goes with it. */
 async function drawn(): Promise<string> {
   const module = new URL("full-size-models.js", import.meta.url).href;
-  const call = `fullSizeModel(${[values.model, values.dtype as DType, values.cache].map((text) => JSON.stringify(text)).join(", ")})`;
+  const call = `fullSizeModel(${[model, dtype, values.cache].map((text) => JSON.stringify(text)).join(", ")})`;
   const code = `import { fullSizeModel } from ${JSON.stringify(module)}; console.log(JSON.stringify(${call}));`;
   const side = await start<string>(process.execPath, ["--input-type=module", "-e", code]);
   side.process.end();

@@ -1,18 +1,23 @@
 /** The PyTorch side of bench/stage.ts: starts bench/stage_torch.py, gives it models and counts, and takes its seconds. */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { InputError, type Config, type Policy, type Seconds } from "../src/b2/index.js";
-import { resolveModelFolder } from "../src/b2/model-folder.js";
-import { CLIPModel } from "../src/models/index.js";
-import type { Reward } from "../src/rewards/index.js";
+import type { Config, Policy } from "../src/b2/index.js";
+import { InputError } from "../src/base/errors.js";
+import { resolveModel } from "../src/hub/index.js";
+import { StableDiffusionPipeline } from "../src/pipeline/index.js";
+import { Clip, type RewardSet } from "../src/rewards/index.js";
+import type { PhaseSeconds } from "../src/runs/index.js";
 import { saveSafetensors } from "../src/safetensors/index.js";
-import { CLIPTokenizer } from "../src/tokenizer/index.js";
-import { Generator, noGrad, numThreads, randn, tensor, tidy, type Tensor } from "../src/torch/index.js";
+import { DDIMScheduler } from "../src/schedulers/index.js";
+import { Generator, inference, numThreads, randn, tensor, type Tensor } from "../src/torch/index.js";
 import { LineProcess, pytorchEnvironment } from "./line-process.js";
 import type { Clock } from "./machine.js";
 
 /** Images that the two sides are compared on before anything is timed. */
 const COMPARED = 8;
+
+/** Seconds of a stage's phases, by the clock of the benchmark. */
+export type Seconds = Omit<PhaseSeconds, "rewards">;
 
 /** PyTorch's version, and how far its predictions and scores are from ours. */
 export interface Greeting {
@@ -22,7 +27,7 @@ export interface Greeting {
 
 export interface StartOptions {
   readonly policy: Policy;
-  readonly reward: Reward;
+  readonly rewards: RewardSet;
   readonly config: Config;
   /** Their text states and features are what the stages draw from. */
   readonly prompts: readonly string[];
@@ -46,28 +51,25 @@ export class PyTorchStage {
    */
   static async start(python: string, options: StartOptions): Promise<PyTorchStage> {
     const { policy, config, clock, folder } = options;
-    if (config.reward.name !== "clip-score" || policy.pipeline.isXL || config.sample.eta !== 1) {
-      throw new InputError("Expected reward.name clip-score, sample.eta 1 and a model that is not SDXL for --python");
-    }
+    const sides = comparable(options);
     const io = join(folder, "io.safetensors");
-    const clip = resolveModelFolder(config.reward.model);
-    await saveExamples(io, clip, options);
+    await saveExamples(io, sides, options);
     const script = fileURLToPath(new URL("../../bench/stage_torch.py", import.meta.url));
     const process = new LineProcess(python, [script], { env: pytorchEnvironment() });
     const setup = {
-      model: resolveModelFolder(config.model.path),
-      clip,
+      model: resolveModel(config.model.path, config.model),
+      clip: sides.clip,
       io,
       clock,
       threads: numThreads(),
       steps: config.sample.steps,
-      timesteps: policy.timesteps(config.sample.steps),
+      timesteps: policy.timesteps,
       shape: policy.latentShape,
       roots: config.sample.rootsPerStage,
       branches: config.branch.count,
       batchSize: config.sample.batchSize,
       guidanceScale: config.sample.guidanceScale,
-      rewardBatch: config.reward.batchSize,
+      rewardBatch: config.sample.decodeBatchSize,
       rank: config.lora.rank,
       lr: config.train.learningRate,
       microBatch: config.train.microBatch,
@@ -91,39 +93,57 @@ export class PyTorchStage {
   }
 }
 
+/** What the other side can do as well. */
+interface Comparable {
+  readonly pipeline: StableDiffusionPipeline;
+  readonly scheduler: DDIMScheduler;
+  /** CLIP's folder. */
+  readonly clip: string;
+}
+
+/** @throws InputError for settings that the other side does not have */
+function comparable({ policy: { model }, config }: StartOptions): Comparable {
+  const { scheduler } = model;
+  const [reward, ...others] = config.rewards;
+  if (!(model instanceof StableDiffusionPipeline) || model.isXL) {
+    throw new InputError(`Expected Stable Diffusion 1 or 2 for --python but received ${config.model.path}`);
+  }
+  if (!(scheduler instanceof DDIMScheduler) || scheduler.eta !== 1) {
+    const received = JSON.stringify(config.scheduler);
+    throw new InputError(`Expected the scheduler ddim with eta 1 for --python but received ${received}`);
+  }
+  if (reward?.name !== "clip-score" || reward.weight !== 1 || others.length > 0) {
+    const received = JSON.stringify(config.rewards);
+    throw new InputError(`Expected clip-score alone for rewards with --python but received ${received}`);
+  }
+  return { pipeline: model, scheduler, clip: resolveModel(String(reward["model"])) };
+}
+
 /** What both sides share: text states and features of prompts, the noise schedule, and a few results of ours. */
 async function saveExamples(
   file: string,
-  clip: string,
-  { policy, reward, config, prompts }: StartOptions,
+  { pipeline, scheduler, clip }: Comparable,
+  { policy, rewards, config, prompts }: StartOptions,
 ): Promise<void> {
-  const { pipeline } = policy;
-  const steps = policy.timesteps(config.sample.steps);
+  const { guidanceScale, negativePrompt } = config.sample;
   const own = prompts[0]!;
-  const made = tidy(() =>
-    noGrad(() => {
-      const sample = randn([COMPARED, ...policy.latentShape], { generator: new Generator(0) });
-      const { guidanceScale, negativePrompt } = config.sample;
-      const negative = pipeline.encodePrompts([negativePrompt]);
-      const model = CLIPModel.fromPretrained(clip);
-      const features = model.getTextFeatures(CLIPTokenizer.fromPretrained(clip).encodeBatch(prompts));
-      model.dispose();
-      return {
-        sample,
-        text: pipeline.encodePrompts([...prompts, negativePrompt]).hiddenStates,
-        features: features.div(features.norm({ dim: -1, keepdim: true })),
-        alphas_cumprod: tensor(pipeline.scheduler.alphasCumprod),
-        output: pipeline.predictNoise(sample, steps[0]!, pipeline.encodePrompts([own]), { guidanceScale, negative }),
-        images: pipeline.decode(sample),
-      };
-    }),
-  );
-  const { images, ...tensors } = made;
-  const scores = await reward(
-    images,
-    Array.from({ length: COMPARED }, () => own),
-  );
-  const everything: Record<string, Tensor> = { ...tensors, scores: tensor(Float32Array.from(scores)) };
+  const judge = Clip.fromPretrained(clip);
+  const { images, ...tensors } = inference(() => {
+    const sample = randn([COMPARED, ...policy.latentShape], { generator: new Generator(0) });
+    const negative = pipeline.encodePrompts([negativePrompt]);
+    const text = pipeline.condition(pipeline.encodePrompts([own]), { guidanceScale, negative }, COMPARED);
+    return {
+      sample,
+      text: pipeline.encodePrompts([...prompts, negativePrompt]).states.hiddenStates,
+      features: judge.textFeatures(prompts),
+      alphas_cumprod: tensor(scheduler.alphasCumprod),
+      output: pipeline.predict(sample, policy.timesteps[0]!, text),
+      images: pipeline.decode(sample),
+    };
+  });
+  judge.dispose();
+  const { total } = await rewards.score(images, Array<string>(COMPARED).fill(own));
+  const everything: Record<string, Tensor> = { ...tensors, scores: tensor(Float32Array.from(total)) };
   saveSafetensors(file, everything);
   for (const held of [images, ...Object.values(everything)]) held.dispose();
 }

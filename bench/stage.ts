@@ -5,9 +5,10 @@
  *     npm run build && node dist/bench/stage.js [--preset demo] [--set key=value ...] [--rounds 1] [--clock wall]
  *       [--python python3]
  *
- * The first stage warms up and makes Adam's moments; then `--rounds` stages are timed and added up. With `--python`, one with torch and safetensors, every stage is done by PyTorch too (bench/stage_torch.py),
- * with the same weights and counts, turn by turn, so that a busy machine slows both. On a machine that is never quiet,
- * `--set model.threads=1 --clock cpu` compares the processor time of the two.
+ * The first stage warms up and makes Adam's moments; then `--rounds` stages are timed and added up. With `--python`,
+ * one with torch and safetensors, every stage is done by PyTorch too (bench/stage_torch.py), with the same weights and
+ * counts, turn by turn, so that a busy machine slows both. On a machine that is never quiet, `--set model.threads=1
+ * --clock cpu` compares the CPU time of the two.
  *
  * The peak is that of a 1024 x 1024 matmul in this very process. Floating-point operations are counted at the calls into
  * libtorch (bench/flops.ts). A training pair counts as two forward passes: its own, and the gradient of the activations;
@@ -19,7 +20,6 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import {
   disposeRecord,
-  InputError,
   parseAssignments,
   presets,
   resolveConfig,
@@ -27,13 +27,14 @@ import {
   type Config,
   type Policy,
   type PresetName,
-  type Seconds,
 } from "../src/b2/index.js";
-import type { Metrics } from "../src/runs/index.js";
-import { noGrad, numThreads, randn, tidy, torchVersion } from "../src/torch/index.js";
+import { InputError } from "../src/base/errors.js";
+import { listOf } from "../src/base/show.js";
+import type { StageMetrics } from "../src/runs/index.js";
+import { inference, numThreads, randn, torchVersion } from "../src/torch/index.js";
 import { countFlops } from "./flops.js";
 import { matmulPeak, parseClock, secondsBy } from "./machine.js";
-import { PyTorchStage } from "./pytorch-stage.js";
+import { PyTorchStage, type Seconds } from "./pytorch-stage.js";
 
 const { values } = parseArgs({
   options: {
@@ -50,25 +51,23 @@ const now = (): number => secondsBy(clock);
 
 /** Floating-point operations of a prediction for one latent; two passes where it is guided. */
 function forwardFlops(policy: Policy): number {
-  return tidy(() =>
-    noGrad(() => {
-      const x = randn([1, ...policy.latentShape]);
-      const condition = policy.condition(["a"]);
-      return countFlops(() => policy.transition(x, policy.timesteps(1)[0]!, condition, { prevSample: x }));
-    }),
-  );
+  return inference(() => {
+    const x = randn([1, ...policy.latentShape]);
+    const conditioning = policy.conditioning(["a"]);
+    return countFlops(() => policy.predict(x, policy.timesteps[0]!, conditioning));
+  });
 }
 
 /** A stage of ours: what it counted, and the seconds of its phases. */
 interface Timed {
-  readonly metrics: Metrics;
+  readonly metrics: StageMetrics;
   /** Pairs of each optimiser step. */
   readonly updates: readonly number[];
   readonly seconds: Seconds;
 }
 
 async function timedStage(trainer: Trainer, stage: number): Promise<Timed> {
-  trainer.run.beginStage(stage);
+  trainer.writer.beginStage(stage);
   const marks = [now()];
   const branches = await trainer.sample(stage);
   marks.push(now());
@@ -78,9 +77,14 @@ async function timedStage(trainer: Trainer, stage: number): Promise<Timed> {
   const start = now();
   const updates = await trainer.update(trainSet);
   const seconds = { sample: marks[1]! - marks[0]!, score: marks[2]! - marks[1]!, train: now() - start };
-  const metrics = trainer.record(scored, trainSet, updates);
+  const metrics = trainer.record({
+    scored,
+    trainSet,
+    updates,
+    seconds: { ...seconds, rewards: scored.rewardSeconds },
+  });
   [trainSet, branches].forEach(disposeRecord);
-  return { metrics, updates: updates.map((update) => update["pairs"]!), seconds };
+  return { metrics, updates: updates.map(({ pairs }) => pairs), seconds };
 }
 
 /** Work of the timed stages, the same on both sides, whatever the seconds. */
@@ -92,13 +96,12 @@ interface Counts {
 }
 
 function countsOf({ sample }: Config, stages: readonly Timed[]): Counts {
-  const sum = (of: (metrics: Metrics) => number): number =>
+  const sum = (of: (metrics: StageMetrics) => number): number =>
     stages.reduce((total, { metrics }) => total + of(metrics), 0);
-  const images = (metrics: Metrics): number => metrics["images"]!;
   return {
-    steps: sum((m) => sample.rootsPerStage * (sample.steps - m["trainedSteps"]!) + images(m) * m["trainedSteps"]!),
-    images: sum(images),
-    pairs: sum((m) => m["pairs"]!),
+    steps: sum(({ images, trainedSteps: s }) => sample.rootsPerStage * (sample.steps - s) + images * s),
+    images: sum(({ images }) => images),
+    pairs: sum(({ pairs }) => pairs),
   };
 }
 
@@ -130,23 +133,25 @@ function describe(
 
 async function main(folder: string): Promise<void> {
   const { preset } = values;
-  if (!Object.hasOwn(presets, preset)) throw new InputError(`Expected a preset but received ${preset}`);
+  if (!Object.hasOwn(presets, preset)) {
+    throw new InputError(`Expected ${listOf(Object.keys(presets))} for --preset but received ${preset}`);
+  }
   const rounds = Number(values.rounds);
-  // Pictures are written for people; PyTorch's side writes none.
+  // Images are written for people; PyTorch's side writes none.
   const given = { stages: rounds + 1, eval: { enabled: false }, record: { images: 0 } };
-  const config = resolveConfig(presets[preset as PresetName](), given, parseAssignments(values.set ?? []));
+  const config = resolveConfig(presets[preset as PresetName], given, parseAssignments(values.set ?? []));
   const trainer = await Trainer.open(join(folder, "run"), config);
-  const { policy, reward } = trainer;
+  const { policy, rewards } = trainer;
   const prompts = trainer.prompts.slice(0, 256);
   const torch =
     values.python === undefined
       ? undefined
-      : await PyTorchStage.start(values.python, { policy, reward, config, prompts, clock, folder });
+      : await PyTorchStage.start(values.python, { policy, rewards, config, prompts, clock, folder });
   const ours: Timed[] = [];
   const theirs: Seconds[] = [];
   for (let stage = 0; stage <= rounds; stage++) {
     const timed = await timedStage(trainer, stage);
-    const other = await torch?.run(timed.metrics["trainedSteps"]!, timed.updates);
+    const other = await torch?.run(timed.metrics.trainedSteps, timed.updates);
     if (stage === 0) continue;
     ours.push(timed);
     if (other !== undefined) theirs.push(other);
@@ -165,7 +170,7 @@ async function main(folder: string): Promise<void> {
   const lines = describe(counts, mine, flops, peak);
   for (const phase of phases) row(phase, lines[phase]);
   const { residentMegabytes, liveTensors } = ours.at(-1)!.metrics;
-  row("memory", `${residentMegabytes!.toFixed(0)} MB resident, ${liveTensors} live tensors`);
+  row("memory", `${residentMegabytes.toFixed(0)} MB resident, ${liveTensors} live tensors`);
   if (torch === undefined) return;
   const { version, errors } = torch.greeting;
   const rival = total(theirs);

@@ -38,7 +38,11 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x):
         y = super().forward(x)
-        return y if self.lora is None else y + F.linear(F.linear(x, self.lora[0]), self.lora[1])
+        if self.lora is None:
+            return y
+        # As in PEFT, A and B are float32 whatever the layer is held in.
+        down, up = self.lora
+        return y + F.linear(F.linear(x.to(down.dtype), down), up).to(y.dtype)
 
 
 class Attention(nn.Module):

@@ -5,45 +5,52 @@
  *     await trainer.runAll();
  *
  * registerReward, registerObjective, registerScheduler and registerModel add entries that configs name (docs/extending.md).
- * Tensors and operators have an entry of their own, `b2-diffurl/torch`; the few that a reward needs are here as well.
+ * Tensors and operators have an entry of their own, `b2-diffurl/torch`, and so have the layers that models are made of,
+ * `b2-diffurl/nn`; the few tensors and operators that a reward needs are here as well.
  */
+export { z } from "zod";
 export * from "./b2/index.js";
 export { InputError, Interrupted } from "./base/errors.js";
-export { type Progress, type ProgressTask, type RunContext, silent } from "./base/progress.js";
+export { silent, type Progress, type ProgressTask, type RunContext } from "./base/progress.js";
 export * from "./eval/index.js";
 export {
   catPrompts,
+  expandPrompts,
+  expectNewFolder,
+  promptEmbeds,
+  registerModel,
+  StableDiffusionPipeline,
   type Conditioning,
   type DiffusionModel,
   type GuidanceOptions,
   type ImageSize,
   type ModelFamily,
   type ModelOptions,
-  promptEmbeds,
   type PromptEmbeds,
-  registerModel,
-  StableDiffusionPipeline,
 } from "./pipeline/index.js";
 export {
   Clip,
   clipScore,
   registerReward,
-  type Reward,
   RewardError,
+  type Reward,
   type RewardContext,
   type RewardFunction,
   type RewardKind,
 } from "./rewards/index.js";
 export { RunReader, type SampleLine, type StageMetrics, type UpdateMetrics } from "./runs/index.js";
+export { loadSafetensors, saveSafetensors } from "./safetensors/index.js";
 export {
   columnOf,
   DDIMScheduler,
   meanLogDensity,
   openScheduler,
+  parseSchedulerConfig,
   registerScheduler,
+  type DDIMSchedulerConfig,
   type Scheduler,
   type SchedulerKind,
   type SchedulerStep,
   type Transition,
 } from "./schedulers/index.js";
-export { type Device, type DType, noGrad, Tensor, tidy } from "./torch/index.js";
+export { noGrad, Tensor, tidy, type Device, type DType } from "./torch/index.js";

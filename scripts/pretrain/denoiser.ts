@@ -8,7 +8,6 @@ import { loadSafetensors, saveSafetensors } from "../../src/safetensors/index.js
 import { DDIMScheduler } from "../../src/schedulers/index.js";
 import { CLIPTokenizer } from "../../src/tokenizer/index.js";
 import {
-  yieldToEventLoop,
   cat,
   Generator,
   mseLoss,
@@ -16,6 +15,7 @@ import {
   randn,
   tensor,
   tidy,
+  yieldToEventLoop,
   type Tensor,
 } from "../../src/torch/index.js";
 import { Random, sceneKey, vocabulary, type Scene } from "../../src/world/index.js";

@@ -5,7 +5,7 @@
 import { writeFileSync } from "node:fs";
 import { imageGrid } from "../../src/images/index.js";
 import { StableDiffusionPipeline } from "../../src/pipeline/index.js";
-import { yieldToEventLoop, cat, Generator, noGrad, randn, tidy, type Tensor } from "../../src/torch/index.js";
+import { cat, Generator, inference, randn, yieldToEventLoop, type Tensor } from "../../src/torch/index.js";
 import { captionsOf, heldOutPrompts, isHeldOut, Random, SceneClassifier, scenesOf, TEMPLATES, trainingPrompts } from "../../src/world/index.js"; // prettier-ignore
 import { startProgress } from "./progress.js";
 import { classifierFolder, pipelineFolder, renderScenes, writeJson, type Workplace } from "./workplace.js";
@@ -34,25 +34,23 @@ export async function drawPrompts(
   const images: Tensor[] = [];
   for (let start = 0; start < prompts.length; start += CHUNK) {
     const chunk = prompts.slice(start, start + CHUNK);
-    const [embeds, negative] = noGrad(() => [
-      pipeline.encodePrompts(chunk),
-      pipeline.encodePrompts(chunk.map(() => "")),
-    ]);
+    const [embeds, negative] = [chunk, chunk.map(() => "")].map((texts) => pipeline.encodePrompts(texts));
+    const conditioning = pipeline.prepare(embeds!, { guidanceScale, negative });
+    for (const states of [embeds!, negative!]) states.dispose();
     const shape = [chunk.length, ...pipeline.latentShape({})];
     let sample = randn(shape, { generator });
     for (const timestep of scheduler.timesteps(STEPS)) {
       const before = sample;
-      sample = noGrad(() =>
-        tidy(() => {
-          const modelOutput = pipeline.predictNoise(before, timestep, embeds, { guidanceScale, negative });
-          const noise = randn(shape, { generator });
-          return scheduler.step({ modelOutput, timestep, sample: before, numInferenceSteps: STEPS, eta: ETA, noise }).prevSample; // prettier-ignore
-        }),
-      );
+      sample = inference(() => {
+        const modelOutput = pipeline.predict(before, timestep, conditioning);
+        const noise = randn(shape, { generator });
+        return scheduler.step({ modelOutput, timestep, sample: before, numInferenceSteps: STEPS, noise }).prevSample;
+      });
       before.dispose();
       await yieldToEventLoop();
     }
-    images.push(noGrad(() => tidy(() => pipeline.decode(sample))));
+    conditioning.dispose();
+    images.push(inference(() => pipeline.decode(sample)));
     sample.dispose();
     onDone?.(start + chunk.length);
   }
@@ -62,7 +60,9 @@ export async function drawPrompts(
 }
 
 export async function measure(workplace: Workplace): Promise<void> {
-  const pipeline = StableDiffusionPipeline.fromPretrained(pipelineFolder(workplace));
+  const pipeline = StableDiffusionPipeline.fromPretrained(pipelineFolder(workplace), {
+    scheduler: { name: "ddim", eta: ETA },
+  });
   const classifier = SceneClassifier.fromPretrained(classifierFolder(workplace));
   const total = GUIDANCE_SCALES.length * TEMPLATES.length * 2 * IMAGES_PER_TEMPLATE;
   const progress = startProgress("measure", total);

@@ -9,12 +9,12 @@ import { existsSync, rmSync } from "node:fs";
 import { AdamW, clipGradNorm } from "../../src/optim/index.js";
 import { loadSafetensors, readHeader, saveSafetensors } from "../../src/safetensors/index.js";
 import {
-  yieldToEventLoop,
   foreachAdd_,
   foreachMul_,
   Generator,
   noGrad,
   tidy,
+  yieldToEventLoop,
   type Tensor,
 } from "../../src/torch/index.js";
 import { Random } from "../../src/world/index.js";

@@ -34,7 +34,13 @@ export function createTrainable(
   switch (train.parameters) {
     case "lora": {
       const { rank, alpha, targetModules } = lora;
-      const options = { rank, alpha: alpha ?? rank, targetModules, generator: new Generator(seed) };
+      const options = {
+        rank,
+        alpha: alpha ?? rank,
+        targetModules,
+        part: model.denoiserName,
+        generator: new Generator(seed),
+      };
       return new LoraTrainable(LoraAdapter.inject(model.denoiser, options));
     }
     case "full":
