@@ -1,6 +1,6 @@
 /** Options that several commands share, and the config that they amount to. */
-import { type Command, InvalidArgumentError, Option } from "commander";
-import { type PresetName, presets } from "../b2/config/presets.js";
+import { InvalidArgumentError, Option, type Command } from "commander";
+import { presets, type PresetName } from "../b2/config/presets.js";
 import { mergeLayers, parseAssignments, readConfigFile, resolveConfig } from "../b2/config/resolve.js";
 import type { Config } from "../b2/config/schema.js";
 import { loadPlugins } from "../b2/plugins.js";

@@ -5,7 +5,7 @@ import { InputError } from "../base/errors.js";
 import { show } from "../base/show.js";
 import { resolveModel } from "../hub/index.js";
 import type { RewardResources, RewardSet } from "../rewards/index.js";
-import { type Tensor, tidy } from "../torch/index.js";
+import { tidy, type Tensor } from "../torch/index.js";
 import { parseCaption, SceneClassifier } from "../world/index.js";
 
 export interface Judges {

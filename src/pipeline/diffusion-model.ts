@@ -7,7 +7,7 @@
  * the scheduler takes for it: noise, v, a velocity.
  */
 import { InputError } from "../base/errors.js";
-import { type Entry, type Named, optionsOf, Registry } from "../base/registry.js";
+import { optionsOf, Registry, type Entry, type Named } from "../base/registry.js";
 import { listOf } from "../base/show.js";
 import type { DownloadPurpose, RepositoryLayout } from "../hub/index.js";
 import type { Module } from "../nn/index.js";

@@ -1,5 +1,5 @@
 /** The model families that come with the project. */
-import { type ModelFamily, modelFamilies } from "./diffusion-model.js";
+import { modelFamilies, type ModelFamily } from "./diffusion-model.js";
 import { stableDiffusion } from "./stable-diffusion.js";
 
 modelFamilies.register(stableDiffusion);

@@ -8,10 +8,10 @@
  */
 import { z } from "zod";
 import {
+  TextKeyValues,
   type AutoencoderKL,
   type CLIPTextModel,
   type CLIPTextModelWithProjection,
-  TextKeyValues,
   type UNet2DConditionModel,
 } from "../models/index.js";
 import type { Module } from "../nn/index.js";
@@ -21,14 +21,14 @@ import type { CLIPTokenizer } from "../tokenizer/index.js";
 import {
   cat,
   computeDtype as defaultComputeDtype,
-  type Device,
-  type DType,
   isGradEnabled,
   noGrad,
-  type Tensor,
   tensor,
   tidy,
   zerosLike,
+  type Device,
+  type DType,
+  type Tensor,
 } from "../torch/index.js";
 import { conditionOn, type TextConditioning, type TextEmbeds, type TextGuidance } from "./conditioning.js";
 import type { DiffusionModel, ImageSize, ModelFamily, ModelOptions } from "./diffusion-model.js";

@@ -2,10 +2,10 @@
  * A CLIP with its tokenizer and preprocessor: features of images and texts, of length 1. One serves every reward and
  * measure that names its folder.
  */
-import { clipPreprocess, type PreprocessorConfig, readPreprocessorConfig } from "../images/index.js";
+import { clipPreprocess, readPreprocessorConfig, type PreprocessorConfig } from "../images/index.js";
 import { CLIPModel } from "../models/index.js";
 import { CLIPTokenizer } from "../tokenizer/index.js";
-import { cat, type Device, keep, noGrad, type Tensor, tidy } from "../torch/index.js";
+import { cat, keep, noGrad, tidy, type Device, type Tensor } from "../torch/index.js";
 import { RewardError } from "./error.js";
 
 /** Texts whose features are kept: 4 MB of those of ViT-H-14. */

@@ -3,7 +3,7 @@ import { brightness } from "./brightness.js";
 import { clipScoreKind } from "./clip-score.js";
 import { jpegCompressibility } from "./jpeg-compressibility.js";
 import { moduleReward } from "./module.js";
-import { type RewardKind, rewards } from "./reward.js";
+import { rewards, type RewardKind } from "./reward.js";
 
 for (const kind of [clipScoreKind, jpegCompressibility, brightness, moduleReward]) rewards.register(kind);
 

@@ -4,7 +4,7 @@
  */
 import { optionsOf, type Named } from "../base/registry.js";
 import type { Tensor } from "../torch/index.js";
-import { checkRewards, type Reward, type RewardContext, type RewardFunction, rewards } from "./reward.js";
+import { checkRewards, rewards, type Reward, type RewardContext, type RewardFunction } from "./reward.js";
 
 /** A reward as a config names it, with what it counts for. */
 export type WeightedReward = Named & {

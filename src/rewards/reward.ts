@@ -2,7 +2,7 @@
  * What a reward is: one number an image, higher for better, known only when the image is finished. A kind of reward is an
  * entry of the registry; what a config asks for is opened from it.
  */
-import { type Entry, Registry } from "../base/registry.js";
+import { Registry, type Entry } from "../base/registry.js";
 import type { Device, Tensor } from "../torch/index.js";
 import type { Clip } from "./clip.js";
 import { RewardError } from "./error.js";

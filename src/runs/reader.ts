@@ -8,7 +8,7 @@ import { readJsonLines, readJsonObject } from "../base/files.js";
 import { show } from "../base/show.js";
 // The format itself and not the folder's index, which would load libtorch.
 import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
-import { formerStageFiles, layout, type RunFile, runFormat, runVersion, stageFiles } from "./layout.js";
+import { formerStageFiles, layout, runFormat, runVersion, stageFiles, type RunFile } from "./layout.js";
 import type { PhaseSeconds, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 
 /** A folder that is not a run, or one whose files are damaged. */
@@ -92,7 +92,7 @@ export class RunReader {
 
   /** Seconds of the phases so far of a stage whose phases run in processes of their own. */
   partial(stage: number): Partial<PhaseSeconds> {
-    return this.has(stage, "partial") ? (readRunObject(this.stagePath(stage, "partial")) as Partial<PhaseSeconds>) : {};
+    return this.has(stage, "partial") ? readRunObject(this.stagePath(stage, "partial")) : {};
   }
 
   /** What `b2 sample` left of a stage beside its tensors. */

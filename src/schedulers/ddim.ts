@@ -9,9 +9,9 @@
  */
 import { join } from "node:path";
 import { z } from "zod";
-import { type JsonObject, readJsonObject } from "../base/files.js";
+import { readJsonObject, type JsonObject } from "../base/files.js";
 import type { Tensor } from "../torch/index.js";
-import { type DDIMSchedulerConfig, parseSchedulerConfig, SchedulerConfigError } from "./config.js";
+import { parseSchedulerConfig, SchedulerConfigError, type DDIMSchedulerConfig } from "./config.js";
 import { columnOf, meanLogDensity } from "./gaussian.js";
 import { alphasCumprod } from "./noise-schedule.js";
 import type { Scheduler, SchedulerKind, SchedulerStep, Transition } from "./scheduler.js";

@@ -1,5 +1,5 @@
 /** The normal distribution that a transition is drawn from, one standard deviation a row. */
-import { type Tensor, tensor } from "../torch/index.js";
+import { tensor, type Tensor } from "../torch/index.js";
 
 /** log N(x; mean, sigma^2), mean over all dimensions but the first: [B] */
 export function meanLogDensity(x: Tensor, mean: Tensor, sigma: readonly number[]): Tensor {

@@ -5,7 +5,7 @@
  * Timesteps are diffusers': whole numbers for DDPM's kind of model, numbers up to num_train_timesteps for flow matching.
  */
 import type { JsonObject } from "../base/files.js";
-import { Registry, type Entry, type Named, optionsOf } from "../base/registry.js";
+import { optionsOf, Registry, type Entry, type Named } from "../base/registry.js";
 import type { Tensor } from "../torch/index.js";
 
 /** What a transition starts from. One of `noise` and `prevSample` is needed where the step is not deterministic. */

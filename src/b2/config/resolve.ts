@@ -3,13 +3,13 @@
  * every problem at once.
  */
 import { InputError } from "../../base/errors.js";
-import { isJsonObject, type JsonObject, readJsonObject } from "../../base/files.js";
+import { isJsonObject, readJsonObject, type JsonObject } from "../../base/files.js";
 import type { Entry, Registry } from "../../base/registry.js";
 import { show } from "../../base/show.js";
 import { conflicts } from "./conflicts.js";
 import { explain } from "./explain.js";
 import { modernise } from "./legacy.js";
-import { type Affects, type Config, configSchema } from "./schema.js";
+import { configSchema, type Affects, type Config } from "./schema.js";
 import { defaultNames, registries } from "./sections.js";
 import { affectsOf } from "./walk.js";
 

@@ -3,7 +3,7 @@
  * trainer samples, keeps and computes what the objective says it needs, and nothing else; the loss is a pure function of
  * tensors.
  */
-import { type Entry, Registry } from "../../base/registry.js";
+import { Registry, type Entry } from "../../base/registry.js";
 import type { Scheduler } from "../../schedulers/index.js";
 import type { Tensor } from "../../torch/index.js";
 import type { TrainSet } from "../rollout/records.js";

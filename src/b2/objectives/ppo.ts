@@ -4,8 +4,8 @@
  */
 import { z } from "zod";
 import { tidy } from "../../torch/index.js";
-import { clipRange } from "./options.js";
 import type { ObjectiveKind, ObjectiveResult, TransitionBatch } from "./objective.js";
+import { clipRange } from "./options.js";
 import { toFloats } from "./values.js";
 
 interface Options {

@@ -1,6 +1,6 @@
 /** The objectives that come with the project. */
 import { dpo } from "./dpo.js";
-import { type ObjectiveKind, objectives } from "./objective.js";
+import { objectives, type ObjectiveKind } from "./objective.js";
 import { ppo } from "./ppo.js";
 
 for (const kind of [ppo, dpo]) objectives.register(kind);

@@ -7,7 +7,7 @@
  */
 import { chunks } from "../../base/chunks.js";
 import type { RunContext } from "../../base/progress.js";
-import { type Device, empty, type Tensor, tidy } from "../../torch/index.js";
+import { empty, tidy, type Device, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import type { LearnsFrom } from "../objectives/index.js";
 import type { Policy } from "../policy/policy.js";

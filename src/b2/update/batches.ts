@@ -5,13 +5,13 @@
 import type { Named } from "../../base/registry.js";
 import { optionsOf } from "../../base/registry.js";
 import type { Conditioning } from "../../pipeline/index.js";
-import { cat, type Tensor, tensor, tidy } from "../../torch/index.js";
+import { cat, tensor, tidy, type Tensor } from "../../torch/index.js";
 import type { LatentBatch, ObjectiveKind, ObjectiveResult, TransitionBatch } from "../objectives/index.js";
 import type { Policy } from "../policy/policy.js";
 import type { WeightCopy } from "../policy/trainable.js";
 import { gaussian } from "../rollout/denoise.js";
 import type { TrainSet } from "../rollout/records.js";
-import { type MicroBatch, type Row, rowsOf } from "./plan.js";
+import { rowsOf, type MicroBatch, type Row } from "./plan.js";
 
 /** What all micro-batches of a stage are made of. */
 export interface StageData {
