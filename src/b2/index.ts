@@ -21,7 +21,7 @@ export { Policy, type InferenceWeights, type WeightedLora } from "./policy/polic
 export { advantages, type AdvantageOptions, type PromptRewards } from "./rollout/advantage.js";
 export { sampleBranches, type Rollout } from "./rollout/branches.js";
 export { promptsOfStage, readPromptLists, readPrompts, type PromptLists } from "./rollout/prompts.js";
-export { disposeRecord, type BranchBatch, type SampleKey, type ScoredBatch, type TrainSet } from "./rollout/records.js";
+export { disposeRecord, type BranchBatch, type SampleKey, type ScoredBatch, type TrainSet } from "./records.js";
 export { trainedSteps } from "./rollout/schedule.js";
 export { selectSamples, type SelectionOptions } from "./rollout/select.js";
 export { sampleStage, selectStage, trainStage } from "./stage-phases.js";

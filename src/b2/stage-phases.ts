@@ -2,7 +2,7 @@
 import { meanAndDeviation } from "../base/statistics.js";
 import type { PhaseSeconds, StageMetrics } from "../runs/index.js";
 import { loadBranches, loadTrainSet, saveBranches, type RecordShape } from "./record/storage.js";
-import { disposeRecord } from "./rollout/records.js";
+import { disposeRecord } from "./records.js";
 import { timed, type Trainer } from "./trainer.js";
 
 /** Phase 1 alone, into the run folder. @returns how many images were sampled */

@@ -1,4 +1,5 @@
 /** Options that several commands share, and the config that they amount to. */
+import { resolve } from "node:path";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { presets, type PresetName } from "../b2/config/presets.js";
 import { mergeLayers, parseAssignments, readConfigFile, resolveConfig } from "../b2/config/resolve.js";
@@ -60,7 +61,10 @@ export async function configFromOptions(
     last,
   ];
   const named = mergeLayers(...layers)["plugins"];
-  const plugins = [...new Set([...(Array.isArray(named) ? named.map(String) : []), ...plugin])];
+  // Absolute, so that a run goes on from any working folder.
+  const plugins = [...new Set([...(Array.isArray(named) ? named.map(String) : []), ...plugin])].map((path) =>
+    resolve(path),
+  );
   await loadPlugins(plugins);
   return resolveConfig(...layers, plugins.length === 0 ? {} : { plugins });
 }

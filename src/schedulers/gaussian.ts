@@ -12,6 +12,40 @@ export function meanLogDensity(x: Tensor, mean: Tensor, sigma: readonly number[]
   return perRow(constant).sub(distance.mul(perRow(precision)));
 }
 
+/** Where x_{t-1} comes from: drawn from standard normal noise, or drawn before. */
+export interface Draw {
+  readonly noise?: Tensor | undefined;
+  readonly prevSample?: Tensor | undefined;
+}
+
+/**
+ * x_{t-1} from N(mean, sigma^2), drawn or given, with its log-density. No gradient goes through what is drawn: it is an
+ * action.
+ *
+ * @param sigma one number a row
+ * @throws TypeError where a sigma is not 0 and there is neither noise nor a sample
+ */
+export function drawTransition(
+  mean: Tensor,
+  sigma: readonly number[],
+  { noise, prevSample }: Draw,
+): { readonly prevSample: Tensor; readonly logProb: Tensor } {
+  const isStochastic = sigma.some((value) => value > 0);
+  if (prevSample === undefined && noise === undefined && isStochastic) {
+    throw new TypeError("Expected noise or prevSample for a step whose sigma is not 0 but received neither");
+  }
+  const drawn = isStochastic && noise !== undefined ? mean.add(noise.mul(columnOf(sigma, mean))) : mean;
+  const next = (prevSample ?? drawn).detach();
+  return { prevSample: next, logProb: meanLogDensity(next, mean, sigma) };
+}
+
+/** One timestep for each row of a batch. @throws RangeError for another number of them than rows */
+export function timestepsOf(timestep: number | readonly number[], batch: number): readonly number[] {
+  const rows = typeof timestep === "number" ? Array<number>(batch).fill(timestep) : timestep;
+  if (rows.length === batch) return rows;
+  throw new RangeError(`Expected ${batch} timesteps for a batch of ${batch} but received ${rows.length}`);
+}
+
 /** One number a row, shaped to broadcast over the rest: [B, 1, 1, 1] */
 export function columnOf(values: readonly number[], like: Tensor): Tensor {
   const shape = like.shape.map((_, dim) => (dim === 0 ? values.length : 1));

@@ -1,6 +1,6 @@
 export { parseSchedulerConfig, SchedulerConfigError, type DDIMSchedulerConfig } from "./config.js";
 export { DDIMScheduler, type DDIMStep } from "./ddim.js";
-export { columnOf, meanLogDensity } from "./gaussian.js";
+export { columnOf, drawTransition, meanLogDensity, timestepsOf, type Draw } from "./gaussian.js";
 export { registerScheduler } from "./registry.js";
 export {
   openScheduler,

@@ -37,7 +37,7 @@ export function createTrainable(
       const options = {
         rank,
         alpha: alpha ?? rank,
-        targetModules,
+        targetModules: targetModules ?? model.loraTargets,
         part: model.denoiserName,
         generator: new Generator(seed),
       };

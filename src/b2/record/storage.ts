@@ -12,7 +12,7 @@ import {
 } from "../../safetensors/index.js";
 import { tensor, tidy, type Tensor } from "../../torch/index.js";
 import type { LearnsFrom } from "../objectives/index.js";
-import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "../rollout/records.js";
+import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "../records.js";
 
 const natural = z.int().min(0);
 const sampledSchema = z.object({

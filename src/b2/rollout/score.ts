@@ -8,7 +8,7 @@ import { writePng } from "../../images/index.js";
 import type { RewardSet } from "../../rewards/index.js";
 import { inference, tidy, yieldToEventLoop, type Tensor } from "../../torch/index.js";
 import type { Policy } from "../policy/policy.js";
-import type { BranchBatch, ScoredBatch } from "./records.js";
+import type { BranchBatch, ScoredBatch } from "../records.js";
 
 /** The rewards of a stage's images. */
 export type BranchScores = Pick<ScoredBatch, "rewards" | "parts" | "rewardSeconds">;
