@@ -24,7 +24,7 @@ import { rewardCurve, stageLine } from "./report.js";
 export interface ExperimentResult {
   readonly evaluations: Readonly<Record<string, Evaluation>>;
   /** PNG files. */
-  readonly pictures: readonly string[];
+  readonly images: readonly string[];
 }
 
 export class Experiment {
@@ -84,7 +84,7 @@ export class Experiment {
     const sheet = await this.#sheet("before-after");
     return {
       evaluations: before === undefined || after === undefined ? {} : { before, after },
-      pictures: [sheet, this.#curve()].filter((file) => file !== undefined),
+      images: [sheet, this.#curve()].filter((file) => file !== undefined),
     };
   }
 

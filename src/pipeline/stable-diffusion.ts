@@ -46,8 +46,8 @@ const ATTENTION_PROJECTIONS: readonly string[] = ["to_q", "to_k", "to_v", "to_ou
 const PROMPTS_AT_ONCE = 64;
 
 /**
- * Pixels decoded at a time: 32 pictures of 64x64, or one of 512x512. Larger activations are mapped anew by the allocator
- * and leave the caches: 144 pictures of 64x64 took 931 ms of processor time in one batch and 684 ms in batches of 36.
+ * Pixels decoded at a time: 32 images of 64x64, or one of 512x512. Larger activations are mapped anew by the allocator
+ * and leave the caches: 144 images of 64x64 took 931 ms of CPU time in one batch and 684 ms in batches of 36.
  */
 const PIXELS_AT_ONCE = 2 ** 17;
 
@@ -200,7 +200,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
   }
 
   /**
-   * Latents to pictures, a few at a time.
+   * Latents to images, a few at a time.
    *
    * @param latents [B, C, h, w], as the sampler leaves them, on any device
    * @returns float32 [B, 3, H, W] in [0, 1], on the model's device
@@ -223,7 +223,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
   }
 
   /**
-   * Channels, height and width of the latents of a picture.
+   * Channels, height and width of the latents of an image.
    *
    * @throws InputError for a side that is no multiple of the VAE's downscaling
    */

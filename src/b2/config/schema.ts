@@ -270,7 +270,7 @@ const evaluation = z.strictObject({
     .enum(["emoji", "none"])
     .default("emoji")
     .describe(
-      "`emoji`: the embedded world's classifier reads the scene off each picture and compares it with the prompt. Never a reward.",
+      "`emoji`: the embedded world's classifier reads the scene off each image and compares it with the prompt. Never a reward.",
     )
     .meta(nothing),
   sheet: z.int().min(0).default(24).describe("Training prompts on the contact sheets; 0 for no sheets.").meta(nothing),
