@@ -18,7 +18,7 @@ export interface RunPlan {
   readonly device: Device;
   /** Whether a program gives its own reward, which no config can name. */
   readonly programReward: boolean;
-  /** `resume`: the folder holds a run. `restart`: it holds one without a finished stage, begun with another config. */
+  /** `resume`: the folder holds a run. `restart`: it holds one that has come to nothing yet, begun with another config. */
   readonly mode: "new" | "restart" | "resume";
   /** Keys that a resume changes; none of them decides what is computed. */
   readonly changes: readonly Difference[];
@@ -56,7 +56,9 @@ function compareWithRun(folder: string, config: Config, programReward: boolean):
   const changes = differences(configOfFolder(reader), config);
   const deciding = changes.filter(({ affects }) => affects === undefined);
   const isProgram = reader.run.reward === "program";
-  if (reader.finishedStages().length === 0) {
+  // What the phases of the first stage have left is work as well.
+  const hasWork = reader.finishedStages().length > 0 || reader.has(0, "sampled") || reader.has(0, "samples");
+  if (!hasWork) {
     const isOther = deciding.length > 0 || isProgram !== programReward;
     return { mode: isOther ? "restart" : "resume", changes: isOther ? [] : changes };
   }
