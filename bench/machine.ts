@@ -1,6 +1,6 @@
 /** What the machine can do, what time it is, and what this process has taken of the machine. */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { matmul, noGrad, randn, tidy, type DType } from "../src/torch/index.js";
+import { inference, matmul, randn, tidy, type DType } from "../src/torch/index.js";
 
 /** The time that passes, or the processor's time that this process uses: that compares on a machine with other work. */
 export type Clock = "wall" | "cpu";
@@ -27,18 +27,16 @@ export interface PeakOptions {
 
 /** GFLOP/s of a square matrix product in this very process, the best of twenty. */
 export function matmulPeak({ dtype = "float32", n = 2048, clock = "wall" }: PeakOptions = {}): number {
-  return tidy(() =>
-    noGrad(() => {
-      const [a, b] = [randn([n, n]).to({ dtype }), randn([n, n]).to({ dtype })];
-      let best = Infinity;
-      for (let i = 0; i < 20; i++) {
-        const start = secondsBy(clock);
-        tidy(() => matmul(a, b));
-        best = Math.min(best, secondsBy(clock) - start);
-      }
-      return (2 * n ** 3) / (best * 1e9);
-    }),
-  );
+  return inference(() => {
+    const [a, b] = [randn([n, n]).to({ dtype }), randn([n, n]).to({ dtype })];
+    let best = Infinity;
+    for (let i = 0; i < 20; i++) {
+      const start = secondsBy(clock);
+      tidy(() => matmul(a, b));
+      best = Math.min(best, secondsBy(clock) - start);
+    }
+    return (2 * n ** 3) / (best * 1e9);
+  });
 }
 
 /** Sets the high-water mark of memory to what is resident now, where the system can (Linux). */

@@ -43,10 +43,12 @@ export { loadSafetensors, saveSafetensors } from "./safetensors/index.js";
 export {
   columnOf,
   DDIMScheduler,
+  drawTransition,
   meanLogDensity,
   openScheduler,
   parseSchedulerConfig,
   registerScheduler,
+  timestepsOf,
   type DDIMSchedulerConfig,
   type Scheduler,
   type SchedulerKind,

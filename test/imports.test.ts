@@ -1,18 +1,19 @@
 /**
- * Holds the import graph of src/ to the layers of docs/architecture.md: imports point one way, and no circle exists
- * between modules as they are loaded (types may look back: `import type` is gone by then).
+ * Holds the import graph of src/ to the rooms of docs/architecture.md: imports point one way, and no circle of files
+ * exists, types included.
  */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { test } from "node:test";
 import ts from "typescript";
+import { repository } from "./support/folders.js";
 
-const root = resolve(import.meta.dirname, "../..");
-const source = join(root, "src");
+const source = join(repository, "src");
 
-/** What each folder of src/ may import, besides itself and npm packages. */
+/** What each room may import besides itself, src/base and npm packages. A room's own rooms are named apart. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
+  base: [],
   torch: [],
   images: ["torch"],
   tokenizer: ["torch"],
@@ -25,52 +26,105 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   models: ["torch", "safetensors", "nn"],
   "single-file": ["torch", "safetensors", "nn", "models"],
   lora: ["torch", "safetensors", "nn", "single-file"],
-  pipeline: ["torch", "models", "schedulers", "tokenizer", "single-file"],
-  rewards: ["torch", "models", "tokenizer", "images"],
   world: ["torch", "safetensors", "nn", "models", "images"],
+  rewards: ["torch", "models", "tokenizer", "images"],
+  pipeline: ["torch", "hub", "nn", "models", "schedulers", "tokenizer", "single-file"],
+  "b2/objectives": ["torch", "schedulers", "b2"],
+  "b2/config": ["schedulers", "rewards", "b2/objectives"],
+  "b2/policy": [
+    "torch",
+    "hub",
+    "nn",
+    "lora",
+    "safetensors",
+    "schedulers",
+    "pipeline",
+    "runs",
+    "b2",
+    "b2/config",
+    "b2/objectives",
+  ],
+  "b2/rollout": ["torch", "images", "world", "rewards", "b2", "b2/config", "b2/objectives", "b2/policy"],
+  "b2/update": ["torch", "optim", "pipeline", "runs", "b2", "b2/config", "b2/objectives", "b2/policy", "b2/rollout"],
+  "b2/record": ["torch", "safetensors", "runs", "b2", "b2/objectives"],
+  b2: ["torch", "hub", "optim", "safetensors", "schedulers", "pipeline", "rewards", "runs"],
+  eval: ["torch", "hub", "images", "rewards", "runs", "world", "b2"],
+  cli: ["torch", "hub", "images", "lora", "pipeline", "rewards", "runs", "safetensors", "eval", "b2"],
 };
 
-/** What every file of a tree imports from the same tree, by the statements that stand in it. */
-function graphOf(tree: string, extension: ".ts" | ".js"): Map<string, string[]> {
-  const files = readdirSync(tree, { recursive: true, encoding: "utf8" }).filter(
-    (file) => file.endsWith(extension) && !file.includes(".test.") && existsSync(join(source, sourceName(file))),
-  );
-  const importsOf = (file: string): string[] =>
-    ts
-      .preProcessFile(readFileSync(file, "utf8"), true, true)
-      .importedFiles.map((imported) => imported.fileName)
-      .filter((name) => name.startsWith("."))
-      .map((name) => resolve(dirname(file), name.replace(/\.js$/, extension)));
-  return new Map(files.map((file) => [join(tree, file), importsOf(join(tree, file))]));
+/** Rooms whose inner rooms all may be imported where the room may. */
+const isWithin = (room: string, allowed: string): boolean => room === allowed || room.startsWith(`${allowed}/`);
+
+/** What every file of src/ imports from src/, types too. */
+function importGraph(): Map<string, string[]> {
+  const files = readdirSync(source, { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".ts") && !/\.(test|fixture)\.ts$/.test(file))
+    .map((file) => join(source, file));
+  return new Map(files.map((file) => [file, importsOf(file)]));
 }
 
-const sourceName = (file: string): string => file.replace(/\.js$/, ".ts");
-const folderOf = (file: string): string => relative(source, file).split("/")[0]!;
+function importsOf(file: string): string[] {
+  const { importedFiles } = ts.preProcessFile(readFileSync(file, "utf8"), true, true);
+  return importedFiles
+    .map(({ fileName }) => fileName)
+    .filter((name) => name.startsWith("."))
+    .map((name) => resolve(dirname(file), name.replace(/\.js$/, ".ts")));
+}
 
-test("imports between folders point one way", () => {
-  for (const [file, imports] of graphOf(source, ".ts")) {
-    const allowed = MAY_IMPORT[folderOf(file)];
-    if (allowed === undefined) continue; // b2, cli and index.ts stand on top of everything.
+/** "torch", "b2/config", or "" for src/index.ts. */
+function roomOf(file: string): string {
+  const folders = dirname(relative(source, file));
+  if (folders === ".") return "";
+  const known = Object.keys(MAY_IMPORT).filter((room) => folders === room || folders.startsWith(`${room}/`));
+  return known.sort((a, b) => b.length - a.length)[0] ?? folders;
+}
+
+const graph = importGraph();
+
+test("imports between rooms point one way, and every room is known", () => {
+  assert.ok(graph.size > 150, `${graph.size} files`);
+  for (const [file, imports] of graph) {
+    const room = roomOf(file);
+    if (room === "") continue; // src/index.ts stands on top of everything.
+    const allowed = MAY_IMPORT[room];
+    assert.ok(allowed !== undefined, `${relative(repository, file)} is in a room that this test does not know`);
     for (const imported of imports) {
-      const folder = folderOf(imported);
+      assert.ok(existsSync(imported), `${relative(repository, file)} imports ${relative(repository, imported)}`);
+      const other = roomOf(imported);
+      // src/b2's own files are the loop over its rooms.
+      const isOwn = isWithin(other, room);
       assert.ok(
-        folder === folderOf(file) || folder === "base" || allowed.includes(folder),
-        `${relative(root, file)} imports ${relative(root, imported)}, but src/${folderOf(file)} may only import ${allowed.join(", ") || "nothing"}`,
+        isOwn ||
+          other === "base" ||
+          allowed.some((one) => (one === "b2" && room.startsWith("b2/") ? other === one : isWithin(other, one))),
+        `${relative(repository, file)} imports ${relative(repository, imported)}, but src/${room} may import ${allowed.join(", ") || "nothing"}`,
       );
     }
   }
 });
 
-test("the modules load without a circle", () => {
-  const graph = graphOf(join(root, "dist/src"), ".js");
+test("there is no circle of files, not even of types", () => {
   const state = new Map<string, "open" | "done">();
   const visit = (file: string, path: readonly string[]): void => {
     if (state.get(file) === "done") return;
-    assert.notEqual(state.get(file), "open", `circle: ${[...path, file].map((f) => relative(root, f)).join(" -> ")}`);
+    const circle = [...path.slice(path.indexOf(file)), file].map((one) => relative(source, one));
+    assert.notEqual(state.get(file), "open", `circle: ${circle.join(" -> ")}`);
     state.set(file, "open");
     for (const next of graph.get(file) ?? []) visit(next, [...path, file]);
     state.set(file, "done");
   };
   for (const file of graph.keys()) visit(file, []);
-  assert.ok(graph.size > 100, `${graph.size} modules`);
 });
+
+test("what is above the pipelines names no part of Stable Diffusion", () => {
+  const parts = /\b(unet|vae|ddim)\b/i;
+  for (const file of graph.keys()) {
+    if (!/^(b2|cli|runs|eval)\b/.test(roomOf(file))) continue;
+    const lines = readFileSync(file, "utf8").split("\n");
+    // What versions before called things, and the default scheduler's name.
+    const named = lines.filter((line) => parts.test(line) && !ALLOWED.some((one) => line.includes(one)));
+    assert.deepEqual(named, [], relative(repository, file));
+  }
+});
+
+const ALLOWED = ['"unet"', "vaeTiling", 'scheduler: "ddim"', '{ name: "ddim" }'];

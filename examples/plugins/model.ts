@@ -4,7 +4,7 @@
  *
  *     node dist/examples/plugins/model.js models/toy     # writes a model with fresh weights
  *     b2 run runs/toy --preset demo --plugin dist/examples/plugins/model.js --set model.path=models/toy \
- *       --set lora.targetModules='["linear_1","linear_2"]' --set rewards=brightness --set eval.clip=null
+ *       --set rewards=brightness --set eval.clip=null --set eval.truth=none
  *
  * A folder of the family has `toy.json` and the denoiser's weights:
  *
@@ -87,6 +87,7 @@ class ToyDenoiser extends Module {
 export class ToyModel implements DiffusionModel {
   readonly family = "toy";
   readonly denoiserName = DENOISER;
+  readonly loraTargets = ["linear_1", "linear_2"];
   readonly downscale = 1;
   readonly denoiser: ToyDenoiser;
   readonly scheduler: Scheduler;
@@ -139,7 +140,7 @@ export class ToyModel implements DiffusionModel {
     const { size } = this.#config;
     for (const side of [height, width]) {
       if (side !== undefined && side !== size) {
-        throw new RangeError(`Expected ${size}, the size of this model, for a side of an image but received ${side}`);
+        throw new InputError(`Expected ${size}, the size of this model, for a side of an image but received ${side}`);
       }
     }
     return [3, size, size];
@@ -181,7 +182,7 @@ export class ToyModel implements DiffusionModel {
     const times = typeof timesteps === "number" ? Array<number>(batch).fill(timesteps) : timesteps;
     return tidy(() => {
       const held = { dtype: this.computeDtype, device: this.device };
-      const time = tensor(times, { shape: [batch, 1] }).div(this.scheduler.maxInferenceSteps);
+      const time = tensor(times, { shape: [batch, 1] }).div(this.scheduler.numTrainTimesteps);
       const twice = (x: Tensor): Tensor => (guidanceScale === 1 ? x : cat([x, x])).to(held);
       const output = this.denoiser.forward(twice(latents), twice(time), text.to(held)).to({ dtype: "float32" });
       const [first, own] = guidanceScale === 1 ? [output] : output.chunk(2); // [without the text,] with it

@@ -22,11 +22,10 @@ const options = z.object({
 
 /** loss = mean w ||target - prediction||^2, w = A or exp(A / b); the norm is the mean over latent dimensions. */
 function loss(
-  { prediction, original, noise, timesteps, scheduler, advantage }: LatentBatch,
+  { prediction, target, advantage }: LatentBatch,
   { temperature }: z.output<typeof options>,
 ): ObjectiveResult {
   return tidy(() => {
-    const target = scheduler.target(original, noise, timesteps); // noise, v or x_0: what the model predicts
     const error = target.sub(prediction).square().flatten(1).mean({ dim: 1 }); // [B]
     const weight = temperature === null ? advantage : advantage.div(temperature).exp(); // [B]
     // One number a row for each metric: the trainer takes the means of a whole update.

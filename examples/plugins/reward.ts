@@ -52,5 +52,5 @@ registerReward({
   summary: "The share of the image that is of a colour, 0 to 1",
   cost: "nothing to speak of",
   options,
-  open: (chosen: z.output<typeof options>) => new ColourReward(chosen),
+  open: (chosen) => new ColourReward(chosen),
 });

@@ -10,9 +10,10 @@
 import {
   columnOf,
   DDIMScheduler,
-  meanLogDensity,
+  drawTransition,
   parseSchedulerConfig,
   registerScheduler,
+  timestepsOf,
   z,
   type SchedulerStep,
   type Transition,
@@ -52,8 +53,7 @@ export class DDPMScheduler extends DDIMScheduler {
 
   /** x_{t-1} from N(c_0 x_0 + c_t x_t, sigma^2), eq. 7, with strides of several timesteps. */
   override step({ modelOutput, timestep, sample, numInferenceSteps, noise, prevSample }: SchedulerStep): Transition {
-    const batch = sample.size(0);
-    const timesteps = typeof timestep === "number" ? Array<number>(batch).fill(timestep) : timestep;
+    const timesteps = timestepsOf(timestep, sample.size(0));
     const rows = timesteps.map((t) => this.#coefficients(t, numInferenceSteps));
     const sigma = rows.map((row) => row.sigma);
     const column = (values: readonly number[]) => columnOf(values, sample); // [B, 1, 1, 1]
@@ -65,13 +65,7 @@ export class DDPMScheduler extends DDIMScheduler {
       .mul(column(rows.map(({ original }) => original)))
       .add(sample.mul(column(rows.map((row) => row.sample))));
 
-    // What was drawn is an action: no gradient goes through it. Where all rows have sigma 0 no noise is needed.
-    const drawn = noise === undefined ? mean : mean.add(noise.mul(column(sigma)));
-    if (noise === undefined && prevSample === undefined && sigma.some((s) => s > 0)) {
-      throw new TypeError("Expected noise or prevSample for a step whose sigma is not 0 but received neither");
-    }
-    const next = (prevSample ?? drawn).detach();
-    return { prevSample: next, mean, sigma, logProb: meanLogDensity(next, mean, sigma), predOriginalSample };
+    return { ...drawTransition(mean, sigma, { noise, prevSample }), mean, sigma, predOriginalSample };
   }
 
   #coefficients(timestep: number, numInferenceSteps: number): Coefficients {
@@ -94,6 +88,5 @@ registerScheduler({
   name: "ddpm",
   summary: "The ancestral sampler of DDPM",
   options,
-  open: (config, { variance }: z.output<typeof options>, source) =>
-    new DDPMScheduler(parseSchedulerConfig(config, source), variance),
+  open: (config, { variance }, source) => new DDPMScheduler(parseSchedulerConfig(config, source), variance),
 });

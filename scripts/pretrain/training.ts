@@ -12,6 +12,7 @@ import {
   foreachAdd_,
   foreachMul_,
   Generator,
+  inference,
   noGrad,
   tidy,
   yieldToEventLoop,
@@ -119,19 +120,17 @@ export function learningRate({ learningRate: peak, warmup, steps }: TrainingReci
 
 /** Takes up weights, their averages and the optimiser's moments from a checkpoint. */
 function restore(file: string, weights: ReadonlyMap<string, Tensor>, optimizer: AdamW): void {
-  tidy(() =>
-    noGrad(() => {
-      const saved = loadSafetensors(file);
-      for (const [key, tensor] of weights) {
-        const from = saved.get(key);
-        if (!from) throw new Error(`Expected ${key} in ${file} but received a checkpoint without it`);
-        tensor.copy_(from);
-      }
-      const prefix = "optimizer.";
-      const moments = [...saved].filter(([key]) => key.startsWith(prefix));
-      optimizer.loadState(new Map(moments.map(([key, moment]) => [key.slice(prefix.length), moment])));
-    }),
-  );
+  inference(() => {
+    const saved = loadSafetensors(file);
+    for (const [key, tensor] of weights) {
+      const from = saved.get(key);
+      if (!from) throw new Error(`Expected ${key} in ${file} but received a checkpoint without it`);
+      tensor.copy_(from);
+    }
+    const prefix = "optimizer.";
+    const moments = [...saved].filter(([key]) => key.startsWith(prefix));
+    optimizer.loadState(new Map(moments.map(([key, moment]) => [key.slice(prefix.length), moment])));
+  });
 }
 
 /** Means of scalars that forget the past within some fifty steps. */

@@ -4,7 +4,7 @@ import { findModel } from "../hub/index.js";
 import { familyOf, modelFamilies } from "../pipeline/index.js";
 import { labelOf, rewards } from "../rewards/index.js";
 import { schedulers } from "../schedulers/index.js";
-import { type Config, intervalOf } from "./config/schema.js";
+import { intervalOf, type Config } from "./config/schema.js";
 import { scoringModels } from "./models.js";
 import { objectives } from "./objectives/index.js";
 import { readPromptLists, thinOut } from "./rollout/prompts.js";

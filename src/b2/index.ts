@@ -1,29 +1,29 @@
 export { configMarkdown } from "./config/docs.js";
-export { type PresetName, presets, presetSummaries } from "./config/presets.js";
+export { presets, presetSummaries, type PresetName } from "./config/presets.js";
 export { ConfigError, differences, parseAssignments, readConfigFile, resolveConfig } from "./config/resolve.js";
-export { type Config, type ConfigInput, configSchema } from "./config/schema.js";
+export { configSchema, type Config, type ConfigInput } from "./config/schema.js";
 export {
+  dpoLoss,
+  objectives,
+  ppoLoss,
+  registerObjective,
+  toFloats,
   type Item,
   type LatentBatch,
   type LearnsFrom,
   type ObjectiveKind,
   type ObjectiveNeeds,
   type ObjectiveResult,
-  objectives,
-  dpoLoss,
-  ppoLoss,
-  registerObjective,
-  toFloats,
   type TransitionBatch,
 } from "./objectives/index.js";
 export { loadPlugins } from "./plugins.js";
-export { type InferenceWeights, Policy, type WeightedLora } from "./policy/policy.js";
+export { Policy, type InferenceWeights, type WeightedLora } from "./policy/policy.js";
 export { advantages, type AdvantageOptions, type PromptRewards } from "./rollout/advantage.js";
-export { type Rollout, sampleBranches } from "./rollout/branches.js";
-export { type PromptLists, promptsOfStage, readPromptLists, readPrompts } from "./rollout/prompts.js";
-export { type BranchBatch, disposeRecord, type SampleKey, type ScoredBatch, type TrainSet } from "./rollout/records.js";
+export { sampleBranches, type Rollout } from "./rollout/branches.js";
+export { promptsOfStage, readPromptLists, readPrompts, type PromptLists } from "./rollout/prompts.js";
+export { disposeRecord, type BranchBatch, type SampleKey, type ScoredBatch, type TrainSet } from "./records.js";
 export { trainedSteps } from "./rollout/schedule.js";
 export { selectSamples, type SelectionOptions } from "./rollout/select.js";
 export { sampleStage, selectStage, trainStage } from "./stage-phases.js";
-export { type StageHooks, Trainer, type TrainerOptions } from "./trainer.js";
-export { type Optimization, updatePolicy } from "./update/update.js";
+export { Trainer, type StageHooks, type TrainerOptions } from "./trainer.js";
+export { updatePolicy, type Optimization } from "./update/update.js";

@@ -18,7 +18,7 @@ export function scoringModels(config: Config, use: ModelUse): string[] {
   if (use.rewards === true) {
     for (const named of config.rewards) {
       const kind = rewards.get(named.name);
-      paths.push(...(kind.models?.(optionsOf(kind, named) as never) ?? []));
+      paths.push(...(kind.models?.(optionsOf(kind, named)) ?? []));
     }
   }
   if (use.evaluation === true && config.eval.clip !== null) paths.push(config.eval.clip);

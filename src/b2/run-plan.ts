@@ -6,10 +6,10 @@ import { InputError } from "../base/errors.js";
 import { show } from "../base/show.js";
 import { RunReader, RunWriter } from "../runs/index.js";
 import type { Device } from "../torch/index.js";
-import { ConfigError, type Difference, differences, resolveConfig } from "./config/resolve.js";
+import { ConfigError, differences, resolveConfig, type Difference } from "./config/resolve.js";
 import type { Config } from "./config/schema.js";
 import { openDevice } from "./policy/device.js";
-import { type PromptLists, readPromptLists } from "./rollout/prompts.js";
+import { readPromptLists, type PromptLists } from "./rollout/prompts.js";
 
 export interface RunPlan {
   readonly folder: string;

@@ -1,8 +1,8 @@
 /** The phases of a stage as three processes do them over a run folder: `b2 sample`, `b2 select` and `b2 train`. */
 import { meanAndDeviation } from "../base/statistics.js";
 import type { PhaseSeconds, StageMetrics } from "../runs/index.js";
-import { loadBranches, loadTrainSet, type RecordShape, saveBranches } from "./record/storage.js";
-import { disposeRecord } from "./rollout/records.js";
+import { loadBranches, loadTrainSet, saveBranches, type RecordShape } from "./record/storage.js";
+import { disposeRecord } from "./records.js";
 import { timed, type Trainer } from "./trainer.js";
 
 /** Phase 1 alone, into the run folder. @returns how many images were sampled */

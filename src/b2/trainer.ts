@@ -6,30 +6,30 @@
  * hand each other tensors; the run folder is for resuming and for looking.
  */
 import { InputError } from "../base/errors.js";
-import { type Progress, type RunContext, silent } from "../base/progress.js";
+import { silent, type Progress, type RunContext } from "../base/progress.js";
 import { resolveModel } from "../hub/index.js";
 import { AdamW, GradScaler } from "../optim/index.js";
-import { type Reward, type RewardFunction, RewardResources, RewardSet } from "../rewards/index.js";
+import { RewardResources, RewardSet, type Reward, type RewardFunction } from "../rewards/index.js";
 import type { PhaseSeconds, RunReader, RunWriter, StageMetrics, UpdateMetrics } from "../runs/index.js";
 import { loadSafetensors, saveSafetensors } from "../safetensors/index.js";
 import { tensor, tidy } from "../torch/index.js";
 import { resolveConfig } from "./config/resolve.js";
-import { type Config, type ConfigInput, intervalOf } from "./config/schema.js";
+import { intervalOf, type Config, type ConfigInput } from "./config/schema.js";
 import { fetchModels } from "./models.js";
-import { type ObjectiveKind, objectives } from "./objectives/index.js";
+import { objectives, type ObjectiveKind } from "./objectives/index.js";
 import { Policy } from "./policy/policy.js";
 import type { Trainable } from "./policy/trainable.js";
 import { imageNames } from "./record/images.js";
 import { stageMetrics } from "./record/stage-metrics.js";
 import { sampleLines, saveTrainSet } from "./record/storage.js";
+import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "./records.js";
 import { advantages, type PromptRewards } from "./rollout/advantage.js";
 import { sampleBranches } from "./rollout/branches.js";
 import { promptsOfStage } from "./rollout/prompts.js";
-import { type BranchBatch, disposeRecord, type ScoredBatch, type TrainSet } from "./rollout/records.js";
 import { trainedSteps } from "./rollout/schedule.js";
 import { scoreBranches } from "./rollout/score.js";
 import { selectSamples } from "./rollout/select.js";
-import { openRunFolder, planRun, type RunPlan, showDifference } from "./run-plan.js";
+import { openRunFolder, planRun, showDifference, type RunPlan } from "./run-plan.js";
 import { updatePolicy } from "./update/update.js";
 
 export interface TrainerOptions {

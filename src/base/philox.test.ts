@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type RandomAddress, fillNormal, permutation, philox4x32, uniform } from "./philox.js";
+import { fillNormal, permutation, philox4x32, uniform, type RandomAddress } from "./philox.js";
 
 const address: RandomAddress = { seed: 42, stream: "trajectory", stage: 3, root: 7, branch: 1, step: 2 };
 

@@ -9,13 +9,13 @@ import { nearest } from "./nearest.js";
 import { listOf } from "./show.js";
 
 /** What every entry says of itself. */
-export interface Entry {
+export interface Entry<O extends z.ZodObject = z.ZodObject> {
   /** As a config writes it, in kebab case. */
   readonly name: string;
   /** One line for help texts and docs/config.md. */
   readonly summary: string;
   /** The entry's own keys in a config, each with a default or optional, and a description. */
-  readonly options: z.ZodObject;
+  readonly options: O;
 }
 
 /** An entry's part of a config: its name, and its options. */
@@ -42,6 +42,12 @@ export class Registry<E extends Entry> {
     }
     if (!(entry.options instanceof z.ZodObject)) {
       throw new InputError(`Expected options of the ${this.kind} ${name} to be a z.object of zod 4`);
+    }
+    const loose = Object.entries(entry.options.shape).find(([, option]) => dropsUnknownKeys(option));
+    if (loose !== undefined) {
+      throw new InputError(
+        `Expected z.strictObject for the option ${loose[0]} of the ${this.kind} ${name}: z.object drops keys that it does not know`,
+      );
     }
     const known = this.#entries.get(name);
     if (known !== undefined && known !== entry) {
@@ -79,6 +85,19 @@ export class Registry<E extends Entry> {
     );
     return z.discriminatedUnion("name", forms as unknown as [z.ZodObject]) as unknown as z.ZodType<Named>;
   }
+}
+
+/** Whether an option is an object that passes over misspelt keys in silence. */
+function dropsUnknownKeys(option: unknown): boolean {
+  let at = option;
+  while (
+    at instanceof z.ZodDefault ||
+    at instanceof z.ZodPrefault ||
+    at instanceof z.ZodNullable ||
+    at instanceof z.ZodOptional
+  )
+    at = at.unwrap();
+  return at instanceof z.ZodObject && at.def.catchall === undefined;
 }
 
 /** The options of an entry, with its defaults, out of its part of a config. */

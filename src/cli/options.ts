@@ -1,10 +1,13 @@
 /** Options that several commands share, and the config that they amount to. */
-import { type Command, InvalidArgumentError, Option } from "commander";
-import { type PresetName, presets } from "../b2/config/presets.js";
+import { resolve } from "node:path";
+import { InvalidArgumentError, Option, type Command } from "commander";
+import { presets, type PresetName } from "../b2/config/presets.js";
 import { mergeLayers, parseAssignments, readConfigFile, resolveConfig } from "../b2/config/resolve.js";
 import type { Config } from "../b2/config/schema.js";
+import { registries } from "../b2/config/sections.js";
 import { loadPlugins } from "../b2/plugins.js";
 import { InputError } from "../base/errors.js";
+import { modelFamilies } from "../pipeline/index.js";
 import { RunReader } from "../runs/reader.js";
 
 /** Config values, the commonest of them as options of their own. */
@@ -30,7 +33,16 @@ export function addConfigOptions(command: Command): Command {
     .option("--set <key=value>", "one value, such as branch.count=5; repeatable, overrides the file", collect, [])
     .option("--plugin <module>", "a module that registers rewards, objectives and the like; repeatable", collect, [])
     .option("--device <name>", "cpu, cuda, cuda:<index> or mps; the same as --set model.device=<name>")
-    .option("--dtype <name>", "float32, bfloat16 or float16; the same as --set model.dtype=<name>");
+    .option("--dtype <name>", "float32, bfloat16 or float16; the same as --set model.dtype=<name>")
+    .addHelpText("after", () => entriesHelp());
+}
+
+/** What `rewards`, `objective.name` and the like can name: those that come with the project. */
+function entriesHelp(): string {
+  const kinds = [...Object.entries(registries), ["model families", modelFamilies] as const];
+  const width = Math.max(...kinds.map(([key]) => key.length));
+  const lines = kinds.map(([key, registry]) => `  ${key.padEnd(width)}  ${registry.names().join(", ")}`);
+  return `\nWhat a config can name, besides what plugins bring (docs/config.md):\n${lines.join("\n")}`;
 }
 
 /** What a config is made of besides the options. */
@@ -60,7 +72,10 @@ export async function configFromOptions(
     last,
   ];
   const named = mergeLayers(...layers)["plugins"];
-  const plugins = [...new Set([...(Array.isArray(named) ? named.map(String) : []), ...plugin])];
+  // Absolute, so that a run goes on from any working folder.
+  const plugins = [...new Set([...(Array.isArray(named) ? named.map(String) : []), ...plugin])].map((path) =>
+    resolve(path),
+  );
   await loadPlugins(plugins);
   return resolveConfig(...layers, plugins.length === 0 ? {} : { plugins });
 }

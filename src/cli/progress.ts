@@ -5,8 +5,8 @@
 import cliProgress from "cli-progress";
 import type { Progress, ProgressTask } from "../base/progress.js";
 
-const quietMilliseconds = 1000;
-const lineMilliseconds = 10_000;
+const QUIET_MS = 1000;
+const LINE_MS = 10_000;
 
 /** Progress for a terminal, or for a log. `prefix` is asked for at each task: which stage it belongs to. */
 export function terminalProgress(prefix: () => string = () => ""): Progress {
@@ -76,7 +76,7 @@ function barTask(name: string, total: number, unit: string): ProgressTask {
       meter.done += amount;
       const values = { name, meter: String(meter), note };
       if (shown) bar.update(meter.done, values);
-      else if (meter.elapsed > quietMilliseconds) {
+      else if (meter.elapsed > QUIET_MS) {
         bar.start(total, meter.done, values);
         shown = true;
       }
@@ -94,7 +94,7 @@ function lineTask(name: string, total: number, unit: string): ProgressTask {
   return {
     advance: (amount, note = "") => {
       meter.done += amount;
-      const due = last === 0 ? meter.elapsed > quietMilliseconds : meter.elapsed - last > lineMilliseconds;
+      const due = last === 0 ? meter.elapsed > QUIET_MS : meter.elapsed - last > LINE_MS;
       if (due && meter.done < total) {
         last = meter.elapsed;
         process.stderr.write(`${name}: ${String(meter)} ${note}`.trimEnd() + "\n");

@@ -1,14 +1,14 @@
 /** Evaluations as tables for people. */
 import {
   compare,
+  measureOf,
+  measures,
+  rewardOf,
   type Estimate,
   type Evaluation,
   type EvaluationRow,
   type Measure,
-  measureOf,
-  measures,
   type Quantity,
-  rewardOf,
 } from "../eval/measures.js";
 
 /** One line of a list of prompts. */

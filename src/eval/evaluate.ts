@@ -6,7 +6,7 @@
  */
 import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
-import { type PromptLists, thinOut } from "../b2/rollout/prompts.js";
+import { thinOut, type PromptLists } from "../b2/rollout/prompts.js";
 import type { RunContext } from "../base/progress.js";
 import { meanAndDeviation } from "../base/statistics.js";
 import { inference, type Tensor } from "../torch/index.js";
@@ -14,10 +14,10 @@ import { evaluationNoise, generateImages } from "./images.js";
 import type { Judges } from "./judges.js";
 import {
   estimate,
+  measures,
   type Estimate,
   type Evaluation,
   type EvaluationRow,
-  measures,
   type Measure,
   type PromptMeasures,
 } from "./measures.js";

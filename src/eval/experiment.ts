@@ -5,18 +5,18 @@
 import { resolveConfig } from "../b2/config/resolve.js";
 import type { ConfigInput } from "../b2/config/schema.js";
 import { fetchModels } from "../b2/models.js";
-import { type PromptLists, thinOut } from "../b2/rollout/prompts.js";
+import { thinOut, type PromptLists } from "../b2/rollout/prompts.js";
 import { planRun } from "../b2/run-plan.js";
 import { Trainer, type TrainerOptions } from "../b2/trainer.js";
 import { writeFileAtomic } from "../base/files.js";
-import { type RunContext, silent } from "../base/progress.js";
+import { silent, type RunContext } from "../base/progress.js";
 import { resolveModel } from "../hub/index.js";
 import { contactSheet } from "../images/index.js";
 import { RewardResources } from "../rewards/index.js";
 import type { Tensor } from "../torch/index.js";
 import { evaluate } from "./evaluate.js";
 import { sheetImages } from "./generate.js";
-import { checkTruth, type Judges, openJudges } from "./judges.js";
+import { checkTruth, openJudges, type Judges } from "./judges.js";
 import type { Evaluation } from "./measures.js";
 import { rewardCurve, stageLine } from "./report.js";
 
@@ -24,7 +24,7 @@ import { rewardCurve, stageLine } from "./report.js";
 export interface ExperimentResult {
   readonly evaluations: Readonly<Record<string, Evaluation>>;
   /** PNG files. */
-  readonly pictures: readonly string[];
+  readonly images: readonly string[];
 }
 
 export class Experiment {
@@ -84,7 +84,7 @@ export class Experiment {
     const sheet = await this.#sheet("before-after");
     return {
       evaluations: before === undefined || after === undefined ? {} : { before, after },
-      pictures: [sheet, this.#curve()].filter((file) => file !== undefined),
+      images: [sheet, this.#curve()].filter((file) => file !== undefined),
     };
   }
 

@@ -5,7 +5,7 @@ import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
 import type { RunContext } from "../base/progress.js";
 import { writePng } from "../images/index.js";
-import { type Tensor, tidy } from "../torch/index.js";
+import { tidy, type Tensor } from "../torch/index.js";
 import { evaluationNoise, generateImages } from "./images.js";
 
 /** Where images go, and how many of each prompt. */

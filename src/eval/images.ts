@@ -4,7 +4,7 @@ import type { Policy } from "../b2/policy/policy.js";
 import { denoise, gaussian, type NoiseKey } from "../b2/rollout/denoise.js";
 import { chunks } from "../base/chunks.js";
 import { checkInterrupted, type RunContext } from "../base/progress.js";
-import { inference, type Tensor, yieldToEventLoop } from "../torch/index.js";
+import { inference, yieldToEventLoop, type Tensor } from "../torch/index.js";
 
 /** An image that is wanted: its prompt, and the address of its noise. */
 export interface WantedImage {

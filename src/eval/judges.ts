@@ -5,8 +5,8 @@ import { InputError } from "../base/errors.js";
 import { show } from "../base/show.js";
 import { resolveModel } from "../hub/index.js";
 import type { RewardResources, RewardSet } from "../rewards/index.js";
-import { type Tensor, tidy } from "../torch/index.js";
-import { parseCaption, SceneClassifier } from "../world/index.js";
+import { tidy, type Tensor } from "../torch/index.js";
+import { IMAGE_SIZE, parseCaption, SceneClassifier } from "../world/index.js";
 
 export interface Judges {
   readonly rewards: RewardSet;
@@ -46,7 +46,15 @@ export function openJudges(config: Pick<Config, "eval">, rewards: RewardSet, res
     rewards,
     ...(features && { features: (images) => features.imageFeatures(images) }),
     ...(classifier && {
-      truth: (images, prompts) => tidy(() => classifier.trueAlignment(images.to({ device: "cpu" }), prompts)),
+      truth: (images, prompts) => {
+        const [height, width] = images.shape.slice(2);
+        if (height !== IMAGE_SIZE || width !== IMAGE_SIZE) {
+          throw new InputError(
+            `Expected images of ${IMAGE_SIZE}x${IMAGE_SIZE} for eval.truth "emoji" but received ${width}x${height}; set eval.truth to "none"`,
+          );
+        }
+        return tidy(() => classifier.trueAlignment(images.to({ device: "cpu" }), prompts));
+      },
     }),
     dispose: () => classifier?.dispose(),
   };

@@ -37,7 +37,7 @@ const TOKENIZER = ["vocab.json", "merges.txt", "tokenizer_config.json", "special
 const SETTINGS = [...TOKENIZER, "config.json", "scheduler_config.json", "preprocessor_config.json"];
 const STEMS = ["diffusion_pytorch_model", "model"];
 const PICKLE = /\.(bin|ckpt|pt|pth)$/;
-const reason = "pickles, which can run any code when they are loaded. Convert them once, where you trust their origin";
+const PICKLES = "pickles, which can run any code when they are loaded. Convert them once, where you trust their origin";
 
 /**
  * The paths to download.
@@ -137,7 +137,7 @@ function noWeights(where: string, repository: string, files: readonly string[], 
       ? `transformers, beside the other files: python -c "from transformers import CLIPModel as M; M`
       : `diffusers: python -c "from diffusers import DiffusionPipeline as P; P`;
   return new HubError(
-    `Expected safetensors weights in ${where} but received ${reason}, with Python's ${convert}` +
+    `Expected safetensors weights in ${where} but received ${PICKLES}, with Python's ${convert}` +
       `.from_pretrained('${repository}').save_pretrained('<new folder>')". Or name the proposal of a conversion, where there ` +
       `is one: ${repository}@refs/pr/<number>`,
   );
@@ -151,7 +151,7 @@ function loraFile(repository: string, paths: readonly string[]): string {
   const pickle = paths.find((path) => PICKLE.test(path));
   if (all.length === 0 && pickle !== undefined) {
     throw new HubError(
-      `Expected ${usual} in ${repository} but received ${reason}: python -c "import torch, safetensors.torch as s; ` +
+      `Expected ${usual} in ${repository} but received ${PICKLES}: python -c "import torch, safetensors.torch as s; ` +
         `s.save_file(torch.load('${pickle}', weights_only=True), '${usual}')"`,
     );
   }

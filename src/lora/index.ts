@@ -8,8 +8,8 @@ export {
   type LoraOptions,
 } from "./lora.js";
 export {
+  LORA_FILE_NAME,
   loraFileIn,
-  loraFileName,
   readLora,
   writeLora,
   type LoraFile,

@@ -21,7 +21,7 @@ import {
 import { allFinite, tensor, tidy, type Tensor } from "../torch/index.js";
 import { kohyaName, parseLoraKey, peftName, type LoraForm, type LoraPart } from "./names.js";
 
-export const loraFileName = "pytorch_lora_weights.safetensors";
+export const LORA_FILE_NAME = "pytorch_lora_weights.safetensors";
 const METADATA_KEY = "lora_adapter_metadata";
 /** PEFT's own names of the file, and of the one beside it. */
 const PEFT_FILE_NAME = "adapter_model.safetensors";
@@ -143,7 +143,7 @@ export interface WriteLoraOptions {
  * @throws InputError for layers that have no name in kohya's form
  */
 export function writeLora(fileOrFolder: string, layers: readonly LoraLayer[], options: WriteLoraOptions = {}): void {
-  const file = fileOrFolder.endsWith(".safetensors") ? fileOrFolder : join(fileOrFolder, loraFileName);
+  const file = fileOrFolder.endsWith(".safetensors") ? fileOrFolder : join(fileOrFolder, LORA_FILE_NAME);
   if ((options.form ?? "peft") === "peft") writePeft(file, layers, options);
   else writeKohya(file, layers, options);
 }
@@ -223,11 +223,11 @@ const looksLikeV2 = (layers: readonly LoraLayer[]): boolean =>
 
 /** The LoRA file of a folder, as diffusers or PEFT names it; undefined when there is none. */
 export const loraFileIn = (folder: string): string | undefined =>
-  [loraFileName, PEFT_FILE_NAME].map((name) => join(folder, name)).find((file) => existsSync(file));
+  [LORA_FILE_NAME, PEFT_FILE_NAME].map((name) => join(folder, name)).find((file) => existsSync(file));
 
 function fileOf(fileOrFolder: string): string {
   if (!existsSync(fileOrFolder) || !statSync(fileOrFolder).isDirectory()) return fileOrFolder;
-  return loraFileIn(fileOrFolder) ?? join(fileOrFolder, loraFileName);
+  return loraFileIn(fileOrFolder) ?? join(fileOrFolder, LORA_FILE_NAME);
 }
 
 function unknownKey(key: string): string {

@@ -12,6 +12,7 @@ import { SafetensorsError, TensorCheck } from "../safetensors/index.js";
 import {
   addmm_,
   conv2d,
+  inference,
   keep,
   linear,
   noGrad,
@@ -255,13 +256,11 @@ export class LoraAdapter {
       byLayer.set(one.layer, [...(byLayer.get(one.layer) ?? []), one]);
     }
     for (const [{ weight }, all] of byLayer) {
-      tidy(() =>
-        noGrad(() => {
-          const merged = weight.to({ dtype: "float32" }).clone();
-          for (const one of all) merged.add_(one.product().reshape(weight.shape));
-          weight.copy_(merged);
-        }),
-      );
+      inference(() => {
+        const merged = weight.to({ dtype: "float32" }).clone();
+        for (const one of all) merged.add_(one.product().reshape(weight.shape));
+        weight.copy_(merged);
+      });
     }
     for (const adapter of adapters) adapter.remove();
   }

@@ -1,6 +1,6 @@
 export {
-  UNet2DConditionModel,
   TextKeyValues,
+  UNet2DConditionModel,
   type AddedConditions,
   type UNetForwardOptions,
 } from "./unet-2d-condition.js";

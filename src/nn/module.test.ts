@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { saveSafetensors, SafetensorsError } from "../safetensors/index.js";
+import { temporaryFolder } from "../../test/support/folders.js";
+import { SafetensorsError, saveSafetensors } from "../safetensors/index.js";
 import { Generator, ones, tensor, type Tensor } from "../torch/index.js";
 import { Conv2d, Linear, Module, Weights } from "./index.js";
-import { temporaryFolder } from "../../test/support/folders.js";
 
 const folder = temporaryFolder();
 

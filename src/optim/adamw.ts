@@ -11,10 +11,9 @@ import {
   foreachDiv_,
   foreachMul_,
   foreachSqrt,
+  inference,
   keep,
-  noGrad,
   tensor,
-  tidy,
   zerosLike,
   type Tensor,
 } from "../torch/index.js";
@@ -55,13 +54,11 @@ export class AdamW {
 
   /** One update from the gradients; parameters without one stay as they are. */
   step(): void {
-    tidy(() =>
-      noGrad(() => {
-        for (const [step, { parameters, grads, moments }] of this.#due()) {
-          this.#update(step, parameters, grads, moments);
-        }
-      }),
-    );
+    inference(() => {
+      for (const [step, { parameters, grads, moments }] of this.#due()) {
+        this.#update(step, parameters, grads, moments);
+      }
+    });
   }
 
   /** Forgets the gradients. */
@@ -115,8 +112,7 @@ export class AdamW {
     this.dispose();
     for (const [name, { step, expAvg, expAvgSq }] of moments) {
       // In the parameter's own layout, as if it had been made here: the next steps are then the same to the bit.
-      const own = (moment: Tensor) =>
-        keep(tidy(() => noGrad(() => zerosLike(this.#parameters.get(name)!).copy_(moment))));
+      const own = (moment: Tensor) => keep(inference(() => zerosLike(this.#parameters.get(name)!).copy_(moment)));
       this.#moments.set(name, { step, expAvg: own(expAvg), expAvgSq: own(expAvgSq) });
     }
   }

@@ -6,7 +6,7 @@
  * without one double it.
  */
 import { TensorCheck } from "../safetensors/index.js";
-import { foreachMul_, noGrad, tensor, tidy, type Tensor } from "../torch/index.js";
+import { foreachMul_, inference, tensor, type Tensor } from "../torch/index.js";
 
 const SCALE_KEY = "grad_scaler.scale";
 const TRACKER_KEY = "grad_scaler.growth_tracker";
@@ -46,12 +46,10 @@ export class GradScaler {
   unscale_(parameters: Iterable<Tensor>): void {
     if (this.#scale === 1) return;
     // Handles of gradients that outlived this would keep their memory until a garbage collection.
-    tidy(() =>
-      noGrad(() => {
-        const grads = [...parameters].map(({ grad }) => grad).filter((grad) => grad !== null);
-        if (grads.length > 0) foreachMul_(grads, 1 / this.#scale);
-      }),
-    );
+    inference(() => {
+      const grads = [...parameters].map(({ grad }) => grad).filter((grad) => grad !== null);
+      if (grads.length > 0) foreachMul_(grads, 1 / this.#scale);
+    });
   }
 
   /** @param overflowed whether the gradient of this update was not finite */

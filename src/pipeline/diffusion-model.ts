@@ -6,8 +6,9 @@
  * Latents are float32 [B, ...latentShape], where the shape is the family's own (packed or not). A prediction is whatever
  * the scheduler takes for it: noise, v, a velocity.
  */
+import type { z } from "zod";
 import { InputError } from "../base/errors.js";
-import { type Entry, type Named, optionsOf, Registry } from "../base/registry.js";
+import { optionsOf, Registry, type Entry, type Named } from "../base/registry.js";
 import { listOf } from "../base/show.js";
 import type { DownloadPurpose, RepositoryLayout } from "../hub/index.js";
 import type { Module } from "../nn/index.js";
@@ -38,8 +39,10 @@ export interface DiffusionModel {
   readonly family: string;
   /** What learns; a LoRA adapts its layers. */
   readonly denoiser: Module;
-  /** The denoiser's folder in diffusers' layout, which is its prefix in LoRA files too: "unet", "transformer". */
+  /** The denoiser's folder in diffusers' layout, which is its prefix in LoRA files too: "unet" or "transformer". */
   readonly denoiserName: string;
+  /** The layers that a LoRA adapts where the config names none, by the ends of their names. */
+  readonly loraTargets: readonly string[];
   /** All models that a LoRA file can have layers for, by these prefixes; the denoiser is one. */
   readonly adaptable: Readonly<Record<string, Module | undefined>>;
   /** All models by their folders' names, for reports: parameters, and what they are held in. */
@@ -51,7 +54,7 @@ export interface DiffusionModel {
   /** Pixels of an image's side that one latent stands for. */
   readonly downscale: number;
 
-  /** The shape of one image's latents. @throws RangeError for a side that is no multiple of `downscale` */
+  /** The shape of one image's latents. @throws InputError for a size that the model has none for */
   latentShape(size?: ImageSize): readonly number[];
 
   /** Encodes prompts, a row each, without gradient. A row does not depend on the others but for rounding. */
@@ -61,7 +64,8 @@ export interface DiffusionModel {
   isGuided(guidanceScale: number): boolean;
 
   /**
-   * The conditioning of a batch for training: what of it depends on weights that learn is computed by `predict`.
+   * The conditioning of a batch for training: what of it depends on weights that learn is computed by `predict`. It holds
+   * tensors of its own, since the embeds may be freed at once, and nothing but tensors: the step's tidy frees it.
    *
    * @param embeds one prompt a row of the batch
    * @throws TypeError for guidance without negative prompts
@@ -70,7 +74,8 @@ export interface DiffusionModel {
 
   /**
    * The conditioning of a batch for the many steps of a sampler: what is the same at every step is computed here, once.
-   * It carries no gradient, and holds until the denoiser's weights or its LoRA change.
+   * It carries no gradient, and holds until the denoiser's weights or its LoRA change. It is the caller's to dispose, holds
+   * tensors of its own, and is made outside of any tidy.
    */
   prepare(embeds: PromptEmbeds, guidance?: GuidanceOptions): Conditioning;
 
@@ -86,7 +91,10 @@ export interface DiffusionModel {
   /** Final latents to images: float32 [B, 3, H, W] in 0..1, on the model's device. */
   decode(latents: Tensor): Tensor;
 
-  /** Writes the denoiser alone, in diffusers' layout; each file appears whole or not at all. */
+  /**
+   * Writes the denoiser alone: `diffusion_pytorch_model.safetensors` with the keys of `denoiser.parameters()`, from which
+   * full fine-tuning goes on, and a config where the family has one. Each file appears whole or not at all.
+   */
   saveDenoiser(folder: string): void;
 
   /** Writes the whole model as a folder in diffusers' layout. @throws InputError when there is something in the folder */
@@ -99,19 +107,19 @@ export interface DiffusionModel {
   dispose(): void;
 }
 
-/** How a model is loaded, whatever its family. */
+/** How a model is loaded, whatever its family. A family may pass over what it has no use for, from `variant` on. */
 export interface ModelOptions {
   /** What weights are held in; latents and predictions are float32 always. Default float32. */
   readonly dtype?: DType;
   /** What forward passes compute in. Default: `computeDtype` of the weights' dtype. */
   readonly computeDtype?: DType;
   readonly device?: Device;
+  /** The scheduler as a config names it. Default: DDIM with eta 1. */
+  readonly scheduler?: Named;
   /** Weights of another form beside the plain ones, as "fp16"; parts that have none take the plain ones. */
   readonly variant?: string;
   /** For a single file, which has neither: a folder with tokenizers, and configs that count instead of those inferred. */
   readonly config?: string;
-  /** The scheduler as a config names it. Default: DDIM with eta 1. */
-  readonly scheduler?: Named;
   /** Decode images larger than the model was trained on in overlapping tiles, so that memory does not grow with them. */
   readonly tiling?: boolean;
   /** Keep only what goes into each block of the denoiser, and compute the rest again in backward. */
@@ -126,7 +134,7 @@ export interface Companion {
 }
 
 /** A family of models, as `registerModel` takes it. */
-export interface ModelFamily extends Entry {
+export interface ModelFamily<O extends z.ZodObject = z.ZodObject> extends Entry<O> {
   /** How a model of the family is recognised, for errors: "a folder whose model_index.json names ...". */
   readonly layout: string;
   /** Which folders of a repository on the hub are its own. */
@@ -143,8 +151,11 @@ export interface ModelFamily extends Entry {
    * @param own the config's `model.options`, as the entry's own schema gave them
    * @throws InputError naming the file, and each key of it that is at fault; nothing stays in memory then
    */
-  open(path: string, options: ModelOptions, own: never): DiffusionModel;
+  open(path: string, options: ModelOptions, own: z.output<O>): DiffusionModel;
 }
+
+/** A family of models whose functions take what its own schema gives. */
+export const defineModel = <O extends z.ZodObject>(kind: ModelFamily<O>): ModelFamily => kind;
 
 /** Every family of models; which one a model is of is seen from its files. */
 export const modelFamilies = new Registry<ModelFamily>("model family");
@@ -158,7 +169,10 @@ export function familyOf(path: string): ModelFamily {
   const families = modelFamilies.entries();
   const found = families.findLast((family) => family.recognises(path));
   if (found !== undefined) return found;
-  throw new InputError(`${path}: Expected ${listOf(families.map(({ layout }) => layout))} but received neither`);
+  throw new InputError(
+    `${path}: Expected ${listOf(families.map(({ layout }) => layout))}; ` +
+      "a family of your own comes with --plugin (or loadPlugins)",
+  );
 }
 
 /**
@@ -179,5 +193,5 @@ export function openModel(
     const expected = known.length === 0 ? "no options" : `options ${listOf(known, "and")}`;
     throw new InputError(`Expected ${expected} for a model of ${family.name} but received model.options.${unknown}`);
   }
-  return family.open(path, options, optionsOf(family, { name: family.name, ...own }) as never);
+  return family.open(path, options, optionsOf(family, { name: family.name, ...own }));
 }

@@ -1,7 +1,7 @@
 /** Loads Stable Diffusion's parts from a diffusers folder or a single file. A load that fails leaves nothing in memory. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { type JsonObject, readJsonObject } from "../base/files.js";
+import { readJsonObject, type JsonObject } from "../base/files.js";
 import { isPickle, pickleRefused } from "../base/pickle.js";
 import type { Named } from "../base/registry.js";
 import {
@@ -9,9 +9,9 @@ import {
   CLIPTextModel,
   CLIPTextModelWithProjection,
   ModelConfigError,
-  type PretrainedOptions,
   UNet2DConditionModel,
   weightFiles,
+  type PretrainedOptions,
 } from "../models/index.js";
 import { openScheduler, SchedulerConfigError } from "../schedulers/index.js";
 import { SingleFile } from "../single-file/index.js";

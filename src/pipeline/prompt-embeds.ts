@@ -3,7 +3,7 @@
  * own business; here rows are selected, joined and repeated. A plain object, so that `tidy` keeps the tensors of one that
  * is returned to it.
  */
-import { cat, type Tensor, tensor, tidy } from "../torch/index.js";
+import { cat, tensor, tidy, type Tensor } from "../torch/index.js";
 
 /** Tensors of one batch, [B, ...] each. */
 export type States = { readonly [name: string]: Tensor | undefined };

@@ -1,8 +1,10 @@
 /** The model families that come with the project. */
-import { type ModelFamily, modelFamilies } from "./diffusion-model.js";
+import type { z } from "zod";
+import { defineModel, modelFamilies, type ModelFamily } from "./diffusion-model.js";
 import { stableDiffusion } from "./stable-diffusion.js";
 
 modelFamilies.register(stableDiffusion);
 
 /** Adds a family of models; which one a folder is of, the families say themselves. @throws InputError for a taken name */
-export const registerModel = <F extends ModelFamily>(family: F): F => modelFamilies.register(family);
+export const registerModel = <O extends z.ZodObject>(family: ModelFamily<O>): ModelFamily =>
+  modelFamilies.register(defineModel(family));

@@ -7,11 +7,12 @@
  * no watermark; the crop of SDXL's conditions is always at the origin and its sizes are the image's own.
  */
 import { z } from "zod";
+import { InputError } from "../base/errors.js";
 import {
+  TextKeyValues,
   type AutoencoderKL,
   type CLIPTextModel,
   type CLIPTextModelWithProjection,
-  TextKeyValues,
   type UNet2DConditionModel,
 } from "../models/index.js";
 import type { Module } from "../nn/index.js";
@@ -21,35 +22,39 @@ import type { CLIPTokenizer } from "../tokenizer/index.js";
 import {
   cat,
   computeDtype as defaultComputeDtype,
-  type Device,
-  type DType,
   isGradEnabled,
   noGrad,
-  type Tensor,
   tensor,
   tidy,
   zerosLike,
+  type Device,
+  type DType,
+  type Tensor,
 } from "../torch/index.js";
 import { conditionOn, type TextConditioning, type TextEmbeds, type TextGuidance } from "./conditioning.js";
-import type { DiffusionModel, ImageSize, ModelFamily, ModelOptions } from "./diffusion-model.js";
+import { defineModel, type DiffusionModel, type ImageSize, type ModelOptions } from "./diffusion-model.js";
 import { loadParts } from "./load.js";
 import { isStableDiffusion, PIPELINES } from "./model-index.js";
 import type { Parts } from "./parts.js";
 import { catPrompts, promptEmbeds } from "./prompt-embeds.js";
 import { saveParts } from "./save.js";
 
+/** The projections of every attention of the UNet, as diffusers adapts them. */
+const ATTENTION_PROJECTIONS: readonly string[] = ["to_q", "to_k", "to_v", "to_out.0"];
+
 /** Texts encoded at a time. */
 const PROMPTS_AT_ONCE = 64;
 
 /**
- * Pixels decoded at a time: 32 pictures of 64x64, or one of 512x512. Larger activations are mapped anew by the allocator
- * and leave the caches: 144 pictures of 64x64 took 931 ms of processor time in one batch and 684 ms in batches of 36.
+ * Pixels decoded at a time: 32 images of 64x64, or one of 512x512. Larger activations are mapped anew by the allocator
+ * and leave the caches: 144 images of 64x64 took 931 ms of CPU time in one batch and 684 ms in batches of 36.
  */
 const PIXELS_AT_ONCE = 2 ** 17;
 
 export class StableDiffusionPipeline implements DiffusionModel {
   readonly family = "stable-diffusion";
   readonly denoiserName = "unet";
+  readonly loraTargets = ATTENTION_PROJECTIONS;
   /** What the parts compute in, but for a VAE that would overflow. */
   readonly computeDtype: DType;
   readonly device: Device;
@@ -195,7 +200,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
   }
 
   /**
-   * Latents to pictures, a few at a time.
+   * Latents to images, a few at a time.
    *
    * @param latents [B, C, h, w], as the sampler leaves them, on any device
    * @returns float32 [B, 3, H, W] in [0, 1], on the model's device
@@ -218,9 +223,9 @@ export class StableDiffusionPipeline implements DiffusionModel {
   }
 
   /**
-   * Channels, height and width of the latents of a picture.
+   * Channels, height and width of the latents of an image.
    *
-   * @throws RangeError for a side that is no multiple of the VAE's downscaling
+   * @throws InputError for a side that is no multiple of the VAE's downscaling
    */
   latentShape({ height, width }: ImageSize = {}): [channels: number, height: number, width: number] {
     const trained = this.unet.config.sample_size ?? 64;
@@ -229,7 +234,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
     const side = (name: string, pixels: number | undefined, otherwise: number): number => {
       if (pixels === undefined) return otherwise;
       if (Number.isInteger(pixels) && pixels > 0 && pixels % factor === 0) return pixels / factor;
-      throw new RangeError(`Expected a positive multiple of ${factor} for ${name} but received ${pixels}`);
+      throw new InputError(`Expected a positive multiple of ${factor} for ${name} but received ${pixels}`);
     };
     const { in_channels: channels } = this.unet.config;
     return [channels, side("height", height, trainedHeight), side("width", width, trainedWidth)];
@@ -288,7 +293,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
 const CLIP_TOKENIZER = "openai/clip-vit-large-patch14";
 
 /** Stable Diffusion 1, 2 and XL as the registry has them. */
-export const stableDiffusion = {
+export const stableDiffusion = defineModel({
   name: "stable-diffusion",
   summary: "Stable Diffusion 1.x, 2.x and XL",
   options: z.object({}),
@@ -298,11 +303,11 @@ export const stableDiffusion = {
     optionalWeights: ["text_encoder_2"],
     settings: ["tokenizer", "tokenizer_2", "scheduler"],
   },
-  companion: (path: string, config: string | undefined) =>
+  companion: (path, config) =>
     path.endsWith(".safetensors")
       ? ({ path: config ?? CLIP_TOKENIZER, purpose: config === undefined ? "tokenizer" : "settings" } as const)
       : undefined,
-  recognises: (path: string): boolean => path.endsWith(".safetensors") || isStableDiffusion(path),
-  passes: (guidanceScale: number): number => (guidanceScale > 1 ? 2 : 1),
-  open: (path: string, options: ModelOptions): DiffusionModel => StableDiffusionPipeline.fromPretrained(path, options),
-} satisfies ModelFamily;
+  recognises: (path) => path.endsWith(".safetensors") || isStableDiffusion(path),
+  passes: (guidanceScale) => (guidanceScale > 1 ? 2 : 1),
+  open: (path, options) => StableDiffusionPipeline.fromPretrained(path, options),
+});

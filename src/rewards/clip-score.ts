@@ -6,7 +6,7 @@ import { z } from "zod";
 import { chunks } from "../base/chunks.js";
 import { tidy, yieldToEventLoop } from "../torch/index.js";
 import type { Clip } from "./clip.js";
-import type { Reward, RewardContext, RewardKind } from "./reward.js";
+import { defineReward, type Reward } from "./reward.js";
 
 /** Images encoded at a time: bounds memory. */
 const IMAGES_AT_ONCE = 64;
@@ -33,11 +33,7 @@ export function clipScore(clip: Clip): Reward {
   };
 }
 
-interface Options {
-  readonly model: string;
-}
-
-export const clipScoreKind = {
+export const clipScoreKind = defineReward({
   name: "clip-score",
   summary: "CLIPScore: the cosine of CLIP's features of image and prompt",
   cost: "one pass of CLIP's image encoder an image, and one of its text encoder a prompt",
@@ -48,6 +44,6 @@ export const clipScoreKind = {
       .default("models/emoji-clip")
       .describe("CLIP: a folder in transformers' layout, or a name on the hub."),
   }),
-  models: ({ model }: Options) => [model],
-  open: ({ model }: Options, context: RewardContext) => clipScore(context.clip(model)),
-} satisfies RewardKind;
+  models: ({ model }) => [model],
+  open: ({ model }, context) => clipScore(context.clip(model)),
+});

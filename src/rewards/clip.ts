@@ -2,10 +2,10 @@
  * A CLIP with its tokenizer and preprocessor: features of images and texts, of length 1. One serves every reward and
  * measure that names its folder.
  */
-import { clipPreprocess, type PreprocessorConfig, readPreprocessorConfig } from "../images/index.js";
+import { clipPreprocess, readPreprocessorConfig, type PreprocessorConfig } from "../images/index.js";
 import { CLIPModel } from "../models/index.js";
 import { CLIPTokenizer } from "../tokenizer/index.js";
-import { cat, type Device, keep, noGrad, type Tensor, tidy } from "../torch/index.js";
+import { cat, inference, keep, type Device, type Tensor } from "../torch/index.js";
 import { RewardError } from "./error.js";
 
 /** Texts whose features are kept: 4 MB of those of ViT-H-14. */
@@ -46,25 +46,21 @@ export class Clip {
 
   /** [B, 3, H, W] in 0..1 to [B, D], rows of length 1; without gradient. */
   imageFeatures(images: Tensor): Tensor {
-    return tidy(() =>
-      noGrad(() => {
-        const pixels = clipPreprocess(images.to({ device: this.device }), this.#preprocessor);
-        return unit(this.#model.getImageFeatures(pixels));
-      }),
-    );
+    return inference(() => {
+      const pixels = clipPreprocess(images.to({ device: this.device }), this.#preprocessor);
+      return unit(this.#model.getImageFeatures(pixels));
+    });
   }
 
   /** [B, D], rows of length 1; without gradient. A text is encoded once, as long as it is not long out of use. */
   textFeatures(texts: readonly string[]): Tensor {
-    return tidy(() =>
-      noGrad(() => {
-        const unique = [...new Set(texts)];
-        const rows = new Map(unique.map((text) => [text, this.#text(text)] as const));
-        const features = cat(texts.map((text) => rows.get(text)!));
-        this.#forget(unique.length);
-        return features;
-      }),
-    );
+    return inference(() => {
+      const unique = [...new Set(texts)];
+      const rows = new Map(unique.map((text) => [text, this.#text(text)] as const));
+      const features = cat(texts.map((text) => rows.get(text)!));
+      this.#forget(unique.length);
+      return features;
+    });
   }
 
   dispose(): void {

@@ -5,10 +5,10 @@ export { registerReward } from "./registry.js";
 export { RewardResources } from "./resources.js";
 export {
   checkRewards,
+  rewards,
   type Reward,
   type RewardContext,
   type RewardFunction,
   type RewardKind,
-  rewards,
 } from "./reward.js";
 export { labelOf, RewardSet, type Scores, type WeightedReward } from "./reward-set.js";

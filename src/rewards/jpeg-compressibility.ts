@@ -1,21 +1,16 @@
 /** Compressibility (Black et al. 2023, arXiv 2305.13301, section 5.1): minus the kilobytes of an image as JPEG. */
 import { z } from "zod";
-import type { Tensor } from "../torch/index.js";
-import { tidy } from "../torch/index.js";
-import type { RewardKind } from "./reward.js";
+import { tidy, type Tensor } from "../torch/index.js";
+import { defineReward } from "./reward.js";
 
-interface Options {
-  readonly quality: number;
-}
-
-export const jpegCompressibility = {
+export const jpegCompressibility = defineReward({
   name: "jpeg-compressibility",
   summary: "Minus the kilobytes of the image as JPEG",
   cost: "encoding each image on the CPU, some milliseconds for 512x512",
   options: z.object({
     quality: z.int().min(1).max(100).default(95).describe("JPEG's quality."),
   }),
-  open: async ({ quality }: Options) => {
+  open: async ({ quality }) => {
     const [{ default: sharp }, { encodePng }] = [await import("sharp"), await import("../images/index.js")];
     const kilobytes = async (image: Tensor): Promise<number> => {
       const png = encodePng(image);
@@ -29,4 +24,4 @@ export const jpegCompressibility = {
         ),
     };
   },
-} satisfies RewardKind;
+});

@@ -4,21 +4,17 @@ import { basename, extname, resolve } from "node:path";
 import { z } from "zod";
 import { importModule } from "../base/import-module.js";
 import { RewardError } from "./error.js";
-import type { Reward, RewardKind } from "./reward.js";
+import { defineReward, type Reward } from "./reward.js";
 
-interface Options {
-  readonly path: string;
-}
-
-export const moduleReward = {
+export const moduleReward = defineReward({
   name: "module",
   summary: "The default export of a module of your own: (images, prompts) => numbers, or { score, dispose }",
   cost: "what your own code takes",
   options: z.object({
     path: z.string().min(1).describe("The module, from the working folder."),
   }),
-  label: ({ path }: Options) => basename(path, extname(path)),
-  open: async ({ path }: Options): Promise<Reward> => {
+  label: ({ path }) => basename(path, extname(path)),
+  open: async ({ path }): Promise<Reward> => {
     const file = resolve(path);
     if (!existsSync(file))
       throw new RewardError(`Expected a module for the reward but received ${path}, which is not there`);
@@ -31,4 +27,4 @@ export const moduleReward = {
       `Expected a function, or an object with a function score, as default export of ${path} but received ${typeof value}`,
     );
   },
-} satisfies RewardKind;
+});

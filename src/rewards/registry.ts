@@ -1,11 +1,13 @@
 /** The rewards that come with the project. */
+import type { z } from "zod";
 import { brightness } from "./brightness.js";
 import { clipScoreKind } from "./clip-score.js";
 import { jpegCompressibility } from "./jpeg-compressibility.js";
 import { moduleReward } from "./module.js";
-import { type RewardKind, rewards } from "./reward.js";
+import { defineReward, rewards, type RewardKind } from "./reward.js";
 
 for (const kind of [clipScoreKind, jpegCompressibility, brightness, moduleReward]) rewards.register(kind);
 
 /** Adds a reward for configs to name: `rewards: [{ name, ...options }]`. @throws InputError for a name that is taken */
-export const registerReward = <K extends RewardKind>(kind: K): K => rewards.register(kind);
+export const registerReward = <O extends z.ZodObject>(kind: RewardKind<O>): RewardKind =>
+  rewards.register(defineReward(kind));

@@ -4,7 +4,7 @@
  */
 import { optionsOf, type Named } from "../base/registry.js";
 import type { Tensor } from "../torch/index.js";
-import { checkRewards, type Reward, type RewardContext, type RewardFunction, rewards } from "./reward.js";
+import { checkRewards, rewards, type Reward, type RewardContext, type RewardFunction } from "./reward.js";
 
 /** A reward as a config names it, with what it counts for. */
 export type WeightedReward = Named & {
@@ -33,7 +33,7 @@ interface Member {
 export function labelOf(named: WeightedReward): string {
   if (named.label !== null) return named.label;
   const kind = rewards.get(named.name);
-  return kind.label?.(optionsOf(kind, named) as never) ?? named.name;
+  return kind.label?.(optionsOf(kind, named)) ?? named.name;
 }
 
 /** What a program's own reward is called. */
@@ -70,7 +70,7 @@ export class RewardSet {
     try {
       for (const entry of named) {
         const kind = rewards.get(entry.name);
-        const reward = await kind.open(optionsOf(kind, entry) as never, context);
+        const reward = await kind.open(optionsOf(kind, entry), context);
         members.push({ label: labelOf(entry), weight: entry.weight, reward });
       }
     } catch (error) {

@@ -2,7 +2,8 @@
  * What a reward is: one number an image, higher for better, known only when the image is finished. A kind of reward is an
  * entry of the registry; what a config asks for is opened from it.
  */
-import { type Entry, Registry } from "../base/registry.js";
+import type { z } from "zod";
+import { Registry, type Entry } from "../base/registry.js";
 import type { Device, Tensor } from "../torch/index.js";
 import type { Clip } from "./clip.js";
 import { RewardError } from "./error.js";
@@ -29,19 +30,22 @@ export interface RewardContext {
 }
 
 /** A kind of reward, as `registerReward` takes it. */
-export interface RewardKind extends Entry {
+export interface RewardKind<O extends z.ZodObject = z.ZodObject> extends Entry<O> {
   /** What scoring an image takes, in a few words: "one pass of CLIP's image encoder". */
   readonly cost: string;
   /** What it is called in tables and metrics where the config gives no label. Default: its name. */
-  label?(options: never): string;
+  label?(options: z.output<O>): string;
   /** The models it loads, folders or names on the hub, which are downloaded before anything is opened. Default: none. */
-  models?(options: never): readonly string[];
+  models?(options: z.output<O>): readonly string[];
   /**
    * @param options as the entry's own schema gave them
    * @throws InputError naming the file, or the option, at fault
    */
-  open(options: never, context: RewardContext): Reward | Promise<Reward>;
+  open(options: z.output<O>, context: RewardContext): Reward | Promise<Reward>;
 }
+
+/** A reward whose functions take what its own schema gives. */
+export const defineReward = <O extends z.ZodObject>(kind: RewardKind<O>): RewardKind => kind;
 
 /** Every kind of reward; a config names some. */
 export const rewards = new Registry<RewardKind>("reward");

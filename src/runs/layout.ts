@@ -25,11 +25,11 @@
  */
 import { join } from "node:path";
 
-export const runFormat = "b2-run";
-export const runVersion = 2;
+export const RUN_FORMAT = "b2-run";
+export const RUN_VERSION = 2;
 
 export interface RunFile {
-  readonly format: typeof runFormat;
+  readonly format: typeof RUN_FORMAT;
   readonly version: number;
   readonly createdAt: string;
   /** Who scores: the rewards of the config, or the program that began the run. Version 1 does not say. */

@@ -8,7 +8,7 @@ import { readJsonLines, readJsonObject } from "../base/files.js";
 import { show } from "../base/show.js";
 // The format itself and not the folder's index, which would load libtorch.
 import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
-import { formerStageFiles, layout, type RunFile, runFormat, runVersion, stageFiles } from "./layout.js";
+import { formerStageFiles, layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
 import type { PhaseSeconds, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 
 /** A folder that is not a run, or one whose files are damaged. */
@@ -34,10 +34,10 @@ export class RunReader {
     const file = layout.run(folder);
     if (!existsSync(file)) throw new RunError(`Expected a run folder (with run.json) but received ${folder}`);
     const run = readRunObject(file) as { [key in keyof RunFile]?: unknown };
-    if (run.format !== runFormat)
-      throw new RunError(`Expected format "${runFormat}" in ${file} but received ${show(run.format)}`);
-    if (typeof run.version !== "number" || run.version > runVersion)
-      throw new RunError(`Expected a version up to ${runVersion} in ${file} but received ${show(run.version)}`);
+    if (run.format !== RUN_FORMAT)
+      throw new RunError(`Expected format "${RUN_FORMAT}" in ${file} but received ${show(run.format)}`);
+    if (typeof run.version !== "number" || run.version > RUN_VERSION)
+      throw new RunError(`Expected a version up to ${RUN_VERSION} in ${file} but received ${show(run.version)}`);
     this.run = run as unknown as RunFile;
   }
 
@@ -92,7 +92,7 @@ export class RunReader {
 
   /** Seconds of the phases so far of a stage whose phases run in processes of their own. */
   partial(stage: number): Partial<PhaseSeconds> {
-    return this.has(stage, "partial") ? (readRunObject(this.stagePath(stage, "partial")) as Partial<PhaseSeconds>) : {};
+    return this.has(stage, "partial") ? readRunObject(this.stagePath(stage, "partial")) : {};
   }
 
   /** What `b2 sample` left of a stage beside its tensors. */

@@ -9,7 +9,7 @@
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { isJsonObject, type JsonObject } from "../base/files.js";
-import { show as showWhole, showShape } from "../base/show.js";
+import { showShape, show as showWhole } from "../base/show.js";
 import { SafetensorsError } from "./error.js";
 
 /** Bytes of one element of each dtype of the format that is a whole number of bytes. */

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { temporaryFolder } from "../../test/support/folders.js";
 import { liveTensors, tensor, zeros, type DType, type Tensor } from "../torch/index.js";
 import {
   checkTensors,
@@ -14,7 +15,6 @@ import {
   saveSafetensors,
   type ExpectedTensor,
 } from "./index.js";
-import { temporaryFolder } from "../../test/support/folders.js";
 
 const folder = temporaryFolder();
 let files = 0;

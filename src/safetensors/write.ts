@@ -4,8 +4,8 @@
  */
 import { writeSync } from "node:fs";
 import { writeFileAtomic } from "../base/files.js";
-import { byteLength, type SafetensorsDType } from "./header.js";
 import { SafetensorsError } from "./error.js";
+import { byteLength, type SafetensorsDType } from "./header.js";
 
 /** One tensor to be written; `bytes` is called when its turn comes, so that only one is in memory. */
 export interface RawTensor {

@@ -9,12 +9,12 @@
  */
 import { join } from "node:path";
 import { z } from "zod";
-import { type JsonObject, readJsonObject } from "../base/files.js";
+import { readJsonObject, type JsonObject } from "../base/files.js";
 import type { Tensor } from "../torch/index.js";
-import { type DDIMSchedulerConfig, parseSchedulerConfig, SchedulerConfigError } from "./config.js";
-import { columnOf, meanLogDensity } from "./gaussian.js";
+import { parseSchedulerConfig, SchedulerConfigError, type DDIMSchedulerConfig } from "./config.js";
+import { columnOf, drawTransition, timestepsOf } from "./gaussian.js";
 import { alphasCumprod } from "./noise-schedule.js";
-import type { Scheduler, SchedulerKind, SchedulerStep, Transition } from "./scheduler.js";
+import { defineScheduler, type Scheduler, type SchedulerStep, type Transition } from "./scheduler.js";
 
 const { fround, sqrt } = Math;
 
@@ -65,6 +65,10 @@ export class DDIMScheduler implements Scheduler {
     return { _class_name: "DDIMScheduler", ...this.config };
   }
 
+  get numTrainTimesteps(): number {
+    return this.config.num_train_timesteps;
+  }
+
   get maxInferenceSteps(): number {
     return this.config.num_train_timesteps;
   }
@@ -108,9 +112,12 @@ export class DDIMScheduler implements Scheduler {
     const mean = predOriginalSample.mul(column("sqrtAlphaPrev")).add(epsilon.mul(column("direction")));
 
     const sigma = rows.map((row) => row.sigma);
-    const stochastic = sigma.some((value) => value > 0);
-    const prevSample = (options.prevSample ?? draw(mean, column("sigma"), noise, stochastic)).detach();
-    return { prevSample, mean, sigma, logProb: meanLogDensity(prevSample, mean, sigma), predOriginalSample };
+    return {
+      ...drawTransition(mean, sigma, { noise, prevSample: options.prevSample }),
+      mean,
+      sigma,
+      predOriginalSample,
+    };
   }
 
   marginal(timestep: number): { signal: number; noise: number } {
@@ -195,10 +202,7 @@ export class DDIMScheduler implements Scheduler {
   }
 
   #perRow(timestep: number | readonly number[], batch: number): readonly number[] {
-    const rows = typeof timestep === "number" ? Array<number>(batch).fill(timestep) : timestep;
-    if (rows.length !== batch) {
-      throw new RangeError(`Expected ${batch} timesteps for a batch of ${batch} but received ${rows.length}`);
-    }
+    const rows = timestepsOf(timestep, batch);
     const last = this.config.num_train_timesteps - 1;
     for (const t of rows) {
       if (!Number.isInteger(t) || t < 0 || t > last) {
@@ -216,14 +220,6 @@ export class DDIMScheduler implements Scheduler {
   }
 }
 
-function draw(mean: Tensor, sigma: Tensor, noise: Tensor | undefined, stochastic: boolean): Tensor {
-  if (!stochastic) return mean;
-  if (noise === undefined) {
-    throw new TypeError("Expected noise or prevSample for a step whose sigma is not 0 but received neither");
-  }
-  return mean.add(noise.mul(sigma));
-}
-
 /** numpy's rounding. */
 function roundHalfToEven(value: number): number {
   const floor = Math.floor(value);
@@ -233,7 +229,7 @@ function roundHalfToEven(value: number): number {
 }
 
 /** DDIM as a config names it. */
-export const ddim = {
+export const ddim = defineScheduler({
   name: "ddim",
   summary: "DDIM with the noise of DDPM: eta scales it, 1 is the ancestral sampler",
   options: z.object({
@@ -244,6 +240,5 @@ export const ddim = {
       .default(1)
       .describe("1 adds the noise of DDPM; 0 would leave no action to learn from."),
   }),
-  open: (config: JsonObject, { eta }: { eta: number }, source: string): Scheduler =>
-    DDIMScheduler.fromConfig(config, source, { eta }),
-} satisfies SchedulerKind;
+  open: (config, { eta }, source) => DDIMScheduler.fromConfig(config, source, { eta }),
+});

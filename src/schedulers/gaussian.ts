@@ -1,5 +1,5 @@
 /** The normal distribution that a transition is drawn from, one standard deviation a row. */
-import { type Tensor, tensor } from "../torch/index.js";
+import { tensor, type Tensor } from "../torch/index.js";
 
 /** log N(x; mean, sigma^2), mean over all dimensions but the first: [B] */
 export function meanLogDensity(x: Tensor, mean: Tensor, sigma: readonly number[]): Tensor {
@@ -10,6 +10,40 @@ export function meanLogDensity(x: Tensor, mean: Tensor, sigma: readonly number[]
   const perRow = (values: readonly number[]) =>
     tensor(Float32Array.from(values), { shape: [values.length], device: x.device });
   return perRow(constant).sub(distance.mul(perRow(precision)));
+}
+
+/** Where x_{t-1} comes from: drawn from standard normal noise, or drawn before. */
+export interface Draw {
+  readonly noise?: Tensor | undefined;
+  readonly prevSample?: Tensor | undefined;
+}
+
+/**
+ * x_{t-1} from N(mean, sigma^2), drawn or given, with its log-density. No gradient goes through what is drawn: it is an
+ * action.
+ *
+ * @param sigma one number a row
+ * @throws TypeError where a sigma is not 0 and there is neither noise nor a sample
+ */
+export function drawTransition(
+  mean: Tensor,
+  sigma: readonly number[],
+  { noise, prevSample }: Draw,
+): { readonly prevSample: Tensor; readonly logProb: Tensor } {
+  const isStochastic = sigma.some((value) => value > 0);
+  if (prevSample === undefined && noise === undefined && isStochastic) {
+    throw new TypeError("Expected noise or prevSample for a step whose sigma is not 0 but received neither");
+  }
+  const drawn = isStochastic && noise !== undefined ? mean.add(noise.mul(columnOf(sigma, mean))) : mean;
+  const next = (prevSample ?? drawn).detach();
+  return { prevSample: next, logProb: meanLogDensity(next, mean, sigma) };
+}
+
+/** One timestep for each row of a batch. @throws RangeError for another number of them than rows */
+export function timestepsOf(timestep: number | readonly number[], batch: number): readonly number[] {
+  const rows = typeof timestep === "number" ? Array<number>(batch).fill(timestep) : timestep;
+  if (rows.length === batch) return rows;
+  throw new RangeError(`Expected ${batch} timesteps for a batch of ${batch} but received ${rows.length}`);
 }
 
 /** One number a row, shaped to broadcast over the rest: [B, 1, 1, 1] */

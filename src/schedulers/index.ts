@@ -1,12 +1,12 @@
-export { type DDIMSchedulerConfig, parseSchedulerConfig, SchedulerConfigError } from "./config.js";
+export { parseSchedulerConfig, SchedulerConfigError, type DDIMSchedulerConfig } from "./config.js";
 export { DDIMScheduler, type DDIMStep } from "./ddim.js";
-export { columnOf, meanLogDensity } from "./gaussian.js";
+export { columnOf, drawTransition, meanLogDensity, timestepsOf, type Draw } from "./gaussian.js";
 export { registerScheduler } from "./registry.js";
 export {
   openScheduler,
+  schedulers,
   type Scheduler,
   type SchedulerKind,
-  schedulers,
   type SchedulerStep,
   type Transition,
 } from "./scheduler.js";

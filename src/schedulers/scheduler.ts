@@ -4,8 +4,9 @@
  *
  * Timesteps are diffusers': whole numbers for DDPM's kind of model, numbers up to num_train_timesteps for flow matching.
  */
+import type { z } from "zod";
 import type { JsonObject } from "../base/files.js";
-import { Registry, type Entry, type Named, optionsOf } from "../base/registry.js";
+import { optionsOf, Registry, type Entry, type Named } from "../base/registry.js";
 import type { Tensor } from "../torch/index.js";
 
 /** What a transition starts from. One of `noise` and `prevSample` is needed where the step is not deterministic. */
@@ -40,6 +41,8 @@ export interface Transition {
 export interface Scheduler {
   /** As it is kept in scheduler_config.json, `_class_name` included. */
   toConfig(): JsonObject;
+  /** Timesteps lie in 0..numTrainTimesteps. */
+  readonly numTrainTimesteps: number;
   /** The most steps that a trajectory can have. */
   readonly maxInferenceSteps: number;
   /** The timesteps of a trajectory, falling. @throws RangeError for a number of steps outside 1..maxInferenceSteps */
@@ -60,7 +63,7 @@ export interface Scheduler {
 }
 
 /** A kind of scheduler, as `registerScheduler` takes it. */
-export interface SchedulerKind extends Entry {
+export interface SchedulerKind<O extends z.ZodObject = z.ZodObject> extends Entry<O> {
   /** Passes of the model that one step takes; 1 unless said otherwise. For estimates. */
   readonly passesPerStep?: number;
   /**
@@ -71,8 +74,11 @@ export interface SchedulerKind extends Entry {
    * @param source what to name in errors: a file
    * @throws InputError with a sentence for every key of the config that it cannot honour
    */
-  open(config: JsonObject, options: never, source: string): Scheduler;
+  open(config: JsonObject, options: z.output<O>, source: string): Scheduler;
 }
+
+/** A scheduler whose functions take what its own schema gives. */
+export const defineScheduler = <O extends z.ZodObject>(kind: SchedulerKind<O>): SchedulerKind => kind;
 
 /** Every kind of scheduler; a config names one. */
 export const schedulers = new Registry<SchedulerKind>("scheduler");
@@ -80,5 +86,5 @@ export const schedulers = new Registry<SchedulerKind>("scheduler");
 /** Makes the scheduler that a config names, for a model. @throws InputError, see SchedulerKind.open */
 export function openScheduler(named: Named, config: JsonObject, source: string): Scheduler {
   const kind = schedulers.get(named.name);
-  return kind.open(config, optionsOf(kind, named) as never, source);
+  return kind.open(config, optionsOf(kind, named), source);
 }

@@ -7,7 +7,7 @@ import { full } from "./creation.js";
 import { expectSlot, tidy } from "./memory.js";
 import { native, type Slot } from "./native.js";
 import { hasOperator } from "./op.js";
-import { Tensor, aten } from "./tensor.js";
+import { aten, Tensor } from "./tensor.js";
 
 export interface AttentionOptions {
   /** Added to the scores, broadcast to [B, heads, queries, keys]; a bool mask keeps what is true. */

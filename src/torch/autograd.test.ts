@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  TorchError,
   enableGrad,
   grad,
   inference,
@@ -11,6 +10,7 @@ import {
   noGrad,
   ones,
   tensor,
+  TorchError,
   type Tensor,
 } from "./index.js";
 

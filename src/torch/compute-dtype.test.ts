@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { computeDtype } from "./compute-dtype.js";
-import { type Cpu, parseCpuInfo, thisCpu } from "./cpu.js";
+import { parseCpuInfo, thisCpu, type Cpu } from "./cpu.js";
 
 const cpu = (flags: string): Cpu => parseCpuInfo(`vendor_id\t: GenuineIntel\nflags\t\t: fpu ${flags}\n`);
 

@@ -4,7 +4,7 @@
  * A CPU without instructions for such a format computes in it many times slower than in float32 (docs/benchmarks.md),
  * and less exactly: there a layer converts its weights at each call.
  */
-import { type Cpu, thisCpu } from "./cpu.js";
+import { thisCpu, type Cpu } from "./cpu.js";
 import type { Device, DType } from "./dtypes.js";
 import { torchVersion } from "./runtime.js";
 

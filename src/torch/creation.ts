@@ -1,9 +1,9 @@
 /** Functions that make tensors: from JavaScript's values, filled, or random. */
-import { SCALAR_TYPE, dtypeOfTypedArray, type Device, type DType, type TypedArray } from "./dtypes.js";
-import { TorchError, inWords } from "./error.js";
+import { dtypeOfTypedArray, SCALAR_TYPE, type Device, type DType, type TypedArray } from "./dtypes.js";
+import { inWords, TorchError } from "./error.js";
 import { native } from "./native.js";
 import type { Generator } from "./random.js";
-import { Tensor, aten } from "./tensor.js";
+import { aten, Tensor } from "./tensor.js";
 
 export interface CreationOptions {
   /** float32 when left out. */

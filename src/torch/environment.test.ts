@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { availableParallelism } from "node:os";
 import { test } from "node:test";
-import { type Cpu, parseCpuInfo } from "./cpu.js";
+import { parseCpuInfo, type Cpu } from "./cpu.js";
 import { chosenAddon, chosenThreads, openBlasCore, prepareEnvironment } from "./environment.js";
 
 const cpu = (vendor: string, flags: string): Cpu =>

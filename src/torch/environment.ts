@@ -17,7 +17,7 @@
  *   that agree from batch to batch need them all.
  */
 import { availableParallelism } from "node:os";
-import { type Cpu, thisCpu } from "./cpu.js";
+import { thisCpu, type Cpu } from "./cpu.js";
 
 export type AddonKind = "release" | "debug";
 

@@ -1,7 +1,7 @@
 /** Tensors over files, without reading them. */
 import { statSync } from "node:fs";
 import { ITEM_SIZE, type DType } from "./dtypes.js";
-import { TorchError, inWords } from "./error.js";
+import { inWords, TorchError } from "./error.js";
 import { aten, type Tensor } from "./tensor.js";
 
 /**

@@ -3,7 +3,7 @@
  * for each attempt, as it happens: its name and the error that it met.
  */
 import * as torch from "./index.js";
-import { Tensor, TorchError, op, ones, tensor, tidy, zeros } from "./index.js";
+import { ones, op, Tensor, tensor, tidy, TorchError, zeros } from "./index.js";
 import { native } from "./native.js";
 
 /** What TypeScript would not allow: a value of this type goes anywhere. */

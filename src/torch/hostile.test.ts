@@ -1,8 +1,8 @@
 /** No JavaScript, however wrong, ends the process: each attempt of hostile.fixture.ts meets a TorchError. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { allowed, attempts } from "./hostile.fixture.js";
 
 interface Outcome {

@@ -1,5 +1,5 @@
 /** Layers without state, activations, resizing, and losses. */
-import { TorchError, inWords } from "./error.js";
+import { inWords, TorchError } from "./error.js";
 import { aten, type Tensor } from "./tensor.js";
 
 /** x [..., in], weight [out, in], bias [out] -> [..., out]. */

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
+import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { test } from "node:test";
 import { enableGrad, grad, keep, liveTensors, nativeBytes, ones, tensor, tidy, zeros, type Tensor } from "./index.js";
 import { native } from "./native.js";
 

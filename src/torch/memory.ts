@@ -9,7 +9,7 @@
  * collection can free something: reporting the activations of a training step caused several full collections a step, on
  * the cores that the step computes on (docs/log.md).
  */
-import { TorchError, inWords } from "./error.js";
+import { inWords, TorchError } from "./error.js";
 import { native, type Slot } from "./native.js";
 
 const DISPOSED = -1;

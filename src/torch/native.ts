@@ -4,7 +4,7 @@
  * Importing this file loads nothing. `native` begins as a stub whose functions load the addon, put it in the stub's place
  * and go on there, so that nothing is asked at later calls.
  */
-import { existsSync, readFileSync, readdirSync, realpathSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { packageRoot } from "../base/package-root.js";

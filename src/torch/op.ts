@@ -10,7 +10,7 @@
  * generic in the class, and tensor.ts gives its own (operatorsOn).
  */
 import { MEMORY_FORMAT, SCALAR_TYPE, type Device, type DType, type MemoryFormat } from "./dtypes.js";
-import { TorchError, inWords } from "./error.js";
+import { inWords, TorchError } from "./error.js";
 import { NOT_A_TENSOR, TensorHandle } from "./memory.js";
 import { native, type Slot } from "./native.js";
 import { Generator } from "./random.js";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { inspect } from "node:util";
-import { arange, liveTensors, ones, op, tensor, zeros, Tensor, type DType } from "./index.js";
+import { arange, liveTensors, ones, op, tensor, Tensor, zeros, type DType } from "./index.js";
 
 /** What console.log prints. */
 const printed = (value: unknown): string => inspect(value);

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { setImmediate } from "node:timers/promises";
 import { test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { explicitAttention } from "./attention.js";
-import { TorchError, linear, ones, profileOperators, tidy, type OperatorProfile, type Tensor } from "./index.js";
+import { linear, ones, profileOperators, tidy, TorchError, type OperatorProfile, type Tensor } from "./index.js";
 import { native } from "./native.js";
 
 const find = (profile: readonly OperatorProfile[], name: string): OperatorProfile => {

@@ -3,7 +3,7 @@
  * this library; the default generators exist for quick trials and are seeded by manualSeed.
  */
 import type { Device } from "./dtypes.js";
-import { TorchError, inWords } from "./error.js";
+import { inWords, TorchError } from "./error.js";
 import { native, type Slot } from "./native.js";
 
 /** What slotOf answers for a value that is no generator. */

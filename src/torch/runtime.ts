@@ -1,7 +1,7 @@
 /** The process around the tensors: threads, versions, devices, and the event loop. */
 import { performance } from "node:perf_hooks";
 import { setImmediate } from "node:timers/promises";
-import { TorchError, inWords } from "./error.js";
+import { inWords, TorchError } from "./error.js";
 import { native } from "./native.js";
 
 /** Threads that one operator may use. */

@@ -3,9 +3,9 @@ import { writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import * as torch from "./index.js";
-import { TorchError, arange, yieldToEventLoop, ones, tensor, tidy, zeros, type DType, type Tensor } from "./index.js";
 import { temporaryFolder } from "../../test/support/folders.js";
+import * as torch from "./index.js";
+import { arange, ones, tensor, tidy, TorchError, yieldToEventLoop, zeros, type DType, type Tensor } from "./index.js";
 
 const values = (x: Tensor): number[] => x.toArray();
 

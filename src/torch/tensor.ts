@@ -6,9 +6,9 @@
  */
 import { inspect, type InspectOptions } from "node:util";
 import { dtypeName, typedArrayOver, type Device, type DType, type MemoryFormat, type TypedArray } from "./dtypes.js";
-import { TorchError, inWords } from "./error.js";
+import { inWords, TorchError } from "./error.js";
 import { inference } from "./grad-mode.js";
-import { TensorHandle, expectSlot } from "./memory.js";
+import { expectSlot, TensorHandle } from "./memory.js";
 import { native, type Slot } from "./native.js";
 import { operatorsOn } from "./op.js";
 import { operatorsOf } from "./operators.js";

@@ -142,6 +142,7 @@ test("configs of 0.1.0 are read", () => {
     interval: { first: 5, last: 10 },
     model: { vaeTiling: true },
     reward: { name: "clip-score", model: "some/clip", batchSize: 7 },
+    lora: { targetModules: ["to_q", "to_k", "to_v", "to_out.0"] },
     train: { parameters: "unet", objective: "ppo", clipRange: 0.2, dpoBeta: 0.1, epochs: 3 },
   };
   const config = resolveConfig(old);
@@ -179,6 +180,12 @@ test("rewards are named in short or in full, and one of a list is changed by its
     [1, 0.5],
   );
   assert.equal(config.rewards[0]!["model"], "other");
+  assert.deepEqual(
+    resolveConfig(parseAssignments(["rewards.0.weight=2"])).rewards.map(({ name, weight }) => [name, weight]),
+    [["clip-score", 2]],
+  );
+  const quality = parseAssignments(["rewards=jpeg-compressibility", "rewards.0.quality=50"]);
+  assert.equal(resolveConfig(quality).rewards[0]!["quality"], 50);
   assert.match(problemsOf({ rewards: [] }).join(), /rewards not to be empty/);
   assert.match(
     problemsOf({ rewards: ["brightnes"] }).join(),

@@ -1,7 +1,7 @@
 /** Values that are each fine and exclude each other. */
 import { labelOf } from "../../rewards/index.js";
 import { objectives } from "../objectives/index.js";
-import { type Config, configSchema, intervalOf } from "./schema.js";
+import { configSchema, intervalOf, type Config } from "./schema.js";
 
 /** One impossible combination of valid values: the keys it lies in, and the reason. */
 export interface Conflict {

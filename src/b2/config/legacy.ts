@@ -19,9 +19,12 @@ export function modernise(layer: JsonObject): JsonObject {
   const modern = structuredClone(layer);
   for (const [from, to] of MOVED) move(modern, from, to);
   // 0.1.0 wrote the beta of dpo into every resolved config.
-  const { objective, train } = modern;
+  const { objective, train, lora } = modern;
   if (isJsonObject(objective) && objective["name"] === "ppo" && isJsonObject(layer["train"])) delete objective["beta"];
   if (isJsonObject(train) && train["parameters"] === "unet") train["parameters"] = "full";
+  if (isLegacy(layer) && JSON.stringify((lora as JsonObject | undefined)?.["targetModules"]) === FORMER_TARGETS) {
+    (lora as JsonObject)["targetModules"] = null;
+  }
   if (isJsonObject(modern["reward"])) {
     modern["rewards"] ??= Object.keys(modern["reward"]).length === 0 ? undefined : [formerReward(modern["reward"])];
     delete modern["reward"];
@@ -30,6 +33,12 @@ export function modernise(layer: JsonObject): JsonObject {
   if (Array.isArray(modern["rewards"])) modern["rewards"] = (modern["rewards"] as unknown[]).map(named);
   return modern;
 }
+
+/** The default of lora.targetModules, which resolved configs spell out; it is the model's to say now. */
+const FORMER_TARGETS = JSON.stringify(["to_q", "to_k", "to_v", "to_out.0"]);
+
+const isLegacy = ({ reward, train }: JsonObject): boolean =>
+  isJsonObject(reward) || (isJsonObject(train) && Object.hasOwn(train, "objective"));
 
 /** 0.1.0's one reward: `model` was clip-score's alone, whatever the name. */
 function formerReward({ name = "clip-score", model, ...others }: JsonObject): unknown {

@@ -3,14 +3,14 @@
  * every problem at once.
  */
 import { InputError } from "../../base/errors.js";
-import { isJsonObject, type JsonObject, readJsonObject } from "../../base/files.js";
+import { isJsonObject, readJsonObject, type JsonObject } from "../../base/files.js";
 import type { Entry, Registry } from "../../base/registry.js";
 import { show } from "../../base/show.js";
 import { conflicts } from "./conflicts.js";
 import { explain } from "./explain.js";
 import { modernise } from "./legacy.js";
-import { type Affects, type Config, configSchema } from "./schema.js";
-import { defaultNames, registries } from "./sections.js";
+import { configSchema, type Affects, type Config } from "./schema.js";
+import { defaultNames, defaultRewards, registries } from "./sections.js";
 import { affectsOf } from "./walk.js";
 
 /** A configuration that cannot run; `problems` has a sentence for each reason. */
@@ -52,6 +52,8 @@ export function mergeLayers(...layers: readonly unknown[]): JsonObject {
  */
 export function resolveConfig(...layers: readonly unknown[]): Config {
   const merged = mergeLayers(...layers);
+  const { rewards } = merged;
+  if (isJsonObject(rewards) && isIndexed(rewards)) define(merged, "rewards", withItems(defaultRewards, rewards));
   for (const [section, name] of Object.entries(defaultNames)) {
     const given = merged[section];
     if (isJsonObject(given)) merged[section] = { name, ...given };
@@ -101,25 +103,17 @@ export const readConfigFile = (file: string): JsonObject => readJsonObject(file,
  * @throws ConfigError for an assignment without a key or an equals sign
  */
 export function parseAssignments(assignments: readonly string[]): JsonObject {
-  const values: JsonObject = {};
   const problems: string[] = [];
-  for (const assignment of assignments) {
-    const match = /^([A-Za-z][\w.]*)=(.*)$/s.exec(assignment);
-    if (match === null) {
+  const layers = assignments.map((assignment): JsonObject => {
+    const [, path, text] = /^([A-Za-z][\w.]*)=(.*)$/s.exec(assignment) ?? [];
+    if (path === undefined) {
       problems.push(`Expected key=value for --set, such as branch.count=5, but received ${show(assignment, 60)}`);
-      continue;
+      return {};
     }
-    const keys = match[1]!.split(".");
-    const leaf = keys.pop()!;
-    let at = values;
-    for (const key of keys) {
-      if (!isJsonObject(at[key])) at[key] = {};
-      at = at[key] as JsonObject;
-    }
-    at[leaf] = parseValue(match[2]!);
-  }
+    return path.split(".").reduceRight<unknown>((value, key) => ({ [key]: value }), parseValue(text!)) as JsonObject;
+  });
   if (problems.length > 0) throw new ConfigError(problems);
-  return values;
+  return mergeLayers(...layers);
 }
 
 /** One key in which two configs differ. */
@@ -156,7 +150,7 @@ function merge(target: JsonObject, source: JsonObject): void {
   for (const [key, value] of Object.entries(source)) {
     if (value === undefined) continue;
     const own = Object.hasOwn(target, key) ? target[key] : undefined;
-    if (isJsonObject(value) && Array.isArray(own) && Object.keys(value).every((index) => /^\d+$/.test(index))) {
+    if (isJsonObject(value) && Array.isArray(own) && isIndexed(value)) {
       define(target, key, withItems(own, value));
     } else if (isJsonObject(value)) {
       const nested: JsonObject = isJsonObject(own) ? own : {};
@@ -167,6 +161,8 @@ function merge(target: JsonObject, source: JsonObject): void {
     }
   }
 }
+
+const isIndexed = (value: JsonObject): boolean => Object.keys(value).every((index) => /^\d+$/.test(index));
 
 /** `rewards.0.weight=2`: a list with some of its items changed. */
 function withItems(list: readonly unknown[], changes: JsonObject): unknown[] {

@@ -15,7 +15,7 @@ import { objectives } from "../objectives/index.js";
 
 const count = (): z.ZodNumber => z.int().min(1);
 const path = (): z.ZodString => z.string().min(1);
-/** A side of an image: a latent stands for 8 by 8 pixels in every published VAE. */
+/** A side of an image: a latent stands for 8 by 8 pixels in every published model. */
 const side = (): z.ZodNumber => z.int().min(8).max(16384).multipleOf(8, "Expected a multiple of 8");
 
 /**
@@ -150,7 +150,7 @@ const interval = z.strictObject({
     .min(0)
     .default(0)
     .describe(
-      "Last steps of the interval that are sampled but not trained. DDIM's last but one step has a tiny sigma after a long stride, so the log-prob there is many times as sensitive as elsewhere and its noise drowns the gradient of all others when there are few steps; docs/log.md has the figures.",
+      "Last steps of the interval that are sampled but not trained. The last but one step of a trajectory has a tiny sigma after a long stride, so the log-prob there is many times as sensitive as elsewhere and its noise drowns the gradient of all others when there are few steps; docs/log.md has the figures.",
     ),
 });
 
@@ -191,8 +191,11 @@ const lora = z.strictObject({
   targetModules: z
     .array(z.string().min(1))
     .min(1)
-    .default(["to_q", "to_k", "to_v", "to_out.0"])
-    .describe("Layers of the denoiser, linear or convolutions, that get one, by the end of their names."),
+    .nullable()
+    .default(null)
+    .describe(
+      "Layers of the denoiser, linear or convolutions, that get one, by the end of their names; null is the model's own choice, of Stable Diffusion the attention's `to_q`, `to_k`, `to_v` and `to_out.0`.",
+    ),
 });
 
 const train = z.strictObject({
@@ -267,7 +270,7 @@ const evaluation = z.strictObject({
     .enum(["emoji", "none"])
     .default("emoji")
     .describe(
-      "`emoji`: the embedded world's classifier reads the scene off each picture and compares it with the prompt. Never a reward.",
+      "`emoji`: the embedded world's classifier reads the scene off each image and compares it with the prompt. Never a reward.",
     )
     .meta(nothing),
   sheet: z.int().min(0).default(24).describe("Training prompts on the contact sheets; 0 for no sheets.").meta(nothing),

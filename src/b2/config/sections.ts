@@ -15,3 +15,6 @@ export const defaultNames: Readonly<Record<"scheduler" | "objective", string>> =
   scheduler: "ddim",
   objective: "ppo",
 };
+
+/** The rewards of a config that names none. */
+export const defaultRewards: readonly unknown[] = [{ name: "clip-score" }];

@@ -1,6 +1,6 @@
 /** The schema, walked: its keys, their meaning below defaults and nullability, and what they affect. */
 import { z } from "zod";
-import { type Affects, configSchema } from "./schema.js";
+import { configSchema, type Affects } from "./schema.js";
 import { registries } from "./sections.js";
 
 /** The schema below defaults and nullability. */

@@ -6,8 +6,8 @@
  */
 import { z } from "zod";
 import { tidy } from "../../torch/index.js";
-import type { TrainSet } from "../rollout/records.js";
-import type { Item, ObjectiveKind, ObjectiveResult, ObjectiveSetting, TransitionBatch } from "./objective.js";
+import type { TrainSet } from "../records.js";
+import { defineObjective, type Item, type ObjectiveResult, type TransitionBatch } from "./objective.js";
 import { clipRange } from "./options.js";
 import { toFloats } from "./values.js";
 
@@ -50,7 +50,7 @@ function bestAndWorst({ keys, advantages }: Pick<TrainSet, "keys" | "advantages"
     .map((rows) => rows.sort((a, b) => advantages[b]! - advantages[a]!));
 }
 
-export const dpo = {
+export const dpo = defineObjective({
   name: "dpo",
   summary: "Preference of the best over the worst branch of a root",
   learnsFrom: "transitions",
@@ -60,11 +60,11 @@ export const dpo = {
   }),
   itemSize: 2,
   items: bestAndWorst,
-  conflicts: ({ select, branch }: ObjectiveSetting) =>
+  conflicts: ({ select, branch }) =>
     select.mode === "best-worst" && branch.count >= 2
       ? []
       : [
           `Expected select.mode "best-worst" and branch.count of 2 or more for the objective dpo, which compares branches, but received "${select.mode}" and ${branch.count}`,
         ],
-  loss: (batch: TransitionBatch, options: Options) => dpoLoss(batch, options),
-} satisfies ObjectiveKind;
+  loss: (batch, options) => dpoLoss(batch, options),
+});

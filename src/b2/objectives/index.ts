@@ -1,12 +1,12 @@
 export { dpoLoss } from "./dpo.js";
 export {
+  objectives,
   type Item,
   type LatentBatch,
   type LearnsFrom,
   type ObjectiveKind,
   type ObjectiveNeeds,
   type ObjectiveResult,
-  objectives,
   type TransitionBatch,
 } from "./objective.js";
 export { ppoLoss } from "./ppo.js";

@@ -3,10 +3,11 @@
  * trainer samples, keeps and computes what the objective says it needs, and nothing else; the loss is a pure function of
  * tensors.
  */
-import { type Entry, Registry } from "../../base/registry.js";
+import type { z } from "zod";
+import { Registry, type Entry } from "../../base/registry.js";
 import type { Scheduler } from "../../schedulers/index.js";
 import type { Tensor } from "../../torch/index.js";
-import type { TrainSet } from "../rollout/records.js";
+import type { TrainSet } from "../records.js";
 
 /**
  * What of a sampled image an objective learns from. `transitions`: the recorded steps x_t -> x_{t-1} of the trained interval
@@ -52,7 +53,10 @@ export interface TransitionBatch extends Predictions {
   readonly sigma: readonly number[];
 }
 
-/** Clean latents diffused to a timestep, a row each: x_t = signal x_0 + noise e. */
+/**
+ * Clean latents diffused to a timestep, a row each: x_t = signal x_0 + noise e. The timesteps are those of the trained
+ * interval: siblings share what came before it, so that the difference of their rewards is about the interval alone.
+ */
 export interface LatentBatch extends Predictions {
   /** x_0, [B, ...latent] */
   readonly original: Tensor;
@@ -60,6 +64,8 @@ export interface LatentBatch extends Predictions {
   readonly noise: Tensor;
   /** x_t, [B, ...latent] */
   readonly noisy: Tensor;
+  /** What a perfect model would predict for x_t: noise, v, x_0 or a velocity, as the scheduler has it. [B, ...latent] */
+  readonly target: Tensor;
 }
 
 export interface ObjectiveResult {
@@ -75,7 +81,7 @@ export interface ObjectiveResult {
 /** What trains as one: rows of the train set, whose places in a micro-batch are apart by its number of items. */
 export type Item = readonly number[];
 
-interface Kind<Data extends LearnsFrom, Batch> extends Entry {
+interface Kind<Data extends LearnsFrom, Batch, O extends z.ZodObject> extends Entry<O> {
   readonly learnsFrom: Data;
   readonly needs?: ObjectiveNeeds;
   /** What must hold of a config for this objective: a sentence for each reason that it cannot train. */
@@ -88,7 +94,7 @@ interface Kind<Data extends LearnsFrom, Batch> extends Entry {
   /** Samples in an item. Default 1. */
   readonly itemSize?: number;
   /** @param options as the entry's own schema gave them */
-  loss(batch: Batch, options: never): ObjectiveResult;
+  loss(batch: Batch, options: z.output<O>): ObjectiveResult;
 }
 
 /** The parts of a config that an objective can have conditions on. */
@@ -98,7 +104,11 @@ export interface ObjectiveSetting {
 }
 
 /** A kind of objective, as `registerObjective` takes it. */
-export type ObjectiveKind = Kind<"transitions", TransitionBatch> | Kind<"final-latents", LatentBatch>;
+export type ObjectiveKind<O extends z.ZodObject = z.ZodObject> =
+  Kind<"transitions", TransitionBatch, O> | Kind<"final-latents", LatentBatch, O>;
+
+/** An objective whose functions take what its own schema gives. */
+export const defineObjective = <O extends z.ZodObject>(kind: ObjectiveKind<O>): ObjectiveKind => kind;
 
 /** Every kind of objective; a config names one. */
 export const objectives = new Registry<ObjectiveKind>("objective");

@@ -4,8 +4,8 @@
  */
 import { z } from "zod";
 import { tidy } from "../../torch/index.js";
+import { defineObjective, type ObjectiveResult, type TransitionBatch } from "./objective.js";
 import { clipRange } from "./options.js";
-import type { ObjectiveKind, ObjectiveResult, TransitionBatch } from "./objective.js";
 import { toFloats } from "./values.js";
 
 interface Options {
@@ -39,10 +39,10 @@ export function ppoLoss(
   });
 }
 
-export const ppo = {
+export const ppo = defineObjective({
   name: "ppo",
   summary: "The clipped policy gradient of PPO and DDPO",
   learnsFrom: "transitions",
   options: z.object({ clipRange }),
-  loss: (batch: TransitionBatch, options: Options) => ppoLoss(batch, options),
-} satisfies ObjectiveKind;
+  loss: (batch, options) => ppoLoss(batch, options),
+});

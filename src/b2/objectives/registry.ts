@@ -1,9 +1,11 @@
 /** The objectives that come with the project. */
+import type { z } from "zod";
 import { dpo } from "./dpo.js";
-import { type ObjectiveKind, objectives } from "./objective.js";
+import { defineObjective, objectives, type ObjectiveKind } from "./objective.js";
 import { ppo } from "./ppo.js";
 
 for (const kind of [ppo, dpo]) objectives.register(kind);
 
 /** Adds an objective for configs to name: `objective: { name, ...options }`. @throws InputError for a taken name */
-export const registerObjective = <K extends ObjectiveKind>(kind: K): K => objectives.register(kind);
+export const registerObjective = <O extends z.ZodObject>(kind: ObjectiveKind<O>): ObjectiveKind =>
+  objectives.register(defineObjective(kind));

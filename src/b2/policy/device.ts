@@ -1,16 +1,16 @@
+import { InputError } from "../../base/errors.js";
 /** Where a config computes, and in what: refused here where this libtorch or this machine cannot. */
 import {
   computeDtype,
   conv2d,
   deviceCount,
-  type Device,
-  type DType,
   tidy,
   torchVersion,
   zeros,
+  type Device,
+  type DType,
 } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
-import { InputError } from "../../base/errors.js";
 
 /** What the forward passes of a config compute in. */
 export function computeDtypeOf({ model: { dtype, computeDtype: chosen, device } }: Pick<Config, "model">): DType {

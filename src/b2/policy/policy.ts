@@ -3,10 +3,10 @@
  * scheduler that makes a distribution of its predictions. Log-probs are float32 whatever the model computes in.
  */
 import { InputError } from "../../base/errors.js";
-import { LoraAdapter, loadLora } from "../../lora/index.js";
-import { type Conditioning, type DiffusionModel, openModel, type PromptEmbeds } from "../../pipeline/index.js";
+import { loadLora, LoraAdapter } from "../../lora/index.js";
+import { openModel, type Conditioning, type DiffusionModel, type PromptEmbeds } from "../../pipeline/index.js";
 import type { Transition } from "../../schedulers/index.js";
-import { type Device, setNumThreads, type Tensor } from "../../torch/index.js";
+import { setNumThreads, type Device, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import { locateDiffusionModel } from "../models.js";
 import { objectives } from "../objectives/index.js";

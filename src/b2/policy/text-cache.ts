@@ -5,7 +5,7 @@
  * resumed would part from one that is not.
  */
 import { catPrompts, type DiffusionModel, type PromptEmbeds } from "../../pipeline/index.js";
-import { keep, type Tensor, tidy } from "../../torch/index.js";
+import { keep, tidy, type Tensor } from "../../torch/index.js";
 
 /** Bytes of encoded text that are kept, unless a single batch needs more: 3,300 prompts of SD 1, 840 of SDXL in float32. */
 const BYTES_KEPT = 512 * 2 ** 20;

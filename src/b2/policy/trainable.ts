@@ -6,7 +6,7 @@ import { LoraAdapter } from "../../lora/index.js";
 import type { Module } from "../../nn/index.js";
 import type { DiffusionModel } from "../../pipeline/index.js";
 import { loadSafetensors } from "../../safetensors/index.js";
-import { allFinite, Generator, keep, noGrad, type Tensor, tidy } from "../../torch/index.js";
+import { allFinite, Generator, keep, noGrad, tidy, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 
 export interface Trainable {
@@ -37,7 +37,7 @@ export function createTrainable(
       const options = {
         rank,
         alpha: alpha ?? rank,
-        targetModules,
+        targetModules: targetModules ?? model.loraTargets,
         part: model.denoiserName,
         generator: new Generator(seed),
       };

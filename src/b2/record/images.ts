@@ -1,6 +1,6 @@
 /** Which images of a stage are kept, and what they are called. */
 import { stageFiles } from "../../runs/index.js";
-import type { SampleKey } from "../rollout/records.js";
+import type { SampleKey } from "../records.js";
 
 /**
  * The file of every sample's image in its stage's folder; undefined for those that are not kept.

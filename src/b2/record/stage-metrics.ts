@@ -2,7 +2,7 @@
 import { meanAndDeviation } from "../../base/statistics.js";
 import type { PhaseSeconds, StageMetrics, UpdateMetrics } from "../../runs/index.js";
 import { liveTensors } from "../../torch/index.js";
-import type { ScoredBatch, TrainSet } from "../rollout/records.js";
+import type { ScoredBatch, TrainSet } from "../records.js";
 
 /** What a stage's numbers are taken from. */
 export interface StageOutcome {

@@ -5,14 +5,14 @@ import type { RunReader, RunWriter, SampleLine } from "../../runs/index.js";
 import {
   checkTensors,
   Dimension,
-  type ExpectedTensor,
   loadSafetensors,
   SafetensorsError,
   saveSafetensors,
+  type ExpectedTensor,
 } from "../../safetensors/index.js";
-import { type Tensor, tensor, tidy } from "../../torch/index.js";
+import { tensor, tidy, type Tensor } from "../../torch/index.js";
 import type { LearnsFrom } from "../objectives/index.js";
-import { type BranchBatch, disposeRecord, type ScoredBatch, type TrainSet } from "../rollout/records.js";
+import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "../records.js";
 
 const natural = z.int().min(0);
 const sampledSchema = z.object({

@@ -7,12 +7,12 @@
  */
 import { chunks } from "../../base/chunks.js";
 import type { RunContext } from "../../base/progress.js";
-import { type Device, empty, type Tensor, tidy } from "../../torch/index.js";
+import { empty, tidy, type Device, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import type { LearnsFrom } from "../objectives/index.js";
 import type { Policy } from "../policy/policy.js";
+import type { BranchBatch, SampleKey } from "../records.js";
 import { denoise, gaussian, type NoiseKey } from "./denoise.js";
-import type { BranchBatch, SampleKey } from "./records.js";
 
 /** What is sampled for a stage. */
 export interface Rollout {

@@ -1,8 +1,7 @@
+import { fillNormal, type RandomAddress } from "../../base/philox.js";
 /** Denoising a batch over a part of its trajectory, each row with noise of its own address. */
 import { checkInterrupted } from "../../base/progress.js";
-import { fillNormal, type RandomAddress } from "../../base/philox.js";
-import type { Device } from "../../torch/index.js";
-import { inference, type Tensor, tensor, yieldToEventLoop } from "../../torch/index.js";
+import { inference, tensor, yieldToEventLoop, type Device, type Tensor } from "../../torch/index.js";
 import type { Policy } from "../policy/policy.js";
 
 /** Where a row's noise comes from; the step is the trajectory's. */

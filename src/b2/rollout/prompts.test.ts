@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { promptsOfStage, readPrompts, thinOut } from "./prompts.js";
-import { resolveConfig } from "../config/resolve.js";
 import { temporaryFolder } from "../../../test/support/folders.js";
+import { resolveConfig } from "../config/resolve.js";
+import { promptsOfStage, readPrompts, thinOut } from "./prompts.js";
 
 const folder = temporaryFolder();
 const file = (name: string, text: string): string => {

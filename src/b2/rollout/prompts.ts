@@ -7,7 +7,7 @@ import { InputError } from "../../base/errors.js";
 import { parseJson, readText } from "../../base/files.js";
 import { uniform } from "../../base/philox.js";
 import { show } from "../../base/show.js";
-import { heldOutPrompts, type Template, TEMPLATES, trainingPrompts } from "../../world/index.js";
+import { heldOutPrompts, TEMPLATES, trainingPrompts, type Template } from "../../world/index.js";
 import type { Config } from "../config/schema.js";
 
 /**

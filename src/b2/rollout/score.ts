@@ -6,9 +6,9 @@ import { chunks } from "../../base/chunks.js";
 import { checkInterrupted, type RunContext } from "../../base/progress.js";
 import { writePng } from "../../images/index.js";
 import type { RewardSet } from "../../rewards/index.js";
-import { inference, type Tensor, tidy, yieldToEventLoop } from "../../torch/index.js";
+import { inference, tidy, yieldToEventLoop, type Tensor } from "../../torch/index.js";
 import type { Policy } from "../policy/policy.js";
-import type { BranchBatch, ScoredBatch } from "./records.js";
+import type { BranchBatch, ScoredBatch } from "../records.js";
 
 /** The rewards of a stage's images. */
 export type BranchScores = Pick<ScoredBatch, "rewards" | "parts" | "rewardSeconds">;

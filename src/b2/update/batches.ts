@@ -2,16 +2,15 @@
  * What an objective is given for a micro-batch: recorded transitions with their log-probs, or clean latents diffused anew;
  * and the predictions that it asked for. Records lie on the CPU; a micro-batch's rows go to the device in one piece.
  */
-import type { Named } from "../../base/registry.js";
-import { optionsOf } from "../../base/registry.js";
+import { optionsOf, type Named } from "../../base/registry.js";
 import type { Conditioning } from "../../pipeline/index.js";
-import { cat, type Tensor, tensor, tidy } from "../../torch/index.js";
+import { cat, tensor, tidy, type Tensor } from "../../torch/index.js";
 import type { LatentBatch, ObjectiveKind, ObjectiveResult, TransitionBatch } from "../objectives/index.js";
 import type { Policy } from "../policy/policy.js";
 import type { WeightCopy } from "../policy/trainable.js";
+import type { TrainSet } from "../records.js";
 import { gaussian } from "../rollout/denoise.js";
-import type { TrainSet } from "../rollout/records.js";
-import { type MicroBatch, type Row, rowsOf } from "./plan.js";
+import { rowsOf, type MicroBatch, type Row } from "./plan.js";
 
 /** What all micro-batches of a stage are made of. */
 export interface StageData {
@@ -31,7 +30,7 @@ export interface StageData {
 /** The loss of a micro-batch, with gradient, and its metrics. To be called in a tidy. */
 export function lossOf(data: StageData, pairs: MicroBatch): ObjectiveResult {
   const { objective, options } = data;
-  const own = optionsOf(objective, options) as never;
+  const own = optionsOf(objective, options);
   return objective.learnsFrom === "transitions"
     ? objective.loss(transitions(data, pairs), own)
     : objective.loss(latents(data, pairs), own);
@@ -81,7 +80,9 @@ function latents(data: StageData, pairs: MicroBatch): LatentBatch {
   const noisy = scheduler.addNoise(original, noise, timesteps);
   const others = otherPredictions(data, rows, () => noisy);
   const prediction = policy.predict(noisy, timesteps, conditioningOf(data, rows));
-  return { ...others, prediction, original, noise, noisy, advantage: advantagesOf(data, rows), timesteps, scheduler };
+  const target = scheduler.target(original, noise, timesteps);
+  const advantage = advantagesOf(data, rows);
+  return { ...others, prediction, original, noise, noisy, target, advantage, timesteps, scheduler };
 }
 
 /** Fresh noise for every (sample, timestep, epoch), the same however rows are batched. */

@@ -1,9 +1,9 @@
 /** The log-probs that a stage's transitions were sampled with: the sampler's own, or computed again. */
 import { checkInterrupted } from "../../base/progress.js";
 import { discardCheckpoints, tidy, yieldToEventLoop } from "../../torch/index.js";
-import type { TrainSet } from "../rollout/records.js";
+import type { TrainSet } from "../records.js";
 import { logProbOf, type StageData } from "./batches.js";
-import { type MicroBatch, type Row, rowsOf } from "./plan.js";
+import { rowsOf, type MicroBatch, type Row } from "./plan.js";
 
 /** The log-probs of a micro-batch's rows under the policy that sampled, [B]. */
 export type OldLogProbs = (pairs: MicroBatch) => Float32Array;

@@ -3,7 +3,7 @@ import { chunks } from "../../base/chunks.js";
 import { permutation } from "../../base/philox.js";
 import type { Config } from "../config/schema.js";
 import type { Item, ObjectiveKind } from "../objectives/index.js";
-import type { TrainSet } from "../rollout/records.js";
+import type { TrainSet } from "../records.js";
 
 /** An item at one of its trained timesteps. */
 export interface Pair {

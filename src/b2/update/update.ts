@@ -9,18 +9,18 @@
  * mean over their own pairs, instead of being dropped; and `timestepFraction` really leaves timesteps out.
  */
 import { checkInterrupted, type RunContext } from "../../base/progress.js";
-import { type AdamW, clipGradNorm, GradScaler } from "../../optim/index.js";
+import { clipGradNorm, GradScaler, type AdamW } from "../../optim/index.js";
 import type { UpdateMetrics } from "../../runs/index.js";
 import { discardCheckpoints, tidy, yieldToEventLoop } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import { objectives } from "../objectives/index.js";
 import type { Policy } from "../policy/policy.js";
 import { WeightCopy } from "../policy/trainable.js";
+import type { TrainSet } from "../records.js";
 import { weightedAdvantages } from "../rollout/advantage.js";
-import type { TrainSet } from "../rollout/records.js";
 import { lossOf, type StageData } from "./batches.js";
 import { recomputeLogProbs, sampledLogProbs } from "./old-log-probs.js";
-import { type MicroBatch, planUpdates } from "./plan.js";
+import { planUpdates, type MicroBatch } from "./plan.js";
 import { Tally } from "./tally.js";
 
 /** What changes the weights: an optimiser of the policy's parameters, and the loss scale of float16. */

@@ -6,7 +6,7 @@ import type { Evaluation } from "../../eval/measures.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
-import { addConfigOptions, type ConfigOptions, untrained } from "../options.js";
+import { addConfigOptions, untrained, type ConfigOptions } from "../options.js";
 import { makeFolderOf } from "../output.js";
 import { terminalProgress } from "../progress.js";
 import { evaluationTable } from "../table.js";

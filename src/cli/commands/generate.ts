@@ -4,7 +4,7 @@ import { InputError } from "../../base/errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
-import { addConfigOptions, type ConfigOptions, untrained, wholeNumber } from "../options.js";
+import { addConfigOptions, untrained, wholeNumber, type ConfigOptions } from "../options.js";
 import { makeFolder } from "../output.js";
 import { terminalProgress } from "../progress.js";
 

@@ -1,6 +1,6 @@
 /** `b2 download`, `b2 merge` and `b2 convert`: models and LoRAs from one place or form to another. */
 import { existsSync, statSync } from "node:fs";
-import { type Command, Option } from "commander";
+import { Option, type Command } from "commander";
 import { InputError } from "../../base/errors.js";
 import { isPickle, pickleRefused } from "../../base/pickle.js";
 import type { RunContext } from "../../base/progress.js";

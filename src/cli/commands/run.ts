@@ -49,7 +49,7 @@ export function addRunCommand(program: Command): void {
         if (Object.keys(result.evaluations).length > 0)
           process.stdout.write(`\n${evaluationTable(result.evaluations)}`);
         process.stdout.write(
-          `\n${[...result.pictures, folder].join("\n")}\n${duration((performance.now() - started) / 1000)}\n`,
+          `\n${[...result.images, folder].join("\n")}\n${duration((performance.now() - started) / 1000)}\n`,
         );
       });
     });

@@ -7,7 +7,7 @@ import type { Trainer } from "../../b2/trainer.js";
 import { InputError } from "../../base/errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
-import { addConfigOptions, configOfRun, type ConfigOptions, wholeNumber } from "../options.js";
+import { addConfigOptions, configOfRun, wholeNumber, type ConfigOptions } from "../options.js";
 import { short, terminalProgress } from "../progress.js";
 
 interface StageOptions extends ConfigOptions {

@@ -1,5 +1,5 @@
 /** What the phases of a stage hand to each other. Whoever makes a record owns its tensors until it hands it over. */
-import type { Tensor } from "../../torch/index.js";
+import type { Tensor } from "../torch/index.js";
 
 /** Which trajectory: its place in the stage and its prompt. */
 export interface SampleKey {
