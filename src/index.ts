@@ -33,12 +33,17 @@ export {
   clipScore,
   registerReward,
   RewardError,
+  RewardResources,
+  RewardSet,
   type Reward,
   type RewardContext,
   type RewardFunction,
   type RewardKind,
+  type Scores,
+  type WeightedReward,
 } from "./rewards/index.js";
 export { RunReader, type SampleLine, type StageMetrics, type UpdateMetrics } from "./runs/index.js";
+export { ModelConfigError } from "./models/index.js";
 export { loadSafetensors, saveSafetensors } from "./safetensors/index.js";
 export {
   columnOf,
