@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { fixtures } from "../../../test/support/folders.js";
 import { StableDiffusionPipeline, type PromptEmbeds } from "../../pipeline/index.js";
-import { liveTensors } from "../../torch/index.js";
+import { liveTensors, tidy } from "../../torch/index.js";
 import { TextCache } from "./text-cache.js";
 
 const model = StableDiffusionPipeline.fromPretrained(join(fixtures, "sd1"));
@@ -23,7 +23,7 @@ function watched(): { encoded: string[]; encodePrompts: (prompts: readonly strin
 
 const valuesOf = (cache: TextCache, prompts: readonly string[]): number[][] => {
   const embeds = cache.embeds(prompts);
-  const values = embeds.states["hiddenStates"]!.flatten(1).toNestedArray() as number[][];
+  const values = tidy(() => embeds.states["hiddenStates"]!.flatten(1).toNestedArray() as number[][]);
   embeds.dispose();
   return values;
 };
