@@ -30,7 +30,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   rewards: ["torch", "models", "tokenizer", "images"],
   pipeline: ["torch", "hub", "nn", "models", "schedulers", "tokenizer", "single-file"],
   "b2/objectives": ["torch", "schedulers", "b2"],
-  "b2/config": ["schedulers", "rewards", "b2/objectives"],
+  "b2/config": ["schedulers", "rewards", "pipeline", "b2/objectives"],
   "b2/policy": [
     "torch",
     "hub",

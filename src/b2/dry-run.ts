@@ -1,4 +1,6 @@
 /** What a run would load and compute, from its config alone: nothing is downloaded, loaded or written. */
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { listOf } from "../base/show.js";
 import { findModel } from "../hub/index.js";
 import { familyOf, modelFamilies } from "../pipeline/index.js";
@@ -83,8 +85,18 @@ export function dryRun(config: Config): string {
 
 const placeOf = (path: string, { model }: Config): string => {
   const found = findModel(path, path === model.path ? model : {});
-  return found ?? "not here, to be downloaded";
+  if (found === undefined) return "not here, to be downloaded";
+  return `${Math.ceil(weightBytes(found) / 1e6)} MB of weights in ${found}`;
 };
+
+/** Bytes of the safetensors files of a model. */
+function weightBytes(path: string): number {
+  if (!statSync(path).isDirectory()) return statSync(path).size;
+  const files = readdirSync(path, { recursive: true, encoding: "utf8" });
+  return files
+    .filter((file) => file.endsWith(".safetensors"))
+    .reduce((sum, file) => sum + statSync(join(path, file)).size, 0);
+}
 
 function evaluationImages(config: Config): number {
   const { enabled, every, imagesPerPrompt, maxPrompts } = config.eval;

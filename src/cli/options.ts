@@ -91,8 +91,12 @@ export const untrained = { interval: { first: null, last: null, skipLast: 0 } };
  */
 export async function configOfRun(folder: string, options: ConfigOptions): Promise<Config> {
   const { preset, config, set } = options;
-  if (preset.length > 0 || config !== undefined) return configFromOptions(options);
-  if (RunReader.exists(folder)) return configFromOptions(options, { base: new RunReader(folder).config() });
+  const begun = RunReader.exists(folder) ? new RunReader(folder).config() : undefined;
+  if (preset.length > 0 || config !== undefined) {
+    // What the run was begun with has to be read as well, to be compared: its plugins come along.
+    return configFromOptions(options, { base: begun === undefined ? {} : { plugins: begun["plugins"] } });
+  }
+  if (begun !== undefined) return configFromOptions(options, { base: begun });
   if (set.length > 0) return configFromOptions(options);
   throw new InputError(
     `Expected a run in ${folder}, or --preset, --config or --set to begin one there, but received neither`,

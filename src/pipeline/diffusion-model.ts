@@ -114,6 +114,8 @@ export interface ModelOptions {
   /** What forward passes compute in. Default: `computeDtype` of the weights' dtype. */
   readonly computeDtype?: DType;
   readonly device?: Device;
+  /** The images to come, for families whose schedule depends on it. Default: the model's own size. */
+  readonly size?: ImageSize;
   /** The scheduler as a config names it. Default: DDIM with eta 1. */
   readonly scheduler?: Named;
   /** Weights of another form beside the plain ones, as "fp16"; parts that have none take the plain ones. */

@@ -1,6 +1,7 @@
 /** Writes docs/config.md from the schema's own descriptions; `b2 config --markdown` prints it. */
 import { z } from "zod";
 import type { Entry } from "../../base/registry.js";
+import { modelFamilies } from "../../pipeline/index.js";
 import { configSchema } from "./schema.js";
 import { defaultNames, registries } from "./sections.js";
 import { affectsOf, unwrap } from "./walk.js";
@@ -25,6 +26,7 @@ export function configMarkdown(): string {
       sections.push(registered(name as keyof typeof registries, schema.description ?? ""));
     } else if (inner instanceof z.ZodObject) {
       const rows = Object.entries(inner.shape as z.ZodRawShape).map(([key, leaf]) => row(`${name}.${key}`, leaf));
+      if (name === "model") rows.push(...familyRows());
       sections.push(`## ${name}\n\n${schema.description ?? ""}\n\n${table(rows)}`);
     } else {
       top.push(row(name, schema));
@@ -44,6 +46,14 @@ function registered(section: keyof typeof registries, description: string): stri
   const entries = registries[section].entries().map((entry) => entryMarkdown(key, entry));
   return [`## ${section}`, description, `${form} ${chosen}`, ...entries].join("\n\n");
 }
+
+/** The options of model families, which `model.options` holds. */
+const familyRows = (): string[] =>
+  modelFamilies
+    .entries()
+    .flatMap(({ options }) =>
+      Object.entries(options.shape as z.ZodRawShape).map(([key, leaf]) => row(`model.options.${key}`, leaf)),
+    );
 
 function entryMarkdown(key: string, entry: Entry): string {
   const rows = Object.entries(entry.options.shape as z.ZodRawShape).map(([option, leaf]) =>

@@ -54,12 +54,17 @@ const withArticle = (type: string): string => (/^[aeio]/.test(type) ? `an ${type
 /** The known key that is meant: the same name elsewhere, or the fewest typing errors away. */
 function nearest(full: string, leaf: string): string | undefined {
   const keys = configKeys();
+  const [, index] = /^rewards\.(\d+)\./.exec(full) ?? [];
+  const inList = (key: string | undefined): string | undefined =>
+    index === undefined ? key : key?.replace(/^rewards\./, `rewards.${index}.`);
   const elsewhere = keys.filter((key) => key.split(".").pop()!.toLowerCase() === leaf.toLowerCase());
-  if (elsewhere.length === 1) return elsewhere[0];
+  if (elsewhere.length === 1) return inList(elsewhere[0]);
   const scored = keys
     .map((key) => ({ key, distance: Math.min(edits(key, full), edits(key.split(".").pop()!, leaf) + 1) }))
     .sort((a, b) => a.distance - b.distance);
-  return scored[0] !== undefined && scored[0].distance <= Math.max(2, leaf.length / 3) ? scored[0].key : undefined;
+  return scored[0] !== undefined && scored[0].distance <= Math.max(2, leaf.length / 3)
+    ? inList(scored[0].key)
+    : undefined;
 }
 
 /** The registry that a key's entry is of: "objective.name", "rewards.0". */

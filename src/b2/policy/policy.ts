@@ -164,7 +164,7 @@ export class Policy {
 
 /** A policy of a config's model; the model does not stay where the policy cannot be made. */
 function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy {
-  const { path, dtype, variant, threads, tiling, options } = config.model;
+  const { path, dtype, variant, threads, tiling, options, height, width } = config.model;
   const device = openDevice(config);
   if (threads !== null) setNumThreads(threads);
   const place = locateDiffusionModel(config.model);
@@ -176,6 +176,7 @@ function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy
       tiling,
       computeDtype: computeDtypeOf(config),
       scheduler: config.scheduler,
+      size: { height: height ?? undefined, width: width ?? undefined },
       gradientCheckpointing: config.train.gradientCheckpointing,
       ...(variant !== null && { variant }),
       ...(place.config !== undefined && { config: place.config }),
