@@ -3,7 +3,7 @@ import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { listOf } from "../base/show.js";
 import { findModel } from "../hub/index.js";
-import { familyOf, modelFamilies } from "../pipeline/index.js";
+import { familyOf, modelFamilies, schedulerOf } from "../pipeline/index.js";
 import { labelOf, rewards } from "../rewards/index.js";
 import { schedulers } from "../schedulers/index.js";
 import { intervalOf, type Config } from "./config/schema.js";
@@ -30,7 +30,7 @@ export function estimate(config: Config): Estimate {
   const { sample, branch, stages, select, interval, train } = config;
   const found = findModel(config.model.path, config.model);
   const family = found === undefined ? modelFamilies.entries()[0]! : familyOf(found);
-  const perStep = schedulers.get(config.scheduler.name).passesPerStep ?? 1;
+  const perStep = schedulers.get((config.scheduler ?? schedulerOf(family)).name).passesPerStep ?? 1;
   const passes = family.passes(sample.guidanceScale) * perStep;
   const objective = objectives.get(config.objective.name);
   const guided = objective.needs?.guided ?? objective.learnsFrom === "transitions";

@@ -51,7 +51,7 @@ export interface DiffusionModel {
   /** What forward passes compute in. */
   readonly computeDtype: DType;
   readonly device: Device;
-  /** Pixels of an image's side that one latent stands for. */
+  /** Sides of images are multiples of this: pixels that one latent, or one patch of latents, stands for. */
   readonly downscale: number;
 
   /** The shape of one image's latents. @throws InputError for a size that the model has none for */
@@ -116,7 +116,7 @@ export interface ModelOptions {
   readonly device?: Device;
   /** The images to come, for families whose schedule depends on it. Default: the model's own size. */
   readonly size?: ImageSize;
-  /** The scheduler as a config names it. Default: DDIM with eta 1. */
+  /** The scheduler as a config names it. Default: the family's. */
   readonly scheduler?: Named;
   /** Weights of another form beside the plain ones, as "fp16"; parts that have none take the plain ones. */
   readonly variant?: string;
@@ -139,6 +139,8 @@ export interface Companion {
 export interface ModelFamily<O extends z.ZodObject = z.ZodObject> extends Entry<O> {
   /** How a model of the family is recognised, for errors: "a folder whose model_index.json names ...". */
   readonly layout: string;
+  /** The scheduler of its models where a config names none. Default: DDIM with eta 1. */
+  readonly scheduler?: Named;
   /** Which folders of a repository on the hub are its own. */
   readonly repository?: RepositoryLayout;
   /** What a model needs beside its own files: `ModelOptions.config` is where it lies. */
@@ -158,6 +160,9 @@ export interface ModelFamily<O extends z.ZodObject = z.ZodObject> extends Entry<
 
 /** A family of models whose functions take what its own schema gives. */
 export const defineModel = <O extends z.ZodObject>(kind: ModelFamily<O>): ModelFamily => kind;
+
+/** The scheduler of a family's models where a config names none. */
+export const schedulerOf = ({ scheduler = { name: "ddim" } }: Pick<ModelFamily, "scheduler">): Named => scheduler;
 
 /** Every family of models; which one a model is of is seen from its files. */
 export const modelFamilies = new Registry<ModelFamily>("model family");
@@ -195,5 +200,6 @@ export function openModel(
     const expected = known.length === 0 ? "no options" : `options ${listOf(known, "and")}`;
     throw new InputError(`Expected ${expected} for a model of ${family.name} but received model.options.${unknown}`);
   }
-  return family.open(path, options, optionsOf(family, { name: family.name, ...own }));
+  const scheduler = options.scheduler ?? schedulerOf(family);
+  return family.open(path, { ...options, scheduler }, optionsOf(family, { name: family.name, ...own }));
 }

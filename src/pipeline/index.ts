@@ -3,6 +3,7 @@ export {
   familyOf,
   modelFamilies,
   openModel,
+  schedulerOf,
   type Conditioning,
   type DiffusionModel,
   type GuidanceOptions,

@@ -11,30 +11,30 @@ import type { Tensor } from "../torch/index.js";
 
 /** What a transition starts from. One of `noise` and `prevSample` is needed where the step is not deterministic. */
 export interface SchedulerStep {
-  /** The model's prediction, [B, C, H, W]; converted to float32. */
+  /** The model's prediction, [B, ...latent]; converted to float32. */
   readonly modelOutput: Tensor;
   /** Of the whole batch, or one for each row. */
   readonly timestep: number | readonly number[];
-  /** x_t, float32 [B, C, H, W], on the device that the transition is computed on */
+  /** x_t, float32 [B, ...latent], on the device that the transition is computed on */
   readonly sample: Tensor;
   /** Steps of the whole trajectory: how far the next timestep is away. */
   readonly numInferenceSteps: number;
-  /** Standard normal, [B, C, H, W]: draws x_{t-1} from it. */
+  /** Standard normal, [B, ...latent]: draws x_{t-1} from it. */
   readonly noise?: Tensor;
   /** An x_{t-1} that was drawn before: asks only for its log-probability. */
   readonly prevSample?: Tensor;
 }
 
 export interface Transition {
-  /** x_{t-1}, float32 [B, C, H, W], without gradient */
+  /** x_{t-1}, float32 [B, ...latent], without gradient */
   readonly prevSample: Tensor;
-  /** of the distribution that x_{t-1} is drawn from, [B, C, H, W] */
+  /** of the distribution that x_{t-1} is drawn from, [B, ...latent] */
   readonly mean: Tensor;
   /** its standard deviation, row by row */
   readonly sigma: readonly number[];
   /** log-density of x_{t-1}, mean over the latent's dimensions, [B]; 0 where sigma is 0 and there is no density */
   readonly logProb: Tensor;
-  /** x_0 as predicted at this step, [B, C, H, W] */
+  /** x_0 as predicted at this step, [B, ...latent] */
   readonly predOriginalSample: Tensor;
 }
 

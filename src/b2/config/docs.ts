@@ -38,7 +38,11 @@ export function configMarkdown(): string {
 /** A section whose keys are those of the entry that it names. */
 function registered(section: keyof typeof registries, description: string): string {
   const isList = section === "rewards";
-  const chosen = isList ? "Default: `clip-score` alone." : `Default: \`${defaultNames[section]}\`.`;
+  const chosen = isList
+    ? "Default: `clip-score` alone."
+    : section === "scheduler"
+      ? `Default: null; options without a name are those of \`${defaultNames[section]}\`.`
+      : `Default: \`${defaultNames[section]}\`.`;
   const key = isList ? "rewards.<index>" : section;
   const form = isList
     ? '`rewards` is a list of `{ "name": ..., "weight": 1, "label": null, ...options }`; a name alone will do as well, and so will the path of a module. On the command line: `--set rewards=brightness`, `--set rewards.0.weight=2`.'

@@ -18,6 +18,8 @@ const MOVED: readonly (readonly [from: string, to: string])[] = [
 export function modernise(layer: JsonObject): JsonObject {
   const modern = structuredClone(layer);
   for (const [from, to] of MOVED) move(modern, from, to);
+  // The default of 0.1.0, which resolved configs spell out.
+  if (isLegacy(layer) && JSON.stringify(modern["scheduler"]) === '{"eta":1}') delete modern["scheduler"];
   // 0.1.0 wrote the beta of dpo into every resolved config.
   const { objective, train, lora } = modern;
   if (isJsonObject(objective) && objective["name"] === "ppo" && isJsonObject(layer["train"])) delete objective["beta"];

@@ -328,8 +328,9 @@ export function configSchema() {
     model: model.prefault({}).describe("The text-to-image model that learns."),
     scheduler: schedulers
       .schema()
-      .prefault({ name: "ddim" })
-      .describe("The sampler: how a prediction becomes the next latents."),
+      .nullable()
+      .default(null)
+      .describe("The sampler: how a prediction becomes the next latents. null is the model family's own."),
     prompts: prompts.prefault({}).describe("What the model is asked for."),
     sample: sample.prefault({}).describe("Sampling of trajectories."),
     branch: branch.prefault({}).describe("Branch-based sampling."),
@@ -356,7 +357,7 @@ export type Config = z.output<ReturnType<typeof configSchema>>;
 export type ConfigInput = Omit<z.input<ReturnType<typeof configSchema>>, "rewards" | "objective" | "scheduler"> & {
   readonly rewards?: readonly (string | Named)[];
   readonly objective?: Readonly<Record<string, unknown>>;
-  readonly scheduler?: Readonly<Record<string, unknown>>;
+  readonly scheduler?: Readonly<Record<string, unknown>> | null;
 };
 
 /** The interval's bounds in steps: first and last stage. */

@@ -175,7 +175,7 @@ function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy
       device,
       tiling,
       computeDtype: computeDtypeOf(config),
-      scheduler: config.scheduler,
+      ...(config.scheduler !== null && { scheduler: config.scheduler }),
       size: { height: height ?? undefined, width: width ?? undefined },
       gradientCheckpointing: config.train.gradientCheckpointing,
       ...(variant !== null && { variant }),
