@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { ppoLoss } from "../src/b2/index.js";
 import { LoraAdapter } from "../src/lora/index.js";
 import { UNet2DConditionModel, type UNetForwardOptions } from "../src/models/index.js";
 import { AdamW, clipGradNorm } from "../src/optim/index.js";
@@ -12,16 +13,15 @@ import { loadSafetensors } from "../src/safetensors/index.js";
 import { DDIMScheduler } from "../src/schedulers/index.js";
 import { cat, noGrad, tensor, tidy, type Tensor } from "../src/torch/index.js";
 import { temporaryFolder } from "./support/folders.js";
-import { assertClose, goldenSets, gradientTolerance, outputTolerance, type GoldenSet } from "./support/golden.js";
-
-interface Update {
-  readonly eta: number;
-  readonly guidance_scale: number;
-  readonly num_steps: number;
-  readonly clip_range: number;
-  readonly optimizer: { lr: number; betas: [number, number]; weight_decay: number; eps: number };
-  readonly max_grad_norm: number;
-}
+import {
+  assertClose,
+  assertUpdated,
+  goldenSets,
+  type GoldenSet,
+  type GoldenUpdate,
+  gradientTolerance,
+  outputTolerance,
+} from "./support/golden.js";
 
 for (const set of goldenSets("lora", "io_update.safetensors")) {
   describe(`LoRA, golden ${set.name}`, () => {
@@ -56,7 +56,7 @@ for (const set of goldenSets("lora", "io_update.safetensors")) {
     });
 
     test("AdamW takes the golden gradients to the golden weights", () => {
-      const { lr, betas, eps, weight_decay: weightDecay } = set.json<Update>("lora", "update.json").optimizer;
+      const { lr, betas, eps, weight_decay: weightDecay } = set.json<GoldenUpdate>("lora", "update.json").optimizer;
       const update = set.tensors("lora", "io_update.safetensors");
       const grads = update.under("clipped_grad.");
       const parameters = new Map([...grads].map(([key]) => [key, update.get(`before.${key}`).clone().requiresGrad_()]));
@@ -72,7 +72,7 @@ for (const set of goldenSets("lora", "io_update.safetensors")) {
 }
 
 function clippedUpdate(set: GoldenSet, unet: UNet2DConditionModel, lora: LoraAdapter): void {
-  const settings = set.json<Update>("lora", "update.json");
+  const settings = set.json<GoldenUpdate>("lora", "update.json");
   const trajectory = set.tensors("lora", "io_trajectory.safetensors");
   const update = set.tensors("lora", "io_update.safetensors");
   const scheduler = DDIMScheduler.fromPretrained(set.path("scheduler"));
@@ -99,11 +99,10 @@ function clippedUpdate(set: GoldenSet, unet: UNet2DConditionModel, lora: LoraAda
         eta: settings.eta,
         prevSample: latents.select(1, i + 1),
       });
-      const ratio = logProb.sub(trajectory.get("log_probs").select(1, i)).exp();
-      const clipped = ratio.clamp({ min: 1 - settings.clip_range, max: 1 + settings.clip_range });
-      const loss = advantages.neg().mul(ratio).maximum(advantages.neg().mul(clipped)).mean();
+      const batch = { logProb, oldLogProb: trajectory.get("log_probs").select(1, i), advantage: advantages };
+      const { loss, metrics } = ppoLoss(batch, { clipRange: settings.clip_range });
       losses.push(loss.item());
-      ratios.push(ratio.detach().toArray());
+      ratios.push([...metrics["ratio"]!]);
       loss.div(timesteps.length).backward();
     });
   });
@@ -147,25 +146,4 @@ function guidedConditions(
       },
     },
   };
-}
-
-/**
- * Asserts new weights after Adam's first step, which moves each by lr g / (|g| + eps): where |g| is near eps = 1e-8 it
- * magnifies the gradient's own rounding, so each weight may be off by what the gradients' tolerance makes of it.
- */
-function assertUpdated(actual: Tensor, expected: Tensor, grad: Tensor, { lr, eps }: Update["optimizer"], what: string) {
-  tidy(() => {
-    const { scale, noise } = {
-      scale: expected.abs().amax().item(),
-      noise: gradientTolerance * grad.abs().amax().item(),
-    };
-    const slope = grad.abs().add(eps).square().pow(-1).mul(eps); // of g / (|g| + eps)
-    const allowed = slope
-      .mul(noise)
-      .clamp({ max: 2 })
-      .mul(lr)
-      .add(outputTolerance * scale);
-    const excess = actual.detach().sub(expected).abs().sub(allowed).amax().item();
-    assert(excess <= 0, `${what}: ${excess} beyond what the gradient's tolerance explains`);
-  });
 }
