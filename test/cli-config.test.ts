@@ -30,6 +30,25 @@ test("config prints what the options amount to", async () => {
   assert.deepEqual(resolveConfig(config), config);
 });
 
+test("presets go on top of each other: DDPO on Stable Diffusion", async () => {
+  const { code, stdout, stderr } = await b2("config", "--preset", "sd", "--preset", "ddpo");
+  assert.equal(code, 0, stderr);
+  const { model, branch, select, sample, rewards, interval } = JSON.parse(stdout) as ReturnType<typeof resolveConfig>;
+  assert.deepEqual([model.path, model.dtype], ["CompVis/stable-diffusion-v1-4", "bfloat16"]);
+  assert.match(rewards[0]!["model"] as string, /^laion\//);
+  assert.deepEqual([branch.count, select.mode, interval.first], [1, "all", null]);
+  assert.deepEqual([sample.rootsPerStage, sample.batchSize], [1280, 16]);
+  // The later one wins where both say something.
+  const mixed = await Promise.all(
+    [
+      ["demo", "ddpo"],
+      ["ddpo", "demo"],
+    ].map(([a, b]) => b2("config", "--preset", a!, "--preset", b!)),
+  );
+  const counts = mixed.map((outcome) => (JSON.parse(outcome.stdout) as ReturnType<typeof resolveConfig>).branch.count);
+  assert.deepEqual(counts, [1, 4]);
+});
+
 test("docs/config.md is what the config says of itself", async () => {
   const { stdout } = await b2("config", "--markdown");
   const written = readFileSync(join(repository, "docs/config.md"), "utf8");

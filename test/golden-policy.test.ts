@@ -76,7 +76,9 @@ for (const set of goldenSets("lora", "io_update.safetensors").filter((each) => !
           );
         }),
       );
-      assert.throws(() => assertClose(logProbs, trajectory.get("log_probs"), 100 * outputTolerance, "the base model's"));
+      assert.throws(() =>
+        assertClose(logProbs, trajectory.get("log_probs"), 100 * outputTolerance, "the base model's"),
+      );
       logProbs.dispose();
     });
 

@@ -64,7 +64,10 @@ describe("ppoLoss", () => {
       const losses = ratios.map((r, i) => Math.max(-advantages[i]! * r, -advantages[i]! * clip(r)));
       close([loss.item()], [losses.reduce((sum, x) => sum + x) / 4]);
       close(metrics["clipped"]!, [0, 1, 0, 0]);
-      close(metrics["kl"]!, ratios.map((r) => r - 1 - Math.log(r)));
+      close(
+        metrics["kl"]!,
+        ratios.map((r) => r - 1 - Math.log(r)),
+      );
       loss.backward();
       close(
         logProb.grad!.toArray(),
