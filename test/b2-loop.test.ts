@@ -5,8 +5,6 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import {
-  type BranchBatch,
-  type Config,
   disposeRecord,
   Policy,
   sampleBranches,
@@ -14,16 +12,18 @@ import {
   selectStage,
   Trainer,
   trainStage,
-  type TrainSet,
   updatePolicy,
+  type BranchBatch,
+  type Config,
+  type TrainSet,
 } from "../src/b2/index.js";
 import { Interrupted } from "../src/base/errors.js";
 import { silent } from "../src/base/progress.js";
 import { AdamW } from "../src/optim/index.js";
 import { RunReader, type UpdateMetrics } from "../src/runs/index.js";
 import { liveTensors, type Tensor } from "../src/torch/index.js";
-import { collectGarbage, redness, tinyConfig } from "./support/tiny.js";
 import { repository, temporaryFolder } from "./support/folders.js";
+import { collectGarbage, redness, tinyConfig } from "./support/tiny.js";
 
 const prompts = ["a cat", "red apple", "a cat"];
 const context = { progress: silent };

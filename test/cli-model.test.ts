@@ -11,8 +11,8 @@ import { UNet2DConditionModel } from "../src/models/index.js";
 import { loadSafetensors, readHeader } from "../src/safetensors/index.js";
 import { tidy } from "../src/torch/index.js";
 import { b2, startB2, type Outcome } from "./support/cli.js";
-import { FakeHub } from "./support/hub.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
+import { FakeHub } from "./support/hub.js";
 
 const folder = temporaryFolder();
 after(() => rmSync(folder, { recursive: true }));

@@ -4,6 +4,7 @@ import { writeFileSync } from "node:fs";
 import { cp } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { z } from "zod";
 import { clipPreprocess, readImage, readPreprocessorConfig } from "../src/images/index.js";
 import { CLIPModel } from "../src/models/index.js";
 import {
@@ -14,11 +15,10 @@ import {
   RewardSet,
   type WeightedReward,
 } from "../src/rewards/index.js";
-import { z } from "zod";
 import { CLIPTokenizer } from "../src/tokenizer/index.js";
-import { liveTensors, noGrad, ones, rand, stack, tidy, zeros, Generator, type Tensor } from "../src/torch/index.js";
-import { goldenSets } from "./support/golden.js";
+import { Generator, liveTensors, noGrad, ones, rand, stack, tidy, zeros, type Tensor } from "../src/torch/index.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
+import { goldenSets } from "./support/golden.js";
 
 const inFolder = (use: (folder: string) => Promise<void>): Promise<void> => use(temporaryFolder());
 

@@ -24,7 +24,7 @@ export function exitCodeOf(error: unknown): number {
  */
 export function report(error: unknown, { debug = false }: { debug?: boolean } = {}): void {
   const print = (text: string): void => void process.stderr.write(`b2: ${text}\n`);
-  if (debug) print(withCauses(error));
+  if (debug) print(withCauses(error) + (isOutOfMemory(error) ? `\n${LESS_MEMORY}` : ""));
   else if (error instanceof InputError) print(error.message);
   else if (isOutOfMemory(error)) print(`${error.message.split("\n", 1)[0]}\n${LESS_MEMORY}`);
   else if (!(error instanceof Interrupted))

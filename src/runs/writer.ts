@@ -70,13 +70,12 @@ export class RunWriter {
   static recreate(folder: string, begun: NewRun): RunWriter {
     const { reader } = new RunWriter(folder);
     if (reader.finishedStages().length > 0) throw new RunError(`Expected a run without a finished stage in ${folder}`);
-    for (const name of [layout.run(folder), layout.stages(folder), layout.evaluations(folder)]) {
+    const images = readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name));
+    const left = [layout.stages(folder), layout.evaluations(folder), layout.metrics(folder)];
+    // run.json last: until then the folder is this run, whatever is cut off.
+    for (const name of [...left, ...images.map((image) => join(folder, image)), layout.run(folder)]) {
       rmSync(name, { recursive: true, force: true });
     }
-    for (const image of readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name))) {
-      rmSync(join(folder, image), { force: true });
-    }
-    rmSync(layout.metrics(folder), { force: true });
     return RunWriter.create(folder, begun);
   }
 
