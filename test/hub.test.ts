@@ -376,7 +376,7 @@ describe("what is refused", () => {
 
   test("a file that is not what the hub says", async () => {
     hub.corrupt = true;
-    await assert.rejects(downloadModel(name, { cache }), /Expected SHA-256 [0-9a-f]{64} for .* thrown away/);
+    await assert.rejects(downloadModel(name, { cache }), /Expected SHA-256 [0-9a-f]{64} for .* download was discarded/);
     assert.equal(cachedModel(name, { cache }), undefined);
     hub.corrupt = false;
     assert(existsSync(await downloadModel(name, { cache })));
