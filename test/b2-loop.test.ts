@@ -299,7 +299,7 @@ test("a stage whose rewards are all equal trains on nothing and finishes", async
 
 test("rewards that are not one finite number an image are refused by name", async () => {
   const trainer = await Trainer.open(join(temporaryFolder(), "run"), tinyConfig(), { reward: () => [1] });
-  await assert.rejects(trainer.runStage(0), /Expected 6 numbers, one an image, from the reward but received 1/);
+  await assert.rejects(trainer.runStage(0), /Expected 6 numbers, one per image, from the reward but received 1/);
   trainer.dispose();
   const nan = await Trainer.open(join(temporaryFolder(), "run"), tinyConfig(), { reward: (_, b) => b.map(() => NaN) });
   await assert.rejects(nan.runStage(0), /Expected a finite number from the reward but received NaN for image 0/);

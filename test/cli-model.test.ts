@@ -203,7 +203,10 @@ describe("models by name", () => {
       ["generate", "a", "--lora", "style.pt"],
       ["convert", "v1-5.ckpt", at("z")],
     ]) {
-      refused(await b2(...pickle), /received \S+, a pickle, which can run any code when it is loaded. Convert it once/);
+      refused(
+        await b2(...pickle),
+        /received \S+, a pickle, which can run any code when it is loaded. If you trust its origin, convert it once/,
+      );
     }
     refused(
       await b2("generate", "a", "--set", "model.path=no such model"),

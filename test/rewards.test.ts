@@ -149,7 +149,7 @@ test("a module of one's own, and what is wrong with others", async () => {
   const object = module("object.mjs", "export default { score: (images, prompts) => prompts.map((p) => -p.length) }");
   assert.deepEqual(await call(object), [-1, -3]);
   const wrong: [string, string, RegExp][] = [
-    ["one.mjs", "export default () => [1]", /Expected 2 numbers, one an image, from the reward one but received 1/],
+    ["one.mjs", "export default () => [1]", /Expected 2 numbers, one per image, from the reward one but received 1/],
     ["nan.mjs", "export default () => [1, NaN]", /Expected a finite number .* received NaN for image 1, "bcd"/],
     ["text.mjs", 'export default () => [1, "2"]', /Expected a finite number .* received "2" for image 1/],
     ["none.mjs", "export const reward = 1", /Expected a function, .* as default export of .* but received undefined/],
