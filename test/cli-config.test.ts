@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { resolveConfig } from "../src/b2/config/resolve.js";
 import { b2 } from "./support/cli.js";
-import { tinyValues } from "./support/tiny.js";
 import { repository, temporaryFolder } from "./support/folders.js";
+import { tinyValues } from "./support/tiny.js";
 
 const commands = ["run", "sample", "select", "train", "generate", "eval", "config", "presets"];
 

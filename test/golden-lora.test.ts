@@ -17,10 +17,10 @@ import {
   assertClose,
   assertUpdated,
   goldenSets,
-  type GoldenSet,
-  type GoldenUpdate,
   gradientTolerance,
   outputTolerance,
+  type GoldenSet,
+  type GoldenUpdate,
 } from "./support/golden.js";
 
 for (const set of goldenSets("lora", "io_update.safetensors")) {

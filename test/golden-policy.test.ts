@@ -15,9 +15,9 @@ import {
   assertClose,
   assertUpdated,
   goldenSets,
-  type GoldenUpdate,
   gradientTolerance,
   outputTolerance,
+  type GoldenUpdate,
 } from "./support/golden.js";
 
 for (const set of goldenSets("lora", "io_update.safetensors").filter((each) => !each.has("text_encoder_2"))) {

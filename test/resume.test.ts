@@ -1,12 +1,11 @@
 // Runs that go on: to the same bits, with other resources, and not with what would make them another run.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import fs from "node:fs";
+import fs, { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
 import { describe, it, mock } from "node:test";
-import { type ConfigInput, resolveConfig, sampleStage, selectStage, Trainer, trainStage } from "../src/b2/index.js";
+import { resolveConfig, sampleStage, selectStage, Trainer, trainStage, type ConfigInput } from "../src/b2/index.js";
 import { RunReader, RunWriter } from "../src/runs/index.js";
 import { b2 } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
@@ -219,7 +218,8 @@ describe("a run without a finished stage", () => {
         mocked.mock.restore();
         syncBuiltinESMExports();
       }
-      if (!finished) RunReader.exists(run) ? RunWriter.recreate(run, anew) : RunWriter.create(run, anew);
+      if (!finished && RunReader.exists(run)) RunWriter.recreate(run, anew);
+      else if (!finished) RunWriter.create(run, anew);
       assert.deepEqual(readdirSync(run).sort(), ["config.json", "run.json"], `cut off at removal ${cut}`);
       assert.deepEqual(new RunReader(run).config(), { seed: 2 });
     }

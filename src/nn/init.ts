@@ -2,7 +2,7 @@
  * How fresh parameters are drawn. The defaults of the layers are PyTorch's: kaiming_uniform with a = sqrt(5), which
  * is uniform in +-1/sqrt(fan in), for weights and biases of linear and convolutional layers.
  */
-import { full, rand, randn, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
+import { full, rand, randn, tidy, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
 
 /** Draws a parameter of a shape. Explicit about its randomness: the generator is the caller's. */
 export type Init = (
@@ -35,7 +35,7 @@ export function normal(std: number): Init {
 /** Draws where the generator lives: one seed gives the same parameters on every device. */
 function drawn(draw: (shape: readonly number[], options: Parameters<Init>[1]) => Tensor): Init {
   return (shape, { generator, dtype, device }) =>
-    draw(shape, { generator, dtype, device: generator.device }).to({ device });
+    tidy(() => draw(shape, { generator, dtype, device: generator.device }).to({ device }));
 }
 
 /** PyTorch's default for a layer whose every output sums over `fanIn` inputs. */
