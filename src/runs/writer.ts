@@ -4,7 +4,7 @@
 import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { writeJson, writeJsonLines } from "../base/files.js";
-import { layout, type RunFile, runFormat, runVersion, stageFiles } from "./layout.js";
+import { layout, runFormat, runVersion, stageFiles, type RunFile } from "./layout.js";
 import type { PhaseSeconds, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 import { RunError, RunReader } from "./reader.js";
 
@@ -35,7 +35,7 @@ export class RunWriter {
    */
   static expectNew(folder: string): void {
     if (RunReader.exists(folder)) throw new RunError(`Expected a folder without a run but received ${folder}`);
-    let present: string[] = [];
+    let present: string[];
     try {
       present = existsSync(folder) ? readdirSync(folder) : [];
       accessSync(nearestFolder(folder), constants.W_OK);
