@@ -1,8 +1,7 @@
 // Runs that go on: to the same bits, with other resources, and not with what would make them another run.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import fs from "node:fs";
+import fs, { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
 import { describe, it, mock } from "node:test";
@@ -231,7 +230,8 @@ describe("a run without a finished stage", () => {
         mocked.mock.restore();
         syncBuiltinESMExports();
       }
-      if (!finished) RunReader.exists(run) ? RunWriter.recreate(run, anew) : RunWriter.create(run, anew);
+      if (!finished && RunReader.exists(run)) RunWriter.recreate(run, anew);
+      else if (!finished) RunWriter.create(run, anew);
       assert.deepEqual(readdirSync(run).sort(), ["config.json", "run.json"], `cut off at removal ${cut}`);
       assert.deepEqual(new RunReader(run).config(), { seed: 2 });
     }

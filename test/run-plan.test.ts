@@ -4,12 +4,10 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync
 import { join } from "node:path";
 import { describe, it, mock } from "node:test";
 import { estimate } from "../src/b2/dry-run.js";
-import { resolveConfig, Trainer, type Config, type ConfigInput } from "../src/b2/index.js";
+import { resolveConfig, Trainer, type Config, type ConfigInput, type TrainSet } from "../src/b2/index.js";
 import { Experiment } from "../src/eval/index.js";
-import type { UNet2DConditionModel } from "../src/models/index.js";
 import type { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { RunReader, RunWriter } from "../src/runs/index.js";
-import type { Tensor } from "../src/torch/index.js";
 import { b2, b2With } from "./support/cli.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
 import { tinyConfig, tinyValues } from "./support/tiny.js";
@@ -151,8 +149,8 @@ describe("--dry-run", () => {
     const run = join(folder, "dry");
     const { code, stdout, stderr } = await b2With(without, "run", run, "--config", config, "--dry-run");
     assert.equal(code, 0, stderr);
-    assert.match(stdout, /^ {2}nobody-here\/no-such-model: not here, to be downloaded$/m);
-    assert.match(stdout, /^ {2}models\/emoji-clip: \/.*models\/emoji-clip$/m);
+    assert.match(stdout, /^ {2}nobody-here\/no-such-model: not in the cache, will be downloaded$/m);
+    assert.match(stdout, /^ {2}models\/emoji-clip: 2 MB of weights in \/.*models\/emoji-clip$/m);
     assert.match(stdout, /^rewards, 18 images in 3 stages and 18 in evaluations$/m);
     assert.match(stdout, /^ {2}match, weight 2: .*CLIP/m);
     assert.match(stdout, /^ {2}brightness, weight 1: /m);
@@ -170,10 +168,9 @@ describe("--dry-run", () => {
       const run = join(folder, `real-${guidanceScale}`);
       const experiment = await Experiment.open(run, config);
       const { trainer } = experiment;
-      // The rows of every pass, those of training apart: they record a gradient.
+      // The rows of every pass through the UNet.
       const passes = { sampling: 0, training: 0 };
       const { unet } = trainer.policy.model as StableDiffusionPipeline;
-      const { update, sample } = trainer;
       let phase: keyof typeof passes | undefined;
       const within = async <T>(name: keyof typeof passes, work: () => Promise<T>): Promise<T> => {
         phase = name;
@@ -183,14 +180,13 @@ describe("--dry-run", () => {
           phase = undefined;
         }
       };
-      mock.method(trainer, "sample", (stage: number) => within("sampling", () => sample.call(trainer, stage)));
-      mock.method(trainer, "update", (set: Parameters<typeof update>[0]) =>
-        within("training", () => update.call(trainer, set)),
-      );
+      const [sample, update] = [trainer.sample.bind(trainer), trainer.update.bind(trainer)];
+      mock.method(trainer, "sample", (stage: number) => within("sampling", () => sample(stage)));
+      mock.method(trainer, "update", (trainSet: TrainSet) => within("training", () => update(trainSet)));
       const forward = unet.forward.bind(unet);
-      mock.method(unet, "forward", (x: Tensor, ...others: [number, Tensor]) => {
-        if (phase !== undefined) passes[phase] += x.size(0);
-        return forward(x, ...others);
+      mock.method(unet, "forward", (...args: Parameters<typeof forward>) => {
+        if (phase !== undefined) passes[phase] += args[0].size(0);
+        return forward(...args);
       });
       await experiment.run();
       experiment.dispose();

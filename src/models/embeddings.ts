@@ -35,6 +35,12 @@ export class Timesteps {
     });
   }
 
+  /** Frees the frequencies, which are computed again when they are needed. */
+  dispose(): void {
+    for (const frequencies of this.#frequencies.values()) frequencies.dispose();
+    this.#frequencies.clear();
+  }
+
   #frequenciesOn(device: Device): Tensor {
     let frequencies = this.#frequencies.get(device);
     if (frequencies === undefined) {

@@ -200,6 +200,12 @@ export class UNet2DConditionModel extends PretrainedModel<UNetConfig> {
     });
   }
 
+  override dispose(): void {
+    super.dispose();
+    this.#timeProj.dispose();
+    this.#added?.proj.dispose();
+  }
+
   /** The time embedding with SDXL's conditioning: [B, timeEmbedDim], or [1, timeEmbedDim] if all rows agree. */
   #embedTime(
     timesteps: number | readonly number[] | Tensor,

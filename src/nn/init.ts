@@ -2,7 +2,7 @@
  * Initialisation of parameters. The defaults of the layers are PyTorch's: kaiming_uniform with a = sqrt(5), which
  * is uniform in +-1/sqrt(fan in), for weights and biases of linear and convolutional layers.
  */
-import { full, rand, randn, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
+import { full, rand, randn, tidy, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
 
 /** Initialises a parameter of a shape, drawing from the caller's generator. */
 export type Init = (
@@ -37,7 +37,7 @@ export function normal(std: number): Init {
 /** Draws on the generator's device, so that one seed gives the same parameters on every device. */
 function drawn(draw: (shape: readonly number[], options: Parameters<Init>[1]) => Tensor): Init {
   return (shape, { generator, dtype, device }) =>
-    draw(shape, { generator, dtype, device: generator.device }).to({ device });
+    tidy(() => draw(shape, { generator, dtype, device: generator.device }).to({ device }));
 }
 
 /** PyTorch's default for a layer whose outputs each sum over `fanIn` inputs: uniform in +-1/sqrt(fanIn). */
