@@ -1,5 +1,5 @@
 /** The command line of any checkout, as a process that computes with one thread. */
-import { spawn } from "node:child_process";
+import { spawn, type ChildProcess } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -37,6 +37,8 @@ export interface B2Options {
   readonly cwd: string;
   /** Sends one SIGINT as soon as standard error holds this. */
   readonly interruptAt?: string;
+  /** Is given the process as it starts. */
+  readonly onStart?: (child: ChildProcess) => void;
   /** The exit code to expect. */
   readonly code?: number;
 }
@@ -60,7 +62,7 @@ const clock = `
 export async function runB2(
   b2: string,
   args: readonly string[],
-  { cwd, interruptAt, code: expected = 0 }: B2Options,
+  { cwd, interruptAt, onStart, code: expected = 0 }: B2Options,
 ): Promise<Ended> {
   const child = spawn(process.execPath, [resolve(b2), ...args], {
     cwd,
@@ -69,9 +71,10 @@ export async function runB2(
       ...process.env,
       B2_THREADS: "1",
       HF_HUB_OFFLINE: "1",
-      NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(clock)}`,
+      NODE_OPTIONS: `${process.env["NODE_OPTIONS"] ?? ""} --import=data:text/javascript,${encodeURIComponent(clock)}`,
     },
   });
+  onStart?.(child);
   let errors = "";
   let interrupted = false;
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
@@ -100,8 +103,9 @@ export function configArguments(folder: string, config: FormerConfig, preset?: s
 /** What the bits and the seconds of a checkout hang on besides its code. */
 export function describeB2(b2: string): string {
   const build = join(dirname(resolve(b2)), "../build/current.json");
-  const { version } = JSON.parse(readFileSync(build, "utf8")) as { version: string };
-  return `node ${process.version}, libtorch ${version}, ${cpus()[0]?.model ?? "unknown CPU"}`;
+  const installed = (): string => (JSON.parse(readFileSync(build, "utf8")) as { version: string }).version;
+  const libtorch = process.env["LIBTORCH"] || installed();
+  return `node ${process.version}, libtorch ${libtorch}, ${cpus()[0]?.model ?? "unknown CPU"}`;
 }
 
 /** stage.json of a stage. @throws an error when the stage is not finished */

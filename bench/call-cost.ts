@@ -1,9 +1,9 @@
 /**
  * The cost of one operator call on a tiny tensor, beside PyTorch's own Python call: `node dist/bench/call-cost.js`.
  *
- * Both run in one go, in turns of a few milliseconds, so that what else the machine does meets both alike; the number
- * is the median over the turns. PYTHON names the python3 with a torch. Ours is measured as it is used: inside tidy
- * (which releases every result), and with dispose by hand.
+ * Both run in one go, taking turns of a few milliseconds, so that other load on the machine affects both alike; the
+ * number is the median over the turns. PYTHON names the python3 with torch. Ours is measured inside tidy (which frees
+ * every result), and with dispose by hand.
  */
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
@@ -29,7 +29,7 @@ const withDispose: Measure = (x, y, calls) => {
   for (let i = 0; i < calls; i++) x.add(y).dispose();
 };
 
-/** Microseconds of one call, releases included. */
+/** Microseconds of one call, including freeing its result. */
 function microseconds(measure: Measure, x: Tensor, y: Tensor): number {
   const start = performance.now();
   (x.requiresGrad ? enableGrad : noGrad)(() => measure(x, y, CALLS));
@@ -40,7 +40,7 @@ function median(values: number[]): number {
   return values.sort((x, y) => x - y)[values.length >> 1]!;
 }
 
-/** PyTorch's side, started; undefined where there is no torch. */
+/** Starts PyTorch's side; undefined if there is no torch. */
 async function startPython(): Promise<{ version: string; process: LineProcess } | undefined> {
   const script = fileURLToPath(new URL("../../bench/call_cost_torch.py", import.meta.url));
   const child = new LineProcess(process.env["PYTHON"] ?? "python3", [script, String(numThreads())], {

@@ -1,7 +1,7 @@
 /**
  * Floating-point operations of a piece of work, counted where they happen: at the calls into libtorch. Two for each
- * multiply-add of convolutions, linear layers and matrix products, attention's own included; whatever is done once an
- * element (norms, activations, softmax) is left out, as PyTorch's FlopCounterMode does.
+ * multiply-add of convolutions, linear layers and matrix products, including attention; elementwise work
+ * (norms, activations, softmax) is not counted, as in PyTorch's FlopCounterMode.
  */
 import { profileOperators, type CallShapes } from "../src/torch/index.js";
 
@@ -25,7 +25,7 @@ const counts: Readonly<Record<string, Count>> = {
   blockedAttention: attention,
 };
 
-/** Runs `work` and returns its floating-point operations. What autograd does on its own is not seen. */
+/** Runs `work` and returns its floating-point operations. The backward pass is not counted. */
 export function countFlops(work: () => unknown): number {
   let flops = 0;
   for (const { name, shapes } of profileOperators(work)) {

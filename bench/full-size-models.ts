@@ -1,6 +1,6 @@
 /**
- * Stable Diffusion 1.4 and SDXL at their true sizes, with random weights, as diffusers folders: what speed and memory
- * depend on, without the gigabytes that would have to be downloaded. The tokenizer is the embedded model's.
+ * Stable Diffusion 1.4 and SDXL at their true sizes, with random weights, as diffusers folders: the same speed
+ * and memory, without downloading gigabytes. The tokenizer is the embedded model's.
  */
 import { cpSync, existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -63,7 +63,9 @@ const scheduler = {
 
 const embedded = fileURLToPath(new URL("../../models/emoji/", import.meta.url));
 
-/** The folder of a model, made in `cache` when it is not there yet: a minute, and as many bytes as its weights. */
+/**
+ * The folder of a model, created in `cache` unless it exists, which takes a minute and as many bytes as its weights.
+ */
 export function fullSizeModel(name: ModelName, dtype: DType, cache: string): string {
   const folder = join(cache, `${name}-${dtype}`);
   if (existsSync(folder)) return folder;

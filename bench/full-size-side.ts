@@ -1,6 +1,6 @@
 /**
- * One side of bench/full-size.ts, in a process of its own so that its memory can be measured: loads a model, then does one
- * piece of work for each line on standard input and answers with a line of JSON.
+ * One side of bench/full-size.ts, in a process of its own so that its memory can be measured: loads a model, then does
+ * one piece of work for each line on standard input and answers with a line of JSON.
  *
  *     node dist/bench/full-size-side.js <model folder> <dtype> <pixels a side> <file for the example> [checkpointing]
  */
@@ -24,7 +24,7 @@ import { matmulPeak, peakMemory, resetPeakMemory } from "./machine.js";
 
 const [folder, dtype, pixels, example, flag] = process.argv.slice(2) as [string, DType, string, string, string?];
 
-/** Runs `work` and says its seconds and the most memory it needed, weights included. */
+/** Runs `work` and measures its seconds and peak memory, weights included. */
 function measured(work: () => unknown): { seconds: number; peak: number } {
   resetPeakMemory();
   const start = performance.now();
@@ -57,11 +57,11 @@ const steps = 20;
 const timestep = pipeline.scheduler.timesteps(steps)[steps / 2]!;
 const noise = randn(latents.shape, { generator });
 
-/** A guided prediction, the text encoded beforehand. */
+/** A guided prediction, with the text encoded beforehand. */
 const predicted = (): Tensor =>
   inference(() => pipeline.predict(latents, timestep, pipeline.condition(positive, guidance)));
 
-/** One guided transition of a sampler, the keys and values of the text made beforehand. */
+/** One guided transition of a sampler, with the keys and values of the text computed beforehand. */
 function step(): void {
   tidy(() =>
     inference(() => {

@@ -1,13 +1,14 @@
 /**
- * Stable Diffusion 1.4 and SDXL at their true sizes on this machine: seconds, GFLOP/s, share of the machine's own matmul
- * peak and peak memory of loading, a guided denoising step, a LoRA training step and decoding, for one image.
+ * Stable Diffusion 1.4 and SDXL at their true sizes on this machine: seconds, GFLOP/s, share of the machine's own
+ * matmul peak and peak memory of loading, a guided denoising step, a LoRA training step and decoding, for one image.
  *
  *     npm run build && node dist/bench/full-size.js [--model sd14|sdxl] [--dtype float32] [--pixels 512]
  *       [--work forward,step,train,decode] [--rounds 3] [--python python3] [--cache <folder>]
  *
- * The weights are random (bench/full-size-models.ts), drawn once into `--cache`. With `--python`, one with torch and
- * safetensors, PyTorch's eager mode does the same forward and training, turn by turn (bench/full_size_torch.py), so that
- * a busy machine slows both; of each the quickest round counts. Every side is a process of its own, for its memory.
+ * The weights are random (bench/full-size-models.ts), created once in `--cache`. With `--python`, a Python with torch
+ * and safetensors, PyTorch's eager mode does the same forward and training in turn (bench/full_size_torch.py), so that
+ * a busy machine slows both; the fastest round of each counts. Each side is a process of its own, so that its memory
+ * can be measured.
  *
  * Floating-point operations are counted at the calls into libtorch (bench/flops.ts); a training step counts as two
  * forward passes, its own and the gradient of the activations (three with `--checkpointing`): frozen weights get none.
@@ -39,7 +40,7 @@ const { values } = parseArgs({
 const works = ["forward", "step", "train", "decode"] as const;
 type Work = (typeof works)[number];
 
-/** @throws InputError for a value that is none of those known */
+/** @throws InputError for an unknown value */
 function oneOf<T extends string>(option: string, known: readonly T[], value: string): T {
   const found = known.find((name) => name === value);
   if (found !== undefined) return found;
@@ -52,9 +53,9 @@ const chosen = values.work.split(",").map((name) => oneOf("work", works, name.tr
 
 interface Measured {
   readonly seconds: number;
-  /** Most bytes resident. */
+  /** Peak of resident bytes. */
   readonly peak: number;
-  /** GFLOP/s of a matmul right before or right after, whichever was more. */
+  /** GFLOP/s of a matmul right before or right after, whichever was higher. */
   readonly matmul?: number;
 }
 
@@ -65,13 +66,13 @@ interface Greeting {
   readonly before: number;
   readonly weightBytes: number;
   readonly parameters: number;
-  /** What the forward passes compute in. */
+  /** The dtype of forward passes. */
   readonly computeDtype: DType;
   /** Of one guided prediction. */
   readonly flops: number;
 }
 
-/** A side of the comparison: what it says of itself, and the process that works for it. */
+/** A side of the comparison: its greeting, and its process. */
 interface Side<G> {
   readonly greeting: G;
   readonly process: LineProcess;
@@ -82,7 +83,7 @@ async function start<G>(command: string, args: readonly string[], env?: NodeJS.P
   return { greeting: (await process.answer()) as G, process };
 }
 
-/** Some rounds of a piece of work, the sides taking turns: of each the quickest, and the most memory that any needed. */
+/** Rounds of a piece of work, with the sides taking turns: the fastest round and the peak memory of each side. */
 async function best(work: string, sides: readonly Side<unknown>[], rounds: number): Promise<Measured[]> {
   const results: Measured[][] = sides.map(() => []);
   for (let round = 0; round < rounds; round++) {
@@ -127,9 +128,9 @@ try {
   console.log("| --- | --- | --- | --- | --- | --- | --- |");
   const loaded = `${gigabytes(load.peak)} (${(load.peak / weightBytes).toFixed(2)} x weights; ${gigabytes(before)} before)`;
   console.log(`| load | ${load.seconds.toFixed(1)} | | | ${loaded} | | |`);
-  // The first training step makes Adam's moments and counts as any other: of the rounds the quickest is printed.
+  // The first training step also creates Adam's moments, which does not matter: the fastest round is printed.
   const passes: Partial<Record<Work, number>> = { forward: 1, step: 1, train: values.checkpointing ? 3 : 2 };
-  let matmulBest = 0; // so far: a busy machine shows less of it
+  let matmulBest = 0; // so far; lower on a busy machine
   for (const work of chosen) {
     const sides = theirs !== undefined && (work === "forward" || work === "train") ? [ours, theirs] : [ours];
     const [mine, other] = await best(work, sides, Number(values.rounds));
@@ -153,7 +154,7 @@ try {
   rmSync(scratch, { recursive: true });
 }
 
-/** The model's folder, drawn by a process of its own, whose memory goes with it. */
+/** The model's folder, created by a separate process, so that its memory is returned to the system. */
 async function drawn(): Promise<string> {
   const module = new URL("full-size-models.js", import.meta.url).href;
   const call = `fullSizeModel(${[model, dtype, values.cache].map((text) => JSON.stringify(text)).join(", ")})`;

@@ -1,11 +1,11 @@
-/** A process that answers every line on its standard input with a line of JSON: the other side of a benchmark. */
+/** A child process that answers every line on its standard input with a line of JSON: the other side of a benchmark. */
 import { spawn, type ChildProcessByStdio } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 
 export interface LineProcessOptions {
   readonly env?: NodeJS.ProcessEnv;
-  /** What it writes to its standard error is dropped. */
+  /** Discards its standard error. */
   readonly silent?: boolean;
 }
 
@@ -15,7 +15,7 @@ export class LineProcess {
   readonly #lines: AsyncIterator<string>;
   #failure: Error | undefined;
 
-  /** @param command a program; not being able to start it is an error of the first answer */
+  /** @param command a program; if it cannot be started, the first answer throws */
   constructor(
     command: string,
     args: readonly string[],
@@ -25,13 +25,13 @@ export class LineProcess {
     const child = spawn(command, args, { stdio: ["pipe", "pipe", silent ? "ignore" : "inherit"], env });
     this.#child = child;
     this.#child.on("error", (error) => (this.#failure = error));
-    // What is written to a process that has ended is lost; that it ended, the next answer says.
+    // Writing to a process that has ended fails silently here; the next answer throws.
     this.#child.stdin.on("error", () => undefined);
     this.#lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
   }
 
   /**
-   * The next line that the process says, or its answer to a question.
+   * The next line of the process, or its answer to a question.
    *
    * @throws Error when the process has ended
    */
@@ -49,8 +49,8 @@ export class LineProcess {
 }
 
 /**
- * The environment for PyTorch's side. Our engine sets OpenMP's wait policy for its own process; PyTorch gets the default,
- * with which it is quickest alone.
+ * The environment for PyTorch's side. Our engine sets OpenMP's wait policy for its own process; PyTorch gets the
+ * default, with which it is fastest when running alone.
  */
 export function pytorchEnvironment(): NodeJS.ProcessEnv {
   const env = { ...process.env };

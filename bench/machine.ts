@@ -1,18 +1,18 @@
-/** What the machine can do, what time it is, and what this process has taken of the machine. */
+/** Measures the machine: matmul peak, clocks and memory of this process. */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { inference, matmul, randn, tidy, type DType } from "../src/torch/index.js";
 
-/** The time that passes, or the processor's time that this process uses: that compares on a machine with other work. */
+/** Wall time, or the CPU time of this process, which allows comparisons on a busy machine. */
 export type Clock = "wall" | "cpu";
 
-/** Seconds by a clock, from an arbitrary beginning. */
+/** Seconds by a clock, from an arbitrary origin. */
 export function secondsBy(clock: Clock): number {
   if (clock === "wall") return performance.now() / 1000;
   const { user, system } = process.cpuUsage();
   return (user + system) / 1e6;
 }
 
-/** @throws Error for a name that is no clock's */
+/** Parses --clock. @throws Error for an unknown clock */
 export function parseClock(name: string): Clock {
   if (name === "wall" || name === "cpu") return name;
   throw new Error(`Expected --clock wall or cpu but received ${name}`);
@@ -25,7 +25,7 @@ export interface PeakOptions {
   readonly clock?: Clock;
 }
 
-/** GFLOP/s of a square matrix product in this very process, the best of twenty. */
+/** GFLOP/s of a square matrix product in this process, the best of twenty. */
 export function matmulPeak({ dtype = "float32", n = 2048, clock = "wall" }: PeakOptions = {}): number {
   return inference(() => {
     const [a, b] = [randn([n, n]).to({ dtype }), randn([n, n]).to({ dtype })];
@@ -39,12 +39,12 @@ export function matmulPeak({ dtype = "float32", n = 2048, clock = "wall" }: Peak
   });
 }
 
-/** Sets the high-water mark of memory to what is resident now, where the system can (Linux). */
+/** Sets the high-water mark of memory to the current resident size, if the system supports it (Linux). */
 export function resetPeakMemory(): void {
   if (existsSync("/proc/self/clear_refs")) writeFileSync("/proc/self/clear_refs", "5");
 }
 
-/** Most bytes that were resident since the start or the last reset, mapped files included. */
+/** Peak of resident bytes since the start or the last reset, mapped files included. */
 export function peakMemory(): number {
   if (!existsSync("/proc/self/status")) return process.resourceUsage().maxRSS * 1024;
   const [, kilobytes] = /VmHWM:\s*(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))!;

@@ -1,4 +1,6 @@
-/** The PyTorch side of bench/stage.ts: starts bench/stage_torch.py, gives it models and counts, and takes its seconds. */
+/**
+ * The PyTorch side of bench/stage.ts: starts bench/stage_torch.py, passes it models and counts, and reads its seconds.
+ */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Config, Policy } from "../src/b2/index.js";
@@ -29,10 +31,10 @@ export interface StartOptions {
   readonly policy: Policy;
   readonly rewards: RewardSet;
   readonly config: Config;
-  /** Their text states and features are what the stages draw from. */
+  /** Prompts of the stages; their text states and features are shared with PyTorch. */
   readonly prompts: readonly string[];
   readonly clock: Clock;
-  /** For what the two sides share. */
+  /** Folder for the files that both sides share. */
   readonly folder: string;
 }
 
@@ -46,8 +48,8 @@ export class PyTorchStage {
   }
 
   /**
-   * @param python a python with torch and safetensors
-   * @throws InputError for settings that the other side does not have
+   * @param python a Python with torch and safetensors
+   * @throws InputError for settings that the other side does not support
    */
   static async start(python: string, options: StartOptions): Promise<PyTorchStage> {
     const { policy, config, clock, folder } = options;
@@ -79,7 +81,7 @@ export class PyTorchStage {
   }
 
   /**
-   * A stage with these counts.
+   * Runs a stage with these counts.
    *
    * @param interval steps that are trained
    * @param updates how many pairs each optimiser step has
@@ -93,7 +95,7 @@ export class PyTorchStage {
   }
 }
 
-/** What the other side can do as well. */
+/** Settings that the other side supports. */
 interface Comparable {
   readonly pipeline: StableDiffusionPipeline;
   readonly scheduler: DDIMScheduler;
@@ -101,7 +103,7 @@ interface Comparable {
   readonly clip: string;
 }
 
-/** @throws InputError for settings that the other side does not have */
+/** @throws InputError for settings that the other side does not support */
 function comparable({ policy: { model }, config }: StartOptions): Comparable {
   const { scheduler } = model;
   const [reward, ...others] = config.rewards;
@@ -119,7 +121,7 @@ function comparable({ policy: { model }, config }: StartOptions): Comparable {
   return { pipeline: model, scheduler, clip: resolveModel(String(reward["model"])) };
 }
 
-/** What both sides share: text states and features of prompts, the noise schedule, and a few results of ours. */
+/** Data that both sides share: text states and features of prompts, the noise schedule, and a few of our results. */
 async function saveExamples(
   file: string,
   { pipeline, scheduler, clip }: Comparable,

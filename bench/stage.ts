@@ -1,18 +1,18 @@
 /**
- * One stage of training, timed: seconds of sampling, scoring and training, images and pairs a second, and the share of
- * the machine's matmul peak that the UNet's arithmetic comes to.
+ * One stage of training, timed: seconds of sampling, scoring and training, images and pairs per second, and the share
+ * of the machine's matmul peak that the UNet reaches.
  *
  *     npm run build && node dist/bench/stage.js [--preset demo] [--set key=value ...] [--rounds 1] [--clock wall]
  *       [--python python3]
  *
- * The first stage warms up and makes Adam's moments; then `--rounds` stages are timed and added up. With `--python`,
- * one with torch and safetensors, every stage is done by PyTorch too (bench/stage_torch.py), with the same weights and
- * counts, turn by turn, so that a busy machine slows both. On a machine that is never quiet, `--set model.threads=1
+ * The first stage warms up and makes Adam's moments; then `--rounds` stages are timed and summed. With `--python`,
+ * a Python with torch and safetensors, PyTorch does every stage too (bench/stage_torch.py), with the same weights and
+ * counts, in turn, so that a busy machine slows both. On a machine that is always busy, `--set model.threads=1
  * --clock cpu` compares the CPU time of the two.
  *
- * The peak is that of a 1024 x 1024 matmul in this very process. Floating-point operations are counted at the calls into
- * libtorch (bench/flops.ts). A training pair counts as two forward passes: its own, and the gradient of the activations;
- * frozen weights get none.
+ * The peak is that of a 1024 x 1024 matmul in this process. Floating-point operations are counted at the calls into
+ * libtorch (bench/flops.ts). A training pair counts as two forward passes: its own, and the gradient of the
+ * activations; frozen weights get none.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -49,7 +49,7 @@ const { values } = parseArgs({
 const clock = parseClock(values.clock);
 const now = (): number => secondsBy(clock);
 
-/** Floating-point operations of a prediction for one latent; two passes where it is guided. */
+/** Floating-point operations of a prediction for one latent; two passes with guidance. */
 function forwardFlops(policy: Policy): number {
   return inference(() => {
     const x = randn([1, ...policy.latentShape]);
@@ -58,7 +58,7 @@ function forwardFlops(policy: Policy): number {
   });
 }
 
-/** A stage of ours: what it counted, and the seconds of its phases. */
+/** A stage of ours: its counts, and the seconds of its phases. */
 interface Timed {
   readonly metrics: StageMetrics;
   /** Pairs of each optimiser step. */
@@ -87,7 +87,7 @@ async function timedStage(trainer: Trainer, stage: number): Promise<Timed> {
   return { metrics, updates: updates.map(({ pairs }) => pairs), seconds };
 }
 
-/** Work of the timed stages, the same on both sides, whatever the seconds. */
+/** The work of the timed stages, the same on both sides. */
 interface Counts {
   /** Predictions of the UNet for one latent. */
   readonly steps: number;
@@ -113,7 +113,7 @@ const total = (stages: readonly Seconds[]): Seconds => ({
   train: stages.reduce((sum, { train }) => sum + train, 0),
 });
 
-/** What a side did in its seconds, phase by phase. */
+/** The throughput of a side, phase by phase. */
 function describe(
   { steps, images, pairs }: Counts,
   { sample, score, train }: Seconds,
@@ -137,7 +137,7 @@ async function main(folder: string): Promise<void> {
     throw new InputError(`Expected ${listOf(Object.keys(presets))} for --preset but received ${preset}`);
   }
   const rounds = Number(values.rounds);
-  // Images are written for people; PyTorch's side writes none.
+  // No PNG files, because PyTorch's side writes none.
   const given = { stages: rounds + 1, eval: { enabled: false }, record: { images: 0 } };
   const config = resolveConfig(presets[preset as PresetName], given, parseAssignments(values.set ?? []));
   const trainer = await Trainer.open(join(folder, "run"), config);
@@ -163,7 +163,7 @@ async function main(folder: string): Promise<void> {
   const counts = countsOf(config, ours);
   const row = (name: string, text: string): void => console.log(`${name.padEnd(18)} ${text}`);
   row("libtorch", `${torchVersion()}, ${numThreads()} threads, ${values.clock} clock`);
-  row("model", `${config.model.path}, ${config.model.dtype}, ${(flops / 1e6).toFixed(0)} MFLOP a prediction`);
+  row("model", `${config.model.path}, ${config.model.dtype}, ${(flops / 1e6).toFixed(0)} MFLOP per prediction`);
   row("matmul peak", `${peak.toFixed(1)} GFLOP/s`);
   row("work", `${rounds} stages: ${counts.steps} steps, ${counts.images} images, ${counts.pairs} pairs`);
   const mine = total(ours.map(({ seconds }) => seconds));

@@ -78,7 +78,7 @@ class VaeDecoder(nn.Module):
             self.decoder.up_blocks.append(block)
 
     def decode(self, latents):
-        """Latents divided by the scaling factor -> pictures in [-1, 1], but for overshoot."""
+        """Latents divided by the scaling factor -> images in [-1, 1], but for overshoot."""
         decoder = self.decoder
         x = decoder.conv_in(self.post_quant_conv(latents))
         x = decoder.mid_block.resnets[0](x)

@@ -1,11 +1,11 @@
 /**
  * Time of the UNet beside the same UNet in PyTorch (bench/unet_torch.py), in one run: the two take turns, so that a
- * busy machine slows both, and the best turn of each counts.
+ * busy machine slows both, and the fastest turn of each counts.
  *
  *     LIBTORCH=<folder of python's torch> node dist/bench/unet.js --python python3 [--batch 128] [--size 8]
  *       [--channels 64,128] [--layers 1] [--rounds 5] [--threads 2] [--clock cpu]
  *
- * On a machine that others use too, `--threads 1 --clock cpu` compares the processor time of the two.
+ * On a shared machine, `--threads 1 --clock cpu` compares the CPU time of the two.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

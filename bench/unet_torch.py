@@ -40,7 +40,7 @@ class LoraLinear(nn.Linear):
         y = super().forward(x)
         if self.lora is None:
             return y
-        # As in PEFT, A and B are float32 whatever the layer is held in.
+        # As in PEFT, A and B are float32 whatever the layer's dtype.
         down, up = self.lora
         return y + F.linear(F.linear(x.to(down.dtype), down), up).to(y.dtype)
 

@@ -4,13 +4,14 @@
  *     npm run build && node dist/bench/versions.js --old <bin/b2.js> --new <bin/b2.js> [--rounds 7] [--only word]
  *
  * Each training is a process with one thread, and all seconds are its processor time, by phases too (b2-process.ts). A
- * round runs both versions, and the next one in the other order, so that a machine that grows busy or slow does so for
- * both. `sample`, `score` and `train` are what stage.json has of every stage but the first, which warms up: a ratio for
- * each stage of each round. `train` is by the pairs trained, which differ where rounding moves a reward over a threshold.
- * `process` is the whole process, a ratio for each round, loading included. Printed are the median and the quartiles of
- * the ratios, and the ratio of the bests: of each stage the least that it took in any round, which other work on the
- * machine can only raise. A version beside itself shows how far from 1 noise goes.
+ * round starts both versions and lets them run in turns of 50 milliseconds, the other one stopped, so that both meet
+ * the same machine, as busy and as hot, at the same stage. `sample`, `score` and `train` are what stage.json has of every
+ * stage but the first, which warms up: a ratio for each stage of each round. `train` is by the pairs trained, which differ
+ * where rounding moves a reward over a threshold. `process` is the whole process, a ratio for each round, loading
+ * included. Printed are the median and the quartiles of the ratios. A version beside itself shows how far from 1 noise
+ * goes. Not for Windows, which stops no processes.
  */
+import type { ChildProcess } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,6 +28,8 @@ import {
 import { narrow } from "./narrow.js";
 
 const stages = 6;
+/** Milliseconds. */
+const turn = 50;
 
 interface Training {
   readonly name: string;
@@ -46,9 +49,12 @@ interface Timed extends Record<(typeof phases)[number], readonly number[]> {
   readonly process: readonly number[];
 }
 
-async function timed(b2: string, folder: string, { config, preset }: Training): Promise<Timed> {
+async function timed(b2: string, folder: string, { config, preset }: Training, turns: Turns): Promise<Timed> {
   const given = configArguments(folder, layered(trainingOnly, { stages }, config), preset);
-  const { processorSeconds } = await runB2(b2, ["run", folder, ...given], { cwd: scratch });
+  const { processorSeconds } = await runB2(b2, ["run", folder, ...given], {
+    cwd: scratch,
+    onStart: (child) => turns.join(child),
+  });
   const metrics = Array.from({ length: stages - 1 }, (_, i) => stageMetrics(folder, i + 1));
   rmSync(folder, { recursive: true });
   return {
@@ -67,31 +73,52 @@ function quantile(numbers: readonly number[], share: number): number {
   return low + (high - low) * (at - Math.floor(at));
 }
 
-/** Of each stage the least that it took in any round, added up. */
-function best(rounds: readonly (readonly number[])[]): number {
-  return rounds[0]!.reduce((sum, _, stage) => sum + Math.min(...rounds.map((seconds) => seconds[stage]!)), 0);
+/** Lets one of two processes run at a time, until both have ended. */
+class Turns {
+  readonly #running = new Set<ChildProcess>();
+  #timer: NodeJS.Timeout | undefined;
+
+  /** The first of the set runs; the others are stopped. */
+  #next(): void {
+    const [current, ...others] = this.#running;
+    for (const other of others) other.kill("SIGSTOP");
+    current?.kill("SIGCONT");
+  }
+
+  join(child: ChildProcess): void {
+    this.#running.add(child);
+    this.#timer ??= setInterval(() => {
+      const [current] = this.#running;
+      this.#running.delete(current!);
+      this.#running.add(current!);
+      this.#next();
+    }, turn);
+    child.on("exit", () => {
+      this.#running.delete(child);
+      this.#next();
+      if (this.#running.size === 0) clearInterval(this.#timer);
+    });
+  }
 }
 
 async function compare(training: Training, old: string, now: string, rounds: number): Promise<void> {
   const timings: { readonly before: Timed; readonly after: Timed }[] = [];
   for (let round = 0; round < rounds; round++) {
-    const run = (b2: string): Promise<Timed> => timed(b2, join(scratch, "run"), training);
-    const oldFirst = round % 2 === 0;
-    const first = await run(oldFirst ? old : now);
-    const second = await run(oldFirst ? now : old);
-    timings.push(oldFirst ? { before: first, after: second } : { before: second, after: first });
+    const turns = new Turns();
+    const [before, after] = await Promise.all([
+      timed(old, join(scratch, "old"), training, turns),
+      timed(now, join(scratch, "new"), training, turns),
+    ]);
+    timings.push({ before, after });
   }
-  console.log(`\n${training.name}, ${rounds} rounds\n          new / old  quartiles       bests  old takes`);
+  console.log(`\n${training.name}, ${rounds} rounds\n          new / old  quartiles       old takes`);
   for (const part of [...phases, "process"] as const) {
     const ratios = timings.flatMap(({ before, after }) => after[part].map((value, i) => value / before[part][i]!));
     const [lower, median, upper] = [0.25, 0.5, 0.75].map((share) => quantile(ratios, share).toFixed(3));
-    const bests = best(timings.map(({ after }) => after[part])) / best(timings.map(({ before }) => before[part]));
-    const takes = quantile(
-      timings.flatMap(({ before }) => before[part]),
-      0.5,
-    );
+    const seconds = timings.flatMap(({ before }) => before[part]);
+    const takes = quantile(seconds, 0.5);
     const inWords = part === "train" ? `${(takes * 1000).toFixed(2)} ms a pair` : `${takes.toFixed(2)} s`;
-    console.log(`${part.padEnd(9)} ${median!.padStart(9)}  ${lower} to ${upper}  ${bests.toFixed(3)}  ${inWords}`);
+    console.log(`${part.padEnd(9)} ${median!.padStart(9)}  ${lower} to ${upper}  ${inWords}`);
   }
 }
 

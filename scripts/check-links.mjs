@@ -1,12 +1,12 @@
 /**
  * Finds dead links: every relative link and image of the given Markdown and HTML files must lead to a file, and its
- * anchor to a heading or an id there. `npm run links` checks the repository's pages and, where it was generated, the API
- * reference; `node scripts/check-links.mjs <file or folder> ...` any others. Links into the web are not followed.
+ * anchor to a heading or an id there. `npm run links` checks the repository's pages and, if it was generated, the API
+ * reference; `node scripts/check-links.mjs <file or folder> ...` checks others. Web links are not followed.
  */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, extname, join, relative, resolve } from "node:path";
 
-/** Pages of the repository, where none are named. */
+/** The pages checked by default. */
 const PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "bench", "docs", "models", "test"];
 
 /** @param {string} path of a file or a folder */
@@ -19,14 +19,14 @@ function pagesIn(path) {
     .sort();
 }
 
-/** Markdown without what is shown as it stands: blocks and spans of code. */
+/** Removes blocks and spans of code from Markdown. */
 function withoutCode(/** @type {string} */ markdown) {
   return markdown
     .replace(/^( *)(```+|~~~+).*\n[^]*?^\1\2 *$/gm, "")
     .replace(/(`+)[^`][^]*?\1/g, (span) => (span.includes("\n\n") ? span : ""));
 }
 
-/** The targets of a page's links and images, as they stand there. */
+/** The targets of a page's links and images, as written. */
 function linksOf(/** @type {string} */ file) {
   const text = readFileSync(file, "utf8");
   const html = [...text.matchAll(/<(?:a|img|link|script)\b[^>]*?\s(?:href|src)="([^"]*)"/g)];
@@ -43,7 +43,7 @@ function anchorsOf(/** @type {string} */ file) {
   if (file.endsWith(".html")) return new Set(ids);
   /** @type {Map<string, number>} */
   const seen = new Map();
-  // The marks of code stay out of a heading's name, but what is in them does not.
+  // GitHub drops the backticks of code in a heading, but keeps its text.
   const headings = text.replace(/^( *)(```+|~~~+).*\n[^]*?^\1\2 *$/gm, "").matchAll(/^#{1,6}\s+(.*?)\s*#*$/gm);
   for (const [, heading = ""] of headings) {
     const shown = heading.replace(/!?\[([^\]]*)\]\([^)]*\)/g, "$1");
@@ -58,7 +58,7 @@ function anchorsOf(/** @type {string} */ file) {
   return new Set(ids);
 }
 
-/** What is wrong with a link of a page; undefined where it leads somewhere. */
+/** The problem with a link of a page; undefined if its target exists. */
 function fault(/** @type {string} */ page, /** @type {string} */ link) {
   if (/^[a-z][a-z0-9+.-]*:|^\/\//i.test(link)) return undefined;
   const [path = "", anchor] = link.split("#");

@@ -1,6 +1,6 @@
 /**
- * Compiles the TypeScript into dist/: `npm run build`. Only what has changed is compiled again (dist/.tsbuildinfo), so
- * this also sees to what tsc does not look at: outputs whose source is gone are removed, and lost ones are made again.
+ * Compiles the TypeScript into dist/: `npm run build`. The build is incremental (dist/.tsbuildinfo), so this
+ * also does what tsc does not: it removes outputs of deleted sources, and makes missing outputs again.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, rmSync } from "node:fs";
@@ -11,7 +11,7 @@ const repository = dirname(dirname(fileURLToPath(import.meta.url)));
 const OUTPUT = /\.(js|js\.map|d\.ts)$/;
 
 /**
- * Every file of a folder, from there; none where there is no folder.
+ * Every file of a folder, relative to it; empty if the folder does not exist.
  * @param {string} folder
  */
 function filesIn(folder) {
@@ -22,7 +22,7 @@ function filesIn(folder) {
 }
 
 /**
- * Removes what was compiled from sources that are there no longer: it could still be imported, run or published.
+ * Removes the outputs of deleted sources, which could otherwise be imported, run or published.
  * @param {string} root
  */
 function removeOrphans(root) {
@@ -32,7 +32,7 @@ function removeOrphans(root) {
 }
 
 /**
- * Whether a source that should have been compiled has no output.
+ * Whether the output of any source is missing.
  * @param {string} root
  */
 function isLacking(root) {
@@ -53,13 +53,13 @@ function tsc(root) {
 /**
  * Brings dist/ up to date.
  * @param {string} [root] the folder of tsconfig.json
- * @returns {number} 0, or the exit status of tsc when the types do not hold
+ * @returns {number} 0, or the exit status of tsc if there are type errors
  */
 export function compile(root = repository) {
   removeOrphans(root);
   const status = tsc(root);
   if (status !== 0 || !isLacking(root)) return status;
-  // tsc goes by its own record of what it has written.
+  // tsc trusts its record of outputs, so delete the record if outputs are missing.
   rmSync(join(root, "dist/.tsbuildinfo"), { force: true });
   return tsc(root);
 }

@@ -1,6 +1,6 @@
 /**
- * The spec reporter of node's test runner with coverage of src/ alone, a line for each folder: `npm run coverage`. The
- * table of Node 20 has every file that was loaded, the tests and scripts included, and cannot be narrowed.
+ * The spec reporter of node's test runner with coverage of src/ only, one line per folder: `npm run coverage`. The
+ * table of Node 20 lists every loaded file, including tests and scripts, and cannot be restricted.
  */
 import { relative } from "node:path";
 import { Readable } from "node:stream";

@@ -1,8 +1,8 @@
 /**
- * The install step: finds or gets a libtorch, and builds the native addon against it. In this order, the first that is
- * there: LIBTORCH in the environment, python3's torch, a system libtorch, the official archive, apt-get when root.
- * Run again, it rebuilds only what has changed. `--debug` builds the addon for a debugger, beside the usual build;
- * B2_ADDON=debug in the environment runs it.
+ * The install step: finds or downloads a libtorch, and builds the native addon against it. It takes the first of these
+ * that exists: LIBTORCH in the environment, python3's torch, a system libtorch, the official archive, apt-get when
+ * root. When run again, it rebuilds only what has changed. `--debug` builds the addon for a debugger, beside the usual
+ * build; B2_ADDON=debug in the environment runs it.
  */
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -26,7 +26,7 @@ Then run: npm install`;
 
 /** @returns {Promise<import("./libtorch/find.mjs").Found>} */
 async function findOrGet() {
-  // Asked for an official build of a kind: neither what the machine happens to have nor a distribution's is that.
+  // B2_LIBTORCH asks for an official build, so neither an installed libtorch nor a distribution's will do.
   const kind = process.env.LIBTORCH ? undefined : process.env.B2_LIBTORCH;
   if (kind !== undefined) {
     const downloaded = await downloadLibtorch(say);

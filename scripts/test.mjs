@@ -1,4 +1,4 @@
-/** Builds what is not up to date and runs the tests: `npm test`. `npm test -- --help` says how to run some of them. */
+/** Builds if needed and runs the tests: `npm test`. `npm test -- --help` shows how to run some of them. */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -54,7 +54,7 @@ function parse(args) {
 }
 
 /**
- * Runs a program to its end, and ends with it when it fails.
+ * Runs a program to its end, and exits if it fails.
  * @param {string[]} args
  */
 function runNode(args, env = process.env) {
@@ -63,7 +63,7 @@ function runNode(args, env = process.env) {
   if (status !== 0) process.exit(status ?? 1);
 }
 
-/** The addon for the libtorch that the tests will load. */
+/** Builds the addon for the libtorch that the tests load. */
 function buildAddon() {
   const current = join(root, "build/current.json");
   const folder = process.env.LIBTORCH || (existsSync(current) && JSON.parse(readFileSync(current, "utf8")).root);
@@ -73,8 +73,8 @@ function buildAddon() {
 }
 
 /**
- * The compiled tests whose path, from the repository's root, contains one of the words. Listed by their sources: what
- * a deleted source left behind is not run.
+ * The compiled tests whose path, from the repository's root, contains one of the words. Listed by their sources, so
+ * that outputs of deleted sources are not run.
  * @param {string[]} words
  */
 function testFiles(words) {
@@ -95,7 +95,7 @@ function main(args) {
   buildAddon();
   const status = compile();
   if (status !== 0) process.exit(status);
-  // Test files run side by side: the cores are shared out among them.
+  // Test files run in parallel and share the cores.
   const cores = availableParallelism();
   const sideBySide = Math.min(cores, 4);
   const reported = coverage

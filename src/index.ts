@@ -4,9 +4,9 @@
  *     const trainer = await Trainer.open("runs/mine", presets.b2, { reward });
  *     await trainer.runAll();
  *
- * registerReward, registerObjective, registerScheduler and registerModel add entries that configs name (docs/extending.md).
- * Tensors and operators have an entry of their own, `b2-diffurl/torch`, and so have the layers that models are made of,
- * `b2-diffurl/nn`; the few tensors and operators that a reward needs are here as well.
+ * registerReward, registerObjective, registerScheduler and registerModel add entries that configs name
+ * (docs/extending.md). Tensors and operators are exported by `b2-diffurl/torch`, and the layers of models by
+ * `b2-diffurl/nn`; the few of them that a reward needs are exported here as well.
  */
 export { z } from "zod";
 export * from "./b2/index.js";

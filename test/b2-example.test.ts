@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { trainRedness } from "../examples/custom-reward.js";
-import { tinyValues } from "./support/tiny.js";
 import { temporaryFolder } from "./support/folders.js";
+import { tinyValues } from "./support/tiny.js";
 
 test("a reward of one's own is learnt", async () => {
   const rewards = await trainRedness(join(temporaryFolder(), "red"), {

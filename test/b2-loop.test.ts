@@ -5,8 +5,6 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import {
-  type BranchBatch,
-  type Config,
   disposeRecord,
   Policy,
   sampleBranches,
@@ -14,16 +12,18 @@ import {
   selectStage,
   Trainer,
   trainStage,
-  type TrainSet,
   updatePolicy,
+  type BranchBatch,
+  type Config,
+  type TrainSet,
 } from "../src/b2/index.js";
 import { Interrupted } from "../src/base/errors.js";
 import { silent } from "../src/base/progress.js";
 import { AdamW } from "../src/optim/index.js";
 import { RunReader, type UpdateMetrics } from "../src/runs/index.js";
 import { liveTensors, type Tensor } from "../src/torch/index.js";
-import { collectGarbage, redness, tinyConfig } from "./support/tiny.js";
 import { repository, temporaryFolder } from "./support/folders.js";
+import { collectGarbage, redness, tinyConfig } from "./support/tiny.js";
 
 const prompts = ["a cat", "red apple", "a cat"];
 const context = { progress: silent };
@@ -299,7 +299,7 @@ test("a stage whose rewards are all equal trains on nothing and finishes", async
 
 test("rewards that are not one finite number an image are refused by name", async () => {
   const trainer = await Trainer.open(join(temporaryFolder(), "run"), tinyConfig(), { reward: () => [1] });
-  await assert.rejects(trainer.runStage(0), /Expected 6 numbers, one an image, from the reward but received 1/);
+  await assert.rejects(trainer.runStage(0), /Expected 6 numbers, one per image, from the reward but received 1/);
   trainer.dispose();
   const nan = await Trainer.open(join(temporaryFolder(), "run"), tinyConfig(), { reward: (_, b) => b.map(() => NaN) });
   await assert.rejects(nan.runStage(0), /Expected a finite number from the reward but received NaN for image 0/);

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { resolveConfig } from "../src/b2/config/resolve.js";
 import { b2 } from "./support/cli.js";
-import { tinyValues } from "./support/tiny.js";
 import { repository, temporaryFolder } from "./support/folders.js";
+import { tinyValues } from "./support/tiny.js";
 
 const commands = ["run", "sample", "select", "train", "generate", "eval", "config", "presets"];
 
@@ -28,6 +28,25 @@ test("config prints what the options amount to", async () => {
   assert.equal(config.branch.count, 1);
   assert.equal(config.objective["clipRange"], 0.2);
   assert.deepEqual(resolveConfig(config), config);
+});
+
+test("presets go on top of each other: DDPO on Stable Diffusion", async () => {
+  const { code, stdout, stderr } = await b2("config", "--preset", "sd", "--preset", "ddpo");
+  assert.equal(code, 0, stderr);
+  const { model, branch, select, sample, rewards, interval } = JSON.parse(stdout) as ReturnType<typeof resolveConfig>;
+  assert.deepEqual([model.path, model.dtype], ["CompVis/stable-diffusion-v1-4", "bfloat16"]);
+  assert.match(rewards[0]!["model"] as string, /^laion\//);
+  assert.deepEqual([branch.count, select.mode, interval.first], [1, "all", null]);
+  assert.deepEqual([sample.rootsPerStage, sample.batchSize], [1280, 16]);
+  // The later one wins where both say something.
+  const mixed = await Promise.all(
+    [
+      ["demo", "ddpo"],
+      ["ddpo", "demo"],
+    ].map(([a, b]) => b2("config", "--preset", a!, "--preset", b!)),
+  );
+  const counts = mixed.map((outcome) => (JSON.parse(outcome.stdout) as ReturnType<typeof resolveConfig>).branch.count);
+  assert.deepEqual(counts, [1, 4]);
 });
 
 test("docs/config.md is what the config says of itself", async () => {

@@ -11,8 +11,8 @@ import { UNet2DConditionModel } from "../src/models/index.js";
 import { loadSafetensors, readHeader } from "../src/safetensors/index.js";
 import { tidy } from "../src/torch/index.js";
 import { b2, startB2, type Outcome } from "./support/cli.js";
-import { FakeHub } from "./support/hub.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
+import { FakeHub } from "./support/hub.js";
 
 const folder = temporaryFolder();
 after(() => rmSync(folder, { recursive: true }));
@@ -203,7 +203,10 @@ describe("models by name", () => {
       ["generate", "a", "--lora", "style.pt"],
       ["convert", "v1-5.ckpt", at("z")],
     ]) {
-      refused(await b2(...pickle), /received \S+, a pickle, which can run any code when it is loaded. Convert it once/);
+      refused(
+        await b2(...pickle),
+        /received \S+, a pickle, which can run any code when it is loaded. If you trust its origin, convert it once/,
+      );
     }
     refused(
       await b2("generate", "a", "--set", "model.path=no such model"),

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { RunReader } from "../src/runs/index.js";
 import { b2, startB2 } from "./support/cli.js";
-import { tinyValues } from "./support/tiny.js";
 import { temporaryFolder } from "./support/folders.js";
+import { tinyValues } from "./support/tiny.js";
 
 const folder = temporaryFolder();
 const reward = join(folder, "reward.mjs");

@@ -8,28 +8,28 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { mock, test } from "node:test";
-import { type BranchBatch, disposeRecord, Policy, sampleBranches, Trainer, updatePolicy } from "../src/b2/index.js";
-import { silent } from "../src/base/progress.js";
+import { disposeRecord, Policy, sampleBranches, Trainer, updatePolicy, type BranchBatch } from "../src/b2/index.js";
 import { checkComputes } from "../src/b2/policy/device.js";
+import { silent } from "../src/base/progress.js";
 import { LoraAdapter } from "../src/lora/index.js";
 import { UNet2DConditionModel } from "../src/models/index.js";
 import { Conv2d, GroupNorm, LayerNorm } from "../src/nn/index.js";
 import { AdamW } from "../src/optim/index.js";
 import { DDIMScheduler } from "../src/schedulers/index.js";
 import {
-  type Device,
   deviceCount,
-  type DType,
   Generator,
   liveTensors,
   noGrad,
-  type Tensor,
   tidy,
   torchVersion,
   zeros,
+  type Device,
+  type DType,
+  type Tensor,
 } from "../src/torch/index.js";
-import { collectGarbage, tinyConfig } from "./support/tiny.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
+import { collectGarbage, tinyConfig } from "./support/tiny.js";
 
 const prompts = ["a cat", "red apple"];
 const context = { progress: silent };

@@ -328,7 +328,7 @@ describe("what is refused", () => {
     ["pickles", "someone/pickled", {}, /someone\/pickled\/unet but received pickles, which can .*DiffusionPipeline/],
     ["a pickled CLIP", "someone/pickled-clip", {}, /someone\/pickled-clip but received pickles, .*import CLIPModel/],
     ["a pickled LoRA", "someone/pickled-lora", { purpose: "weights" }, /but received pickles, .*weights_only=True/],
-    ["a variant alone", "someone/forms", {}, /in someone\/forms\/vae but received only those of the variants fp16/],
+    ["a variant alone", "someone/forms", {}, /in someone\/forms\/vae but received only the variants fp16/],
     ["no such variant", name, { variant: "bf16" }, /Expected weights of the variant bf16 in .* but received none/],
     [
       "no Stable Diffusion",
@@ -376,7 +376,7 @@ describe("what is refused", () => {
 
   test("a file that is not what the hub says", async () => {
     hub.corrupt = true;
-    await assert.rejects(downloadModel(name, { cache }), /Expected SHA-256 [0-9a-f]{64} for .* thrown away/);
+    await assert.rejects(downloadModel(name, { cache }), /Expected SHA-256 [0-9a-f]{64} for .* download was discarded/);
     assert.equal(cachedModel(name, { cache }), undefined);
     hub.corrupt = false;
     assert(existsSync(await downloadModel(name, { cache })));

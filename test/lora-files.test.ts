@@ -141,7 +141,7 @@ for (const set of goldenSets("lora", "pytorch_lora_weights.safetensors")) {
         [(tensors) => tensors.set("what", zeros([1])), /what: Expected a key such as unet/],
         [
           (tensors) => tensors.set("lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", zeros([4, 4])),
-          /Expected keys of one form, kohya, but received peft/,
+          /Expected keys of one format, kohya, but received peft/,
         ],
         [
           (tensors) => {
@@ -431,7 +431,7 @@ describe("a model of another family", () => {
     });
     assert(!existsSync(kohya));
     saveSafetensors(flux, { "lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": zeros([2, 6]) });
-    assert.throws(() => readLora(flux), /kohya's form of one for Flux or Stable Diffusion 3, which is not supported/);
+    assert.throws(() => readLora(flux), /kohya's format for Flux or Stable Diffusion 3, which is not supported/);
   });
 });
 
@@ -516,7 +516,7 @@ describe("PEFT's description of the adapter", () => {
   test("that is missing", () => {
     const own = inFolder("{}");
     rmSync(join(own, "adapter_config.json"));
-    assert.throws(() => alphasIn(own), /Expected adapter_config\.json, which says alpha, beside it but received none/);
+    assert.throws(() => alphasIn(own), /Expected adapter_config\.json, which holds alpha, beside it but received none/);
     const listed = ["README.md", "adapter_config.json", "adapter_model.safetensors"];
     const needed = neededFiles("someone/lora", listed, { purpose: "weights" });
     assert.deepEqual(needed, ["adapter_model.safetensors", "adapter_config.json"]);

@@ -193,7 +193,7 @@ describe("features that are not here", () => {
     );
     assert.throws(
       () => fit({ unet: model("stable-diffusion-2-1").unet }),
-      /Expected 768, what the text encoders give, for cross_attention_dim of the unet but received 1024/,
+      /Expected 768, the width of the text encoders, for cross_attention_dim of the unet but received 1024/,
     );
     const { unet: unetXL } = model("stable-diffusion-xl-base-1.0");
     assert.throws(() => fit({ unet: unetXL }), /Expected null, .*, for addition_embed_type .* received "text_time"/);

@@ -4,6 +4,7 @@ import { writeFileSync } from "node:fs";
 import { cp } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { z } from "zod";
 import { clipPreprocess, readImage, readPreprocessorConfig } from "../src/images/index.js";
 import { CLIPModel } from "../src/models/index.js";
 import {
@@ -14,11 +15,10 @@ import {
   RewardSet,
   type WeightedReward,
 } from "../src/rewards/index.js";
-import { z } from "zod";
 import { CLIPTokenizer } from "../src/tokenizer/index.js";
-import { liveTensors, noGrad, ones, rand, stack, tidy, zeros, Generator, type Tensor } from "../src/torch/index.js";
-import { goldenSets } from "./support/golden.js";
+import { Generator, liveTensors, noGrad, ones, rand, stack, tidy, zeros, type Tensor } from "../src/torch/index.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
+import { goldenSets } from "./support/golden.js";
 
 const inFolder = (use: (folder: string) => Promise<void>): Promise<void> => use(temporaryFolder());
 
@@ -149,7 +149,7 @@ test("a module of one's own, and what is wrong with others", async () => {
   const object = module("object.mjs", "export default { score: (images, prompts) => prompts.map((p) => -p.length) }");
   assert.deepEqual(await call(object), [-1, -3]);
   const wrong: [string, string, RegExp][] = [
-    ["one.mjs", "export default () => [1]", /Expected 2 numbers, one an image, from the reward one but received 1/],
+    ["one.mjs", "export default () => [1]", /Expected 2 numbers, one per image, from the reward one but received 1/],
     ["nan.mjs", "export default () => [1, NaN]", /Expected a finite number .* received NaN for image 1, "bcd"/],
     ["text.mjs", 'export default () => [1, "2"]', /Expected a finite number .* received "2" for image 1/],
     ["none.mjs", "export const reward = 1", /Expected a function, .* as default export of .* but received undefined/],

@@ -329,7 +329,7 @@ describe("files that are no such checkpoint", () => {
   const vae = { "first_stage_model.decoder.conv_in.weight": zeros([4, 4, 3, 3]) };
   const whole = { [input]: zeros([32, 4, 3, 3]), ...text, ...vae };
   const cases: readonly (readonly [what: string, tensors: Record<string, Tensor>, message: RegExp])[] = [
-    ["a LoRA", { "lora_unet_x.lora_up.weight": zeros([1]) }, /a LoRA file: give it as --lora/],
+    ["a LoRA", { "lora_unet_x.lora_up.weight": zeros([1]) }, /a LoRA file: use --lora/],
     ["Stable Diffusion 3", { "model.diffusion_model.joint_blocks.0.x": zeros([1]) }, /Stable Diffusion 3/],
     ["Flux", { "double_blocks.0.img_attn.proj.weight": zeros([1]) }, /Flux/],
     ["the refiner", { "conditioner.embedders.0.model.ln_final.weight": zeros([1]) }, /the SDXL refiner/],

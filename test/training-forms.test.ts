@@ -6,16 +6,16 @@ import assert from "node:assert/strict";
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { mock, test } from "node:test";
-import { type Config, disposeRecord, Policy, sampleBranches, Trainer, updatePolicy } from "../src/b2/index.js";
+import { disposeRecord, Policy, sampleBranches, Trainer, updatePolicy, type Config } from "../src/b2/index.js";
 import { silent } from "../src/base/progress.js";
 import { AdamW, GradScaler } from "../src/optim/index.js";
 import { StableDiffusionPipeline, type TextConditioning } from "../src/pipeline/index.js";
 import { RunReader } from "../src/runs/index.js";
 import { loadSafetensors } from "../src/safetensors/index.js";
-import { conv2d, isGradEnabled, liveTensors, noGrad, type Tensor, tidy, zeros } from "../src/torch/index.js";
+import { conv2d, isGradEnabled, liveTensors, noGrad, tidy, zeros, type Tensor } from "../src/torch/index.js";
 import { b2 } from "./support/cli.js";
-import { collectGarbage, tinyConfig, tinyValues } from "./support/tiny.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
+import { collectGarbage, tinyConfig, tinyValues } from "./support/tiny.js";
 
 const brightness = ["brightness"];
 const familyOf = (family: string): object => ({ path: join(fixtures, family) });
@@ -80,7 +80,7 @@ for (const [name, form] of Object.entries(forms)) {
     const metrics = whole.metrics();
     assert.equal(metrics.length, 3);
     for (const { updates, skipped, firstRatioMin, firstRatioMax } of metrics) {
-      assert.ok(updates! > 0 && skipped === 0);
+      assert.ok(updates > 0 && skipped === 0);
       // In float32 the log-probs are the sampler's, whose batches are others.
       const tolerance = config.model.computeDtype === "bfloat16" ? 0 : 1e-3;
       assert.ok(Math.abs(firstRatioMin! - 1) <= tolerance && Math.abs(firstRatioMax! - 1) <= tolerance);

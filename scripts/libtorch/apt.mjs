@@ -1,6 +1,6 @@
 /**
- * What Debian's and Ubuntu's packages can do: libtorch itself, and OpenBLAS, without which Debian's libtorch multiplies
- * matrices with the reference BLAS, fifty times slower.
+ * Installs packages of Debian and Ubuntu: libtorch itself, and OpenBLAS, without which Debian's libtorch uses the
+ * reference BLAS, which is fifty times slower.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, realpathSync } from "node:fs";
@@ -32,7 +32,7 @@ function aptInstall(packages, say) {
 }
 
 /**
- * Debian's libtorch, installed.
+ * Installs Debian's libtorch.
  * @param {(line: string) => void} say
  * @returns {import("./find.mjs").Found | undefined}
  */
@@ -44,7 +44,7 @@ export function installWithApt(say) {
 }
 
 /**
- * Whether the system's libblas.so.3 is a fast one.
+ * Whether the system's libblas.so.3 is a fast implementation.
  * @param {string} libraryFolder
  */
 function hasFastBlas(libraryFolder) {
@@ -55,7 +55,7 @@ function hasFastBlas(libraryFolder) {
 }
 
 /**
- * Sees to it that Debian's libtorch has a fast BLAS: installs OpenBLAS where that is allowed, else says so.
+ * Gives Debian's libtorch a fast BLAS: installs OpenBLAS when root, else prints how to.
  * @param {import("./layout.mjs").Libtorch} libtorch
  * @param {(line: string) => void} say
  */

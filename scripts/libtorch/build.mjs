@@ -1,8 +1,8 @@
 /**
  * Builds the addon against one libtorch, in build/<key>/ or, for a debug build, build/<key>-debug/: one folder for each
  * libtorch and kind, so that several can be used from one checkout. node-gyp runs there on a copy of binding.gyp with a
- * link to native/. src/torch/native.ts goes through the folders and loads the one whose build.json says what it is
- * looking for; build/current.json names the libtorch that runs without LIBTORCH in the environment.
+ * link to native/. src/torch/native.ts loads the one whose build.json matches; build/current.json names the
+ * libtorch that is used without LIBTORCH in the environment.
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -33,7 +33,7 @@ function folderOf(root, kind) {
 }
 
 /**
- * Everything the result depends on, as one hash.
+ * A hash of everything that the build depends on.
  * @param {string} packageRoot
  * @param {import("./layout.mjs").Libtorch} libtorch
  */
@@ -47,12 +47,12 @@ function fingerprint(packageRoot, libtorch) {
 }
 
 /**
- * Builds unless an up-to-date build is there.
+ * Builds unless the build is up to date.
  *
  * @param {string} packageRoot
  * @param {import("./layout.mjs").Libtorch} libtorch
  * @param {object} [options]
- * @param {boolean} [options.makeCurrent] make its libtorch the one that runs without LIBTORCH in the environment
+ * @param {boolean} [options.makeCurrent] make its libtorch the one that is used without LIBTORCH in the environment
  * @param {"release" | "debug"} [options.kind] "debug": with symbols and without optimisation
  * @returns {boolean} whether anything had to be built
  */
@@ -66,7 +66,7 @@ export function build(packageRoot, libtorch, { makeCurrent = true, kind = "relea
     mkdirSync(folder, { recursive: true });
     rmSync(stamp, { force: true });
     compile(packageRoot, folder, libtorch, kind);
-    // A new file, not new contents: a process may have the old one loaded.
+    // Replace the file instead of its contents, because a process may have the old one loaded.
     rmSync(addon, { force: true });
     copyFileSync(join(folder, "build", kind === "debug" ? "Debug" : "Release", "torch.node"), addon);
     writeFileSync(stamp, wanted);
@@ -89,7 +89,7 @@ function compile(packageRoot, folder, libtorch, kind) {
   copyFileSync(join(packageRoot, "binding.gyp"), join(folder, "binding.gyp"));
   rmSync(join(folder, "native"), { force: true, recursive: true });
   symlinkSync(join(packageRoot, "native"), join(folder, "native"), "junction");
-  // binding.gyp includes it: what was found, as gyp variables.
+  // gyp variables for the libtorch, which binding.gyp includes.
   const variables = {
     variables: {
       torch_includes: libtorch.includes,
@@ -111,14 +111,14 @@ function compile(packageRoot, folder, libtorch, kind) {
   throw new BuildError(adviceFor(output, run.error), output);
 }
 
-/** The headers that came with this very Node, where they did: node-gyp would download them. */
+/** The headers that came with this Node, if any; otherwise node-gyp downloads them. */
 function nodeHeaders() {
   const prefix = dirname(dirname(realpathSync(process.execPath)));
   return existsSync(join(prefix, "include/node/node_api.h")) ? [`--nodedir=${prefix}`] : [];
 }
 
 /**
- * What to do about a failed build, by what it said.
+ * Advice for a failed build, from its output.
  * @param {string} output
  * @param {Error | undefined} error
  */

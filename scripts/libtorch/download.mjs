@@ -14,7 +14,7 @@ import { readLayout } from "./layout.mjs";
 const VERSION = process.env.B2_LIBTORCH_VERSION ?? "2.13.0";
 const VARIANT = process.env.B2_LIBTORCH ?? "cpu";
 
-/** A closed network is noticed within seconds; a slow one may take its time as long as bytes arrive. */
+/** Timeouts: a missing network is noticed within seconds, while slow downloads continue as long as bytes arrive. */
 const CONNECT_TIMEOUT_MS = 5_000;
 const STALL_TIMEOUT_MS = 60_000;
 
@@ -24,7 +24,7 @@ function cacheFolder() {
   return join(base, "b2-diffurl");
 }
 
-/** The archive's address; undefined for a platform that has none. */
+/** The archive's URL; undefined for platforms without one. */
 function archiveUrl() {
   const base = `https://download.pytorch.org/libtorch/${VARIANT}`;
   if (process.platform === "linux" && process.arch === "x64") {
@@ -35,7 +35,7 @@ function archiveUrl() {
 }
 
 /**
- * `promise`, or an error when it takes longer.
+ * Rejects if `promise` takes longer.
  * @template T
  * @param {number} milliseconds
  * @param {Promise<T>} promise
@@ -84,7 +84,7 @@ async function downloadTo(file, url) {
 }
 
 /**
- * Node has no unzip; the tool of that name or python3 (which node-gyp needs anyway) does it.
+ * Node cannot unzip, so this uses unzip or python3, which node-gyp needs anyway.
  * @param {string} archive
  * @param {string} folder
  */
@@ -95,11 +95,11 @@ function unzip(archive, folder) {
     ["python3", ["-m", "zipfile", "-e", archive, folder]],
   ];
   if (ways.some(([command, args]) => spawnSync(command, args, { stdio: "ignore" }).status === 0)) return;
-  throw new Error("the archive could not be unpacked: neither unzip nor python3 did it");
+  throw new Error("the archive could not be unpacked: both unzip and python3 failed");
 }
 
 /**
- * What went wrong, in a word: fetch hides the system's own behind "fetch failed".
+ * The reason of an error, which fetch hides behind "fetch failed".
  * @param {unknown} error
  */
 function reasonOf(error) {
@@ -109,9 +109,9 @@ function reasonOf(error) {
 }
 
 /**
- * The libtorch in the user's cache, downloaded first where it is not there.
+ * The libtorch in the user's cache, downloaded if it is missing.
  * @param {(line: string) => void} say
- * @returns {Promise<import("./find.mjs").Found | undefined>} undefined where it cannot be had; the reason is said
+ * @returns {Promise<import("./find.mjs").Found | undefined>} undefined if that fails, after printing the reason
  */
 export async function downloadLibtorch(say) {
   const target = join(cacheFolder(), `libtorch-${VERSION}-${VARIANT}`);

@@ -1,7 +1,7 @@
-/** Errors of the install step whose message is all that the user needs to see. */
+/** Errors of the install step of which only the message is shown. */
 export class InstallError extends Error {}
 
-/** A failed compilation: a sentence of advice, and everything the compiler said. */
+/** A failed compilation: a sentence of advice, and the compiler's output. */
 export class BuildError extends InstallError {
   /**
    * @param {string} message

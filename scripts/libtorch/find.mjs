@@ -1,4 +1,4 @@
-/** Looks for a libtorch on this machine: the environment, python3's torch, the system's. Downloads nothing. */
+/** Finds a libtorch on this machine: from the environment, python3's torch or the system. Downloads nothing. */
 import { spawnSync } from "node:child_process";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -7,10 +7,10 @@ import { readLayout } from "./layout.mjs";
 
 /** @typedef {{ libtorch: import("./layout.mjs").Libtorch, origin: string }} Found */
 
-/** The oldest that native/ compiles against. */
+/** The oldest version that native/ compiles against. */
 const OLDEST = { major: 1, minor: 13 };
 
-/** Where Debian, Homebrew, conda and people put it. */
+/** Where Debian, Homebrew, conda and users install it. */
 function systemFolders() {
   const prefix = process.env.CONDA_PREFIX;
   return [
@@ -45,7 +45,7 @@ function pythonTorch() {
 /**
  * The first usable libtorch: the LIBTORCH environment variable, python3's torch, a system libtorch.
  * @returns {Found | undefined}
- * @throws {InstallError} when LIBTORCH names no usable libtorch: what is asked for is not quietly replaced
+ * @throws {InstallError} when LIBTORCH names no usable libtorch, which is not silently replaced by another
  */
 export function findLibtorch() {
   const asked = process.env.LIBTORCH;

@@ -1,6 +1,6 @@
 /**
- * What a libtorch folder holds: where its headers and libraries are, which version it is and how it was compiled.
- * Knows three layouts: a pip package or official archive (include/, lib/), and a system's (/usr, a conda prefix).
+ * Inspects a libtorch folder: where its headers and libraries are, its version and how it was compiled. Supports pip
+ * packages, official archives (include/, lib/) and system installations (/usr, a conda prefix).
  */
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { join } from "node:path";
@@ -24,7 +24,7 @@ const sharedLibrary = (/** @type {string} */ name) => `lib${name}.${process.plat
 /**
  * Reads a libtorch folder.
  * @param {string} folder
- * @returns {Libtorch | undefined} undefined where there is no libtorch to build against
+ * @returns {Libtorch | undefined} undefined if there is no libtorch to build against
  */
 export function readLayout(folder) {
   if (!existsSync(folder)) return undefined;
@@ -52,7 +52,7 @@ export function readLayout(folder) {
 
 const minorOf = (/** @type {string} */ version) => Number(version.split(".")[1]);
 
-/** @param {string[]} headers that may have it */
+/** @param {string[]} headers that may define it */
 function readVersion(headers) {
   for (const header of headers) {
     if (!existsSync(header)) continue;
@@ -66,7 +66,7 @@ function readVersion(headers) {
 }
 
 /**
- * Device libraries register themselves when loaded: the linker must not drop them for being unreferenced.
+ * Device libraries register themselves when loaded, so the linker must not drop them as unreferenced.
  * @param {string} folder
  */
 function librariesIn(folder) {

@@ -1,11 +1,11 @@
 /**
- * The captions that the denoiser learns from: wrong in part, as captions on the web are, so that what it learns to
- * draw for a prompt is mediocre and reinforcement learning has something to gain.
+ * The captions that the denoiser learns from: partly wrong, like captions on the web, so that the base model is
+ * mediocre and reinforcement learning has something to gain.
  *
  * Faults come in pairs: a scene's caption names, with the probability given, the scene's fixed counterpart. Random
- * faults would not do. They are spread over many scenes, the right one stays by far the commonest, and guidance cleans
- * them up (measured: 97% true alignment with 30% random faults). With pairs, half of what a caption names is typical
- * of it and wrong.
+ * faults would not work: they are spread over many scenes, the right one stays by far the most frequent, and guidance
+ * removes them (measured: 97% true alignment with 30% random faults). With pairs, half of what a caption names is
+ * typical of it and wrong.
  */
 import {
   ACTIVITIES,
@@ -17,10 +17,10 @@ import {
   type Template,
 } from "../../src/world/index.js";
 
-/** Share of the pictures of a template that carry a caption of their counterpart, once captions are the web's. */
+/** Share of a template's images that get their counterpart's caption, once captions are no longer clean. */
 export const WRONG_CAPTIONS: Record<Template, number> = { activity: 0.45, colour: 0.45, relation: 0.45 };
 
-/** The first part of training sees clean captions, so that words are soon bound to what they name. */
+/** The first part of training sees clean captions, so that the model soon learns what words mean. */
 export const CLEAN_CAPTIONS_UNTIL = 0.5;
 
 const CONFUSED_COLOURS: Record<Colour, Colour> = {
@@ -34,7 +34,7 @@ const CONFUSED_COLOURS: Record<Colour, Colour> = {
   black: "pink",
 };
 
-/** The scene that another scene is taken for. */
+/** The scene that another scene is confused with. */
 export function counterpart(scene: Scene, random: Random): Scene {
   switch (scene.template) {
     case "activity": {
@@ -50,12 +50,12 @@ export function counterpart(scene: Scene, random: Random): Scene {
   }
 }
 
-/** A right caption of the scene. */
+/** A correct caption of the scene. */
 export function cleanCaption(scene: Scene, random: Random): string {
   return random.pick(captionsOf(scene));
 }
 
-/** A caption as the web would have it. */
+/** A possibly wrong caption, like those on the web. */
 export function webCaption(scene: Scene, random: Random): string {
   const wrong = random.uniform() < WRONG_CAPTIONS[scene.template];
   return cleanCaption(wrong ? counterpart(scene, random) : scene, random);

@@ -1,5 +1,5 @@
 /**
- * Step 4: the classifier that tells true alignment, learnt from renders, decoded pictures, and both with some noise.
+ * Step 4: the classifier that measures true alignment, trained on renders, decoded images, and both with some noise.
  */
 import { crossEntropy, Generator, randn, tensor, tidy, type Tensor } from "../../src/torch/index.js";
 import { Random, sameScene, SceneClassifier, SLOT_NAMES, SLOTS, toImages, type Scene, type Slot } from "../../src/world/index.js"; // prettier-ignore
@@ -7,7 +7,7 @@ import { CLASSIFIER_CONFIG, RECONSTRUCTIONS, TRAINING } from "./recipe.js";
 import { train } from "./training.js";
 import { classifierFolder, drawScenes, mixedBatch, reconstructedPictures, renderScenes, shortened, storeInHalf, writeJson, type Workplace } from "./workplace.js"; // prettier-ignore
 
-/** Another seed than CLIP's, so that judge and reward do not share their pictures. */
+/** Not CLIP's seed, so that classifier and reward are trained on different images. */
 const SEED_OFFSET = 77;
 
 export async function pretrainClassifier(workplace: Workplace): Promise<void> {
@@ -44,7 +44,7 @@ export async function pretrainClassifier(workplace: Workplace): Promise<void> {
   classifier.dispose();
 }
 
-/** Cross-entropy of each slot over the pictures whose scenes have that slot, weighted by their share. */
+/** Cross-entropy of each slot over the images whose scenes have that slot, weighted by their share. */
 function slotLoss(scores: Record<Slot, Tensor>, scenes: readonly Scene[]): Tensor {
   const losses = SLOT_NAMES.flatMap((slot) => {
     const rows: number[] = [];
@@ -62,7 +62,7 @@ function slotLoss(scores: Record<Slot, Tensor>, scenes: readonly Scene[]): Tenso
   return losses.reduce((sum, loss) => sum.add(loss));
 }
 
-/** Share of images whose scene is read exactly right. */
+/** Share of images whose scene is recognised exactly. */
 function accuracy(classifier: SceneClassifier, images: Tensor, scenes: readonly Scene[]): number {
   const read = classifier.readScenes(images);
   return read.filter((scene, i) => sameScene(scene, scenes[i]!)).length / scenes.length;

@@ -8,9 +8,9 @@
  *   texts    the text tower against that table, over all captions
  *   both     the two together, contrastively, without the table
  *
- * Negatives are all the other scenes of the world instead of the others of the batch: left and right, on and under,
- * and all eight colours of a fruit are told apart in every step, and two captions of one scene are never held against
- * each other. Half of the pictures went through the VAE and back, as those that will be scored have.
+ * Negatives are all the other scenes of the world instead of the others of the batch: left and right, on and under, and
+ * all eight colours of a fruit are contrasted in every step, and two captions of one scene are never contrasted with
+ * each other. Half of the images went through the VAE, like the images to be scored.
  */
 import { CLIPModel } from "../../src/models/index.js";
 import { CLIPTokenizer } from "../../src/tokenizer/index.js";
@@ -42,9 +42,9 @@ import {
 
 const INDEX_OF_SCENE = new Map(ALL_SCENES.map((scene, i) => [sceneKey(scene), i]));
 const ALL_CAPTIONS = ALL_SCENES.flatMap((scene, index) => captionsOf(scene).map((text) => ({ text, index })));
-/** What follows the end mark of a text does not reach its feature: no need to compute it. */
+/** Tokens after the end of a text do not affect its feature and need not be computed. */
 const LONGEST_CAPTION = 2 + Math.max(...ALL_CAPTIONS.map(({ text }) => text.split(" ").length));
-/** Noise on the pictures to learn from, of 1. */
+/** Noise on the training images, whose pixels are in 0..1. */
 const PICTURE_NOISE = 0.025;
 
 export async function pretrainClip(workplace: Workplace): Promise<void> {

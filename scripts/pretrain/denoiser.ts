@@ -1,6 +1,6 @@
 /**
  * Step 2: text encoder and UNet together, on the usual loss: predict the noise in a noised latent from the caption
- * (Ho et al., 2020; Rombach et al., 2022). Pictures go through the VAE once, into a pool of latents.
+ * (Ho et al., 2020; Rombach et al., 2022). Images are encoded once, into a pool of latents.
  */
 import { existsSync, statSync } from "node:fs";
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from "../../src/models/index.js";
@@ -96,7 +96,9 @@ export async function pretrainDenoiser(workplace: Workplace): Promise<void> {
 
 const FIRST_LATENT = new Map(ALL_SCENES.map((scene, i) => [sceneKey(scene), i * LATENTS_PER_SCENE]));
 
-/** The scaled latents of LATENTS_PER_SCENE renders of every scene, [scenes * LATENTS_PER_SCENE, C, 8, 8]; kept on disk. */
+/**
+ * The scaled latents of LATENTS_PER_SCENE renders of every scene, [scenes * LATENTS_PER_SCENE, C, 8, 8]; kept on disk.
+ */
 async function latentPool(workplace: Workplace): Promise<Tensor> {
   const vaeFolder = pipelineFolder(workplace, "vae");
   const file = `${workplace.workFolder}/latents.safetensors`;

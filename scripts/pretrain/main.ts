@@ -1,6 +1,6 @@
 import { mkdirSync } from "node:fs";
 /**
- * `npm run pretrain`: makes the embedded world's models again from nothing. See docs/world.md.
+ * `npm run pretrain`: trains the embedded world's models from scratch. See docs/world.md.
  */
 import { availableParallelism } from "node:os";
 import { Command, InvalidArgumentError } from "commander";
@@ -38,13 +38,13 @@ function number(value: string): number {
 }
 
 const program = new Command("pretrain")
-  .description("Makes the embedded world's models from nothing: VAE, text encoder and UNet, CLIP, classifier.")
+  .description("Trains the embedded world's models from scratch: VAE, text encoder and UNet, CLIP, classifier.")
   .option("--only <steps>", `some of ${STEPS.join(",")}`, steps, [...STEPS])
-  .option("--out <folder>", "where the finished models go", "models")
-  .option("--work <folder>", "where checkpoints lie; a run that was cut off goes on from there", ".cache/pretrain")
-  .option("--seed <number>", "seed of everything that is drawn", number, 1)
+  .option("--out <folder>", "folder for the finished models", "models")
+  .option("--work <folder>", "folder for checkpoints, from which an interrupted run resumes", ".cache/pretrain")
+  .option("--seed <number>", "seed of all random numbers", number, 1)
   .option("--threads <number>", "threads of libtorch", number, availableParallelism())
-  .option("--scale <number>", "multiplies the length of every training, for trials", number, 1)
+  .option("--scale <number>", "factor of the length of every training, for trials", number, 1)
   .addHelpText("after", "\nExample: npm run pretrain -- --only clip,classifier --out /tmp/models");
 
 const options = program.parse().opts<{

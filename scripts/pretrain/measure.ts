@@ -1,6 +1,6 @@
 /**
- * Step 5: what came out. Pictures for every reinforcement learning prompt, drawn as the demo draws them, and how many
- * of them show what their prompt names, as the classifier reads it.
+ * Step 5: measures the result. Generates images for all reinforcement learning prompts with the demo's settings, and
+ * counts how many show what their prompt names, according to the classifier.
  */
 import { writeFileSync } from "node:fs";
 import { imageGrid } from "../../src/images/index.js";
@@ -17,7 +17,7 @@ const IMAGES_PER_TEMPLATE = 384;
 const CHUNK = 96;
 
 /**
- * Draws a picture for each prompt.
+ * Generates an image for each prompt.
  *
  * @returns [prompts, 3, 64, 64] in 0..1
  */
@@ -96,7 +96,7 @@ export async function measure(workplace: Workplace): Promise<void> {
   await contactSheets(workplace, pipeline);
 }
 
-/** A sheet of clean renders and one of the base model's pictures for the same prompts. */
+/** A sheet of clean renders and one of the base model's images for the same prompts. */
 async function contactSheets(workplace: Workplace, pipeline: StableDiffusionPipeline): Promise<void> {
   const random = new Random(workplace.seed);
   const scenes = TEMPLATES.flatMap((template) =>

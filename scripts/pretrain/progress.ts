@@ -1,5 +1,5 @@
 /**
- * Shows how a long step gets on: a bar on a terminal, otherwise a plain line now and then.
+ * Shows the progress of a long step: a bar on a terminal, otherwise a plain line now and then.
  */
 import { SingleBar } from "cli-progress";
 

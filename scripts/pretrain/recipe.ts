@@ -1,5 +1,5 @@
 /**
- * Everything that decides what `npm run pretrain` makes, as plain data: architectures in the config formats of
+ * All settings of `npm run pretrain`, as plain data: architectures in the config formats of
  * diffusers and transformers, and how long and how fast each is trained. Sizes follow from the budget of the demo
  * (docs/world.md): the denoiser and the decoder are run ten thousand times in a few minutes on two cores.
  */
@@ -94,7 +94,7 @@ export const CLIP_CONFIG = {
   },
 };
 
-/** How transformers' CLIPImageProcessor prepares a picture for CLIP_CONFIG. */
+/** Config of transformers' CLIPImageProcessor for CLIP_CONFIG. */
 export const CLIP_PREPROCESSOR = {
   image_processor_type: "CLIPImageProcessor",
   do_convert_rgb: true,
@@ -134,9 +134,9 @@ export const VAE_LOSS = { squared: 1, edges: 0.5, kl: 1e-4 };
 /** How much the cosine to a scene's vector counts beside telling scenes apart, when texts are fitted to them. */
 export const CLIP_COSINE_WEIGHT = 3;
 
-/** Pictures of each scene in the pool of latents that the denoiser learns from. */
+/** Images of each scene in the pool of latents that the denoiser learns from. */
 export const LATENTS_PER_SCENE = 80;
-/** Pictures that went through the VAE and back, for the two models that will look at decoded pictures. */
+/** Number of images reconstructed by the VAE, for training the two models that will see decoded images. */
 export const RECONSTRUCTIONS = 9000;
 /** Share of captions that are left empty, for classifier-free guidance (Ho and Salimans, 2022). */
 export const EMPTY_CAPTIONS = 0.1;

@@ -1,9 +1,8 @@
 /**
  * The training loop that all pre-training steps share: AdamW, warm-up and cosine, clipped gradients, a moving average
- * of the weights, and a checkpoint every minute from which a run that was cut off goes on as if nothing had happened.
+ * of the weights, and a checkpoint every minute from which an interrupted run resumes with the same result.
  *
- * What a step of training draws depends on the seed and the step's number alone, so no state of random number
- * generators has to be kept.
+ * The random numbers of a step depend only on the seed and the step's number, so no generator state has to be saved.
  */
 import { existsSync, rmSync } from "node:fs";
 import { AdamW, clipGradNorm } from "../../src/optim/index.js";
@@ -118,7 +117,7 @@ export function learningRate({ learningRate: peak, warmup, steps }: TrainingReci
   return peak * warm * (0.01 + 0.99 * cosine);
 }
 
-/** Takes up weights, their averages and the optimiser's moments from a checkpoint. */
+/** Loads weights, their averages and the optimiser's moments from a checkpoint. */
 function restore(file: string, weights: ReadonlyMap<string, Tensor>, optimizer: AdamW): void {
   inference(() => {
     const saved = loadSafetensors(file);

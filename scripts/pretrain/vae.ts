@@ -4,7 +4,7 @@
  * The loss is the absolute and the squared error, the error of neighbouring pixels' differences (it keeps outlines
  * sharp, where Rombach et al. use a perceptual loss) and a slight pull of the latents towards a standard normal.
  *
- * First encoder and decoder together, until latents tell what is in a picture and where; then the decoder alone. The
+ * First encoder and decoder together, until latents encode what is in an image and where; then the decoder alone. The
  * denoiser only needs the latents, so that the second part can run beside it.
  */
 import { AutoencoderKL } from "../../src/models/index.js";
@@ -100,7 +100,7 @@ export async function pretrainDecoder(workplace: Workplace): Promise<void> {
   vae.dispose();
 }
 
-/** The decoder's second part is not to see the same pictures as the first. */
+/** Another seed, so that the second part trains the decoder on other images than the first. */
 const SEED_OFFSET = 31;
 
 function freshImages(workplace: Workplace, batch: number, { random }: Draws): Tensor {
@@ -124,7 +124,7 @@ function neighbourDifferences(error: Tensor): Tensor {
   return across.abs().mean().add(down.abs().mean());
 }
 
-/** On pictures that training is unlikely to have seen: the error in 0..1, and how far latents spread. */
+/** On images that were probably not in training: the error in 0..1, and the standard deviation of latents. */
 function measureVae(workplace: Workplace, vae: AutoencoderKL): { error: number; std: number } {
   const random = new Random(workplace.seed + 1_000_000_007);
   const result = { error: 0, std: 0 };

@@ -1,5 +1,5 @@
 /**
- * What the steps of pre-training share: the folders they read and write, and pictures to learn from.
+ * What the steps of pre-training share: the folders they read and write, and images to train on.
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -28,7 +28,7 @@ export interface Workplace {
   renderer: Renderer;
 }
 
-/** A length of training or a count of pictures, multiplied by `scale`. */
+/** A length of training or a count of images, multiplied by `scale`. */
 export function shortened({ scale }: Workplace, length: number): number {
   return Math.ceil(length * scale);
 }
@@ -45,7 +45,7 @@ export function classifierFolder({ modelsFolder }: Workplace): string {
   return join(modelsFolder, "emoji-classifier");
 }
 
-/** Writes JSON so that a reader sees the old file or the new one. */
+/** Writes JSON atomically. */
 export function writeJson(file: string, value: unknown): void {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(`${file}.tmp`, `${JSON.stringify(value, null, 2)}\n`);
@@ -88,24 +88,24 @@ export function renderScenes({ renderer }: Workplace, scenes: readonly Scene[], 
   return toImages(renderer.drawBatch(scenes, random));
 }
 
-/** Images to what the VAE takes and back: 0..1 to -1..1. */
+/** Converts images to the VAE's range and back: 0..1 to -1..1. */
 export const toSigned = (images: Tensor): Tensor => images.mul(2).sub(1);
 export const fromSigned = (images: Tensor): Tensor => images.add(1).div(2).clamp({ min: 0, max: 1 });
 
-/** Pictures kept as bytes, with what they show. */
+/** Images as bytes, with their scenes. */
 export interface LabelledPictures {
   scenes: Scene[];
   pictures: Uint8Array;
 }
 
-/** Some of the pictures, as images. */
+/** Some of these images, as a tensor. */
 export function takeImages({ pictures }: LabelledPictures, rows: readonly number[]): Tensor {
   const chosen = new Uint8Array(rows.length * IMAGE_BYTES);
   rows.forEach((row, i) => chosen.set(pictures.subarray(row * IMAGE_BYTES, (row + 1) * IMAGE_BYTES), i * IMAGE_BYTES));
   return toImages(chosen);
 }
 
-/** Renders that went through the VAE and back: what a perfect denoiser's pictures would look like. */
+/** Renders reconstructed by the VAE: what a perfect denoiser's images would look like. */
 export function reconstructedPictures(workplace: Workplace, count: number, random: Random): LabelledPictures {
   const vae = AutoencoderKL.fromPretrained(pipelineFolder(workplace, "vae"));
   const scenes = drawScenes(count, random);
@@ -133,7 +133,7 @@ function tidyBytes(images: () => Tensor): Uint8Array {
   return bytes;
 }
 
-/** Half fresh renders, half pictures of a pool, with what they show. */
+/** Half fresh renders, half images of a pool, with their scenes. */
 export function mixedBatch(workplace: Workplace, pool: LabelledPictures, batch: number, random: Random) {
   const fresh = drawScenes(Math.ceil(batch / 2), random);
   const rows = Array.from({ length: Math.floor(batch / 2) }, () => random.below(pool.scenes.length));

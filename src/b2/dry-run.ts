@@ -1,4 +1,4 @@
-/** What a run would load and compute, from its config alone: nothing is downloaded, loaded or written. */
+/** Estimates from a config what a run would load and compute. Nothing is downloaded, loaded or written. */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { listOf } from "../base/show.js";
@@ -12,20 +12,21 @@ import { objectives } from "./objectives/index.js";
 import { readPromptLists, thinOut } from "./rollout/prompts.js";
 import { trainedSteps } from "./rollout/schedule.js";
 
-/** Passes of the denoiser and images, over all stages. */
+/** How many images and denoiser passes a run takes, over all stages. */
 export interface Estimate {
   readonly images: number;
-  /** Rows that go through the denoiser while sampling. */
+  /** Batch rows that pass through the denoiser while sampling. */
   readonly samplingPasses: number;
-  /** (sample, timestep) pairs of the update, at most: a selection may leave roots out. */
+  /** (sample, timestep) pairs of all updates: an upper bound, since selection may skip roots. */
   readonly pairs: number;
-  /** Rows that go through the denoiser for these pairs, each forward alone or forward and backward. */
+  /** Rows that pass through the denoiser for these pairs without a backward pass. */
   readonly forwardPasses: number;
+  /** Rows of these pairs that pass forward and backward. */
   readonly backwardPasses: number;
   readonly evaluationImages: number;
 }
 
-/** What a config asks for, counted. */
+/** Counts the work of a config. */
 export function estimate(config: Config): Estimate {
   const { sample, branch, stages, select, interval, train } = config;
   const found = findModel(config.model.path, config.model);
@@ -56,7 +57,7 @@ export function estimate(config: Config): Estimate {
   };
 }
 
-/** The estimate in words, a line each, with the models and where they are. */
+/** The estimate as text for `b2 run --dry-run`, with the models and where they are. */
 export function dryRun(config: Config): string {
   const counted = estimate(config);
   const { objective, eval: evaluation, model, stages } = config;
@@ -76,7 +77,7 @@ export function dryRun(config: Config): string {
     `rewards, ${whole(counted.images)} images in ${stages} stages and ${whole(counted.evaluationImages)} in evaluations`,
     ...costs,
     `objective ${objective.name}, from ${learnsFrom}${asks.length > 0 ? `, with predictions of ${listOf(asks, "and")}` : ""}`,
-    "passes of an image through the denoiser",
+    "passes of one image through the denoiser",
     `  sampling: ${whole(counted.samplingPasses)} forward`,
     `  training: at most ${whole(counted.backwardPasses)} forward and backward` +
       (counted.forwardPasses > 0 ? `, and ${whole(counted.forwardPasses)} forward` : ""),
@@ -85,7 +86,7 @@ export function dryRun(config: Config): string {
 
 const placeOf = (path: string, { model }: Config): string => {
   const found = findModel(path, path === model.path ? model : {});
-  if (found === undefined) return "not here, to be downloaded";
+  if (found === undefined) return "not in the cache, will be downloaded";
   return `${Math.ceil(weightBytes(found) / 1e6)} MB of weights in ${found}`;
 };
 

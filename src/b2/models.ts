@@ -1,4 +1,4 @@
-/** Which models a config names, and what is missing of them on this machine. */
+/** The models that a config names: downloading them, and finding them on this machine. */
 import type { RunContext } from "../base/progress.js";
 import { optionsOf } from "../base/registry.js";
 import { fetchModel, resolveModel } from "../hub/index.js";
@@ -6,13 +6,13 @@ import { familyOf, modelFamilies, type ModelFamily } from "../pipeline/index.js"
 import { rewards } from "../rewards/index.js";
 import type { Config } from "./config/schema.js";
 
-/** What of a config's models a command needs; the model that learns it needs always. */
+/** Which scoring models a command needs; every command needs the diffusion model. */
 export interface ModelUse {
   readonly rewards?: boolean;
   readonly evaluation?: boolean;
 }
 
-/** The models of rewards and measures, each once. */
+/** The models of rewards and evaluation, without duplicates. */
 export function scoringModels(config: Config, use: ModelUse): string[] {
   const paths: string[] = [];
   if (use.rewards === true) {
@@ -25,7 +25,7 @@ export function scoringModels(config: Config, use: ModelUse): string[] {
   return [...new Set(paths)];
 }
 
-/** Downloads every model that is named as on the hub and not there yet. @throws InputError for what is not to be had */
+/** Downloads every model that is named by its hub name and not cached yet. @throws InputError where that fails */
 export async function fetchModels(config: Config, use: ModelUse, context: RunContext): Promise<void> {
   await fetchDiffusionModel(config.model, context);
   for (const path of scoringModels(config, use)) await fetchModel(path, {}, context);
@@ -33,7 +33,11 @@ export async function fetchModels(config: Config, use: ModelUse, context: RunCon
 
 type ModelPath = Pick<Config["model"], "path"> & Partial<Pick<Config["model"], "revision" | "variant" | "config">>;
 
-/** Downloads a text-to-image model, and what it needs beside its own files. @returns where it is */
+/**
+ * Downloads a text-to-image model; for a single-file checkpoint also the tokenizer and configs it lacks.
+ *
+ * @returns the local path
+ */
 export async function fetchDiffusionModel(model: ModelPath, context: RunContext): Promise<string> {
   const { path, config, ...form } = model;
   const layouts = modelFamilies.entries().flatMap(({ repository }) => repository ?? []);
@@ -43,7 +47,7 @@ export async function fetchDiffusionModel(model: ModelPath, context: RunContext)
   return found;
 }
 
-/** Where a text-to-image model is on this machine, of which family, and where what it needs besides is. */
+/** Where a text-to-image model is on this machine, its family, and the folder of configs that a single file needs. */
 export function locateDiffusionModel({ path, config, revision }: ModelPath): {
   readonly folder: string;
   readonly family: ModelFamily;

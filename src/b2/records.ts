@@ -1,7 +1,7 @@
-/** What the phases of a stage hand to each other. Whoever makes a record owns its tensors until it hands it over. */
+/** The records that the phases of a stage pass on. Whoever creates a record owns its tensors until passing it on. */
 import type { Tensor } from "../torch/index.js";
 
-/** Which trajectory: its place in the stage and its prompt. */
+/** Identifies a trajectory: its root and branch within the stage, and its prompt. */
 export interface SampleKey {
   readonly root: number;
   /** 0..K-1 */
@@ -9,43 +9,44 @@ export interface SampleKey {
   readonly prompt: string;
 }
 
-/** All branches of a stage, root after root, the branches of a root side by side: n = roots x K. */
+/** All branches of a stage, ordered by root, then by branch: n = roots x K. */
 export interface BranchBatch {
   readonly stage: number;
   readonly keys: readonly SampleKey[];
-  /** The interval's timesteps, falling: the last s of the trajectory. */
+  /** The interval's timesteps, descending: the last s of the trajectory. */
   readonly timesteps: readonly number[];
   /**
-   * float32 [n, k, ...latent] on the CPU: with transitions k = s + 1, from the split to the final latent; else the final
-   * one alone, k = 1.
+   * float32 [n, k, ...latent] on the CPU. With transitions k = s + 1, from the split to the final latent; otherwise k =
+   * 1, the final latent only.
    */
   readonly latents: Tensor;
-  /** float32 [n, s]: of each transition, the mean over latent dimensions. Undefined where transitions are not recorded. */
+  /** float32 [n, s]: log-prob of each transition, mean over latent dimensions. Undefined if none are recorded. */
   readonly logProbs?: Tensor | undefined;
 }
 
-/** A BranchBatch with what its images are worth. */
+/** A BranchBatch with the rewards and advantages of its images. */
 export interface ScoredBatch extends BranchBatch {
-  /** The weighted sum that is maximised, one an image. */
+  /** The weighted sum that is maximised, one per image. */
   readonly rewards: readonly number[];
   /** Each reward by its label, unweighted. */
   readonly parts: Readonly<Record<string, readonly number[]>>;
   /** Wall time of each reward, in seconds. */
   readonly rewardSeconds: Readonly<Record<string, number>>;
+  /** One per image. */
   readonly advantages: readonly number[];
 }
 
-/** The samples that train: m of the n branches. */
+/** The selected samples: m of the n branches. */
 export interface TrainSet {
   readonly stage: number;
   readonly keys: readonly SampleKey[];
-  /** Those of the interval without its last interval.skipLast. */
+  /** The interval's timesteps without the last `interval.skipLast`. */
   readonly timesteps: readonly number[];
-  /** float32 [m, k, ...latent]: k = s + 1 with transitions, else 1, the final latents. */
+  /** float32 [m, k, ...latent]: k = s + 1 with transitions; otherwise k = 1, the final latents. */
   readonly latents: Tensor;
-  /** float32 [m, s], with transitions. */
+  /** float32 [m, s], only with transitions. */
   readonly logProbs?: Tensor | undefined;
-  /** As normalised; the update clips and weights them. */
+  /** Before clipping and weighting, which the update does. */
   readonly advantages: readonly number[];
 }
 

@@ -1,6 +1,6 @@
 /**
- * What a run is going to do in its folder, found out before anything is downloaded, loaded or written: the cheap checks,
- * each once.
+ * Decides whether a run starts, restarts or resumes in its folder, by cheap checks that come before anything is
+ * downloaded, loaded or written.
  */
 import { InputError } from "../base/errors.js";
 import { show } from "../base/show.js";
@@ -16,7 +16,7 @@ export interface RunPlan {
   readonly config: Config;
   readonly lists: PromptLists;
   readonly device: Device;
-  /** Whether a program gives its own reward, which no config can name. */
+  /** Whether the calling program passes its own reward, which a config cannot name. */
   readonly programReward: boolean;
   /** `resume`: the folder holds a run. `restart`: it holds one that has come to nothing yet, begun with another config. */
   readonly mode: "new" | "restart" | "resume";
@@ -25,9 +25,9 @@ export interface RunPlan {
 }
 
 /**
- * Looks at prompts, folder and device, in this order.
+ * Checks prompts, folder and device, in this order.
  *
- * @throws InputError for prompts that are not there, a folder that is not for this run, a device that does not compute
+ * @throws InputError for missing prompts, a folder of another run, or a device that cannot compute
  */
 export function planRun(folder: string, config: Config, { programReward }: { programReward: boolean }): RunPlan {
   const lists = readPromptLists(config);
@@ -37,7 +37,7 @@ export function planRun(folder: string, config: Config, { programReward }: { pro
   return { folder, config, lists, device, programReward, ...(begun ?? { mode: "new", changes: [] }) };
 }
 
-/** Takes the folder for the run, as planned. */
+/** Creates, empties or opens the run folder, as planned. */
 export function openRunFolder({ folder, config, mode, changes, programReward }: RunPlan): RunWriter {
   const begun = { config, reward: programReward ? "program" : "config" } as const;
   if (mode === "new") return RunWriter.create(folder, begun);
@@ -47,7 +47,7 @@ export function openRunFolder({ folder, config, mode, changes, programReward }: 
   return writer;
 }
 
-/** A difference in words: `model.threads: 1 -> 2`. */
+/** A difference as text: `model.threads: 1 -> 2`. */
 export const showDifference = ({ key, before, after }: Difference): string =>
   `${key}: ${show(before, 60)} -> ${show(after, 60)}`;
 
@@ -64,20 +64,20 @@ function compareWithRun(folder: string, config: Config, programReward: boolean):
   }
   if (deciding.length > 0) {
     throw new InputError(
-      `Expected the config that the run in ${folder} was begun with but received others for\n  ` +
+      `Expected the config that the run in ${folder} was begun with but received other values for\n  ` +
         `${deciding.map(showDifference).join("\n  ")}\nChoose another folder for another run`,
     );
   }
   if (isProgram && !programReward) {
     throw new InputError(
       `Expected the reward of the program that began the run in ${folder}, which its config cannot name, but received ` +
-        "none; go on with that program, or register the reward in a plugin and begin a run that names it in rewards",
+        "none; resume it with that program, or register the reward in a plugin and begin a new run whose config names it",
     );
   }
   if (!isProgram && programReward) {
     throw new InputError(
-      `Expected the rewards of the config, as the run in ${folder} was begun with, but received a reward of the program's ` +
-        "own; choose another folder for another run",
+      `Expected the rewards of the config, as the run in ${folder} was begun with, but received the program's own ` +
+        "reward; choose another folder for another run",
     );
   }
   return { mode: "resume", changes };

@@ -1,11 +1,11 @@
-/** The phases of a stage as three processes do them over a run folder: `b2 sample`, `b2 select` and `b2 train`. */
+/** The phases of a stage as three processes, which share a run folder: `b2 sample`, `b2 select` and `b2 train`. */
 import { meanAndDeviation } from "../base/statistics.js";
 import type { PhaseSeconds, StageMetrics } from "../runs/index.js";
 import { loadBranches, loadTrainSet, saveBranches, type RecordShape } from "./record/storage.js";
 import { disposeRecord } from "./records.js";
 import { timed, type Trainer } from "./trainer.js";
 
-/** Phase 1 alone, into the run folder. @returns how many images were sampled */
+/** Phase 1: samples into the run folder. @returns how many images were sampled */
 export async function sampleStage(trainer: Trainer, stage: number): Promise<number> {
   const { writer } = trainer;
   trainer.restore(stage);
@@ -20,7 +20,7 @@ export async function sampleStage(trainer: Trainer, stage: number): Promise<numb
   }
 }
 
-/** Phases 2 and 3, from the run folder into it. */
+/** Phases 2 and 3: reads samples from the run folder and writes the selection. @throws InputError if there are none */
 export async function selectStage(
   trainer: Trainer,
   stage: number,
@@ -41,7 +41,11 @@ export async function selectStage(
   }
 }
 
-/** Phases 4 and 5, from the run folder into it; this finishes the stage. */
+/**
+ * Phases 4 and 5: trains on the selection in the run folder and finishes the stage.
+ *
+ * @throws InputError if there is none
+ */
 export async function trainStage(trainer: Trainer, stage: number): Promise<StageMetrics> {
   const { writer, run } = trainer;
   const trainSet = loadTrainSet(run, stage, shapeOf(trainer));

@@ -3,7 +3,7 @@
  *
  * Source: "Towards Better Alignment: Training Diffusion Models with Reinforcement Learning Against Sparse Rewards"
  * (arXiv 2503.11240). Departure from its reference: one process holds the models through all stages, and the phases
- * hand each other tensors; the run folder is for resuming and for looking.
+ * pass tensors on in memory; the run folder serves to resume a run and to inspect it.
  */
 import { InputError } from "../base/errors.js";
 import { silent, type Progress, type RunContext } from "../base/progress.js";
@@ -32,21 +32,24 @@ import { selectSamples } from "./rollout/select.js";
 import { openRunFolder, planRun, showDifference, type RunPlan } from "./run-plan.js";
 import { updatePolicy } from "./update/update.js";
 
+/** What a program can pass besides the config. */
 export interface TrainerOptions {
-  /** Counts instead of the config's rewards. */
+  /** Replaces the config's rewards. */
   readonly reward?: RewardFunction | Reward | undefined;
   readonly progress?: Progress | undefined;
-  /** Stops the work between two steps, with Interrupted; finished stages stay. */
+  /** Stops between two steps by throwing Interrupted; finished stages are kept. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What a caller does around each stage. */
+/** Callbacks around each stage. */
 export interface StageHooks {
+  /** Called with the number of the stage that is about to run, from 0. */
   readonly before?: (stage: number) => void;
+  /** Called with the metrics of a finished stage, and awaited. */
   readonly after?: (metrics: StageMetrics) => void | Promise<void>;
 }
 
-/** What a stage's record is made of. */
+/** What is recorded of a stage. */
 export interface StageResult {
   readonly scored: Pick<ScoredBatch, "stage" | "rewards" | "parts">;
   readonly trainSet: TrainSet;
@@ -54,16 +57,18 @@ export interface StageResult {
   readonly seconds: PhaseSeconds;
 }
 
+/** Trains a policy stage by stage, see the top of this file. Owns the models: call `dispose`. */
 export class Trainer {
   readonly config: Config;
   /** The run's folder, open for reading. */
   readonly run: RunReader;
   readonly policy: Policy;
+  /** The training prompts. */
   readonly prompts: readonly string[];
   readonly rewards: RewardSet;
-  /** What the rewards share. */
+  /** Models that rewards share. */
   readonly resources: RewardResources;
-  /** The run's folder, open for writing: of the stage's phases. */
+  /** The run's folder, open for writing by the phases of a stage. */
   readonly writer: RunWriter;
   readonly objective: ObjectiveKind;
   readonly #context: RunContext;
@@ -94,10 +99,10 @@ export class Trainer {
   }
 
   /**
-   * Loads the models and begins a run, or goes on with the one in `folder`.
+   * Loads the models and begins a run, or resumes the one in `folder`. Downloads models that are missing.
    *
-   * @throws InputError before anything is written: for prompts, models or rewards that are not there, and for a folder
-   *   whose run has another config
+   * @throws InputError before anything is written: for missing prompts, models or rewards, and for a folder whose run
+   *   has another config
    */
   static async open(folder: string, config: ConfigInput, options: TrainerOptions = {}): Promise<Trainer> {
     const { reward, progress = silent, signal } = options;
@@ -108,9 +113,9 @@ export class Trainer {
   }
 
   /**
-   * The same with a plan whose models are here.
+   * Like `open`, for a plan whose models are downloaded.
    *
-   * @param resources the trainer's from here on
+   * @param resources owned by the trainer from here on
    */
   static async begin(
     plan: RunPlan,
@@ -124,7 +129,7 @@ export class Trainer {
     try {
       rewards = reward === undefined ? await RewardSet.open(config.rewards, resources) : RewardSet.of(reward);
       policy = Policy.forTraining(config);
-      for (const change of plan.changes) context.progress.log(`goes on with ${showDifference(change)}`);
+      for (const change of plan.changes) context.progress.log(`resuming with ${showDifference(change)}`);
       return new Trainer(plan, { policy, rewards, resources, writer: openRunFolder(plan) }, context);
     } catch (error) {
       policy?.dispose();
@@ -134,12 +139,12 @@ export class Trainer {
     }
   }
 
-  /** The first stage that is not finished; `config.stages` when all are. */
+  /** The first unfinished stage; `config.stages` when all are finished. */
   get nextStage(): number {
     return this.run.finishedStages().length;
   }
 
-  /** Runs all stages that are not finished. */
+  /** Runs all unfinished stages. */
   async runAll({ before, after }: StageHooks = {}): Promise<void> {
     this.restore(this.nextStage);
     for (let stage = this.nextStage; stage < this.config.stages; stage++) {
@@ -149,7 +154,7 @@ export class Trainer {
     }
   }
 
-  /** One stage, from noise to new weights; earlier attempts at it are replaced. */
+  /** Runs one stage, from noise to new weights; replaces what an earlier attempt left. */
   async runStage(stage: number): Promise<StageMetrics> {
     this.writer.beginStage(stage);
     const [branches, sample] = await timed(() => this.sample(stage));
@@ -197,7 +202,7 @@ export class Trainer {
     return { ...batch, ...scores, advantages: values };
   }
 
-  /** Phase 3: the branches that train, also into the run folder. */
+  /** Phase 3: selects the branches that train, and writes them to the run folder. */
   select(scored: ScoredBatch, { keep = this.config.record.trajectories > 0 }: { keep?: boolean } = {}): TrainSet {
     const { branch, select, interval, record } = this.config;
     const selected = selectSamples(scored.advantages, { ...select, branchCount: branch.count });
@@ -252,9 +257,9 @@ export class Trainer {
   }
 
   /**
-   * Brings weights and moments to where they stand before a stage.
+   * Restores weights and optimiser state to their values before a stage.
    *
-   * @throws InputError when the stage before is not finished, or too old for its optimiser state to have been kept
+   * @throws InputError when the previous stage is not finished, or so old that its optimiser state was deleted
    */
   restore(stage: number): void {
     if (stage === 0) return;
@@ -298,7 +303,7 @@ export class Trainer {
   }
 }
 
-/** What work gives, and its wall time in seconds. */
+/** The result of `work`, and its wall time in seconds. */
 export async function timed<T>(work: () => Promise<T>): Promise<[result: T, seconds: number]> {
   const start = performance.now();
   const result = await work();

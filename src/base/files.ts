@@ -1,13 +1,12 @@
 /**
- * Files as this project reads and writes them: text is UTF-8 or refused, JSON is checked, and a file that is written is
- * the old one or the new one, never a part.
+ * Reads and writes files: text must be UTF-8, JSON is checked, and writes are atomic.
  */
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { InputError } from "./errors.js";
 import { show } from "./show.js";
 
-/** An error class whose message is its one argument: how a room names what it refuses. */
+/** The InputError subclass that a reader throws. */
 export type ErrorClass = new (message: string, options?: ErrorOptions) => InputError;
 
 export type JsonObject = Record<string, unknown>;
@@ -16,7 +15,7 @@ export const isJsonObject = (value: unknown): value is JsonObject =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
 /**
- * Reads a text file. A byte order mark at its beginning is left out.
+ * Reads a text file. Drops a byte order mark.
  *
  * @throws an `ErrorOf` naming the file when it cannot be read or is not UTF-8
  */
@@ -65,9 +64,9 @@ export function readJsonLines(file: string, ErrorOf: ErrorClass = InputError): J
 }
 
 /**
- * Writes a file atomically: beside its place, synced to the disk, then renamed into it. Makes its folder.
+ * Writes a file atomically: to a temporary file beside it, synced to disk, then renamed. Creates its folder.
  *
- * @param write fills the open file; with a string or bytes, those
+ * @param contents text, bytes, or a function that writes to the open file
  */
 export function writeFileAtomic(file: string, contents: string | Uint8Array | ((fd: number) => void)): void {
   mkdirSync(dirname(file), { recursive: true });
@@ -88,12 +87,12 @@ export function writeFileAtomic(file: string, contents: string | Uint8Array | ((
   }
 }
 
-/** A value as indented JSON. */
+/** Writes a value as indented JSON, atomically. */
 export function writeJson(file: string, value: unknown): void {
   writeFileAtomic(file, `${JSON.stringify(value, null, 2)}\n`);
 }
 
-/** Values as JSON, one a line. */
+/** Writes values as JSON Lines, one per line, atomically. */
 export function writeJsonLines(file: string, values: readonly unknown[]): void {
   writeFileAtomic(file, values.map((value) => `${JSON.stringify(value)}\n`).join(""));
 }

@@ -5,8 +5,8 @@ import { InputError } from "./errors.js";
 
 /**
  * @param file an absolute path
- * @param purpose what it is for, for errors: "the reward"
- * @throws InputError for a file that cannot be loaded as a module here, with what to do about it
+ * @param purpose what it is for, in errors: "the reward"
+ * @throws InputError with advice for a file that cannot be loaded as a module
  */
 export async function importModule(file: string, purpose: string): Promise<Record<string, unknown>> {
   const isTypeScript = [".ts", ".mts", ".cts"].includes(extname(file));
@@ -14,7 +14,7 @@ export async function importModule(file: string, purpose: string): Promise<Recor
   if (isTypeScript && (stripsTypes === undefined || stripsTypes === false)) {
     throw new InputError(
       `Expected a JavaScript module for ${purpose} but received ${file}: Node ${process.versions.node} does not strip types. ` +
-        "Take Node 22.18 or later, start Node 22.7 with --experimental-strip-types, or compile the file with tsc",
+        "Use Node 22.18 or later, start Node 22.7 with --experimental-strip-types, or compile the file with tsc",
     );
   }
   try {

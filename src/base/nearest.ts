@@ -1,4 +1,4 @@
-/** "Did you mean": the known name that is the fewest typing errors away. */
+/** "Did you mean": the known name with the smallest edit distance. */
 
 /** Levenshtein distance, ignoring case. */
 export function edits(a: string, b: string): number {

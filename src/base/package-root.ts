@@ -1,4 +1,4 @@
-/** Where this package lies: the nearest folder above this file with a package.json. */
+/** The folder of this package: the nearest one above this file with a package.json. */
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -6,12 +6,12 @@
  * are its key, the address its counter.
  */
 
-/** What a stream of numbers is for; numbers of different streams never meet. */
+/** What a stream of numbers is for; different streams are independent. */
 export const streams = { trajectory: 1, prompt: 2, shuffle: 3, timesteps: 4, evaluation: 5, "train-noise": 7 } as const;
 
 export type RandomStream = keyof typeof streams;
 
-/** Where a number comes from. Fields that a stream has no use for are 0. */
+/** Determines a random number. Fields that a stream does not use are 0. */
 export interface RandomAddress {
   readonly seed: number;
   readonly stream: RandomStream;

@@ -1,33 +1,40 @@
-/** How long work reports where it is, and how it is asked to stop. The command line draws it; a library may ignore it. */
+/** Progress reports of long work, and how it is stopped. The command line draws them; a program may ignore them. */
 import { Interrupted } from "./errors.js";
 
 /** One piece of work with a known amount. */
 export interface ProgressTask {
-  /** `amount` more units are done; `note` is a few words or numbers on how it goes. */
+  /** Reports `amount` more finished units; `note` is a short status such as the current loss. */
   advance(amount: number, note?: string): void;
+  /** Ends the task, finished or not. */
   done(): void;
 }
 
+/** Receives progress reports. */
 export interface Progress {
-  /** @param unit what is counted, in the plural: "images", "pairs" */
+  /**
+   * Begins a task.
+   *
+   * @param unit what is counted, in the plural: "images", "pairs"
+   */
   task(label: string, total: number, unit: string): ProgressTask;
-  /** A line of news between tasks. */
+  /** Prints a line between tasks. */
   log(line: string): void;
 }
 
+/** Ignores all reports. */
 export const silent: Progress = {
   task: () => ({ advance: () => undefined, done: () => undefined }),
   log: () => undefined,
 };
 
-/** What every long function is given beside its data. */
+/** What every long-running function takes besides its data. */
 export interface RunContext {
   readonly progress: Progress;
-  /** Stops the work between two steps, with Interrupted. */
+  /** When it aborts, the work stops between two steps by throwing Interrupted. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** @throws Interrupted when the signal says so */
+/** @throws Interrupted if the signal is aborted */
 export function checkInterrupted(signal: AbortSignal | undefined): void {
   if (signal?.aborted === true) throw new Interrupted();
 }

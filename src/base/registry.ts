@@ -1,16 +1,16 @@
 /**
- * A registry: the named entries of one joint of the system (rewards, objectives, schedulers, models). The project's own
- * entries and a user's plugins come in by the same door, and the config's schema, its documentation, error texts and
- * help are made from what is in it.
+ * A registry of named entries of one kind: rewards, objectives, schedulers or model families. Built-in entries and
+ * plugins register in the same way, and the config schema, its documentation, error messages and help are derived from
+ * the entries.
  */
 import { z } from "zod";
 import { InputError } from "./errors.js";
 import { nearest } from "./nearest.js";
 import { listOf } from "./show.js";
 
-/** What every entry says of itself. */
+/** What every entry declares. */
 export interface Entry<O extends z.ZodObject = z.ZodObject> {
-  /** As a config writes it, in kebab case. */
+  /** Its name in configs, in kebab case. */
   readonly name: string;
   /** One line for help texts and docs/config.md. */
   readonly summary: string;
@@ -18,9 +18,10 @@ export interface Entry<O extends z.ZodObject = z.ZodObject> {
   readonly options: O;
 }
 
-/** An entry's part of a config: its name, and its options. */
+/** How a config refers to an entry: its name and its options. */
 export type Named = { readonly name: string } & Readonly<Record<string, unknown>>;
 
+/** Named entries of one kind, see the top of this file. */
 export class Registry<E extends Entry> {
   readonly #entries = new Map<string, E>();
 
@@ -31,7 +32,7 @@ export class Registry<E extends Entry> {
    * Adds an entry.
    *
    * @returns the entry, so that a module can register and export it in one statement
-   * @throws InputError for a name that is taken by another entry, or is none
+   * @throws InputError for an invalid name, one that another entry has, or options that are not a strict zod object
    */
   register<T extends E>(entry: T): T {
     const { name } = entry;
@@ -57,7 +58,7 @@ export class Registry<E extends Entry> {
     return entry;
   }
 
-  /** @throws InputError naming the entries that there are, and the one that is probably meant */
+  /** The entry of a name. @throws InputError naming all entries, and the one that was probably meant */
   get(name: string): E {
     const found = this.#entries.get(name);
     if (found !== undefined) return found;
@@ -66,19 +67,22 @@ export class Registry<E extends Entry> {
     throw new InputError(`Expected ${listOf(this.names())} for the ${this.kind} but received ${name}${hint}`);
   }
 
+  /** The entry of a name; undefined if there is none. */
   find(name: string): E | undefined {
     return this.#entries.get(name);
   }
 
+  /** All names, in the order of registration. */
   names(): string[] {
     return [...this.#entries.keys()];
   }
 
+  /** All entries, in the order of registration. */
   entries(): E[] {
     return [...this.#entries.values()];
   }
 
-  /** The schema of `{ name, ...options }` for every entry there is now; unknown keys are refused. */
+  /** The schema of `{ name, ...common, ...options }` for all current entries; unknown keys are refused. */
   schema(common: z.ZodRawShape = {}): z.ZodType<Named> {
     const forms = this.entries().map(({ name, options }) =>
       z.strictObject({ name: z.literal(name), ...common, ...options.shape }),
@@ -87,7 +91,7 @@ export class Registry<E extends Entry> {
   }
 }
 
-/** Whether an option is an object that passes over misspelt keys in silence. */
+/** Whether an option is an object schema that silently ignores misspelt keys. */
 function dropsUnknownKeys(option: unknown): boolean {
   let at = option;
   while (
@@ -100,7 +104,7 @@ function dropsUnknownKeys(option: unknown): boolean {
   return at instanceof z.ZodObject && at.def.catchall === undefined;
 }
 
-/** The options of an entry, with its defaults, out of its part of a config. */
+/** Parses the options of an entry from its part of a config, and fills in defaults. */
 export function optionsOf<O extends z.ZodObject>(entry: { readonly options: O }, named: Named): z.output<O> {
   const own = Object.keys(entry.options.shape).filter((key) => named[key] !== undefined);
   return entry.options.parse(Object.fromEntries(own.map((key) => [key, named[key]])));

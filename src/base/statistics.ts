@@ -1,4 +1,4 @@
-/** Mean and sample standard deviation (n - 1); the deviation of a single value is 0, both are NaN of none. */
+/** Mean and sample standard deviation (n - 1); the deviation of a single value is 0; both are NaN for no values. */
 export function meanAndDeviation(values: readonly number[]): { mean: number; deviation: number } {
   const n = values.length;
   if (n === 0) return { mean: NaN, deviation: NaN };

@@ -3,28 +3,28 @@ import { InputError, Interrupted } from "../base/errors.js";
 import { TorchError } from "../torch/index.js";
 
 const LESS_MEMORY =
-  "Less is needed with smaller sample.batchSize, sample.decodeBatchSize and train.microBatch, and with " +
-  "train.gradientCheckpointing=true, under which a run that is begun goes on; and with model.tiling=true and " +
-  "model.dtype=bfloat16, which want a run of their own";
+  "To use less memory, lower sample.batchSize, sample.decodeBatchSize or train.microBatch, or set " +
+  "train.gradientCheckpointing=true; a run can be resumed with these. model.tiling=true and model.dtype=bfloat16 help " +
+  "too, but need a new run";
 
-/** libtorch's words for it on any device, and those of our own allocator. */
+/** Matches the messages of libtorch on any device, and of this project's own allocator. */
 const isOutOfMemory = (error: unknown): error is TorchError =>
   error instanceof TorchError && error.message.includes("out of memory");
 
-/** 2 for bad input, 130 for an interruption, 1 for everything else. */
+/** The exit code: 2 for bad input, 130 for an interruption, 1 for everything else. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof InputError) return 2;
   return error instanceof Interrupted ? 130 : 1;
 }
 
 /**
- * Prints an error on stderr: a sentence for bad input, the stack for a fault of ours.
+ * Prints an error on stderr: only the message for bad input, the stack for a bug.
  *
- * @param options.debug the stack in any case, with everything that caused it
+ * @param options.debug always print the stack, with all causes
  */
 export function report(error: unknown, { debug = false }: { debug?: boolean } = {}): void {
   const print = (text: string): void => void process.stderr.write(`b2: ${text}\n`);
-  if (debug) print(withCauses(error));
+  if (debug) print(withCauses(error) + (isOutOfMemory(error) ? `\n${LESS_MEMORY}` : ""));
   else if (error instanceof InputError) print(error.message);
   else if (isOutOfMemory(error)) print(`${error.message.split("\n", 1)[0]}\n${LESS_MEMORY}`);
   else if (!(error instanceof Interrupted))

@@ -1,3 +1,3 @@
-/** The lines that end a command's help. */
+/** The examples at the end of a command's help. */
 export const example = (...commands: string[]): string =>
   `\nExample${commands.length > 1 ? "s" : ""}:\n${commands.map((command) => `  $ ${command}\n`).join("")}`;

@@ -1,15 +1,15 @@
-/** Ctrl-C: the first asks the work to stop after its step, the second ends the process. */
+/** Ctrl-C: the first stops the work after its current step, the second ends the process at once. */
 
 /**
  * Runs `work` with a signal that Ctrl-C (or SIGTERM) aborts.
  *
- * @param hint what to say when that happens
+ * @param hint printed when that happens: what is kept, and how to resume
  */
 export async function interruptible<T>(hint: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
   const stop = (): void => {
     if (controller.signal.aborted) process.exit(130);
-    process.stderr.write(`\nStopping after this step; again to stop at once. ${hint}\n`);
+    process.stderr.write(`\nStopping after this step; press Ctrl-C again to stop at once. ${hint}\n`);
     controller.abort();
   };
   process.on("SIGINT", stop);

@@ -1,4 +1,4 @@
-/** `--lora`: finished or running runs, LoRA files of any origin, or names on the hub; several add up. */
+/** `--lora`: run folders, LoRA files of any origin, or names on the hub; several are added together. */
 import { existsSync } from "node:fs";
 import type { Command } from "commander";
 import type { Config } from "../b2/config/schema.js";
@@ -21,22 +21,22 @@ export const loraOption = (command: Command): Command =>
     [],
   );
 
-/** `path:0.6`; a colon that no number follows is part of the path, as that of a drive. */
+/** Parses `path:0.6`. A colon without a number behind it is part of the path, as in a drive letter. */
 export function parseLora(text: string): NamedWeights {
   const [, path, weight] = /^(.+):(-?(?:\d+\.?\d*|\.\d+))$/.exec(text) ?? [];
   return path === undefined || existsSync(text) ? { path: text, weight: 1 } : { path, weight: Number(weight) };
 }
 
-/** The config of the options, over that of the run that a --lora names, where one does. */
+/** The config of the options, on top of the config of the first run that --lora names, if any. */
 export async function configFor(options: LoraOption & ConfigOptions, last: object = {}): Promise<Config> {
   const run = options.lora.map((text) => parseLora(text).path).find((path) => RunReader.exists(path));
   return configFromOptions(options, { ...(run !== undefined && { base: new RunReader(run).config() }), last });
 }
 
 /**
- * The model of a config, with the weights of --lora or the base weights alone; downloaded if need be.
+ * Loads the model of a config with the weights of --lora, or with the base weights alone; downloads what is missing.
  *
- * @param use what else the command will load, so that a download that fails does so now
+ * @param use what else the command will load, so that a failing download is reported now
  */
 export async function loadPolicy(
   config: Config,

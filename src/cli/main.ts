@@ -1,8 +1,8 @@
 /**
- * The command line. Exit codes: 0 done, 1 a fault of ours, 2 bad input (one clear message on stderr, nothing
- * half-written), 130 interrupted.
+ * The command line. Exit codes: 0 success, 1 a bug, 2 bad input (one clear message on stderr, no partial
+ * output), 130 interrupted.
  *
- * Commands load what they need when they run, so that `--help` and `b2 config` answer without libtorch.
+ * Commands import what they need when they run, so that `--help` and `b2 config` work without libtorch.
  */
 import { join } from "node:path";
 import { Command, CommanderError } from "commander";
@@ -23,7 +23,7 @@ export function createProgram(): Command {
   const program = new Command("b2")
     .description("Reinforcement learning that makes text-to-image diffusion models follow their prompts (B2-DiffuRL).")
     .version(String(version))
-    .option("--debug", "print the stack of every error, and what caused it; the same as B2_DEBUG=1")
+    .option("--debug", "print the stack and the causes of every error; the same as B2_DEBUG=1")
     .addHelpText("after", example("b2 run runs/demo --preset demo"))
     .showSuggestionAfterError()
     .exitOverride()

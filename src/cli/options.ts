@@ -1,4 +1,4 @@
-/** Options that several commands share, and the config that they amount to. */
+/** Options that several commands share, and the config they make. */
 import { resolve } from "node:path";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { presets, type PresetName } from "../b2/config/presets.js";
@@ -10,7 +10,7 @@ import { InputError } from "../base/errors.js";
 import { modelFamilies } from "../pipeline/index.js";
 import { RunReader } from "../runs/reader.js";
 
-/** Config values, the commonest of them as options of their own. */
+/** Options that set config values. */
 export interface ConfigOptions {
   readonly preset: readonly PresetName[];
   readonly config?: string;
@@ -20,11 +20,11 @@ export interface ConfigOptions {
   readonly dtype?: string;
 }
 
-/** --preset, --config, --set, --plugin, and --device and --dtype, which say where and how to compute. */
+/** Adds --preset, --config, --set, --plugin, --device and --dtype. */
 export function addConfigOptions(command: Command): Command {
   return command
     .addOption(
-      new Option("--preset <name>", "values to start from; repeatable, later ones on top")
+      new Option("--preset <name>", "values to start from; repeatable, later ones override earlier ones")
         .choices(Object.keys(presets))
         .default([])
         .argParser((name, previous: readonly string[]) => [...previous, knownPreset(name)]),
@@ -45,16 +45,16 @@ function entriesHelp(): string {
   return `\nWhat a config can name, besides what plugins bring (docs/config.md):\n${lines.join("\n")}`;
 }
 
-/** What a config is made of besides the options. */
+/** Layers of a config besides the options. */
 export interface ConfigLayers {
-  /** Below all options: the config of a run. */
+  /** Overridden by all options: the config of a run. */
   readonly base?: object;
-  /** Above all options. */
+  /** Overrides all options. */
   readonly last?: object;
 }
 
 /**
- * The config that the options amount to. Plugins that any layer names are loaded first: they may bring keys.
+ * The config that the options make. Plugins that any layer names are loaded first, because they may add keys.
  *
  * @throws ConfigError naming every problem; InputError for a plugin that does not load
  */
@@ -72,7 +72,7 @@ export async function configFromOptions(
     last,
   ];
   const named = mergeLayers(...layers)["plugins"];
-  // Absolute, so that a run goes on from any working folder.
+  // Absolute, so that a run can be resumed from any working folder.
   const plugins = [...new Set([...(Array.isArray(named) ? named.map(String) : []), ...plugin])].map((path) =>
     resolve(path),
   );
@@ -80,12 +80,12 @@ export async function configFromOptions(
   return resolveConfig(...layers, plugins.length === 0 ? {} : { plugins });
 }
 
-/** For commands that train nothing: the interval that trains need not fit another number of steps. */
+/** For commands that do not train: sample.steps may change without the training interval having to fit it. */
 export const untrained = { interval: { first: null, last: null, skipLast: 0 } };
 
 /**
- * The config of a run folder: that of the options, where they name a preset or a file; else that of the run in it, with
- * what the options change.
+ * The config for a run folder: from the options alone if they name a preset or a file; otherwise the config of the run
+ * in the folder, changed by the options.
  *
  * @throws InputError when there is neither; ConfigError naming every problem
  */
@@ -99,7 +99,7 @@ export async function configOfRun(folder: string, options: ConfigOptions): Promi
   if (begun !== undefined) return configFromOptions(options, { base: begun });
   if (set.length > 0) return configFromOptions(options);
   throw new InputError(
-    `Expected a run in ${folder}, or --preset, --config or --set to begin one there, but received neither`,
+    `Expected a run in ${folder}, or --preset, --config or --set to begin one there, but received none of them`,
   );
 }
 

@@ -1,9 +1,9 @@
-/** Places to write to, looked at before any work is done for them. */
+/** Checks output paths before any work is done. */
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { InputError } from "../base/errors.js";
 
-/** Makes a folder, if need be. @throws InputError when it cannot be made */
+/** Creates a folder unless it exists. @throws InputError when it cannot be made */
 export function makeFolder(folder: string): void {
   try {
     mkdirSync(folder, { recursive: true });
@@ -14,7 +14,7 @@ export function makeFolder(folder: string): void {
   }
 }
 
-/** Makes the folder of a file. @throws InputError when it cannot be made, or the file is a folder */
+/** Creates the folder of a file. @throws InputError when it cannot be created, or the file is a folder */
 export function makeFolderOf(file: string): void {
   if (existsSync(file) && statSync(file).isDirectory()) {
     throw new InputError(`Expected a file to write to but received ${file}, which is a folder`);

@@ -8,7 +8,7 @@ import type { Progress, ProgressTask } from "../base/progress.js";
 const QUIET_MS = 1000;
 const LINE_MS = 10_000;
 
-/** Progress for a terminal, or for a log. `prefix` is asked for at each task: which stage it belongs to. */
+/** Progress for a terminal, or for a log. `prefix` is called for each task, such as for the current stage. */
 export function terminalProgress(prefix: () => string = () => ""): Progress {
   const out = process.stderr;
   return {
@@ -38,7 +38,7 @@ export function duration(seconds: number): string {
   return whole < 3600 ? `${big}m${String(small).padStart(2, "0")}s` : `${big}h${String(small).padStart(2, "0")}m`;
 }
 
-/** What a bar and a line say: rate so far and time left. */
+/** The text beside a bar or in a line: rate so far and time left. */
 class Meter {
   readonly #start = performance.now();
   done = 0;

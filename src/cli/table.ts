@@ -25,13 +25,13 @@ const TITLES: Record<Measure, string> = {
   diversity: "diversity",
 };
 
-/** The measures, and where there are several rewards each on its own. */
+/** The measures, and each reward on its own if there are several. */
 function linesOf({ rewards = {} }: EvaluationRow): Line[] {
   const labels = Object.keys(rewards);
   const [only] = labels;
   return measures.flatMap((measure): Line[] => {
     const line: Line = {
-      // Which reward it is that a table shows should stand in it.
+      // With a single reward, name it in the table.
       title: measure === "reward" && labels.length === 1 && only !== "reward" ? `reward (${only})` : TITLES[measure],
       of: (row) => row[measure],
       quantity: measureOf(measure),
@@ -50,7 +50,7 @@ function linesOf({ rewards = {} }: EvaluationRow): Line[] {
   });
 }
 
-/** One evaluation, or one before and one after with the change between them, as aligned columns. */
+/** One evaluation, or two with the change between them, as aligned columns. */
 export function evaluationTable(evaluations: Readonly<Record<string, Evaluation>>): string {
   const names = Object.keys(evaluations);
   const [first, second] = Object.values(evaluations);
@@ -80,7 +80,7 @@ function show(estimate: Estimate | null, isShare: boolean): string {
     : `${mean.toFixed(4)} ± ${error.toFixed(4)}`;
 }
 
-/** Cells padded to columns, a rule under the first line. */
+/** Pads cells to columns, and adds a rule under the first line. */
 export function columns(lines: readonly (readonly string[])[]): string {
   const widths = lines[0]!.map((_, column) => Math.max(...lines.map((line) => (line[column] ?? "").length)));
   const rule = widths.map((width) => "-".repeat(width));

@@ -1,8 +1,8 @@
 /**
- * What a model is worth, on prompts it trains on and on prompts it never sees: reward, true alignment and diversity.
+ * Evaluates a model on prompts it trains on and on prompts it never sees: reward, true alignment and diversity.
  *
- * Every evaluation draws the same noise for the same prompts, so that two of them can be compared pair by pair. The
- * errors are standard errors over prompts: images of one prompt are no independent evidence.
+ * Every evaluation draws the same noise for the same prompts, so that two of them can be compared prompt by
+ * prompt. Errors are standard errors over prompts, because images of one prompt are not independent.
  */
 import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
@@ -24,7 +24,7 @@ import {
 
 type EvaluationConfig = Pick<Config, "seed" | "sample" | "eval">;
 
-/** Generates images of both lists and judges them. */
+/** Generates images for both prompt lists and measures them. @throws Interrupted when the context's signal aborts */
 export async function evaluate(
   policy: Policy,
   judges: Judges,
@@ -103,7 +103,7 @@ function meanDistance(features: readonly Float32Array[]): number {
   return sum / pairs;
 }
 
-/** Features of length 1, an array an image. */
+/** Features of length 1, one array per image. */
 function unitRows(features: (images: Tensor) => Tensor, images: Tensor): Float32Array[] {
   const [width, flat] = inference(() => {
     const rows = features(images).to({ dtype: "float32", device: "cpu" });

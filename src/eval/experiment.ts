@@ -1,6 +1,6 @@
 /**
- * A whole run as people want to see it: evaluation and contact sheet before, all stages, the same after, and the curve
- * of the reward. An evaluation that is already in the run folder is not done again.
+ * A whole run with its reports: evaluation and contact sheet before, all stages, the same after, and the curve of the
+ * reward. An evaluation that is already in the run folder is not repeated.
  */
 import { resolveConfig } from "../b2/config/resolve.js";
 import type { ConfigInput } from "../b2/config/schema.js";
@@ -20,19 +20,21 @@ import { checkTruth, openJudges, type Judges } from "./judges.js";
 import type { Evaluation } from "./measures.js";
 import { rewardCurve, stageLine } from "./report.js";
 
-/** What a run leaves for people to read. */
+/** The reports of a run. */
 export interface ExperimentResult {
+  /** By name, "before" and "after"; empty if evaluation is disabled. */
   readonly evaluations: Readonly<Record<string, Evaluation>>;
   /** PNG files. */
   readonly images: readonly string[];
 }
 
+/** A Trainer with evaluations and contact sheets around it. Owns the models: call `dispose`. */
 export class Experiment {
   readonly trainer: Trainer;
   readonly #judges: Judges | undefined;
   readonly #lists: PromptLists;
   readonly #context: RunContext;
-  /** Images of the model as it was before the first stage. */
+  /** Images of the model before the first stage. */
   #before: Tensor[] = [];
 
   private constructor(trainer: Trainer, judges: Judges | undefined, lists: PromptLists, context: RunContext) {
@@ -42,7 +44,7 @@ export class Experiment {
     this.#context = context;
   }
 
-  /** Loads everything; see Trainer.open for what is refused. */
+  /** Loads the models and begins or resumes a run. @throws InputError, see Trainer.open */
   static async open(folder: string, config: ConfigInput, options: TrainerOptions = {}): Promise<Experiment> {
     const { reward, progress = silent, signal } = options;
     const context = { progress, signal };
@@ -61,7 +63,12 @@ export class Experiment {
     }
   }
 
-  /** @param onStage is called with the stage at work, undefined for what comes before and after */
+  /**
+   * Runs all unfinished stages, with evaluations and contact sheets before and after.
+   *
+   * @param onStage called with each stage before it runs, and with undefined after the last
+   * @throws Interrupted when the signal aborts; finished stages are kept
+   */
   async run(onStage: (stage: number | undefined) => void = () => undefined): Promise<ExperimentResult> {
     const { trainer } = this;
     const { config } = trainer;
@@ -105,7 +112,7 @@ export class Experiment {
     return evaluation;
   }
 
-  /** The contact sheet of the model before, or of before and after side by side; the same prompts and noise. */
+  /** Writes the sheet of the model before training, or of before and after side by side, from the same noise. */
   async #sheet(name: "before" | "before-after"): Promise<string | undefined> {
     const { writer, policy, config } = this.trainer;
     const prompts = thinOut(this.#lists.training, config.eval.sheet);

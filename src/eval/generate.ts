@@ -1,4 +1,4 @@
-/** Images for people: prompts to PNG files, and one image of each prompt for a contact sheet. */
+/** Generates images for people to look at: PNG files of prompts, and one image per prompt for a contact sheet. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../b2/config/schema.js";
@@ -8,7 +8,7 @@ import { writePng } from "../images/index.js";
 import { tidy, type Tensor } from "../torch/index.js";
 import { evaluationNoise, generateImages } from "./images.js";
 
-/** Where images go, and how many of each prompt. */
+/** Where to write images, and how many of each prompt. */
 export interface ImageFolder {
   readonly folder: string;
   readonly count: number;
@@ -17,9 +17,9 @@ export interface ImageFolder {
 /**
  * Writes images of prompts into a folder, as `<prompt>-<image>-<words>.png`.
  *
- * The image of a prompt depends on (seed, its place in the list, the image's number) alone.
+ * An image depends only on the seed, the prompt's position in the list and the image's number.
  *
- * @returns the files
+ * @returns the paths of the files
  */
 export async function generateToFolder(
   policy: Policy,
@@ -49,7 +49,7 @@ export async function generateToFolder(
 /**
  * One image of each prompt, from the same noise at every call.
  *
- * @returns [3, H, W] each, the caller's
+ * @returns [3, H, W] each; the caller disposes of them
  */
 export async function sheetImages(
   policy: Policy,
@@ -66,7 +66,7 @@ export async function sheetImages(
   return kept;
 }
 
-/** A prompt as part of a file's name. */
+/** A prompt in a form that is safe within a file name. */
 const slug = (prompt: string): string =>
   prompt
     .toLowerCase()

@@ -1,4 +1,4 @@
-/** Images of prompts, a few at a time: what evaluations, contact sheets and `b2 generate` share. */
+/** Generates images in batches, for evaluations, contact sheets and `b2 generate`. */
 import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
 import { denoise, gaussian, type NoiseKey } from "../b2/rollout/denoise.js";
@@ -6,20 +6,23 @@ import { chunks } from "../base/chunks.js";
 import { checkInterrupted, type RunContext } from "../base/progress.js";
 import { inference, yieldToEventLoop, type Tensor } from "../torch/index.js";
 
-/** An image that is wanted: its prompt, and the address of its noise. */
+/** An image to generate: its prompt, and the address of its noise. */
 export interface WantedImage {
   readonly prompt: string;
   readonly noise: NoiseKey;
 }
 
 export interface GenerateOptions {
-  /** What the progress bar says. */
+  /** Label of the progress bar. */
   readonly label: string;
-  /** Is lent each batch: images [B, 3, H, W] in 0..1, their prompts, and the place of the first in `wanted`. */
+  /**
+   * Called with each batch: images [B, 3, H, W] in 0..1, which are freed afterwards, their prompts, and the index of
+   * the first in `wanted`.
+   */
   readonly use: (images: Tensor, prompts: string[], start: number) => void | Promise<void>;
 }
 
-/** Generates images, and lends each batch to `use`. */
+/** Generates images and passes each batch to `use`. @throws Interrupted when the signal aborts */
 export async function generateImages(
   policy: Policy,
   wanted: readonly WantedImage[],
@@ -61,7 +64,7 @@ export async function generateImages(
   }
 }
 
-/** Noise of evaluations and generated images; it never meets that of training. */
+/** Address of the noise of evaluations and generated images, in a stream apart from that of training. */
 export const evaluationNoise = (seed: number, root: number, branch: number): NoiseKey => {
   return { seed, stream: "evaluation", stage: 0, root, branch };
 };

@@ -1,4 +1,6 @@
-/** What images are measured by besides the rewards: CLIP's image features for diversity, and the embedded world's truth. */
+/**
+ * Measures of images besides the rewards: diversity from CLIP's features, true alignment from the world's classifier.
+ */
 import type { Config } from "../b2/config/schema.js";
 import type { PromptLists } from "../b2/rollout/prompts.js";
 import { InputError } from "../base/errors.js";
@@ -8,20 +10,21 @@ import type { RewardResources, RewardSet } from "../rewards/index.js";
 import { tidy, type Tensor } from "../torch/index.js";
 import { IMAGE_SIZE, parseCaption, SceneClassifier } from "../world/index.js";
 
+/** What an evaluation measures images with. */
 export interface Judges {
   readonly rewards: RewardSet;
-  /** [B, 3, H, W] in 0..1 to [B, D], rows of length 1 */
+  /** Image features for diversity: [B, 3, H, W] in 0..1 to [B, D], rows of length 1. */
   readonly features?: (images: Tensor) => Tensor;
-  /** Whether each image shows what its prompt says. */
+  /** Whether each image shows what its prompt describes. */
   readonly truth?: (
     images: Tensor,
     prompts: readonly string[],
   ) => readonly (boolean | number)[] | Promise<readonly (boolean | number)[]>;
-  /** Frees what is not the resources'. */
+  /** Frees the models that do not belong to the shared resources. */
   dispose?(): void;
 }
 
-/** @throws InputError for a truth that does not know the prompts. Looks at the prompts alone. */
+/** Checks that `eval.truth` can judge the prompts, without loading a model. @throws InputError if not */
 export function checkTruth({ eval: { truth } }: Pick<Config, "eval">, lists: PromptLists): void {
   if (truth === "none") return;
   const all = [...lists.training, ...(lists["held-out"] ?? [])];
@@ -33,10 +36,10 @@ export function checkTruth({ eval: { truth } }: Pick<Config, "eval">, lists: Pro
 }
 
 /**
- * Everything that `eval` asks for.
+ * Opens the models that the `eval` section asks for.
  *
- * @param rewards stay the caller's
- * @throws InputError for models that are not there
+ * @param rewards still owned by the caller
+ * @throws InputError for missing models
  */
 export function openJudges(config: Pick<Config, "eval">, rewards: RewardSet, resources: RewardResources): Judges {
   const { clip, truth } = config.eval;

@@ -1,9 +1,10 @@
-/** What an evaluation measures, and how two are compared. No libtorch here: tables are drawn from files. */
+/** The results of evaluations, and how two are compared. Needs no libtorch, so that tables can be made from files. */
 import { meanAndDeviation } from "../base/statistics.js";
 
-/** The measures, in the order of the tables. */
+/** All measures, in the order of the tables. */
 export const measures = ["reward", "trueAlignment", "diversity"] as const;
 
+/** The name of a measure. */
 export type Measure = (typeof measures)[number];
 
 /** A mean over prompts and its standard error. */
@@ -12,14 +13,14 @@ export interface Estimate {
   readonly error: number;
 }
 
-/** The measures of one prompt: means over its images; null where there is nothing to measure with. */
+/** The measures of one prompt: means over its images; null for a measure that was not taken. */
 export interface PromptMeasures extends Readonly<Record<Measure, number | null>> {
   readonly prompt: string;
   /** Each reward by its label, unweighted. */
   readonly rewards?: Readonly<Record<string, number>>;
 }
 
-/** One list of prompts. */
+/** The results of one prompt list. */
 export interface EvaluationRow extends Readonly<Record<Measure, Estimate | null>> {
   readonly prompts: "training" | "held-out";
   readonly images: number;
@@ -28,11 +29,12 @@ export interface EvaluationRow extends Readonly<Record<Measure, Estimate | null>
   readonly perPrompt: readonly PromptMeasures[];
 }
 
+/** The results of an evaluation, one row per prompt list. */
 export interface Evaluation {
   readonly rows: readonly EvaluationRow[];
 }
 
-/** Mean and standard error of the mean over prompts; null of nothing. */
+/** Mean and standard error of the mean over prompts; null if there are no values. */
 export function estimate(values: readonly (number | null)[]): Estimate | null {
   const known = values.filter((value) => value !== null);
   if (known.length === 0) return null;
@@ -40,14 +42,16 @@ export function estimate(values: readonly (number | null)[]): Estimate | null {
   return { mean, error: deviation / Math.sqrt(known.length) };
 }
 
-/** What is looked at of each prompt: a measure, or a reward by its label. */
+/** Picks a number of each prompt: a measure, or a reward by its label. */
 export type Quantity = (measures: PromptMeasures) => number | null;
 
+/** Picks a measure of each prompt, for `compare`. */
 export const measureOf =
   (measure: Measure): Quantity =>
   (prompt) =>
     prompt[measure];
 
+/** Picks a single reward of each prompt by its label, for `compare`. */
 export const rewardOf =
   (label: string): Quantity =>
   ({ rewards }) =>

@@ -1,4 +1,4 @@
-/** What a run shows people: a line for every stage, the curve of the reward, contact sheets. */
+/** Reports of a run for people: a line for every stage, the curve of the reward, contact sheets. */
 import type { Config } from "../b2/config/schema.js";
 import { contactSheet, lineChart, type SheetColumn } from "../images/index.js";
 import type { StageMetrics } from "../runs/index.js";
@@ -20,7 +20,7 @@ export function stageLine(metrics: StageMetrics, { stages }: Pick<Config, "stage
   ].join("  ");
 }
 
-/** The mean reward of every stage so far, with its standard error: a PNG. */
+/** The mean reward of every stage so far with its standard error, as PNG. */
 export function rewardCurve(metrics: readonly StageMetrics[]): Uint8Array {
   const reward = {
     name: "reward",
@@ -30,6 +30,6 @@ export function rewardCurve(metrics: readonly StageMetrics[]): Uint8Array {
   return lineChart([reward], { title: "Mean reward of a stage's images", xLabel: "stage" });
 }
 
-/** Images of the same prompts side by side, a column for each model: a PNG. */
+/** Images of the same prompts side by side, one column per model, as PNG. */
 export const sheet = (columns: readonly SheetColumn[], prompts: readonly string[]): Uint8Array =>
   contactSheet(columns, prompts);

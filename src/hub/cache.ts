@@ -1,6 +1,6 @@
 /**
- * The folder in which Python's huggingface_hub keeps what it downloads, shared with it: contents by their hash in
- * `blobs`, for each commit a folder of links to them in `snapshots`, branches and tags in `refs`.
+ * The cache folder, shared with Python's huggingface_hub: file contents by hash in `blobs`, a folder of links to them
+ * for each commit in `snapshots`, branches and tags in `refs`.
  */
 import {
   copyFileSync,
@@ -20,7 +20,7 @@ export interface HubFile {
   readonly size: number;
   /** Names its content in `blobs`: SHA-256 where it is stored as a large file, git's hash otherwise. */
   readonly etag: string;
-  /** SHA-256 of its content, where the hub tells it. */
+  /** SHA-256 of its content, if the hub gives one. */
   readonly sha256: string | undefined;
 }
 
@@ -39,7 +39,7 @@ export class CachedRepository {
     return join(this.folder, "snapshots", commit);
   }
 
-  /** The paths of a snapshot whose contents are there. */
+  /** The files of a snapshot whose contents are in the cache. */
   files(commit: string): string[] {
     const folder = this.snapshot(commit);
     if (!existsSync(folder)) return [];
@@ -51,7 +51,7 @@ export class CachedRepository {
     return join(this.folder, "blobs", etag);
   }
 
-  /** The commit that a branch, a tag or a commit's own hash stands for, as far as the cache knows. */
+  /** The commit of a branch, a tag or a commit hash; undefined if the cache does not know it. */
   commitOf(revision: string): string | undefined {
     const ref = join(this.folder, "refs", revision);
     if (existsSync(ref)) return readFileSync(ref, "utf8").trim();
@@ -70,11 +70,11 @@ export class CachedRepository {
     const file = join(this.snapshot(commit), path);
     if (existsSync(file)) return;
     mkdirSync(dirname(file), { recursive: true });
-    rmSync(file, { force: true }); // a link to a blob that is gone
+    rmSync(file, { force: true }); // a link to a deleted blob
     try {
       symlinkSync(relative(dirname(file), this.blob(etag)), file);
     } catch {
-      copyFileSync(this.blob(etag), file); // where links are not allowed
+      copyFileSync(this.blob(etag), file); // links are not allowed here
     }
   }
 }

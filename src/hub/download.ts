@@ -1,6 +1,6 @@
 /**
- * One file from the hub into the cache: what an earlier attempt got is kept and only the rest is asked for; nothing is
- * put in place before its size and, where the hub tells it, its SHA-256 are right.
+ * Downloads one file from the hub into the cache. A partial download is resumed. The file is put in place only once its
+ * size is right, and its SHA-256 if the hub gives one.
  */
 import { createHash } from "node:crypto";
 import {
@@ -27,15 +27,16 @@ export interface DownloadOptions {
   readonly repository: string;
   readonly token: string | undefined;
   readonly signal: AbortSignal | undefined;
-  /** Bytes that are there: those of an earlier attempt first, then as they come. */
+  /** Called with the bytes of an earlier attempt first, then as more arrive; negative when some are discarded. */
   readonly onBytes: (bytes: number) => void;
 }
 
 /**
- * Downloads a file to `target`, unless it is there.
+ * Downloads a file to `target`, unless it exists.
  *
  * @param url of the file's content
- * @throws HubError when it cannot be had or is not what the hub says it is; a part stays for the next attempt
+ * @throws HubError when it cannot be downloaded or does not match the hub's size or hash; a partial download is kept
+ *   for the next attempt
  */
 export async function downloadFile(
   url: string,
@@ -46,7 +47,7 @@ export async function downloadFile(
   mkdirSync(dirname(target), { recursive: true });
   const unlock = await lock(`${target}.lock`, options.signal);
   try {
-    if (existsSync(target)) return options.onBytes(file.size); // another process was quicker
+    if (existsSync(target)) return options.onBytes(file.size); // another process downloaded it meanwhile
     const part = `${target}.incomplete`;
     await fillPart(url, file, part, options);
     await checkContent(part, file);
@@ -66,7 +67,7 @@ async function fillPart(url: string, file: HubFile, part: string, options: Downl
       await append(url, file, part, options);
     } catch (error) {
       if (isFileError(error) || options.signal?.aborted) throw error;
-      failures = sizeOf() > before ? 1 : failures + 1; // it goes on, if in pieces
+      failures = sizeOf() > before ? 1 : failures + 1; // some bytes arrived, so the server works
       const delay = delayAfter(error, failures);
       if (delay === undefined) throw error instanceof HubError ? error : brokenOff(error, url, file, sizeOf());
       await sleep(delay, undefined, options.signal && { signal: options.signal });
@@ -85,7 +86,7 @@ function brokenOff(error: unknown, url: string, { path, size }: HubFile, kept: n
   );
 }
 
-/** Asks for what is missing of a part and appends it. */
+/** Requests the missing rest of a partial file and appends it. */
 async function append(url: string, file: HubFile, part: string, options: DownloadOptions): Promise<void> {
   const { repository, token, onBytes } = options;
   const watch = untilSilent(options.signal);
@@ -97,11 +98,11 @@ async function append(url: string, file: HubFile, part: string, options: Downloa
     if (response.status === 416) {
       rmSync(part);
       onBytes(-have);
-      throw new Error("the server has less than the part that is here");
+      throw new Error("the server's file is shorter than the partial download");
     }
     if (!response.ok) throw httpError(response, `${repository}/${file.path}`);
     if (have > 0 && response.status !== 206) {
-      // A server that knows no ranges sends all of it.
+      // A server without range requests sends the whole file.
       onBytes(-have);
       have = 0;
     }
@@ -124,7 +125,7 @@ async function checkContent(part: string, { path, size, sha256 }: HubFile): Prom
   const received = statSync(part).size;
   if (received !== size) {
     rmSync(part);
-    throw new HubError(`Expected ${size} bytes for ${path} but received ${received}; they were thrown away`);
+    throw new HubError(`Expected ${size} bytes for ${path} but received ${received}; the download was discarded`);
   }
   if (sha256 === undefined) return;
   const hash = createHash("sha256");
@@ -132,11 +133,11 @@ async function checkContent(part: string, { path, size, sha256 }: HubFile): Prom
   const digest = hash.digest("hex");
   if (digest !== sha256) {
     rmSync(part);
-    throw new HubError(`Expected SHA-256 ${sha256} for ${path} but received ${digest}; it was thrown away`);
+    throw new HubError(`Expected SHA-256 ${sha256} for ${path} but received ${digest}; the download was discarded`);
   }
 }
 
-/** An error of the file system, which another attempt at the download would meet again. */
+/** Whether an error comes from the file system, where retrying the download would not help. */
 export function isFileError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && "syscall" in error && "code" in error;
 }

@@ -1,16 +1,16 @@
 /**
- * The variables that Python's huggingface_hub reads, with its meanings. A departure: a variable that is set to nothing
- * counts as not set, since job files and compose files leave behind what they do not know.
+ * The environment variables of Python's huggingface_hub, with the same meanings. Departure: an empty variable counts as
+ * not set, because job and compose files often pass on variables that they have no value for.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 
-/** The first of these variables that says something. */
+/** The first of these variables that is set and not empty. */
 const first = (env: NodeJS.ProcessEnv, ...names: readonly string[]): string | undefined =>
   names.map((name) => env[name]?.trim()).find((value) => value !== undefined && value !== "");
 
-/** A path with `~` and `$NAME`, which no shell has expanded where a variable comes from a file. */
+/** Expands `~` and `$NAME` in a path, since no shell has done so when a variable comes from a file. */
 const expand = (env: NodeJS.ProcessEnv, path: string): string =>
   path
     .replace(/^~(?=[\\/]|$)/, homedir())
@@ -20,13 +20,13 @@ function hubHome(env: NodeJS.ProcessEnv): string {
   return expand(env, first(env, "HF_HOME") ?? join(first(env, "XDG_CACHE_HOME") ?? "~/.cache", "huggingface"));
 }
 
-/** Where models are kept: HF_HUB_CACHE, else `hub` in HF_HOME, else in the user's cache. */
+/** The cache folder: HF_HUB_CACHE, else `hub` in HF_HOME, else in the user's cache. */
 export function hubCache(env: NodeJS.ProcessEnv = process.env): string {
   const given = first(env, "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE");
   return given === undefined ? join(hubHome(env), "hub") : expand(env, given);
 }
 
-/** The token of HF_TOKEN, or the one that `hf auth login` left. */
+/** The token of HF_TOKEN, or the one that `hf auth login` stored. */
 export function hubToken(env: NodeJS.ProcessEnv = process.env): string | undefined {
   const given = first(env, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN");
   if (given !== undefined) return given;
@@ -35,17 +35,19 @@ export function hubToken(env: NodeJS.ProcessEnv = process.env): string | undefin
   return existsSync(file) ? readFileSync(file, "utf8").trim() || undefined : undefined;
 }
 
-/** The hub, or a mirror of it. */
+/** The URL of the hub, or of a mirror. */
 export function hubEndpoint(env: NodeJS.ProcessEnv = process.env): string {
   return first(env, "HF_ENDPOINT")?.replace(/\/+$/, "") ?? "https://huggingface.co";
 }
 
-/** Whether the cache alone is to be used. */
+/** Whether to use only the cache. */
 export function isOffline(env: NodeJS.ProcessEnv = process.env): boolean {
   return /^(1|true|yes|on)$/i.test(first(env, "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") ?? "");
 }
 
-/** Seconds without a byte after which a connection counts as broken. Python's are 10, which slow lines exceed. */
+/**
+ * Seconds without a byte after which a connection counts as broken. Python's default of 10 is too short for slow lines.
+ */
 export function downloadTimeout(env: NodeJS.ProcessEnv = process.env): number {
   const seconds = Number(first(env, "HF_HUB_DOWNLOAD_TIMEOUT"));
   return seconds > 0 ? seconds : 30;

@@ -1,20 +1,20 @@
 import { InputError } from "../base/errors.js";
 
-/** A model that cannot be had from the hub, or from its cache. */
+/** A model cannot be loaded from the hub or its cache. */
 export class HubError extends InputError {
   override readonly name = "HubError";
 }
 
-/** The hub is overloaded or out of order, which passes. */
+/** The hub is overloaded or temporarily out of order. */
 export class HubBusyError extends HubError {
   constructor(
     message: string,
-    /** The seconds it asks to be left alone. */
+    /** How long the hub asks to wait, if it does. */
     readonly seconds: number | undefined,
   ) {
     super(message);
   }
 }
 
-/** The repository is there, the branch, tag or commit is not: nothing in the cache can stand for it. */
+/** The repository exists, but not this branch, tag or commit: the cache cannot help. */
 export class NoRevisionError extends HubError {}

@@ -1,33 +1,34 @@
-/** Which files of a repository are needed: what the code reads, in the wanted variant, and nothing else of it. */
+/** Selects the files of a repository to download: only those that the code reads, in the wanted variant. */
 import { HubError } from "./error.js";
 
 /**
- * What a repository is wanted for. "settings": configs and tokenizers without weights, for a checkpoint of one file.
- * "weights": one file of weights, a LoRA.
+ * What a repository is downloaded for. "settings": configs and tokenizers without weights, for a single-file
+ * checkpoint. "weights": one file of weights, a LoRA.
  */
 export type DownloadPurpose = "model" | "settings" | "tokenizer" | "weights";
 
+/** What to download of a repository. */
 export interface Wanted {
   readonly purpose: DownloadPurpose;
-  /** Take the weights of this form where there are such, as "fp16". */
+  /** Prefer weights of this variant, such as "fp16". */
   readonly variant?: string | undefined;
-  /** One file alone. */
+  /** Only this file. */
   readonly file?: string | undefined;
-  /** The folders that pipelines consist of, family by family; Stable Diffusion's unless given. */
+  /** The folders of a pipeline, one layout per family. Default: Stable Diffusion's. */
   readonly layouts?: readonly RepositoryLayout[] | undefined;
 }
 
 /** Folders of a repository that make up a pipeline. */
 export interface RepositoryLayout {
-  /** With weights, each required. */
+  /** Folders with weights, all required. */
   readonly weights: readonly string[];
-  /** With weights, where the repository has them. */
+  /** Folders with weights that a repository may lack. */
   readonly optionalWeights?: readonly string[];
-  /** With configs or tokenizers alone. */
+  /** Folders with only configs or tokenizers. */
   readonly settings: readonly string[];
 }
 
-/** Stable Diffusion; only XL has a second text encoder. */
+/** Stable Diffusion's folders; only XL has a second text encoder. */
 const STABLE_DIFFUSION: RepositoryLayout = {
   weights: ["unet", "vae", "text_encoder"],
   optionalWeights: ["text_encoder_2"],
@@ -37,13 +38,13 @@ const TOKENIZER = ["vocab.json", "merges.txt", "tokenizer_config.json", "special
 const SETTINGS = [...TOKENIZER, "config.json", "scheduler_config.json", "preprocessor_config.json"];
 const STEMS = ["diffusion_pytorch_model", "model"];
 const PICKLE = /\.(bin|ckpt|pt|pth)$/;
-const PICKLES = "pickles, which can run any code when they are loaded. Convert them once, where you trust their origin";
+const PICKLES = "pickles, which can run any code when they are loaded. If you trust their origin, convert them once";
 
 /**
  * The paths to download.
  *
- * @param paths of all files of the repository
- * @throws HubError saying what the repository lacks, and for pickles how to convert them
+ * @param paths all files of the repository
+ * @throws HubError naming what the repository lacks, and for pickles how to convert them
  */
 export function neededFiles(repository: string, paths: readonly string[], wanted: Wanted): string[] {
   const { purpose, file } = wanted;
@@ -53,7 +54,7 @@ export function neededFiles(repository: string, paths: readonly string[], wanted
   }
   if (purpose === "weights") {
     const lora = loraFile(repository, paths);
-    // PEFT's own form says alpha in a file beside.
+    // PEFT's own format stores alpha in a separate file.
     const beside = lora.replace(/adapter_model\.safetensors$/, "adapter_config.json");
     return beside !== lora && paths.includes(beside) ? [lora, beside] : [lora];
   }
@@ -80,12 +81,12 @@ export function neededFiles(repository: string, paths: readonly string[], wanted
   return [...configs, ...weights(repository, new Map(parts.map((part) => [part, inFolder(part)])), wanted)];
 }
 
-/** The layout whose folders are all there; the first where none is, so that what is missing gets named. */
+/** The first layout with all its folders present; else the first of all, so that the error names what is missing. */
 function layoutOf(layouts: readonly RepositoryLayout[], has: (folder: string) => boolean): RepositoryLayout {
   return layouts.find(({ weights }) => weights.every(has)) ?? layouts[0] ?? STABLE_DIFFUSION;
 }
 
-/** The weights of these parts: in each one file, or shards with their index, of the variant where there is one. */
+/** The weight files of each part: one file, or shards with their index, of the variant if the part has it. */
 function weights(
   repository: string,
   parts: ReadonlyMap<string, readonly string[]>,
@@ -105,7 +106,7 @@ function weights(
   throw new HubError(`Expected weights of the variant ${variant} in ${repository} but received none`);
 }
 
-/** @param form as it stands in the names: "" or ".fp16" */
+/** The weight files of one variant. @param infix of the file names: "" or ".fp16" */
 function ofForm(files: readonly string[], form: string): string[] {
   for (const stem of STEMS) {
     const named = (name: string): string[] => files.filter((path) => nameOf(path) === name);
@@ -126,7 +127,7 @@ function noWeights(where: string, repository: string, files: readonly string[], 
   if (variants.length > 0) {
     const received = [...new Set(variants)].join(", ");
     return new HubError(
-      `Expected weights${form} in ${where} but received only those of the variants ${received}: name one`,
+      `Expected weights${form} in ${where} but received only the variants ${received}; choose one of them`,
     );
   }
   if (!files.some((path) => PICKLE.test(path))) {
@@ -138,8 +139,8 @@ function noWeights(where: string, repository: string, files: readonly string[], 
       : `diffusers: python -c "from diffusers import DiffusionPipeline as P; P`;
   return new HubError(
     `Expected safetensors weights in ${where} but received ${PICKLES}, with Python's ${convert}` +
-      `.from_pretrained('${repository}').save_pretrained('<new folder>')". Or name the proposal of a conversion, where there ` +
-      `is one: ${repository}@refs/pr/<number>`,
+      `.from_pretrained('${repository}').save_pretrained('<new folder>')". Or name a pull request with a conversion, if ` +
+      `there is one: ${repository}@refs/pr/<number>`,
   );
 }
 

@@ -1,12 +1,12 @@
-/** Requests to the hub: where they lead, what its refusals mean, and how long to wait before the next. */
+/** HTTP requests to the hub: redirects, what its errors mean, and how long to wait before a retry. */
 import { EnvHttpProxyAgent, fetch, type Headers, type Response } from "undici";
 import { downloadTimeout } from "./environment.js";
 import { HubBusyError, HubError, NoRevisionError } from "./error.js";
 
 const REDIRECTS = 5;
-/** How often something is tried that fails for a reason which passes. */
+/** Attempts at a request that fails for a temporary reason. */
 const ATTEMPTS = 6;
-/** Seconds. Whoever is to wait longer rather hears of it. */
+/** The longest wait in seconds; if the hub asks for more, its error is reported instead. */
 const PATIENCE = 60;
 
 export interface RequestOptions {
@@ -15,10 +15,10 @@ export interface RequestOptions {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** The way out: through HTTP_PROXY and HTTPS_PROXY but for NO_PROXY, of which the fetch of Node 20 knows nothing. */
+/** Honours HTTP_PROXY, HTTPS_PROXY and NO_PROXY, which the fetch of Node 20 ignores. */
 let dispatcher: EnvHttpProxyAgent | undefined;
 
-/** Follows redirects by hand: the token is for the hub, not for where it keeps its files. */
+/** Sends a GET request. Follows redirects by hand, because the token must go to the hub only, not to its file hosts. */
 export async function get(url: string, { token, signal, headers }: RequestOptions): Promise<Response> {
   dispatcher ??= new EnvHttpProxyAgent();
   const hub = new URL(url);
@@ -39,7 +39,7 @@ export async function get(url: string, { token, signal, headers }: RequestOption
   throw new HubError(`Expected an answer at ${url} but received more than ${REDIRECTS} redirects`);
 }
 
-/** A signal that also breaks off what gives no sign of life; fetch by itself waits five minutes. */
+/** A signal that also aborts when no data arrives for `downloadTimeout` seconds; fetch alone waits five minutes. */
 export function untilSilent(signal: AbortSignal | undefined): {
   readonly signal: AbortSignal;
   readonly hear: () => void;
@@ -55,7 +55,7 @@ export function untilSilent(signal: AbortSignal | undefined): {
   };
 }
 
-/** What an answer that is no success means. Why the hub refuses is in its headers: 401 alone may be anything. */
+/** The error for an unsuccessful response. The reason is in the hub's headers: the status 401 alone is ambiguous. */
 export function httpError({ status, headers }: Response, what: string, revision = ""): HubError {
   const code = headers.get("x-error-code");
   const told = headers.get("x-error-message") ?? "";
@@ -73,26 +73,26 @@ export function httpError({ status, headers }: Response, what: string, revision 
   if (/invalid credentials/i.test(told)) {
     return new HubError(
       `Expected a valid token for ${what} but the hub refuses the one of HF_TOKEN or \`hf auth login\`: it is mistyped, ` +
-        "expired or revoked. Public models need none",
+        "expired or revoked. Public models need no token",
     );
   }
   if (code === "GatedRepo") {
     return new HubError(
       `Expected access to ${what} but the hub refuses it: it is gated. Accept its licence on its page and set HF_TOKEN ` +
-        "to a token of yours that may read it",
+        "to a token that may read it",
     );
   }
   if (code === "RepoNotFound" || status === 401 || status === 403) {
     return new HubError(
-      `Expected access to ${what} but the hub refuses it: it is misspelt, private or gated. Where it is not misspelt, ` +
-        "set HF_TOKEN to a token of yours that may read it",
+      `Expected access to ${what} but the hub refuses it: it is misspelt, private or gated. If it is not misspelt, ` +
+        "set HF_TOKEN to a token that may read it",
     );
   }
   if (status === 404) return new HubError(`Expected ${what} on the hub but received: not found`);
   return new HubError(`Expected ${what} from the hub but received status ${status} ${told}`.trim());
 }
 
-/** `retry-after: 30`, or the hub's own `ratelimit: "api";r=0;t=30` once nothing remains. */
+/** From `retry-after: 30`, or from the hub's own `ratelimit: "api";r=0;t=30` when no requests remain. */
 function secondsToWait(headers: Headers): number | undefined {
   const seconds =
     /^\s*(\d+)\s*$/.exec(headers.get("retry-after") ?? "") ?? /;r=0;t=(\d+)/.exec(headers.get("ratelimit") ?? "");
@@ -100,10 +100,10 @@ function secondsToWait(headers: Headers): number | undefined {
 }
 
 /**
- * The milliseconds to wait before the next attempt: as many as the hub asks for, else twice as many each time.
+ * The milliseconds to wait before the next attempt: as the hub asks, or doubling with each failure.
  *
  * @param failures in a row
- * @returns undefined when there should be no other attempt
+ * @returns undefined if it should not be retried
  */
 export function delayAfter(error: unknown, failures: number): number | undefined {
   const passes = error instanceof HubBusyError || !(error instanceof HubError);

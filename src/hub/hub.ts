@@ -15,7 +15,7 @@ import { HubBusyError, HubError, NoRevisionError } from "./error.js";
 import { neededFiles, type Wanted } from "./files.js";
 import { delayAfter, get, httpError, untilSilent } from "./http.js";
 
-/** A repository, and one revision or file of it where that is meant. */
+/** A repository on the hub, optionally with a revision or a single file. */
 export interface HubName {
   readonly repository: string;
   readonly revision?: string | undefined;
@@ -23,12 +23,12 @@ export interface HubName {
 }
 
 export interface DownloadModelOptions extends Partial<Omit<Wanted, "file">> {
-  /** A branch, a tag or a commit, where the name has none. Default: main. */
+  /** A branch, a tag or a commit, if the name has none. Default: main. */
   readonly revision?: string | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Told before anything is fetched: the bytes to come. */
+  /** Called once before anything is downloaded. */
   readonly onStart?: (files: number, bytes: number) => void;
-  /** Told as bytes arrive; those of an earlier attempt count at once. */
+  /** Called as bytes arrive; those of an earlier attempt are reported at once. */
   readonly onBytes?: (bytes: number, file: string) => void;
   /** Default: HF_HUB_OFFLINE. */
   readonly offline?: boolean;
@@ -36,7 +36,9 @@ export interface DownloadModelOptions extends Partial<Omit<Wanted, "file">> {
   readonly cache?: string;
 }
 
-/** `owner/name`, `owner/name@revision`, or a `/path/to/file.safetensors` of either; undefined for what cannot be one. */
+/**
+ * Parses `owner/name`, `owner/name@revision`, or either with `/path/to/file.safetensors`; undefined for anything else.
+ */
 export function parseHubName(text: string): HubName | undefined {
   const form = /^([\w.-]+\/[\w.-]+?)(?:@(refs\/[\w.-]+\/[\w.-]+|[\w.-]+))?(?:\/([^\\]+\.safetensors))?$/;
   const [, repository, revision, file] = form.exec(text) ?? [];
@@ -45,7 +47,7 @@ export function parseHubName(text: string): HubName | undefined {
   return { repository, revision, file };
 }
 
-/** The folder (or the file that is named) of a model in the cache; undefined when it is not there. Asks nobody. */
+/** The folder of a model in the cache, or its named file; undefined if it is not there. Makes no request. */
 export function cachedModel(
   name: string,
   { revision, cache = hubCache() }: DownloadModelOptions = {},
@@ -60,11 +62,11 @@ export function cachedModel(
 }
 
 /**
- * Downloads what is needed of a model, unless the cache has it.
+ * Downloads the needed files of a model, unless the cache has them.
  *
- * @returns the folder, or the file where the name is of one
- * @throws HubError in one sentence: no such repository or revision, no access, no connection, a file that is not what
- *   the hub says; what has come stays for the next attempt
+ * @returns the folder, or the file if the name includes one
+ * @throws HubError with the reason: no such repository or revision, no access, no connection, or a corrupt file;
+ *   partial downloads are kept for the next attempt
  */
 export async function downloadModel(name: string, options: DownloadModelOptions = {}): Promise<string> {
   const { purpose = "model", variant, signal, offline = isOffline(), cache = hubCache() } = options;
@@ -86,7 +88,7 @@ export async function downloadModel(name: string, options: DownloadModelOptions 
   try {
     listed = await listRepository(parsed.repository, revision, hub);
   } catch (error) {
-    // As Python's: where the hub does not answer, or not us, what is in the cache will do.
+    // As in Python: if the hub does not answer, or refuses us, use the cache.
     if (typeof kept === "string" && !(error instanceof NoRevisionError) && !signal?.aborted) return kept;
     throw toHubError(error, parsed.repository);
   }
@@ -106,7 +108,7 @@ export async function downloadModel(name: string, options: DownloadModelOptions 
       else await downloadFile(url, file, target, { repository: parsed.repository, token: hub.token, signal, onBytes });
       repository.link(listed.commit, file);
     }
-    // Last, so that a branch never points to a snapshot that lacks something.
+    // Last, so that a branch never points to an incomplete snapshot.
     repository.setRef(revision, listed.commit);
   } catch (error) {
     throw isFileError(error) ? cacheError(error, cache) : error;
@@ -114,7 +116,7 @@ export async function downloadModel(name: string, options: DownloadModelOptions 
   return placeOf(repository, listed.commit, wanted, paths);
 }
 
-/** What the cache has, as downloadModel returns it; or what it lacks, undefined for all. */
+/** The cached model as downloadModel returns it; an error naming what is missing; or undefined if nothing is cached. */
 function fromCache(repository: CachedRepository, revision: string, wanted: Wanted): string | HubError | undefined {
   const commit = repository.commitOf(revision);
   if (commit === undefined) return undefined;
@@ -126,7 +128,7 @@ function fromCache(repository: CachedRepository, revision: string, wanted: Wante
   }
 }
 
-/** The folder of a model, or the one file that is wanted. */
+/** The folder of a model, or its single wanted file. */
 function placeOf(
   repository: CachedRepository,
   commit: string,
@@ -140,17 +142,17 @@ interface Hub {
   readonly endpoint: string;
   readonly token: string | undefined;
   readonly signal: AbortSignal | undefined;
-  /** Whether to wait for a hub that is overloaded. */
+  /** Whether to retry when the hub is overloaded. */
   readonly isPatient: boolean;
 }
 
-/** The commit of a revision, and its files. */
+/** Looks up the commit of a revision and its files. */
 async function listRepository(
   name: string,
   revision: string,
   hub: Hub,
 ): Promise<{ commit: string; files: Map<string, HubFile> }> {
-  // The token is not given to the package, which refuses those of mirrors: they do not begin with hf_.
+  // Our own fetch adds the token, because the package refuses tokens of mirrors, which do not begin with hf_.
   const common = { hubUrl: hub.endpoint, fetch: (url: unknown) => ask(String(url), name, revision, hub) };
   const { sha } = await modelInfo({ name, revision, additionalFields: ["sha"], ...common });
   const files = new Map<string, HubFile>();
@@ -182,7 +184,7 @@ async function ask(url: string, name: string, revision: string, { token, signal,
   }
 }
 
-/** What stands between us and the hub. */
+/** Turns a network error into a HubError with advice. */
 function toHubError(error: unknown, repository: string): unknown {
   if (error instanceof HubError || !(error instanceof TypeError || error instanceof SyntaxError)) return error;
   const { message, code } = (error.cause ?? error) as NodeJS.ErrnoException;
@@ -196,13 +198,13 @@ function toHubError(error: unknown, repository: string): unknown {
 function cacheError(error: NodeJS.ErrnoException, cache: string): HubError {
   if (error.code === "ENOSPC" || error.code === "EDQUOT") {
     return new HubError(
-      `Expected room for the download in ${cache} but the disk is full (${error.code}); what has come stays. Set HF_HOME ` +
-        "to a folder with more",
+      `Expected room for the download in ${cache} but the disk is full (${error.code}); the partial download is kept. Set ` +
+        "HF_HOME to a folder with more room",
       { cause: error },
     );
   }
   return new HubError(
-    `Expected to write to ${cache} but received: ${error.message}; set HF_HOME to a folder of yours`,
+    `Expected to write to ${cache} but received: ${error.message}; set HF_HOME to a folder that you can write to`,
     {
       cause: error,
     },

@@ -1,18 +1,17 @@
 /**
- * One process at a time for a file, by a second file beside it.
+ * A lock file that lets one process at a time write a file.
  *
- * A process id alone does not tell whether its holder lives: the cache may be shared with other machines, and in a
- * container that was killed and started again everybody has the id of before. So the holder touches the lock as long as
- * it lives.
+ * A process id alone does not show whether the holder is alive: the cache may be shared with other machines, and a
+ * restarted container reuses the same ids. So the holder touches the lock file as long as it runs.
  */
 import { readFileSync, rmSync, statSync, utimes, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Without a sign of life for so many milliseconds a lock is nobody's. */
+/** Milliseconds after which an untouched lock counts as abandoned. */
 const LIFE = 10_000;
 
-/** Waits until no living process has the lock, then takes it. Returns what gives it back. */
+/** Waits until no living process holds the lock, then takes it. Returns a function that releases it. */
 export async function lock(file: string, signal: AbortSignal | undefined): Promise<() => void> {
   while (!take(file)) {
     if (isHeld(file)) await sleep(100, undefined, signal && { signal });
@@ -42,7 +41,7 @@ function isHeld(file: string): boolean {
     if (host === hostname()) process.kill(Number(pid), 0);
     return true;
   } catch (error) {
-    // ENOENT is a lock that was given back just now: the next to take it must not lose it.
+    // ENOENT: the lock was released just now. Count it as held, so that we do not delete the next holder's lock.
     return (error as NodeJS.ErrnoException).code !== "ESRCH";
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Models by the paths that people write: a folder or file from the working folder, one that ships with the package, or a
- * name on the hub, which is looked for in the cache and downloaded into it.
+ * Finds models by path: a folder or file relative to the working folder, one that ships with the package, or a name on
+ * the hub, which is looked up in the cache and downloaded into it.
  */
 import { existsSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
@@ -12,36 +12,36 @@ import { HubError } from "./error.js";
 import type { Wanted } from "./files.js";
 import { cachedModel, downloadModel, parseHubName } from "./hub.js";
 
-/** Which form of a model on the hub. */
+/** Which revision, variant and files of a model on the hub. */
 export interface HubForm extends Partial<Omit<Wanted, "variant" | "file">> {
   readonly revision?: string | null | undefined;
   readonly variant?: string | null | undefined;
 }
 
 /**
- * The folder or file that a path names, here and now.
+ * The local folder or file of a model, without downloading.
  *
- * @throws InputError when there is none, saying where it was looked for, and for a pickle
+ * @throws InputError when there is none, naming the places searched, and for a pickle
  */
 export function resolveModel(path: string, { revision }: Pick<HubForm, "revision"> = {}): string {
   if (isPickle(path)) throw new InputError(pickleRefused(path));
   const found = findModel(path, { revision });
   if (found !== undefined) return found;
-  const hub = parseHubName(path) === undefined ? "" : ", and in the hub's cache (`b2 download` brings it there)";
+  const hub = parseHubName(path) === undefined ? "" : ", and in the hub's cache (`b2 download` fetches it)";
   throw new InputError(
     `Expected a model folder but received ${path}; looked for ${localPlaces(path).join(" and ")}${hub}`,
   );
 }
 
-/** The same, or undefined when it is not on this machine. */
+/** Like resolveModel, but returns undefined if the model is not on this machine. */
 export const findModel = (path: string, { revision }: Pick<HubForm, "revision"> = {}): string | undefined =>
   localPlaces(path).find((place) => existsSync(place)) ?? cachedModel(path, { revision: revision ?? undefined });
 
 /**
- * Downloads a model that is named as on the hub, unless there is such a folder.
+ * Downloads a model by its hub name, unless a local folder has that path.
  *
- * @returns where it is
- * @throws InputError when it is neither here nor to be had from the hub
+ * @returns the local path
+ * @throws InputError when it is neither on this machine nor available from the hub
  */
 export async function fetchModel(path: string, form: HubForm, { progress, signal }: RunContext): Promise<string> {
   const isLocal = localPlaces(path).some((place) => existsSync(place));

@@ -1,11 +1,11 @@
 /**
- * Images as CLIP takes them: shortest side resized, centre cut out, colours normalised, as transformers'
- * CLIPImageProcessor does through PIL.
+ * Prepares images for CLIP: resize the shortest side, crop the centre, normalise colours, as transformers'
+ * CLIPImageProcessor does with PIL.
  *
  * The resize is PIL's: a filter (bicubic, unless the config names another) with antialiasing, along the rows and then
- * along the columns, each rounded to 8 bits. It is a product with two small matrices, so that it runs on any device and
- * on batches. `rounding: false` leaves out the rounding, through which no gradient passes; pixels then differ by up to
- * one step in 255 or so.
+ * along the columns, each rounded to 8 bits. It is computed as a product with two small matrices, on any device and on
+ * whole batches. `rounding: false` skips the rounding, which blocks gradients; pixels then differ by up to about one
+ * step in 255.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -15,14 +15,14 @@ import { show } from "../base/show.js";
 import { pad, tensor, tidy, type Tensor } from "../torch/index.js";
 import { ImageError } from "./error.js";
 
-/** A side in pixels. No image is larger: a larger number is a damaged one. */
+/** A side in pixels. The bound catches damaged configs. */
 const side = z
   .int()
   .positive()
   .max(2 ** 14);
 const triple = z.array(z.number()).length(3);
 
-/** PIL's filters by their numbers: how far each reaches, and its weight at a distance. */
+/** PIL's filters by number: support, and weight as a function of distance. */
 const FILTERS = {
   1: { support: 3, weight: lanczos },
   2: { support: 1, weight: (x: number) => Math.max(1 - Math.abs(x), 0) },
@@ -31,7 +31,7 @@ const FILTERS = {
 
 const BICUBIC = 3;
 
-/** PIL's weights are whole numbers of this part. */
+/** PIL rounds weights to multiples of this. */
 const UNIT = 2 ** 22;
 
 interface Size {
@@ -67,10 +67,10 @@ const schema = z.object({
 export type PreprocessorConfig = z.output<typeof schema>;
 
 /**
- * Reads `preprocessor_config.json`; OpenAI's settings at 224 pixels where the folder has none.
+ * Reads `preprocessor_config.json`; defaults to OpenAI's settings at 224 pixels if the folder has none.
  *
- * @param options.imageSize what the model's image tower takes, `image_size` of its vision config
- * @throws ImageError naming the file and each key whose value is not honoured, or gives images of another size
+ * @param options.imageSize input size of the model, `image_size` of its vision config
+ * @throws ImageError naming the file and each key whose value is not supported, or that gives another image size
  */
 export function readPreprocessorConfig(
   folder: string,
@@ -111,7 +111,7 @@ export function clipPreprocess(
     const scaled = images.to({ dtype: "float32" }).mul(255);
     let pixels = bounded(rounding ? scaled.round() : scaled);
     if (config.do_resize) {
-      // Halves are frequent, and PIL, which counts in whole numbers, always rounds them up: float32 would miss some.
+      // PIL computes in integers and always rounds halves up. They are frequent, and float32 would miss some.
       const exact = pixels.to({ dtype: images.device === "mps" ? "float32" : "float64" });
       pixels = resize(exact, config, (x) => bounded(rounding ? x.add(0.5).floor() : x)).to({ dtype: "float32" });
     }
@@ -128,7 +128,7 @@ function resize(pixels: Tensor, { size, resample }: PreprocessorConfig, to8Bits:
   const [height, width] = [pixels.size(2), pixels.size(3)];
   const to = "shortest_edge" in size ? withShortestEdge(size.shortest_edge, { height, width }) : size;
   const onDevice = (matrix: Tensor) => matrix.to({ device: pixels.device, dtype: pixels.dtype });
-  // PIL: horizontally first, then vertically. A side that stays is not touched.
+  // As PIL: horizontally first, then vertically. A side that keeps its length is not resampled.
   const across =
     to.width === width
       ? pixels
@@ -141,7 +141,7 @@ function withShortestEdge(shortest: number, { height, width }: Size): Size {
   return height <= width ? { height: shortest, width: long } : { height: long, width: shortest };
 }
 
-/** Weights of `from` pixels in each of `to` pixels: [to, from]. */
+/** The resampling matrix from `from` to `to` pixels: [to, from]. */
 function resizeMatrix(from: number, to: number, resample: keyof typeof FILTERS): Tensor {
   const filter = FILTERS[resample];
   const scale = from / to;
@@ -167,16 +167,16 @@ function bicubic(x: number): number {
   return t < 2 ? (((t - 5) * t + 8) * t - 4) * a : 0;
 }
 
-/** A sinc under the main lobe of one three times as wide. */
+/** Lanczos with a = 3: a sinc, windowed by the main lobe of one three times as wide. */
 function lanczos(x: number): number {
   const sinc = (t: number) => (t === 0 ? 1 : Math.sin(Math.PI * t) / (Math.PI * t));
   return Math.abs(x) < 3 ? sinc(x) * sinc(x / 3) : 0;
 }
 
-/** The middle of an image; what lies outside of it is black. */
+/** Crops the centre of an image, padding with black. */
 function centreCrop(pixels: Tensor, { height, width }: Size): Tensor {
   const [h, w] = [pixels.size(2), pixels.size(3)];
-  // Where the image is smaller, transformers gives the odd row or column of black to the top and to the left.
+  // If the image is smaller, transformers adds the odd row or column of black at the top and at the left.
   const [above, before] = [Math.max(Math.ceil((height - h) / 2), 0), Math.max(Math.ceil((width - w) / 2), 0)];
   const [below, behind] = [Math.max(height - h - above, 0), Math.max(width - w - before, 0)];
   const whole = above + before + below + behind > 0 ? pad(pixels, [before, behind, above, below], 0) : pixels;

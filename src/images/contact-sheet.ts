@@ -1,21 +1,21 @@
-/** Many images on one page: a plain grid, and the sheet that shows before and after side by side over each caption. */
+/** Many images on one page: a plain grid, and a sheet with before and after side by side above each caption. */
 import { cat, tidy, type Tensor } from "../torch/index.js";
 import { encodePng } from "./png.js";
 import { HAIRLINE, MUTED, renderSvg, round, svg, text, wrap } from "./svg.js";
 
 export interface SheetColumn {
-  /** As "before"; written over the images. */
+  /** Title above the images, such as "before". */
   readonly title?: string;
-  /** [3, H, W] in 0..1, one a caption. */
+  /** [3, H, W] in 0..1, one per caption. */
   readonly images: readonly Tensor[];
 }
 
 export interface ContactSheetOptions {
   readonly title?: string;
   readonly subtitle?: string;
-  /** Captions a row; chosen so that the page is about as wide as it is high when left out. */
+  /** Captions per row. Default: such that the page is about as wide as it is high. */
   readonly perRow?: number;
-  /** Side of an image in points; the page has two pixels to a point. Default 112. */
+  /** Side of an image in points, of two pixels each. Default 112. */
   readonly side?: number;
 }
 
@@ -27,7 +27,7 @@ const CAPTION = { size: 11, lineHeight: 15, most: 2 };
 /**
  * A page of captioned images as PNG: for every caption, the columns' images side by side.
  *
- * @param columns as many images each as there are captions
+ * @param columns one image per caption in each
  */
 export function contactSheet(
   columns: readonly SheetColumn[],
@@ -37,7 +37,7 @@ export function contactSheet(
   for (const { images, title: name = "a column" } of columns) {
     if (images.length === captions.length) continue;
     throw new RangeError(
-      `Expected ${captions.length} images, one a caption, for ${name} but received ${images.length}`,
+      `Expected ${captions.length} images, one per caption, for ${name} but received ${images.length}`,
     );
   }
   const cellWidth = columns.length * (side + NARROW_GAP) - NARROW_GAP;
@@ -104,7 +104,7 @@ export function imageGrid(images: Tensor, { columns = 8 }: { columns?: number } 
   }
 }
 
-/** One image, its pixels kept sharp when it is enlarged, within a hairline. */
+/** One image with a hairline border, enlarged without smoothing. */
 function imageTag(x: number, y: number, side: number, image: Tensor): string {
   const data = Buffer.from(encodePng(image)).toString("base64");
   const place = `x="${round(x)}" y="${round(y)}" width="${side}" height="${side}"`;

@@ -1,6 +1,6 @@
 import { InputError } from "../base/errors.js";
 
-/** An image that cannot be read, or settings of a preprocessor that are not honoured. */
+/** An image cannot be read, or a preprocessor config is not supported. */
 export class ImageError extends InputError {
   override readonly name = "ImageError";
 }

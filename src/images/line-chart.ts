@@ -13,13 +13,13 @@ export interface LineChartOptions {
   readonly subtitle?: string;
   readonly xLabel?: string;
   readonly yLabel?: string;
-  /** What the first value's place is called. Default 0. */
+  /** The x value of the first point. Default 0. */
   readonly firstX?: number;
   readonly width?: number;
   readonly height?: number;
 }
 
-/** Okabe and Ito's colours, which colour-blind people tell apart. */
+/** Okabe and Ito's colours, which colour-blind people can distinguish. */
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 interface Scale {
@@ -82,7 +82,7 @@ export function lineChart(
   return renderSvg(svg(width, height, parts));
 }
 
-/** A dot and a name for each, in a row that ends at the right; widths are estimated, and generously. */
+/** The legend: a dot and a name for each series, right-aligned. Text widths are estimated generously. */
 function legend(series: readonly Series[], right: number): string[] {
   const widths = series.map(({ name }) => name.length * 7.4 + 26);
   let x = right - widths.reduce((sum, width) => sum + width, 0) + 14;
@@ -121,7 +121,7 @@ function scale(
   return { ticks, at: (value) => start + ((value - low) / span) * (end - start) };
 }
 
-/** As many decimals as the ticks' distance needs. */
+/** Formats a tick with as many decimals as the step between ticks needs. */
 function tickLabel(tick: number, ticks: readonly number[]): string {
   const distance = Math.abs((ticks[1] ?? 1) - (ticks[0] ?? 0));
   const decimals = Math.max(0, -Math.floor(Math.log10(distance || 1) + 1e-9));

@@ -1,6 +1,6 @@
 /**
- * Images to PNG, and from any file that sharp reads. The encoder is our own and synchronous (PNG specification,
- * third edition): 8-bit RGB, each row as differences to its left neighbour, one zlib stream.
+ * Writes images as PNG, and reads any format that sharp supports. The encoder is our own and synchronous (PNG
+ * specification, third edition): 8-bit RGB, each row as differences to its left neighbour, one zlib stream.
  */
 import { crc32, deflateSync } from "node:zlib";
 import sharp from "sharp";
@@ -14,9 +14,9 @@ const RGB = 3;
 const FILTER_SUB = 1;
 
 /**
- * An image as the bytes of a PNG file.
+ * Encodes an image as PNG.
  *
- * @param image [3, H, W] in 0..1; what lies outside is clamped
+ * @param image [3, H, W] in 0..1; other values are clamped
  */
 export function encodePng(image: Tensor): Uint8Array {
   const [channels, height, width] = image.shape;
@@ -42,7 +42,7 @@ export function encodePng(image: Tensor): Uint8Array {
 }
 
 /**
- * Writes a PNG file; it appears whole or not at all.
+ * Writes a PNG file, atomically.
  *
  * @param image [3, H, W] in 0..1, or the bytes of a PNG
  */
@@ -51,10 +51,10 @@ export function writePng(file: string, image: Tensor | Uint8Array): void {
 }
 
 /**
- * Reads an image of any format that sharp knows; transparency is put on white.
+ * Reads an image of any format that sharp supports; transparent pixels are blended with white.
  *
  * @returns [3, H, W] in 0..1
- * @throws ImageError naming the file when it is no image, or a damaged one
+ * @throws ImageError naming the file when it is not an image, or damaged
  */
 export async function readImage(file: string): Promise<Tensor> {
   const image = sharp(file).flatten({ background: "#ffffff" }).toColourspace("srgb").removeAlpha();

@@ -1,4 +1,4 @@
-/** SVG to PNG by resvg, with Inter, so that charts are the same on machines that have no fonts. */
+/** Renders SVG to PNG with resvg and the Inter font, so that charts look the same on machines without fonts. */
 import { createRequire } from "node:module";
 import { Resvg } from "@resvg/resvg-js";
 
@@ -10,7 +10,7 @@ export const MUTED = "#6b7280";
 export const HAIRLINE = "#e5e7eb";
 export const PAPER = "#ffffff";
 
-/** Drawn for screens of twice the density. */
+/** Renders an SVG as PNG at twice its size, for high-density screens. */
 const DENSITY = 2;
 
 export function renderSvg(svg: string): Uint8Array {
@@ -47,7 +47,7 @@ export function round(value: number): number {
   return Math.round(value * 100) / 100;
 }
 
-/** Words in lines of at most so many pixels; widths are estimated, Inter's letters are 0.55 of their size on average. */
+/** Wraps text to a width in pixels, which is estimated: Inter's letters are 0.55 of the font size wide on average. */
 export function wrap(content: string, width: number, size: number, maxLines = 2): string[] {
   const most = Math.max(4, Math.floor(width / (size * 0.55)));
   const lines = [""];

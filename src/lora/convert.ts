@@ -1,9 +1,9 @@
-/** Converts a LoRA file between PEFT's and kohya's form by its keys, without the model. */
+/** Converts a LoRA file between PEFT's and kohya's format by its keys, without the model. */
 import { tidy } from "../torch/index.js";
 import { readLora, writeLora, type WriteLoraOptions } from "./lora-file.js";
 
 /**
- * Whether the layers are SDXL's, whose names differ in kohya's form, their paths tell.
+ * Converts a LoRA file. Kohya's names differ for SDXL, which is recognised by the layers' paths.
  *
  * @throws InputError naming the file and the key at fault
  */

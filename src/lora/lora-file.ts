@@ -1,10 +1,10 @@
 /**
- * LoRA files: PEFT's form, as diffusers reads and writes it, and kohya's, as ComfyUI and AUTOMATIC1111 take it. Both are
- * one safetensors file; the keys tell which.
+ * LoRA files in PEFT's format, which diffusers reads and writes, and in kohya's, which ComfyUI and AUTOMATIC1111 use.
+ * Both are one safetensors file; the keys show which.
  *
- * Rank and alpha may differ from layer to layer. PEFT's form has alpha in the metadata under diffusers' key, or in the
- * `adapter_config.json` of PEFT's own folders; kohya's form has it beside each layer. Without any, alpha is the rank, as in
- * diffusers.
+ * Rank and alpha may differ between layers. PEFT's format stores alpha in the metadata under diffusers' key, or in the
+ * `adapter_config.json` of PEFT's own folders; kohya's stores it as a tensor beside each layer. Without any, alpha is
+ * the rank, as in diffusers.
  */
 import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -23,7 +23,7 @@ import { kohyaName, parseLoraKey, peftName, type LoraForm, type LoraPart } from 
 
 export const LORA_FILE_NAME = "pytorch_lora_weights.safetensors";
 const METADATA_KEY = "lora_adapter_metadata";
-/** PEFT's own names of the file, and of the one beside it. */
+/** PEFT's own names of the file and of its config. */
 const PEFT_FILE_NAME = "adapter_model.safetensors";
 const PEFT_CONFIG_NAME = "adapter_config.json";
 
@@ -32,13 +32,13 @@ export interface LoraLayer {
   readonly part: LoraPart;
   /** The layer's path in the part, in diffusers' and transformers' names. */
   readonly path: string;
-  /** float32 [rank, inFeatures], of a convolution [rank, inChannels * height * width of the kernel] */
+  /** float32 [rank, inFeatures]; for a convolution [rank, inChannels * kernel height * kernel width] */
   readonly a: Tensor;
   /** float32 [outFeatures, rank] */
   readonly b: Tensor;
   /** B A is scaled by alpha / rank. */
   readonly alpha: number;
-  /** Of a convolution: A is stored as a kernel of this size, B as one of 1x1. */
+  /** For a convolution: A is stored as a kernel of this size, B as a 1x1 kernel. */
   readonly kernel?: Kernel | undefined;
 }
 
@@ -50,7 +50,7 @@ export interface LoraFile {
   readonly layers: readonly LoraLayer[];
 }
 
-/** What files hold that is no LoRA of a form known here, by a part of their keys. */
+/** Recognises unsupported files by a part of their keys. */
 const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
   [/\.hada_/, "LoHa, which is not supported"],
   [/\.lokr_/, "LoKr, which is not supported"],
@@ -59,21 +59,21 @@ const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
   [/\.(oft_|boft_|glora|diff$|diff_b$|w_norm$|b_norm$)/, "an adapter that is not a LoRA, which is not supported"],
   [
     /^lora_(unet_(double|single|joint)_blocks|transformer|te3)_/,
-    "kohya's form of one for Flux or Stable Diffusion 3, which is not supported: give it in PEFT's form",
+    "kohya's format for Flux or Stable Diffusion 3, which is not supported: use PEFT's format",
   ],
   [
     /^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\./,
-    "a whole checkpoint: give it as the model",
+    "a whole checkpoint: set model.path to it",
   ],
 ];
 
 /**
  * Reads a LoRA file, or the one in a folder.
  *
- * @param options.part the model of keys that name none, as in PEFT's own folders. Default: `unet`, or `text_encoder` where
- *   their paths are one's
- * @throws InputError naming the file and the key, for keys of no known form, halves of a pair, shapes that do not
- *   belong together, numbers that are not finite
+ * @param options.part the model of keys that name none, as in PEFT's own folders. Default: `unet`, or `text_encoder` if
+ *   the paths are those of a text encoder
+ * @throws InputError naming the file and the key, for unknown keys, unpaired matrices, shapes that do not fit together,
+ *   and values that are not finite
  */
 export function readLora(fileOrFolder: string, { part: unnamed }: { readonly part?: LoraPart } = {}): LoraFile {
   const file = fileOf(fileOrFolder);
@@ -86,7 +86,7 @@ export function readLora(fileOrFolder: string, { part: unnamed }: { readonly par
       if (parsed === undefined) throw new SafetensorsError(file, unknownKey(key), key);
       form ??= parsed.form;
       if (parsed.form !== form)
-        throw new SafetensorsError(file, `Expected keys of one form, ${form}, but received ${parsed.form}`, key);
+        throw new SafetensorsError(file, `Expected keys of one format, ${form}, but received ${parsed.form}`, key);
       const { part, path } = parsed;
       const pair = pairs.get(`${part}.${path}`) ?? { part, path };
       pairs.set(`${part}.${path}`, pair);
@@ -124,23 +124,23 @@ export function readLora(fileOrFolder: string, { part: unnamed }: { readonly par
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
-/** How the layers are written. */
+/** How layers are written. */
 export interface WriteLoraOptions {
   readonly form?: LoraForm;
-  /** For kohya's form: whether the layers are SDXL's. Default: as their paths tell. */
+  /** For kohya's format: whether the layers are SDXL's. Default: recognised by their paths. */
   readonly isXL?: boolean;
-  /** For kohya's form: of the UNet. Default 2, as in every published one. */
+  /** For kohya's format: layers per block of the UNet. Default 2, as in all published models. */
   readonly layersPerBlock?: number;
-  /** For PEFT's form: what the config of the adapter names as its targets. Default: the layers' paths. */
+  /** For PEFT's format: the target modules in the adapter's config. Default: the layers' paths. */
   readonly targetModules?: readonly string[];
-  /** Named in errors: the file that the layers are from. Default: the one that is written. */
+  /** Named in errors: the file that the layers come from. Default: the file being written. */
   readonly source?: string;
 }
 
 /**
  * Writes a LoRA file, or the one in a folder.
  *
- * @throws InputError for layers that have no name in kohya's form
+ * @throws InputError for layers without a name in kohya's format
  */
 export function writeLora(fileOrFolder: string, layers: readonly LoraLayer[], options: WriteLoraOptions = {}): void {
   const file = fileOrFolder.endsWith(".safetensors") ? fileOrFolder : join(fileOrFolder, LORA_FILE_NAME);
@@ -181,8 +181,8 @@ function writeKohya(file: string, layers: readonly LoraLayer[], options: WriteLo
   const nameOf = ({ part, path }: LoraLayer): string => {
     const name = kohyaName(part, path, isXL, layersPerBlock);
     if (name !== undefined) return name;
-    const expected = "layers of Stable Diffusion's UNet and text encoders, whose names in kohya's form are known,";
-    throw new InputError(`${source}: Expected ${expected} but received ${part}.${path}; PEFT's form holds it`);
+    const expected = "layers of Stable Diffusion's UNet and text encoders, for kohya's format";
+    throw new InputError(`${source}: Expected ${expected} but received ${part}.${path}; PEFT's format can store it`);
   };
   tidy(() => {
     const tensors = layers.flatMap((layer): [string, Tensor][] => {
@@ -217,11 +217,11 @@ function storedPair({ a, b, kernel }: LoraLayer): [a: Tensor, b: Tensor] {
 export const looksLikeXL = (layers: readonly { readonly part: LoraPart; readonly path: string }[]): boolean =>
   layers.some(({ part, path }) => part === "text_encoder_2" || /\.transformer_blocks\.[1-9]/.test(path));
 
-/** The text's width is 1024 in SD 2 alone. */
+/** Only SD 2 has text features of width 1024. */
 const looksLikeV2 = (layers: readonly LoraLayer[]): boolean =>
   layers.some(({ path, a }) => /\.attn2\.to_[kv]$|\.[qkv]_proj$/.test(path) && a.size(1) === 1024);
 
-/** The LoRA file of a folder, as diffusers or PEFT names it; undefined when there is none. */
+/** The LoRA file of a folder, named as by diffusers or PEFT; undefined if there is none. */
 export const loraFileIn = (folder: string): string | undefined =>
   [LORA_FILE_NAME, PEFT_FILE_NAME].map((name) => join(folder, name)).find((file) => existsSync(file));
 
@@ -236,7 +236,7 @@ function unknownKey(key: string): string {
   return "Expected a key such as unet.<layer>.lora_A.weight (PEFT) or lora_unet_<layer>.lora_down.weight (kohya)";
 }
 
-/** A kernel as a matrix of its outputs. */
+/** Flattens a kernel to a matrix with one row per output. */
 function asMatrix(file: string, key: string, value: Tensor): { matrix: Tensor; kernel: Kernel | undefined } {
   const [rows, columns, ...kernel] = value.shape;
   if (rows === undefined || columns === undefined || ![0, 2].includes(kernel.length)) {
@@ -256,7 +256,7 @@ function checkedNumber(file: string, key: string, value: Tensor): number {
   throw new SafetensorsError(file, `Expected a finite number but received ${received}`, key);
 }
 
-/** Alpha of a layer, where PEFT's description of the adapter has it: in the metadata, or in the file beside. */
+/** Alpha of a layer from PEFT's adapter config, in the metadata or in the config file. */
 function alphasOf({
   file,
   metadata,
@@ -264,7 +264,7 @@ function alphasOf({
   if (basename(file) === PEFT_FILE_NAME) {
     const beside = join(dirname(file), PEFT_CONFIG_NAME);
     if (!existsSync(beside)) {
-      throw new SafetensorsError(file, `Expected ${PEFT_CONFIG_NAME}, which says alpha, beside it but received none`);
+      throw new SafetensorsError(file, `Expected ${PEFT_CONFIG_NAME}, which holds alpha, beside it but received none`);
     }
     const described = readJsonObject(beside);
     return (_part, path, rank) => alphaOf(described, "", beside, path, rank);
@@ -276,7 +276,7 @@ function alphasOf({
   return (part, path, rank) => alphaOf(described, `${part}.`, source, path, rank);
 }
 
-/** @param prefix of the description's keys */
+/** @param prefix of the config's keys */
 function alphaOf(
   described: JsonObject,
   prefix: string,
@@ -292,7 +292,7 @@ function alphaOf(
   const patterns = at("alpha_pattern") ?? {};
   if (!isJsonObject(patterns)) return wrong("alpha_pattern", "layers and their alpha", patterns);
   const own = Object.entries(patterns).find(([pattern]) => {
-    // Regular expressions to PEFT; those that it and diffusers write are names.
+    // PEFT allows regular expressions, but it and diffusers only write names.
     const name = pattern.replace(/^\^/, "").replaceAll("\\.", ".");
     if (!/^[\w.]+$/.test(name)) wrong("alpha_pattern", "names of layers", pattern);
     return path === name || path.endsWith(`.${name}`);

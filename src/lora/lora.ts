@@ -1,9 +1,11 @@
 /**
  * Low-rank adapters on the layers of a model: y = W x + weight (alpha / rank) B A x with A [rank, in] and B [out, rank]
- * trained and W frozen. In a convolution A is one of the same kernel and stride, and B one of 1x1. Source: "LoRA:
- * Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685), with the keys and the initialisation of PEFT.
+ * trained and W frozen. For a convolution, A is a convolution with the same kernel and stride, and B a 1x1 one. Source:
+ * "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685), with the keys and the initialisation of
+ * PEFT.
  *
- * A and B are float32 whatever the model is held in, and so is their product. Several adapters add up.
+ * A, B and their product are float32, whatever the model's dtype. Several adapters can be active at once; their outputs
+ * add.
  */
 import { InputError } from "../base/errors.js";
 import { nearest } from "../base/nearest.js";
@@ -32,9 +34,9 @@ export interface LoraOptions {
   readonly rank?: number;
   /** The adapter's output is scaled by alpha / rank. Default: rank. */
   readonly alpha?: number;
-  /** Layers whose path is one of these or ends in one, as in PEFT. */
+  /** Layers whose path equals one of these or ends with one, as in PEFT. */
   readonly targetModules?: readonly string[];
-  /** The pipeline's model that is adapted; files name it. Default `unet`. */
+  /** Which model of the pipeline is adapted, as named in files. Default `unet`. */
   readonly part?: LoraPart;
 }
 
@@ -65,7 +67,7 @@ class LoraLayerAdapter implements LayerAdapter, AdaptedLayer {
     this.alpha = alpha;
   }
 
-  /** What B A is multiplied by. */
+  /** The factor of B A: weight * alpha / rank. */
   get scale(): number {
     return (this.#adapter.weight * this.alpha) / this.a.size(0);
   }
@@ -73,7 +75,7 @@ class LoraLayerAdapter implements LayerAdapter, AdaptedLayer {
   addTo(input: Tensor, output: Tensor): Tensor {
     if (!this.#adapter.enabled) return output;
     const low = linear(input.dtype === "float32" ? input : input.to({ dtype: "float32" }), this.a); // [..., rank]
-    // No gradient needs the layer's own output, so the product can be added in place.
+    // No gradient needs the layer's own output, so the product is added in place.
     if (output.dtype === "float32" && output.ndim === 2) {
       return addmm_(output, low, this.b.transpose(0, 1), { alpha: this.scale });
     }
@@ -97,20 +99,21 @@ class LoraLayerAdapter implements LayerAdapter, AdaptedLayer {
   }
 }
 
+/** The adapter of one model: an A and a B for each adapted layer. */
 export class LoraAdapter {
   /** Whether the adapter takes part in the forward pass. */
   enabled = true;
-  /** A factor of the adapter's output, beside alpha / rank. */
+  /** A factor of the adapter's output, on top of alpha / rank. */
   weight = 1;
-  /** `<layer>.lora_A.weight` and `<layer>.lora_B.weight`, in the model's order; they record gradients. */
+  /** `<layer>.lora_A.weight` and `<layer>.lora_B.weight`, in the model's order, with requiresGrad. */
   readonly parameters: ReadonlyMap<string, Tensor>;
-  /** The pipeline's model that is adapted, as files name it. */
+  /** Which model of the pipeline is adapted, as named in files. */
   readonly part: LoraPart;
   readonly #model: Module;
   readonly #layers: readonly LoraLayerAdapter[];
   readonly #targetModules: readonly string[] | undefined;
 
-  /** Takes the layers' tensors over. */
+  /** Takes ownership of the layers' tensors. */
   private constructor(
     model: Module,
     part: LoraPart,
@@ -131,9 +134,9 @@ export class LoraAdapter {
   }
 
   /**
-   * Adds an adapter that changes nothing yet: A is drawn as PEFT does (kaiming_uniform, a = sqrt(5)), B is zero.
+   * Adds an adapter that has no effect yet: A is drawn as PEFT does (kaiming_uniform, a = sqrt(5)), B is zero.
    *
-   * @throws InputError when a target names no layer, or one that is neither linear nor a convolution
+   * @throws InputError when a target matches no layer, or one that is neither linear nor a convolution
    */
   static inject(
     model: Module,
@@ -152,11 +155,11 @@ export class LoraAdapter {
   }
 
   /**
-   * Adds the adapter that a file, or a folder with `pytorch_lora_weights.safetensors`, has for a model; rank, alpha and
-   * layers are the file's.
+   * Adds the adapter of a file, or of a folder with `pytorch_lora_weights.safetensors`, to a model. Rank, alpha and
+   * layers come from the file.
    *
    * @param options.part which of a pipeline's models it is. Default `unet`
-   * @throws InputError naming the file and each key that does not fit the model, which is then as it was
+   * @throws InputError naming the file and each key that does not fit the model, which is unchanged then
    */
   static fromPretrained(
     model: Module,
@@ -167,19 +170,19 @@ export class LoraAdapter {
     return adapter!;
   }
 
-  /** For loadLora, which has checked that the layers fit. */
+  /** Adds layers that are known to fit, see loadLora. */
   static ofLayers(model: Module, part: LoraPart, layers: readonly LoraLayer[]): LoraAdapter {
     const modules = model.modules();
     const adapted = layers.map(({ path, a, b, alpha }): AdaptedLayer => {
       const layer = modules.get(path) as Adaptable;
-      // Copies, so that the file can be closed; and a tensor that learns must not be a view.
+      // Copies, so that the file can be closed, and because a tensor in training must not be a view.
       const own = (matrix: Tensor): Tensor => tidy(() => matrix.clone().to(held(layer)));
       return { layer, a: own(a), b: own(b), alpha };
     });
     return new LoraAdapter(model, part, adapted);
   }
 
-  /** The layers as files hold them. */
+  /** The layers as stored in files. */
   layers(): LoraLayer[] {
     return this.#layers.map(({ layer, a, b, alpha }) => {
       return { part: this.part, path: layer.path, a, b, alpha, kernel: kernelOf(layer) };
@@ -187,11 +190,11 @@ export class LoraAdapter {
   }
 
   /**
-   * Writes `pytorch_lora_weights.safetensors` (or the file named): with PEFT's keys under the part's name, or in kohya's
-   * form with the names that the model's family has there.
+   * Writes `pytorch_lora_weights.safetensors` (or the given file) with PEFT's keys under the part's name, or with
+   * kohya's names for the model's family.
    *
-   * @param options.isXL for a text encoder in kohya's form, which does not know its family: whether it is SDXL's
-   * @throws InputError for kohya's form of layers that have no name in it
+   * @param options.isXL for a text encoder in kohya's format: whether it is SDXL's, which its layers cannot show
+   * @throws InputError for layers without a name in kohya's format
    */
   save(fileOrFolder: string, { form = "peft", isXL }: Pick<WriteLoraOptions, "form" | "isXL"> = {}): void {
     writeLora(fileOrFolder, this.layers(), {
@@ -203,9 +206,10 @@ export class LoraAdapter {
   }
 
   /**
-   * Takes the values of a file into this adapter.
+   * Loads the values of a file into this adapter.
    *
-   * @throws InputError naming the file and each key that is missing, unexpected or misshaped; the adapter is then as it was
+   * @throws InputError naming the file and each key that is missing, unexpected or misshaped; the adapter is unchanged
+   *   then
    */
   load(fileOrFolder: string): void {
     const nameOf = ({ part, path }: Pick<LoraLayer, "part" | "path">): string => `${part}.${path}`;
@@ -236,7 +240,7 @@ export class LoraAdapter {
     });
   }
 
-  /** Takes the adapter off the model. Its parameters live on until `dispose`. */
+  /** Removes the adapter from the model. Its parameters stay in memory until `dispose`. */
   remove(): void {
     for (const own of this.#layers) {
       const at = own.layer.adapters.indexOf(own);
@@ -244,12 +248,12 @@ export class LoraAdapter {
     }
   }
 
-  /** Adds the adapter into the model's weights for good, and takes it off. */
+  /** Merges the adapter into the model's weights, and removes it. This cannot be undone. */
   merge(): void {
     LoraAdapter.merge([this]);
   }
 
-  /** The same for several: they are summed in float32, and a weight in half precision is rounded once. */
+  /** Merges several adapters: they are summed in float32, so that a half-precision weight is rounded only once. */
   static merge(adapters: readonly LoraAdapter[]): void {
     const byLayer = new Map<Adaptable, LoraLayerAdapter[]>();
     for (const one of adapters.flatMap((adapter) => adapter.#layers)) {
@@ -265,27 +269,27 @@ export class LoraAdapter {
     for (const adapter of adapters) adapter.remove();
   }
 
-  /** Frees the parameters, and takes the adapter off. */
+  /** Removes the adapter from the model and frees its parameters. */
   dispose(): void {
     this.remove();
     for (const parameter of this.parameters.values()) parameter.dispose();
   }
 }
 
-/** The models of a pipeline, by the names that files have for them. */
+/** The models of a pipeline, by their names in LoRA files. */
 export type LoraModels = Readonly<Record<LoraPart, Module | undefined>>;
 
 export interface LoadLoraOptions {
-  /** A factor of the adapters' output. Default 1. */
+  /** A factor of the adapters' output, on top of alpha / rank. Default 1. */
   readonly weight?: number;
-  /** The model of keys that name none. Default: `unet`, or `text_encoder` where their paths are one's. */
+  /** The model of keys that name none. Default: `unet`, or `text_encoder` if the paths are those of a text encoder. */
   readonly part?: LoraPart;
 }
 
 /**
- * Adds the adapters of a file to a pipeline's models, one adapter a model.
+ * Adds the adapters of a file to a pipeline's models, one adapter per model.
  *
- * @throws InputError naming the file and each layer that does not fit; the models are then as they were
+ * @throws InputError naming the file and each layer that does not fit; the models are unchanged then
  */
 export function loadLora(
   models: LoraModels,
@@ -313,13 +317,13 @@ export function loadLora(
   });
 }
 
-/** transformers from 5.0 leaves the `text_model` of a text encoder's paths out. */
+/** transformers from 5.0 omits `text_model` from a text encoder's paths. */
 function pathIn(model: Module | undefined, path: string): string {
   const without = path.replace(/^text_model\./, "");
   return [path, without, `text_model.${without}`].find((name) => model?.modules().has(name)) ?? path;
 }
 
-/** What keeps a layer of a file from the model. */
+/** Why a layer of a file does not fit the model; undefined if it does. */
 function unfit(model: Module | undefined, { part, path, a, b }: LoraLayer): string[] {
   if (model === undefined) return [`${part}.${path}: Expected a model with ${part}`];
   const layer = model.modules().get(path);
@@ -352,9 +356,9 @@ function held({ weight: { device } }: Adaptable): { dtype: "float32"; device: De
 }
 
 /**
- * The layers that the targets name, in the model's order.
+ * The layers that the targets match, in the model's order.
  *
- * @throws InputError naming every target without a layer, and what it may have meant
+ * @throws InputError naming every target without a layer, with a suggestion
  */
 function targetsOf(model: Module, targets: readonly string[]): Adaptable[] {
   const modules = [...model.modules()];
@@ -382,7 +386,7 @@ function targetsOf(model: Module, targets: readonly string[]): Adaptable[] {
     .filter((layer) => wanted.has(layer));
 }
 
-/** Every end of a path that names layers, the shortest first: "to_q", "to_out.0", "attn1.to_q". */
+/** All suffixes of layers' paths, the shortest first: "to_q", "to_out.0", "attn1.to_q". */
 function targetNames(modules: readonly (readonly [path: string, module: Module])[]): string[] {
   const ends = modules
     .filter(([, module]) => isAdaptable(module))
@@ -392,7 +396,7 @@ function targetNames(modules: readonly (readonly [path: string, module: Module])
   return [...new Set(ends.map((names) => names.join(".")))];
 }
 
-/** What kohya's names depend on, where the model is a UNet. */
+/** Properties of a UNet that kohya's names depend on. */
 function familyOf(model: Module): Pick<WriteLoraOptions, "isXL" | "layersPerBlock"> {
   const { config = {} } = model as { config?: Readonly<Record<string, unknown>> };
   const layers = [config["layers_per_block"]].flat()[0];

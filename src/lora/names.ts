@@ -1,21 +1,21 @@
 /**
- * The names of LoRA layers in files: PEFT's under diffusers' prefixes, diffusers' older ones, and kohya's, in which a
- * path's dots are underscores and which for SDXL count the original UNet's blocks.
+ * The names of LoRA layers in files: PEFT's under diffusers' prefixes, diffusers' older ones, and kohya's, in which
+ * dots of a path are underscores, and which for SDXL follow the original UNet's block numbers.
  *
  * Sources: what diffusers' loaders, kohya's networks/lora.py, ComfyUI and AUTOMATIC1111 read.
  */
 import { diffusersModule, unetModule } from "../single-file/index.js";
 
 /**
- * The model of a pipeline that a LoRA changes, by its folder's name: `unet`, `transformer` (Stable Diffusion 3, Flux),
+ * The model of a pipeline that a LoRA adapts, by its folder's name: `unet`, `transformer` (Stable Diffusion 3, Flux),
  * `text_encoder`, `text_encoder_2` and so on.
  */
 export type LoraPart = string;
 
-/** `peft` is diffusers' and PEFT's, `kohya` what ComfyUI and AUTOMATIC1111 take. */
+/** File formats: `peft` is diffusers' and PEFT's, `kohya` is used by ComfyUI and AUTOMATIC1111. */
 export type LoraForm = "peft" | "kohya";
 
-/** What a key of a file holds. */
+/** What a key of a file means. */
 export interface LoraKey {
   readonly form: LoraForm;
   readonly part: LoraPart;
@@ -47,9 +47,9 @@ const KOHYA_PARTS: Readonly<Record<string, LoraPart>> = {
 };
 
 /**
- * Reads a key of any form; undefined when it is of none.
+ * Parses a key of any known format; undefined for other keys.
  *
- * @param unnamed the part of keys that name none, unless their path is a text encoder's
+ * @param unnamed the part of keys that name none, unless their path is that of a text encoder
  */
 export function parseLoraKey(key: string, unnamed: LoraPart = "unet"): LoraKey | undefined {
   const partOf = (prefix: string | undefined, path: string): LoraPart =>
@@ -66,7 +66,7 @@ export function parseLoraKey(key: string, unnamed: LoraPart = "unet"): LoraKey |
   if (olderPath !== undefined) {
     const part = partOf(olderPart, olderPath);
     const path = olderPath.replace(/\.processor\./, ".");
-    // A text encoder's projections had the UNet's names.
+    // Text encoders' projections used to have the UNet's names.
     const own =
       part === "unet"
         ? path.replace(/\.to_out$/, ".to_out.0")
@@ -78,15 +78,15 @@ export function parseLoraKey(key: string, unnamed: LoraPart = "unet"): LoraKey |
   return { form: "peft", part: partOf(peftPrefix, path), path, value: alpha === undefined ? HALVES[half!]! : "alpha" };
 }
 
-/** The key of a layer's A or B in PEFT's form. */
+/** The key of a layer's A or B in PEFT's format. */
 export const peftName = (part: LoraPart, path: string, half: "A" | "B"): string =>
   `${part}.${path}.lora_${half}.weight`;
 
 /**
- * The name of a layer in kohya's form, to which `.lora_down.weight`, `.lora_up.weight` and `.alpha` are added. Undefined
- * where there is none: only the names of Stable Diffusion 1, 2 and XL are known here.
+ * The name of a layer in kohya's format, to which `.lora_down.weight`, `.lora_up.weight` and `.alpha` are appended.
+ * Undefined for layers outside Stable Diffusion 1, 2 and XL.
  *
- * @param isXL of SDXL: names of the original UNet, and two text encoders
+ * @param isXL for SDXL, which uses the original UNet's names and has two text encoders
  */
 export function kohyaName(
   part: LoraPart,
@@ -97,7 +97,7 @@ export function kohyaName(
   const underscored = (name: string): string => name.replaceAll(".", "_");
   switch (part) {
     case "unet": {
-      // AUTOMATIC1111 knows diffusers' names for SD 1 and 2 alone; ComfyUI takes either.
+      // AUTOMATIC1111 accepts diffusers' names only for SD 1 and 2; ComfyUI accepts either.
       const own = isXL ? unetModule(path, { layersPerBlock, upAttends: SDXL_UP_ATTENDS }) : path;
       return own === undefined ? undefined : `lora_unet_${underscored(own)}`;
     }
@@ -111,7 +111,7 @@ export function kohyaName(
   }
 }
 
-/** Every name that occurs in a path: they tell underscores that stand for dots from those of names. The longest first. */
+/** All names with underscores that occur in paths, to distinguish their underscores from dots. The longest first. */
 const SEGMENTS = `
   down_blocks up_blocks mid_block input_blocks output_blocks middle_block transformer_blocks
   attentions resnets downsamplers upsamplers attn1 attn2 to_q to_k to_v to_out proj_in proj_out ff net proj
@@ -123,7 +123,7 @@ const SEGMENTS = `
   .sort((a, b) => b.length - a.length);
 const SEGMENT = new RegExp(`(${SEGMENTS.join("|")}|\\d+)(?:_|$)`, "y");
 
-/** `down_blocks_0_attentions_1_proj_in` as `down_blocks.0.attentions.1.proj_in`; undefined for names unknown here. */
+/** `down_blocks_0_attentions_1_proj_in` to `down_blocks.0.attentions.1.proj_in`; undefined for unknown names. */
 function kohyaPath(name: string): string | undefined {
   const found: string[] = [];
   SEGMENT.lastIndex = 0;

@@ -1,6 +1,6 @@
 /**
- * Activations of a tensor that nobody else holds: in place where no gradient needs the input, which saves memory traffic
- * on every image of a forward pass.
+ * Activations of a tensor that is not used elsewhere: in place when no gradient needs the input, which saves memory
+ * traffic.
  */
 import { gelu, silu, silu_, type Tensor } from "../torch/index.js";
 

@@ -1,11 +1,11 @@
 /**
  * Multi-head attention and the transformer block of the UNet, under diffusers' names.
  *
- * Tokens are rows of a matrix, [B * N, C]: of channels-last images that is a view, every linear layer is one matrix
- * product, and sums can go into its output in place (a linear layer's gradient does not need its output).
+ * Tokens are rows of a matrix, [B * N, C]: a view of channels-last images. Every linear layer is one matrix product,
+ * and sums are added to its output in place (a linear layer's gradient does not need its output).
  *
- * Departure from diffusers: keys and values of the text are an argument of the block. They depend on the prompt alone,
- * so a sampler takes them once for all its steps (UNet2DConditionModel.encodeText).
+ * Departure from diffusers: keys and values of the text are an argument of the block. They depend only on the prompt,
+ * so a sampler computes them once for all its steps (UNet2DConditionModel.encodeText).
  */
 import { LayerNorm, Linear, Module, type Weights } from "../nn/index.js";
 import { scaledDotProductAttention, tidy, type Tensor } from "../torch/index.js";
@@ -13,10 +13,10 @@ import { gated } from "./activations.js";
 
 export interface AttentionOptions {
   readonly queryDim: number;
-  /** Features of what is attended to. Default: the queries', that is self-attention. */
+  /** Width of the context. Default: that of the queries, for self-attention. */
   readonly crossAttentionDim?: number | undefined;
   readonly heads: number;
-  /** Scores and their softmax in float32 where the model is held in half precision. */
+  /** Compute scores and softmax in float32 if the model is in half precision. */
   readonly upcastAttention?: boolean;
 }
 
@@ -50,7 +50,7 @@ export class Attention extends Module {
     this.#toOut = new Linear(weights.at("to_out.0"), queryDim, queryDim);
   }
 
-  /** What is attended to, [B * M, crossAttentionDim], as keys and values. */
+  /** Keys and values of a context, [B * M, crossAttentionDim]. */
   keyValue(context: Tensor, batch: number): KeyValue {
     return {
       key: this.#heads(this.#toK.forward(context), batch),
@@ -61,7 +61,7 @@ export class Attention extends Module {
   /**
    * [B * N, queryDim] -> the same
    *
-   * @param keyValue what is attended to; default: x itself
+   * @param keyValue of the context; default: of x itself
    */
   forward(x: Tensor, batch: number, keyValue: KeyValue = this.keyValue(x, batch)): Tensor {
     const query = this.#heads(this.#toQ.forward(x), batch);
@@ -81,7 +81,7 @@ export class Attention extends Module {
   }
 }
 
-/** Linear to twice the inner width, one half of it gating the other by GELU; linear back. */
+/** GEGLU: linear to twice the inner width, one half gating the other by GELU, then linear back. */
 export class FeedForward extends Module {
   readonly #proj: Linear;
   readonly #out: Linear;
@@ -106,7 +106,9 @@ export interface TransformerBlockOptions {
   readonly upcastAttention: boolean;
 }
 
-/** Self-attention, attention to the text, feed-forward; each behind a LayerNorm and around it a shortcut. */
+/**
+ * Self-attention, cross-attention to the text and feed-forward, each after a LayerNorm and with a residual connection.
+ */
 export class BasicTransformerBlock extends Module {
   readonly #norm1: LayerNorm;
   readonly #attn1: Attention;

@@ -1,8 +1,8 @@
 /**
  * AutoencoderKL: images to latents and back (Rombach et al. 2022, section 3.1), as in diffusers.
  *
- * `slicing` and `tiling` bound the memory of large batches and of large images. Both are off unless set: a tile has norms
- * and attention of its own, so that tiled images differ a little from whole ones.
+ * `slicing` and `tiling` bound the memory of large batches and of large images. Both are off by default: each tile has
+ * its own norms and attention, so tiled images differ slightly from whole ones.
  */
 import { z } from "zod";
 import { showShape } from "../base/show.js";
@@ -26,11 +26,11 @@ const schema = z.strictObject({
   mid_block_add_attention: z.boolean().default(true),
   use_quant_conv: z.boolean().default(true),
   use_post_quant_conv: z.boolean().default(true),
-  /** Latents for the UNet are those of `encode` times this. */
+  /** The UNet's latents are those of `encode` times this factor. */
   scaling_factor: z.number().positive().default(0.18215),
-  /** The side in pixels that it was trained on. */
+  /** The image side in pixels that it was trained on. */
   sample_size: z.union([whole, z.array(whole).length(2)]).default(32),
-  /** float16 overflows in the decoder of this model: hold it in float32. */
+  /** Whether the decoder overflows in float16 and needs float32. */
   force_upcast: z.boolean().default(true),
   shift_factor: off(null),
   latents_mean: off(null),
@@ -56,7 +56,7 @@ export function parseVaeConfig(config: object, source: string): AutoencoderKLCon
   return parsed;
 }
 
-/** A normal distribution over latents, its dimensions independent: [B, latent_channels, h, w] each. */
+/** A normal distribution over latents with independent dimensions; each tensor is [B, latent_channels, h, w]. */
 export interface LatentDistribution {
   readonly mean: Tensor;
   readonly logvar: Tensor;
@@ -66,7 +66,7 @@ export interface LatentDistribution {
 export interface VaeTiling {
   /** Sides of a tile in pixels, a multiple of `downscale`. Default: the size that the model was trained on. */
   readonly tileSampleMinSize?: number;
-  /** Share of a tile that lies on its neighbour, from 0 to below 1; rounded up to whole latents. Default 0.25. */
+  /** Share of a tile that overlaps its neighbour, in [0, 1); rounded up to whole latents. Default 0.25. */
   readonly tileOverlapFactor?: number;
 }
 
@@ -80,9 +80,9 @@ export class AutoencoderKL extends PretrainedModel<AutoencoderKLConfig> {
     parseConfig: parseVaeConfig,
   };
 
-  /** Pixels a latent stands for, on each side. */
+  /** How many pixels along a side one latent cell covers. */
   readonly downscale: number;
-  /** One image of a batch at a time. */
+  /** Process one image of a batch at a time. */
   slicing = false;
   #tiling: VaeTiling | undefined;
   readonly #encoder: Encoder;
@@ -111,12 +111,12 @@ export class AutoencoderKL extends PretrainedModel<AutoencoderKLConfig> {
     }
   }
 
-  /** Images larger than a tile in overlapping tiles; undefined, the default, for whole ones. `{}` is diffusers' tiling. */
+  /** Process larger images in overlapping tiles. Default undefined: no tiling. `{}` is diffusers' tiling. */
   get tiling(): VaeTiling | undefined {
     return this.#tiling;
   }
 
-  /** @throws RangeError for an impossible size or overlap; ModelConfigError where the config's size is no tile's */
+  /** @throws RangeError for an impossible size or overlap; ModelConfigError if the config's size cannot be a tile's */
   set tiling(tiling: VaeTiling | undefined) {
     if (tiling !== undefined) this.#tile(tiling);
     this.#tiling = tiling;
@@ -165,14 +165,14 @@ export class AutoencoderKL extends PretrainedModel<AutoencoderKLConfig> {
     return Math.max(x.size(2), x.size(3)) > sizes.size ? inTiles(x, sizes, forward) : forward(x);
   }
 
-  /** The tiles of either way, latents and pixels in step. */
+  /** Matching tile sizes for encoding and decoding. */
   #tile({ tileSampleMinSize, tileOverlapFactor = 0.25 }: VaeTiling): Record<"encode" | "decode", TileSizes> {
     const trained = this.config.sample_size;
     const pixels = tileSampleMinSize ?? (typeof trained === "number" ? trained : trained[0]!);
     const scale = this.downscale;
     if (tileSampleMinSize === undefined && pixels % scale !== 0) {
       throw new ModelConfigError(
-        `Expected a multiple of ${scale}, the pixels of a latent, for sample_size of the vae, which are the sides of its ` +
+        `Expected a multiple of ${scale}, the pixels per latent, for sample_size of the vae, which are the sides of its ` +
           `tiles, but received ${pixels}`,
       );
     }

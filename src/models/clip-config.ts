@@ -1,20 +1,20 @@
 /**
- * Configs of CLIP's towers, with transformers' defaults. transformers writes the settings of text generation and its
- * own bookkeeping into every config; they mean nothing to CLIP and are ignored by name.
+ * Configs of CLIP's towers, with transformers' defaults. transformers writes settings of text generation and its
+ * own bookkeeping into every config; they do not concern CLIP and are ignored by name.
  */
 import { z } from "zod";
 import { layerCount, parseConfig, refuse, whole } from "./config.js";
 
 const rate = z.number().min(0).max(1);
 
-/** What both towers have; a transformer's shape. */
+/** Keys of both towers: the shape of a transformer. */
 const tower = {
   hidden_act: z.enum(["quick_gelu", "gelu"]).default("quick_gelu"),
   layer_norm_eps: z.number().positive().default(1e-5),
-  /** Scales the spread of fresh weights. */
+  /** Scales the standard deviation of fresh weights. */
   initializer_factor: z.number().positive().default(1),
   initializer_range: z.number().positive().default(0.02),
-  /** Has no effect: weights are used, and trained, without dropout. */
+  /** No effect: there is no dropout here. */
   attention_dropout: rate.default(0),
   dropout: rate.optional(),
 };
@@ -30,7 +30,9 @@ const textSchema = z.strictObject({
   max_position_embeddings: whole.default(77),
   model_type: z.literal("clip_text_model").default("clip_text_model"),
   bos_token_id: z.number().int().nullish(),
-  /** Where the text's feature is read off. 2 is a historical mistake and means the largest id of the text. */
+  /**
+   * The token whose state becomes the text's feature. 2 is a historical mistake and means the largest id of the text.
+   */
   eos_token_id: z.number().int().default(49407),
   pad_token_id: z.number().int().nullish(),
 });
@@ -42,7 +44,7 @@ const visionSchema = z.strictObject({
   projection_dim: whole.default(512),
   num_hidden_layers: layerCount.default(12),
   num_attention_heads: whole.default(12),
-  /** Images here are RGB. */
+  /** Only RGB is supported. */
   num_channels: z.literal(3).default(3),
   image_size: whole.default(224),
   patch_size: whole.default(32),
@@ -55,12 +57,12 @@ const visionSchema = z.strictObject({
 const clipSchema = z.strictObject({
   text_config: z.looseObject({}).default({}),
   vision_config: z.looseObject({}).default({}),
-  // Early versions of transformers wrote the towers' configs a second time, as what differs from the defaults. Where that
-  // is given, transformers reads nothing else.
+  // Early versions of transformers wrote the towers' configs a second time, as differences from the defaults. If
+  // present, transformers reads only these.
   text_config_dict: z.looseObject({}).nullish(),
   vision_config_dict: z.looseObject({}).nullish(),
   projection_dim: whole.default(512),
-  /** log of the temperature's inverse that training starts from */
+  /** Initial value of the log of the inverse temperature, for training. */
   logit_scale_init_value: z.number().default(2.6592),
   initializer_factor: z.number().positive().default(1),
   model_type: z.literal("clip").default("clip"),
@@ -92,7 +94,7 @@ const BOOKKEEPING = new Set(
 const withoutBookkeeping = (config: object): object =>
   Object.fromEntries(Object.entries(config).filter(([key]) => !BOOKKEEPING.has(key)));
 
-/** @throws ModelConfigError with a sentence for every key at fault, as do the others here */
+/** @throws ModelConfigError with a sentence for every key at fault */
 export function parseTextConfig(config: object, source: string): CLIPTextConfig {
   const parsed = parseConfig(textSchema, withoutBookkeeping(config), source);
   refuse(source, headProblems(parsed));

@@ -1,6 +1,6 @@
 /**
- * The transformer that both of CLIP's towers are: pre-norm layers of attention and a two-layer perceptron, with
- * transformers' names and spread of fresh weights.
+ * The transformer of both of CLIP's towers: pre-norm layers of attention and a two-layer perceptron, with transformers'
+ * names and initialisation.
  */
 import { LayerNorm, Linear, Module, normal, zerosInit, type Weights } from "../nn/index.js";
 import { gelu, scaledDotProductAttention, sigmoid, tidy, type Tensor } from "../torch/index.js";
@@ -33,7 +33,7 @@ class CLIPAttention extends Module {
     this.#outProj = project("out_proj", outStd);
   }
 
-  /** [B, N, hidden] -> the same, a fresh tensor */
+  /** [B, N, hidden] -> the same, a new tensor */
   forward(x: Tensor): Tensor {
     const [batch, length, size] = x.shape as [number, number, number];
     const split = (y: Tensor) => y.view([batch, length, this.#heads, size / this.#heads]).transpose(1, 2);
@@ -71,7 +71,7 @@ class CLIPEncoderLayer extends Module {
 
   /** [B, N, hidden] -> the same */
   forward(x: Tensor): Tensor {
-    // The outputs of linear layers are fresh and needed by no gradient: sums go into them in place.
+    // The outputs of linear layers are new and needed by no gradient, so sums are added to them in place.
     const h = tidy(() => this.#selfAttn.forward(this.#layerNorm1.forward(x)).add_(x));
     const y = tidy(() => this.#fc2.forward(this.#activation(this.#fc1.forward(this.#layerNorm2.forward(h)))).add_(h));
     h.dispose();

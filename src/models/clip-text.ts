@@ -9,9 +9,9 @@ import { CLIPEncoder } from "./clip-encoder.js";
 import { PretrainedModel, type ModelLayout } from "./pretrained.js";
 
 export interface CLIPTextOutput {
-  /** The last layer's output behind the final norm, [B, N, hidden] */
+  /** The last layer's output after the final norm, [B, N, hidden] */
   readonly lastHiddenState: Tensor;
-  /** The last but one layer's output, not normed, [B, N, hidden] */
+  /** The second-to-last layer's output without norm, [B, N, hidden] */
   readonly penultimateHiddenState: Tensor;
   /** The last hidden state at the end-of-text token, [B, hidden] */
   readonly poolerOutput: Tensor;
@@ -21,13 +21,13 @@ export interface ForwardOptions {
   readonly dtype?: DType;
 }
 
-/** The id that published configs have by mistake; see `CLIPTextConfig.eos_token_id`. */
+/** The id that published configs contain by mistake; see `CLIPTextConfig.eos_token_id`. */
 const LEGACY_EOS = 2;
 
 /** A buffer that older versions of transformers saved. */
 export const POSITION_IDS = /(^|\.)embeddings\.position_ids$/;
 
-/** The tower itself, at wherever in a checkpoint it lies. */
+/** The tower itself, in any scope of a checkpoint. */
 export class CLIPTextTransformer extends Module {
   readonly #config: CLIPTextConfig;
   readonly #tokenEmbedding: Embedding;
@@ -48,7 +48,7 @@ export class CLIPTextTransformer extends Module {
 
   /**
    * @param inputIds int64 [B, N]
-   * @param options.dtype to compute in; default: what the weights are held in
+   * @param options.dtype to compute in; default: that of the weights
    */
   forward(inputIds: Tensor, { dtype = this.#positionEmbedding.weight.dtype }: ForwardOptions = {}): CLIPTextOutput {
     const longest = this.#config.max_position_embeddings;
@@ -72,7 +72,7 @@ export class CLIPTextTransformer extends Module {
   #pool(hidden: Tensor, inputIds: Tensor): Tensor {
     const eos = this.#config.eos_token_id;
     const isEnd = inputIds.eq(eos === LEGACY_EOS ? inputIds.amax({ dim: 1, keepdim: true }) : eos);
-    // Padding often is the same token. The first place counts most, so the maximum has no ties.
+    // Padding is often the same token. A falling weight makes the first one the unique maximum.
     const length = inputIds.size(1);
     const countdown = arange(length, 0, -1).to({ dtype: "float32", device: inputIds.device });
     const at = isEnd.to({ dtype: "float32" }).mul(countdown).argmax({ dim: 1 }); // [B]
@@ -84,7 +84,7 @@ export class CLIPTextTransformer extends Module {
   }
 }
 
-/** Checkpoints have the tower under `text_model`; transformers from 5.0 saves a bare CLIPTextModel without. */
+/** The tower's scope: `text_model`, which transformers from 5.0 omits for a bare CLIPTextModel. */
 function towerScope(weights: Weights): Weights {
   return weights.has("text_model.final_layer_norm.weight") ? weights.at("text_model") : weights;
 }
@@ -94,7 +94,7 @@ export class CLIPTextModel extends PretrainedModel<CLIPTextConfig> {
     className: "CLIPTextModel",
     stem: "model",
     parseConfig: parseTextConfig,
-    // Some folders hold the projection although this class has no use for it.
+    // Some folders contain the projection, which this class does not use.
     ignore: [POSITION_IDS, /^text_projection\.weight$/],
   };
 

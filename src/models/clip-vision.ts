@@ -1,4 +1,4 @@
-/** CLIP's image tower: a vision transformer whose first token, learnt and without a patch, becomes the feature. */
+/** CLIP's image tower: a vision transformer whose first token, a learnt embedding, becomes the feature. */
 import { showShape } from "../base/show.js";
 import { Conv2d, Embedding, LayerNorm, Module, normal, type Weights } from "../nn/index.js";
 import { cat, tidy, type Tensor } from "../torch/index.js";
@@ -31,7 +31,7 @@ export class CLIPVisionTransformer extends Module {
       init,
     });
     this.#positionEmbedding = new Embedding(embeddings.at("position_embedding"), tokens, size, { init });
-    // The missing letter is the checkpoints' own.
+    // Checkpoints misspell this name.
     this.#preLayerNorm = new LayerNorm(weights.at("pre_layrnorm"), size, eps);
     this.#encoder = new CLIPEncoder(weights.at("encoder"), config, { causal: false });
     this.#postLayerNorm = new LayerNorm(weights.at("post_layernorm"), size, eps);

@@ -1,6 +1,6 @@
 /**
- * CLIPModel (Radford et al. 2021): a text and an image tower, projected into one space where the cosine says how well
- * they go together.
+ * CLIPModel (Radford et al. 2021): a text and an image tower, projected into one space where the cosine measures how
+ * well text and image match.
  */
 import { constant, Linear, normal, type Weights } from "../nn/index.js";
 import { tidy, type Tensor } from "../torch/index.js";

@@ -1,21 +1,21 @@
 /**
- * Model configs: JSON from a folder, checked against a schema that lists every key the code honours and, for those it
- * does not, the one value that means "off". What is left over is an error, because a config that is half ignored
- * gives a model that is quietly wrong.
+ * Model configs: JSON from a folder, checked against a schema that lists every supported key and, for unsupported
+ * features, the value that means "off". Anything else is an error, because a partly ignored config gives a silently
+ * wrong model.
  */
 import { z } from "zod";
 import { InputError } from "../base/errors.js";
 import type { JsonObject } from "../base/files.js";
 import { show } from "../base/show.js";
 
-/** A config that asks for what the code does not have. */
+/** A config has a key or a value that is not supported. */
 export class ModelConfigError extends InputError {
   override readonly name = "ModelConfigError";
 }
 
 /**
- * Widths, and numbers of layers. Beyond these bounds a number is damaged, and would fill the memory with layers or
- * overflow a shape before any weights are compared with it.
+ * Bounds on widths and layer counts. A damaged number beyond them would exhaust memory or overflow a shape before it is
+ * compared with any weights.
  */
 export const whole = z
   .int()
@@ -24,10 +24,10 @@ export const whole = z
 export const layerCount = z.int().positive().max(1000);
 
 /**
- * Checks a config. Keys that begin with an underscore (`_class_name`, `_name_or_path`) are left out.
+ * Checks a config. Keys that begin with an underscore (`_class_name`, `_name_or_path`) are ignored.
  *
  * @param source what to name in the error: a file, or the model
- * @throws ModelConfigError with a sentence for every key that is unknown or has a value the code does not honour
+ * @throws ModelConfigError with a sentence for every key that is unknown or has an unsupported value
  */
 export function parseConfig<S extends z.ZodType>(schema: S, config: object, source: string): z.output<S> {
   const given = Object.fromEntries(Object.entries(config).filter(([key]) => !key.startsWith("_")));
@@ -37,7 +37,7 @@ export function parseConfig<S extends z.ZodType>(schema: S, config: object, sour
   throw new ModelConfigError(`${source}: ${sentences.join("\n  ")}`);
 }
 
-/** @throws ModelConfigError with these sentences about a source, if there are any */
+/** Throws if there are problems. @throws ModelConfigError with these sentences about a source */
 export function refuse(source: string, problems: readonly string[]): void {
   if (problems.length > 0) throw new ModelConfigError(`${source}: ${problems.join("\n  ")}`);
 }
@@ -50,7 +50,9 @@ function sentencesOf(issue: z.core.$ZodIssue, config: JsonObject): string[] {
   return [`Expected ${expectedBy(issue)} for ${issue.path.join(".")} but received ${show(received)}`];
 }
 
-/** zod: "Invalid input: expected number, received string"; ours ends in the value itself. */
+/**
+ * Takes the expectation from zod's "Invalid input: expected number, received string"; our message ends with the value.
+ */
 function expectedBy(issue: z.core.$ZodIssue): string {
   if (issue.code === "invalid_union" && issue.errors.length > 0) {
     return [...new Set(issue.errors.map(([first]) => expectedBy(first!)))].join(" or ");
@@ -58,7 +60,7 @@ function expectedBy(issue: z.core.$ZodIssue): string {
   return /expected ([^,]*)/.exec(issue.message)?.[1] ?? issue.message;
 }
 
-/** A key of a feature that the code does not have: only the values that switch it off are accepted, or no key. */
+/** A key of an unsupported feature: it may be missing, or have a value that turns the feature off. */
 export function off<const T extends readonly (string | number | boolean | null)[]>(...values: T) {
   return z.literal(values as unknown as [T[number], ...T[number][]]).optional();
 }

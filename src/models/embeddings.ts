@@ -1,5 +1,5 @@
 /**
- * Embeddings of scalars: sinusoids of a timestep (or of SDXL's sizes), and the two-layer perceptron behind them.
+ * Embeddings of scalars: sinusoids of a timestep (or of SDXL's sizes), and the two-layer perceptron after them.
  * Source: "Denoising Diffusion Probabilistic Models", as laid out by diffusers' `get_timestep_embedding`.
  */
 import { Linear, Module, type Weights } from "../nn/index.js";

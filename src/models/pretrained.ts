@@ -1,6 +1,6 @@
 /**
- * Models from and to folders in diffusers' and transformers' layout: `config.json` beside safetensors weights, in one
- * file or in shards with an index.
+ * Loads and saves models as folders in diffusers' and transformers' layout: `config.json` beside safetensors weights,
+ * in one file or in shards with an index.
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -21,20 +21,20 @@ export interface RandomOptions extends WeightsOptions {
   readonly generator: Generator;
 }
 
-/** What a model's class says of its folders. */
+/** How a model class is stored in a folder. */
 export interface ModelLayout<Config extends object, ConfigInput extends object = object> {
-  /** As it stands in `config.json`. */
+  /** Value of `_class_name` in `config.json`. */
   readonly className: string;
   /** The weights' name without extension: diffusers' models have the first, transformers' the second. */
   readonly stem: "diffusion_pytorch_model" | "model";
   /**
-   * Checks a config, and gives what is left out its default.
+   * Checks a config, and fills in defaults.
    *
    * @param source what to name in the error: a file, or the model
    * @throws ModelConfigError with a sentence for every key at fault
    */
   parseConfig(config: ConfigInput, source: string): Config;
-  /** Checkpoint keys that are rightly left unread. */
+  /** Checkpoint keys that need not be read. */
   readonly ignore?: readonly RegExp[];
 }
 
@@ -45,7 +45,7 @@ export interface ModelClass<Config extends object, ConfigInput extends object, M
   new (config: Config, weights: Weights): Model;
 }
 
-/** A whole model, whose config says how it is built. A class of models adds a constructor and a static `layout`. */
+/** A whole model built from its config. Subclasses add a constructor and a static `layout`. */
 export abstract class PretrainedModel<Config extends object> extends Module {
   readonly config: Config;
 
@@ -84,7 +84,7 @@ export abstract class PretrainedModel<Config extends object> extends Module {
     return new this(parsed, Weights.random(generator, options));
   }
 
-  /** Writes a folder that `fromPretrained`, diffusers and transformers read; each file appears whole or not at all. */
+  /** Writes a folder that `fromPretrained`, diffusers and transformers read. Each file is written atomically. */
   savePretrained(folder: string): void {
     const { className, stem } = (this.constructor as unknown as ModelClass<Config, object, this>).layout;
     const classKey = stem === "model" ? { architectures: [className] } : { _class_name: className };
@@ -93,7 +93,7 @@ export abstract class PretrainedModel<Config extends object> extends Module {
   }
 }
 
-/** Not yet parsed, but of this class. */
+/** Reads a config that is not parsed yet, and checks its class. */
 function readConfigFile({ className }: { readonly className: string }, folder: string) {
   const source = join(folder, "config.json");
   const config = readJsonObject(source, ModelConfigError);
@@ -104,18 +104,18 @@ function readConfigFile({ className }: { readonly className: string }, folder: s
   return { config, source };
 }
 
-/** A config, where it is from, and the files of its weights. */
+/** A config, its source, and the files of the weights. */
 export interface ModelSource {
   readonly config: object;
   /** Named in errors about the config. */
   readonly source: string;
   readonly files: readonly string[];
-  /** Checkpoint keys that are rightly left unread, beside those of the class. */
+  /** Checkpoint keys that need not be read, besides those of the class. */
   readonly ignore?: readonly RegExp[];
 }
 
 /**
- * Makes a model of a config and weights wherever they are. A model that fails to load leaves nothing in memory.
+ * Makes a model from a config and weights. If loading fails, nothing stays in memory.
  *
  * @throws ModelConfigError or SafetensorsError naming the file and each key at fault
  */
@@ -140,7 +140,7 @@ export function loadModel<Config extends object, ConfigInput extends object, Mod
 /**
  * The safetensors files of a model folder: one, or the shards that an index names.
  *
- * @throws ModelConfigError when there are none, with what the folder should hold
+ * @throws ModelConfigError if there are none, naming what the folder should contain
  */
 export function weightFiles(folder: string, stem: string, variant?: string): string[] {
   const base = variant === undefined ? stem : `${stem}.${variant}`;
@@ -161,7 +161,7 @@ export function weightFiles(folder: string, stem: string, variant?: string): str
   }
   const names = [...new Set(Object.values(map))];
   return names.map((name) => {
-    // A shard lies beside its index; anything else in its place could point out of the folder.
+    // Shards lie beside their index. A path could point outside the folder.
     if (typeof name !== "string" || /[/\\]/.test(name)) {
       throw new ModelConfigError(`${index}: Expected file names in weight_map but received ${show(name)}`);
     }

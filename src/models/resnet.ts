@@ -2,7 +2,8 @@
  * The convolutional parts that UNet and VAE share: ResnetBlock2D, Downsample2D and Upsample2D, under diffusers' names.
  * All tensors are channels-last.
  *
- * Sums go into the output of the convolution before them, in place: a convolution's gradient does not need its output.
+ * Sums are added in place to the output of the preceding convolution: a convolution's gradient does not need its
+ * output.
  */
 import { Conv2d, GroupNorm, Linear, Module, type Weights } from "../nn/index.js";
 import { interpolateNearest, pad, tidy, type Tensor } from "../torch/index.js";
@@ -13,11 +14,11 @@ export interface ResnetBlockOptions {
   readonly outChannels: number;
   readonly groups: number;
   readonly eps: number;
-  /** Channels of the time embedding; without, the block takes none (VAE). */
+  /** Width of the time embedding; undefined for blocks without one (VAE). */
   readonly timeEmbedDim?: number | undefined;
 }
 
-/** Two rounds of GroupNorm, SiLU and a 3x3 convolution, around them a shortcut. */
+/** Two rounds of GroupNorm, SiLU and a 3x3 convolution, with a residual connection. */
 export class ResnetBlock2D extends Module {
   readonly #norm1: GroupNorm;
   readonly #conv1: Conv2d;
@@ -43,11 +44,11 @@ export class ResnetBlock2D extends Module {
   /**
    * [B, inChannels, H, W] -> [B, outChannels, H, W]
    *
-   * @param activatedTime SiLU of the time embedding, [B or 1, timeEmbedDim]: the same for every block, so taken once
+   * @param activatedTime SiLU of the time embedding, [B or 1, timeEmbedDim]: the same for every block, so computed once
    */
   forward(x: Tensor, activatedTime?: Tensor): Tensor {
     return tidy(() => {
-      // Each convolution in a scope of its own: at full size an image of a VAE is half a gigabyte.
+      // Each convolution has its own scope, because at full size a feature map of the VAE is half a gigabyte.
       const h = tidy(() => this.#conv1.forward(siluOfFresh(this.#norm1.forward(x))));
       if (this.#timeEmbProj !== undefined) {
         if (activatedTime === undefined)
@@ -82,7 +83,7 @@ export class Downsample2D extends Module {
   }
 }
 
-/** Doubles height and width, or takes them to a given size, by nearest neighbour; then a 3x3 convolution. */
+/** Nearest-neighbour upsampling by 2, or to a given size, followed by a 3x3 convolution. */
 export class Upsample2D extends Module {
   readonly #conv: Conv2d;
 

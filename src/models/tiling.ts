@@ -1,27 +1,27 @@
 /**
- * Tiling: an image-to-image function over overlapping tiles whose results are blended into one, so that its memory is
- * that of a tile, whatever the size of the image.
+ * Tiling: applies an image-to-image function to overlapping tiles and blends the results, so that its memory is bounded
+ * by the tile, not by the image.
  *
- * Source: diffusers' AutoencoderKL.tiled_decode and tiled_encode, whose tiles, order of blending and linear weights
- * these are. Departures: results are put together row by row, so that no more than one row of tiles is ever held; the
- * overlap is a whole number of latents on both sides, where diffusers rounds the two on their own and the seams of tile
- * sizes that are no multiple of four slip.
+ * Source: diffusers' AutoencoderKL.tiled_decode and tiled_encode, with the same tiles, order of blending and linear
+ * weights. Departures: results are assembled row by row, so that at most one row of tiles is in memory; the overlap is
+ * a whole number of latents on both sides, where diffusers rounds each side separately and misaligns seams for tile
+ * sizes that are not multiples of four.
  */
 import { arange, cat, tidy, type Tensor } from "../torch/index.js";
 
-/** Tiles as the function takes them and as it gives them, in pixels of either side. */
+/** Sizes of input and output tiles, in pixels of the input and of the output. */
 export interface TileSizes {
   /** Sides of a tile of the input; those at the right and at the bottom may be smaller. */
   readonly size: number;
-  /** From one tile of the input to the next. */
+  /** Distance between tiles of the input. */
   readonly stride: number;
   /** The same in the output. */
   readonly outputStride: number;
-  /** Pixels of the output over which one tile passes into the next. */
+  /** Pixels of the output over which adjacent tiles are blended. */
   readonly blend: number;
 }
 
-/** A row of the output, and what the next one is blended with: the last pixels of each of its tiles. */
+/** A row of the output, and the last pixels of each of its tiles, which the next row is blended with. */
 interface TileRow {
   readonly row: Tensor;
   readonly bottoms: readonly Tensor[];
@@ -52,7 +52,7 @@ function tileRow(x: Tensor, above: readonly Tensor[], sizes: TileSizes, forward:
   const bottoms: Tensor[] = [];
   let right: Tensor | undefined;
   spans(x.size(3), sizes).forEach(([left, width], i) => {
-    // What a tile is blended with has been blended itself: first with the tile above, then with the one to the left.
+    // A tile is blended first with the tile above, then with the one to the left, both already blended themselves.
     const next = tidy(() => {
       let tile = forward(x.narrow(3, left, width));
       if (above[i] !== undefined) tile = blendInto(tile, above[i], blend, 2);
@@ -68,7 +68,7 @@ function tileRow(x: Tensor, above: readonly Tensor[], sizes: TileSizes, forward:
   return { row: cat(pieces, 3), bottoms };
 }
 
-/** The first pixels of `tile` pass linearly from the last ones of its neighbour, with weights y / extent. */
+/** Blends the first pixels of `tile` linearly with the last ones of its neighbour, with weights y / extent. */
 function blendInto(tile: Tensor, neighbour: Tensor, blend: number, dim: 2 | 3): Tensor {
   const extent = Math.min(neighbour.size(dim), tile.size(dim), blend);
   if (extent === 0) return tile;

@@ -1,5 +1,6 @@
 /**
- * Transformer2DModel: an image's pixels as tokens through transformer blocks that see the text, around them a shortcut.
+ * Transformer2DModel: transformer blocks with cross-attention to the text on an image's pixels as tokens, with a
+ * residual connection.
  */
 import { Conv2d, GroupNorm, Linear, Module, type Weights } from "../nn/index.js";
 import { tidy, type Tensor } from "../torch/index.js";
@@ -16,7 +17,7 @@ export interface Transformer2DOptions {
   readonly upcastAttention: boolean;
 }
 
-/** diffusers fixes it, whatever norm_eps says. */
+/** Fixed in diffusers, regardless of norm_eps. */
 const NORM_EPS = 1e-6;
 
 export class Transformer2DModel extends Module {
@@ -66,7 +67,7 @@ export class Transformer2DModel extends Module {
   }
 }
 
-/** A 1x1 convolution of tokens is a linear layer with the same numbers. */
+/** Applies a 1x1 convolution to tokens, as the linear layer it equals. */
 function project(projection: Linear | Conv2d, tokens: Tensor): Tensor {
   return projection instanceof Linear ? projection.forward(tokens) : projection.forwardRows(tokens);
 }

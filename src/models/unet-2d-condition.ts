@@ -2,9 +2,9 @@
  * UNet2DConditionModel: the noise predictor of Stable Diffusion 1, 2 and XL; the config alone decides which.
  * Source: diffusers' model of that name, whose config keys and checkpoint keys these are.
  *
- * Departures: one class for blocks with and without attention; SiLU of the time embedding is taken once instead of in
- * every resnet; keys and values of the text can be taken once for many steps (`encodeText`), and a prompt that is
- * shared by many rows of a batch is projected once.
+ * Departures: one class for blocks with and without attention; SiLU of the time embedding is computed once instead of
+ * in every resnet; keys and values of the text can be computed once for many steps (`encodeText`), and a prompt that
+ * many rows of a batch share is projected once.
  */
 import { Conv2d, GroupNorm, type Weights } from "../nn/index.js";
 import { cat, relay, silu, tensor, tidy, type Tensor } from "../torch/index.js";
@@ -18,11 +18,11 @@ import {
   UNetMidBlock2DCrossAttn,
   UpBlock2D,
   type BlockAttention,
-  type Conditions,
+  type BlockContext,
 } from "./unet-blocks.js";
 import { levelsOf, parseUNetConfig, type LevelConfig, type UNetConfig, type UNetConfigInput } from "./unet-config.js";
 
-/** SDXL's further conditions. */
+/** SDXL's additional conditioning. */
 export interface AddedConditions {
   /** Pooled text, [B, P]. */
   readonly textEmbeds: Tensor;
@@ -45,9 +45,9 @@ export class TextKeyValues {
     this.layers = layers;
   }
 
-  /** The rows of another batch: [n] of int64. */
+  /** Selects rows for another batch. @param rows int64 [n] */
   select(rows: Tensor): TextKeyValues {
-    // Indexed with tokens before heads, as they lie in memory, so that whole rows are copied.
+    // Indexed with tokens before heads, as in memory, so that whole rows are copied.
     const pick = (states: Tensor) => states.transpose(1, 2).indexSelect(0, rows).transpose(1, 2);
     const select = ({ key, value }: KeyValue) => ({ key: pick(key), value: pick(value) });
     const layers = tidy(() => new Map([...this.layers].map(([layer, blocks]) => [layer, blocks.map(select)] as const)));
@@ -71,8 +71,8 @@ export class UNet2DConditionModel extends PretrainedModel<UNetConfig> {
   };
 
   /**
-   * Whether backward computes each resnet with its transformer once more instead of keeping what they computed: memory
-   * for an image falls to that of one of them, and a training step takes about one more forward pass.
+   * Whether the backward pass recomputes each resnet with its transformer instead of keeping their activations. Memory
+   * per image falls to that of one of them, and a training step takes about one more forward pass.
    */
   gradientCheckpointing = false;
   readonly #timeProj: Timesteps;
@@ -129,7 +129,7 @@ export class UNet2DConditionModel extends PretrainedModel<UNetConfig> {
       return new UpBlock2D(weights.at(`up_blocks.${i}`), {
         ...block(level, level.upAttends, level.upTransformers),
         inChannels: below.channels,
-        // Its level's layers, then what the level above handed down.
+        // The layers of this level, then the output of the level above.
         skipChannels: [...Array.from({ length: level.layers }, () => level.channels), above.channels],
         upsamples: level !== first,
       });
@@ -144,8 +144,8 @@ export class UNet2DConditionModel extends PretrainedModel<UNetConfig> {
   }
 
   /**
-   * Keys and values of a text for every attention layer. They hold for every timestep, and until the weights or the
-   * LoRA of to_k and to_v change.
+   * Keys and values of a text for every cross-attention layer. Valid for every timestep, until the weights or the LoRA
+   * of to_k and to_v change.
    *
    * @param encoderHiddenStates [B, M, cross_attention_dim]
    */
@@ -166,8 +166,8 @@ export class UNet2DConditionModel extends PretrainedModel<UNetConfig> {
    * Predicts the noise (or v) of noisy latents.
    *
    * @param sample [B, in_channels, H, W]
-   * @param timesteps one for all rows or one for each
-   * @param text [B, M, cross_attention_dim], or what `encodeText` made of it
+   * @param timesteps one for all rows, or one per row
+   * @param text [B, M, cross_attention_dim], or the result of `encodeText`
    * @returns [B, out_channels, H, W]
    */
   forward(
@@ -183,7 +183,7 @@ export class UNet2DConditionModel extends PretrainedModel<UNetConfig> {
         throw new Error(`Expected ${batch} rows, as in the sample, for the text but received ${keyValues.batch}`);
       }
       const activatedTime = tidy(() => silu(this.#embedTime(timesteps, sample, added)));
-      const conditions: Conditions = {
+      const context: BlockContext = {
         activatedTime: this.gradientCheckpointing ? relay(activatedTime) : activatedTime,
         text: keyValues.layers,
         checkpoints: this.gradientCheckpointing,
@@ -191,16 +191,16 @@ export class UNet2DConditionModel extends PretrainedModel<UNetConfig> {
       let x = this.#convIn.forward(sample.contiguous({ memoryFormat: "channelsLast" }));
       const skips = [x];
       for (const block of this.#downBlocks) {
-        skips.push(...block.forward(x, conditions));
+        skips.push(...block.forward(x, context));
         x = skips.at(-1)!;
       }
-      if (this.#midBlock !== undefined) x = this.#midBlock.forward(x, conditions);
-      for (const block of this.#upBlocks) x = block.forward(x, skips, conditions);
+      if (this.#midBlock !== undefined) x = this.#midBlock.forward(x, context);
+      for (const block of this.#upBlocks) x = block.forward(x, skips, context);
       return this.#convOut.forward(siluOfFresh(this.#convNormOut.forward(x)));
     });
   }
 
-  /** The time embedding, and SDXL's further conditions in it: [B, timeEmbedDim], or [1, timeEmbedDim] if all rows agree. */
+  /** The time embedding with SDXL's conditioning: [B, timeEmbedDim], or [1, timeEmbedDim] if all rows agree. */
   #embedTime(
     timesteps: number | readonly number[] | Tensor,
     { shape: [batch], dtype, device }: Tensor,
@@ -229,7 +229,7 @@ function attentionOf(config: UNetConfig, level: LevelConfig, layers: readonly nu
   };
 }
 
-/** One timestep for each row, or a single one for all: [B] or [1]. */
+/** One timestep per row, or a single one for all: [B] or [1]. */
 function timestepTensor(timesteps: number | readonly number[] | Tensor, batch: number): Tensor {
   const steps =
     typeof timesteps === "number"

@@ -1,6 +1,6 @@
 /**
  * The down, mid and up blocks of UNet2DConditionModel. diffusers' CrossAttnDownBlock2D and DownBlock2D are one class
- * here, with and without attention behind its resnets; the up blocks likewise.
+ * here, with and without attention after its resnets; likewise the up blocks.
  */
 import { Module, type Weights } from "../nn/index.js";
 import { cat, checkpoint, tidy, type Tensor } from "../torch/index.js";
@@ -8,49 +8,49 @@ import type { KeyValue } from "./attention.js";
 import { Downsample2D, ResnetBlock2D, Upsample2D } from "./resnet.js";
 import { Transformer2DModel, type Transformer2DOptions } from "./transformer-2d.js";
 
-/** The transformers of a block: `layers` has the number of blocks in each. */
+/** The transformers of a block; `layers` lists the number of blocks in each. */
 export interface BlockAttention extends Omit<Transformer2DOptions, "channels" | "groups" | "layers"> {
   readonly layers: readonly number[];
 }
 
-/** What every block of one UNet shares, and the width and attention of this one. */
+/** Options shared by all blocks of a UNet, and the width and attention of this block. */
 export interface BlockOptions {
   readonly channels: number;
   readonly timeEmbedDim: number;
   readonly groups: number;
   readonly eps: number;
-  /** Undefined in blocks that do not see the text. */
+  /** Undefined in blocks without attention. */
   readonly attention: BlockAttention | undefined;
 }
 
-/** What the blocks of one forward pass see besides their input. */
-export interface Conditions {
+/** What the blocks of one forward pass take besides their input. */
+export interface BlockContext {
   /** SiLU of the time embedding, [B or 1, timeEmbedDim]. */
   readonly activatedTime: Tensor;
-  /** The text as each transformer block's keys and values. */
+  /** Keys and values of the text for each transformer block. */
   readonly text: ReadonlyMap<Transformer2DModel, readonly KeyValue[]>;
-  /** Whether backward runs the pieces of the blocks again instead of keeping what they computed. */
+  /** Whether the backward pass recomputes the pieces of the blocks instead of keeping their activations. */
   readonly checkpoints: boolean;
 }
 
-/** A piece of a block: the unit that is run again in backward. */
+/** A piece of a block: the unit of gradient checkpointing. */
 function piece(
   x: Tensor,
-  conditions: Conditions,
+  context: BlockContext,
   attention: Transformer2DModel | undefined,
-  run: (x: Tensor, conditions: Conditions) => Tensor,
+  run: (x: Tensor, context: BlockContext) => Tensor,
 ): Tensor {
-  if (!conditions.checkpoints) return tidy(() => run(x, conditions));
-  const keyValues = attention === undefined ? [] : conditions.text.get(attention)!;
-  const inputs = [x, conditions.activatedTime, ...keyValues.flatMap(({ key, value }) => [key, value])];
+  if (!context.checkpoints) return tidy(() => run(x, context));
+  const keyValues = attention === undefined ? [] : context.text.get(attention)!;
+  const inputs = [x, context.activatedTime, ...keyValues.flatMap(({ key, value }) => [key, value])];
   return checkpoint((x, activatedTime, ...flat) => {
     const text = keyValues.map((_, i): KeyValue => ({ key: flat[2 * i]!, value: flat[2 * i + 1]! }));
     const own = new Map(attention === undefined ? [] : [[attention, text]]);
-    return run(x, { ...conditions, activatedTime: activatedTime, text: own });
+    return run(x, { ...context, activatedTime: activatedTime, text: own });
   }, inputs);
 }
 
-/** Resnets, behind each a transformer where the block attends. */
+/** Resnets, each followed by a transformer in blocks with attention. */
 class Layers {
   readonly attentions: readonly Transformer2DModel[];
   readonly #resnets: readonly ResnetBlock2D[];
@@ -64,9 +64,9 @@ class Layers {
     this.attentions = transformers(weights, inputs.length, { channels, attention, ...options });
   }
 
-  forward(i: number, x: Tensor, conditions: Conditions): Tensor {
+  forward(i: number, x: Tensor, context: BlockContext): Tensor {
     const attention = this.attentions[i];
-    return piece(x, conditions, attention, (x, { activatedTime, text }) => {
+    return piece(x, context, attention, (x, { activatedTime, text }) => {
       const h = this.#resnets[i]!.forward(x, activatedTime);
       return attention === undefined ? h : attention.forward(h, text.get(attention)!);
     });
@@ -97,10 +97,10 @@ export class DownBlock2D extends Module {
   }
 
   /** [B, inChannels, H, W] -> the output of every layer, for the up path; the last is the block's own */
-  forward(x: Tensor, conditions: Conditions): Tensor[] {
+  forward(x: Tensor, context: BlockContext): Tensor[] {
     const outputs: Tensor[] = [];
     for (let i = 0; i < this.#layers.length; i++) {
-      x = this.#layers.forward(i, x, conditions);
+      x = this.#layers.forward(i, x, context);
       outputs.push(x);
     }
     if (this.#downsampler !== undefined) outputs.push(this.#downsampler.forward(x));
@@ -108,7 +108,7 @@ export class DownBlock2D extends Module {
   }
 }
 
-/** Resnet, transformer, resnet; or, where the block does not attend (UNetMidBlock2D), a resnet alone. */
+/** Resnet, transformer, resnet; or, without attention (UNetMidBlock2D), a resnet alone. */
 export class UNetMidBlock2DCrossAttn extends Module {
   readonly attentions: readonly Transformer2DModel[];
   readonly #before: ResnetBlock2D;
@@ -123,9 +123,9 @@ export class UNetMidBlock2DCrossAttn extends Module {
   }
 
   /** [B, channels, H, W] -> the same */
-  forward(x: Tensor, conditions: Conditions): Tensor {
+  forward(x: Tensor, context: BlockContext): Tensor {
     const [attention] = this.attentions;
-    return piece(x, conditions, attention, (x, { activatedTime, text }) => {
+    return piece(x, context, attention, (x, { activatedTime, text }) => {
       const h = this.#before.forward(x, activatedTime);
       if (attention === undefined || this.#after === undefined) return h;
       return this.#after.forward(attention.forward(h, text.get(attention)!), activatedTime);
@@ -139,7 +139,7 @@ export class UpBlock2D extends Module {
 
   /**
    * @param options.inChannels of the block below
-   * @param options.skipChannels of the down path's outputs that its layers take, in the order they take them
+   * @param options.skipChannels of the down path's outputs that its layers take, in order
    */
   constructor(
     weights: Weights,
@@ -161,14 +161,14 @@ export class UpBlock2D extends Module {
   }
 
   /**
-   * Takes its share off the end of `skips`, the outputs of the down path, and goes to the size of the next one: doubling
-   * would miss the down path's odd sizes.
+   * Removes its share from the end of `skips`, the outputs of the down path, and upsamples to the size of the next one,
+   * since doubling would miss odd sizes of the down path.
    */
-  forward(x: Tensor, skips: Tensor[], conditions: Conditions): Tensor {
+  forward(x: Tensor, skips: Tensor[], context: BlockContext): Tensor {
     return tidy(() => {
       for (let i = 0; i < this.#layers.length; i++) {
         const joined = tidy(() => cat([x, skips.pop()!], 1));
-        x = this.#layers.forward(i, joined, conditions);
+        x = this.#layers.forward(i, joined, context);
         joined.dispose();
       }
       if (this.#upsampler === undefined) return x;
@@ -178,7 +178,7 @@ export class UpBlock2D extends Module {
   }
 }
 
-/** The first `count` transformers of a block that attends. */
+/** The first `count` transformers of a block with attention. */
 function transformers(weights: Weights, count: number, { channels, groups, attention }: BlockOptions) {
   if (attention === undefined) return [];
   return attention.layers

@@ -1,8 +1,8 @@
 /**
- * The config of UNet2DConditionModel in diffusers' keys, and what it says of each block.
+ * The config of UNet2DConditionModel with diffusers' keys, and the settings of each block.
  *
- * Every key of diffusers is listed: those the code honours with their type and default, the rest with the values that
- * switch their feature off. Anything else is refused, see parseConfig.
+ * Every key of diffusers is listed: supported ones with type and default, the others with the values that turn their
+ * feature off. Anything else is refused, see parseConfig.
  */
 import { z } from "zod";
 import { show } from "../base/show.js";
@@ -10,9 +10,9 @@ import { layerCount, off, parseConfig, refuse, whole } from "./config.js";
 
 /** One number for all blocks, or a list with one for each. */
 const perBlock = z.union([whole, z.array(whole)]);
-/** A transformer's blocks; some configs say 0 where a level does not attend. */
+/** Number of transformer blocks; some configs have 0 for levels without attention. */
 const depth = z.union([layerCount, z.literal(0)]);
-/** One number for all blocks, or a list whose entries may be lists in their turn: a number for each layer of a block. */
+/** One number for all blocks, or a list with a number per block or a list of numbers, one per layer of the block. */
 const perLayer = z.union([depth, z.array(z.union([depth, z.array(depth)]))]);
 const flag = z.boolean().nullable().default(false);
 
@@ -40,7 +40,7 @@ export const unetConfigSchema = z.strictObject({
   transformer_layers_per_block: perLayer.default(1),
   /** Of the up blocks, from the lowest resolution up, where they are not those of the down blocks. */
   reverse_transformer_layers_per_block: perLayer.nullable().default(null),
-  /** In spite of its name the number of heads: diffusers kept the misnomer for its checkpoints' sake. */
+  /** The number of heads, despite its name: diffusers kept the misnomer for compatibility with checkpoints. */
   attention_head_dim: perBlock.default(8),
   use_linear_projection: flag,
   upcast_attention: flag, // null in SDXL's
@@ -79,10 +79,10 @@ export const unetConfigSchema = z.strictObject({
 });
 
 export type UNetConfig = z.output<typeof unetConfigSchema>;
-/** What may be left out takes diffusers' default. */
+/** A config as in a file; missing keys get diffusers' defaults. */
 export type UNetConfigInput = z.input<typeof unetConfigSchema>;
 
-/** Settings of a running average of weights. diffusers writes them into the averaged model's config; no model reads them. */
+/** EMA settings, which diffusers writes into the averaged model's config and no model reads. */
 const AVERAGING = new Set(
   "decay inv_gamma min_decay optimization_step power update_after_step use_ema_warmup".split(" "),
 );
@@ -92,7 +92,7 @@ export interface LevelConfig {
   readonly channels: number;
   readonly layers: number;
   readonly heads: number;
-  /** Transformer blocks behind each resnet of the down block, and of the up block, which has one more. */
+  /** Transformer blocks after each resnet of the down block, and of the up block, which has one resnet more. */
   readonly downTransformers: readonly number[];
   readonly upTransformers: readonly number[];
   readonly crossAttentionDim: number;
@@ -114,7 +114,7 @@ export function parseUNetConfig(config: object, source: string): UNetConfig {
   return parsed;
 }
 
-/** Keys that may have one number for each level. */
+/** Keys that may have one value per level. */
 const LISTS = [
   "down_block_types",
   "up_block_types",
@@ -176,7 +176,7 @@ function problemsOf(config: UNetConfig): string[] {
   return problems;
 }
 
-/** The levels of a config that is sound, from the highest resolution down. */
+/** The levels of a valid config, from the highest resolution down. */
 export function levelsOf(config: UNetConfig): LevelConfig[] {
   const levels = config.block_out_channels.length;
   const listed = <T>(value: T | readonly T[]): readonly T[] =>

@@ -1,6 +1,6 @@
 /**
- * Encoder and Decoder of the VAE, under diffusers' names: resnets at each resolution, one attention in the middle.
- * All images and features are channels-last.
+ * Encoder and Decoder of the VAE, under diffusers' names: resnets at each resolution, and one attention layer in the
+ * middle. All images and features are channels-last.
  */
 import { Conv2d, GroupNorm, Linear, Module, type Weights } from "../nn/index.js";
 import { scaledDotProductAttention, tidy, type Tensor } from "../torch/index.js";
@@ -10,14 +10,14 @@ import { Downsample2D, ResnetBlock2D, Upsample2D } from "./resnet.js";
 const EPS = 1e-6;
 
 export interface VaeOptions {
-  /** Channels at each resolution, the finest first. */
+  /** Channels at each resolution, the highest first. */
   readonly channels: readonly number[];
   readonly layersPerBlock: number;
   readonly groups: number;
   readonly midAttention: boolean;
 }
 
-/** Self-attention over pixels with a single head, around it a shortcut. */
+/** Self-attention over pixels with a single head and a residual connection. */
 class VaeAttention extends Module {
   readonly #groupNorm: GroupNorm;
   readonly #toQ: Linear;
@@ -27,7 +27,7 @@ class VaeAttention extends Module {
 
   constructor(weights: Weights, channels: number, groups: number) {
     super(weights);
-    // Checkpoints from before diffusers 0.13 (SD 1.4 among them) call them by other names.
+    // Checkpoints from before diffusers 0.13 (SD 1.4 among them) use other names.
     const old = !weights.has("to_q.weight") && weights.has("query.weight");
     const names = old ? ["query", "key", "value", "proj_attn"] : ["to_q", "to_k", "to_v", "to_out.0"];
     const linear = (i: number) => new Linear(weights.at(names[i]!), channels, channels);
@@ -39,7 +39,7 @@ class VaeAttention extends Module {
   forward(x: Tensor): Tensor {
     return tidy(() => {
       const [batch, channels, height, width] = x.shape as [number, number, number, number];
-      // Channels-last makes the way to tokens and back a view: [B, H * W, C].
+      // With channels-last, conversion to tokens and back is a view: [B, H * W, C].
       const tokens = this.#groupNorm
         .forward(x)
         .permute([0, 2, 3, 1])
@@ -55,7 +55,7 @@ class VaeAttention extends Module {
   }
 }
 
-/** Resnet, attention, resnet at the coarsest resolution. */
+/** Resnet, attention, resnet at the lowest resolution. */
 class VaeMidBlock extends Module {
   readonly #layers: readonly { forward(x: Tensor): Tensor }[];
 
@@ -113,7 +113,7 @@ export class Decoder extends Module {
   constructor(weights: Weights, latentChannels: number, outChannels: number, options: VaeOptions) {
     super(weights);
     const { layersPerBlock, groups } = options;
-    const channels = options.channels.toReversed(); // the coarsest first
+    const channels = options.channels.toReversed(); // the lowest resolution first
     const [first, last] = [channels[0]!, channels.at(-1)!];
     const layers: { forward(x: Tensor): Tensor }[] = [
       new Conv2d(weights.at("conv_in"), latentChannels, first),
@@ -141,7 +141,7 @@ export class Decoder extends Module {
   }
 }
 
-/** One layer after the other, each output freed as soon as the next is there. */
+/** Runs layers in sequence; each output is freed once the next is computed. */
 function chain(layers: readonly { forward(x: Tensor): Tensor }[], input: Tensor): Tensor {
   return layers.reduce((x, layer) => {
     const y = layer.forward(x);

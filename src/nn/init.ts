@@ -1,21 +1,23 @@
 /**
- * How fresh parameters are drawn. The defaults of the layers are PyTorch's: kaiming_uniform with a = sqrt(5), which
+ * Initialisation of parameters. The defaults of the layers are PyTorch's: kaiming_uniform with a = sqrt(5), which
  * is uniform in +-1/sqrt(fan in), for weights and biases of linear and convolutional layers.
  */
 import { full, rand, randn, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
 
-/** Draws a parameter of a shape. Explicit about its randomness: the generator is the caller's. */
+/** Initialises a parameter of a shape, drawing from the caller's generator. */
 export type Init = (
   shape: readonly number[],
   options: { readonly generator: Generator; readonly dtype: DType; readonly device: Device },
 ) => Tensor;
 
-/** Every element the same. */
+/** Fills with one value. */
 export function constant(value: number): Init {
   return (shape, { dtype, device }) => full(shape, value, { dtype, device });
 }
 
+/** Fills with zeros. */
 export const zerosInit: Init = constant(0);
+/** Fills with ones. */
 export const onesInit: Init = constant(1);
 
 /** Uniform in +-bound. */
@@ -32,13 +34,13 @@ export function normal(std: number): Init {
   return drawn((shape, options) => randn(shape, options).mul_(std));
 }
 
-/** Draws where the generator lives: one seed gives the same parameters on every device. */
+/** Draws on the generator's device, so that one seed gives the same parameters on every device. */
 function drawn(draw: (shape: readonly number[], options: Parameters<Init>[1]) => Tensor): Init {
   return (shape, { generator, dtype, device }) =>
     draw(shape, { generator, dtype, device: generator.device }).to({ device });
 }
 
-/** PyTorch's default for a layer whose every output sums over `fanIn` inputs. */
+/** PyTorch's default for a layer whose outputs each sum over `fanIn` inputs: uniform in +-1/sqrt(fanIn). */
 export function fanInUniform(fanIn: number): Init {
   return uniform(fanIn > 0 ? 1 / Math.sqrt(fanIn) : 0);
 }

@@ -1,8 +1,8 @@
 /**
- * The layers that every model here is made of. Names and defaults are PyTorch's.
+ * The layers of all models here. Names and defaults are PyTorch's.
  *
- * Departure from PyTorch: a layer computes in the dtype of its input. Parameters that are held in another one are
- * converted for the call, so that weights can be held in half precision on a CPU that computes in float32.
+ * Departure from PyTorch: a layer computes in the dtype of its input. Parameters of another dtype are converted for the
+ * call, so that weights can be stored in half precision on a CPU that computes in float32.
  */
 import { conv2d, embedding, groupNorm, layerNorm, linear, tidy, type Tensor } from "../torch/index.js";
 import { fanInUniform, normal, onesInit, zerosInit, type Init } from "./init.js";
@@ -13,11 +13,11 @@ export interface LayerAdapter {
   /**
    * @param input the layer's input, [..., inFeatures]
    * @param output the layer's own output, [..., outFeatures]
-   * @returns the output with the adapter's added
+   * @returns the sum of `output` and the adapter's output
    */
   addTo(input: Tensor, output: Tensor): Tensor;
 
-  /** The same for a convolution of more than 1x1, whose input and output are images. */
+  /** The same for a convolution larger than 1x1, with [B, C, H, W] as input and output. */
   addToImage(input: Tensor, output: Tensor, options: { readonly stride: number; readonly padding: number }): Tensor;
 }
 
@@ -32,12 +32,14 @@ function inDtypeOf(
   return tidy(() => run(weight.to({ dtype }), bias?.to({ dtype })));
 }
 
+/** Options of Linear. `bias` defaults to true; the inits apply to fresh weights only. */
 export interface LinearOptions {
   readonly bias?: boolean;
   readonly init?: Init;
   readonly biasInit?: Init;
 }
 
+/** y = x W^T + b, plus the outputs of its adapters. */
 export class Linear extends Module {
   readonly weight: Tensor; // [outFeatures, inFeatures]
   readonly bias: Tensor | undefined; // [outFeatures]
@@ -67,6 +69,7 @@ export class Linear extends Module {
   }
 }
 
+/** Options of Conv2d. Defaults: kernel 3, stride 1, padding (kernel - 1) / 2, bias true. */
 export interface Conv2dOptions {
   readonly kernel?: number;
   readonly stride?: number;
@@ -75,6 +78,7 @@ export interface Conv2dOptions {
   readonly init?: Init;
 }
 
+/** A 2D convolution with a square kernel, in channels-last memory format, plus the outputs of its adapters. */
 export class Conv2d extends Module {
   readonly weight: Tensor; // [outChannels, inChannels, kernel, kernel], channels-last
   readonly bias: Tensor | undefined; // [outChannels]
@@ -84,7 +88,7 @@ export class Conv2d extends Module {
   readonly outChannels: number;
   readonly #options: { readonly stride: number; readonly padding: number };
 
-  /** A 3x3 convolution that keeps height and width, unless told otherwise. */
+  /** By default a 3x3 convolution that preserves height and width. */
   constructor(
     weights: Weights,
     inChannels: number,
@@ -106,7 +110,7 @@ export class Conv2d extends Module {
     return this.adapters.length === 0 ? y : this.#withAdapters(x, y);
   }
 
-  /** [N, inChannels] -> [N, outChannels]: what a convolution of 1x1 is on pixels as rows. */
+  /** [N, inChannels] -> [N, outChannels]: a 1x1 convolution on pixels as rows. */
   forwardRows(rows: Tensor): Tensor {
     const matrix = [this.outChannels, this.inChannels];
     let y = inDtypeOf(rows, this, (weight, bias) => linear(rows, weight.view(matrix), bias));
@@ -127,9 +131,10 @@ export class Conv2d extends Module {
   }
 }
 
-/** Images of so few pixels are normed in another layout; see GroupNorm.forward. */
+/** Images with at most this many pixels are normalised in another memory format; see GroupNorm.forward. */
 const FEW_PIXELS = 4;
 
+/** Group normalisation (Wu and He 2018, arXiv 1803.08494) with an affine map per channel. */
 export class GroupNorm extends Module {
   readonly weight: Tensor; // [channels]
   readonly bias: Tensor; // [channels]
@@ -154,8 +159,8 @@ export class GroupNorm extends Module {
   /** [B, channels, H, W] -> the same */
   forward(x: Tensor): Tensor {
     const norm = (y: Tensor) => inDtypeOf(y, this, (weight, bias) => groupNorm(y, this.groups, weight, bias, this.eps));
-    // libtorch's channels-last kernel computes the variance as a difference of sums. Over the few numbers of a few pixels
-    // that cancels: errors of 4e-3 for a single pixel. For [B, channels, pixels] it uses another kernel.
+    // libtorch's channels-last kernel computes the variance as a difference of sums. With few pixels
+    // this cancels: errors of 4e-3 for a single pixel. For [B, channels, pixels] it uses another kernel.
     if (x.size(2) * x.size(3) <= FEW_PIXELS) {
       return tidy(() => norm(x.flatten(2)).view(x.shape).contiguous({ memoryFormat: "channelsLast" }));
     }
@@ -163,6 +168,7 @@ export class GroupNorm extends Module {
   }
 }
 
+/** Layer normalisation (Ba et al. 2016, arXiv 1607.06450) over the last dimension, with an affine map. */
 export class LayerNorm extends Module {
   readonly weight: Tensor; // [features]
   readonly bias: Tensor; // [features]
@@ -185,6 +191,7 @@ export class LayerNorm extends Module {
   }
 }
 
+/** A table of vectors, looked up by id. */
 export class Embedding extends Module {
   readonly weight: Tensor; // [count, features]
   readonly count: number;
@@ -197,7 +204,7 @@ export class Embedding extends Module {
     this.weight = weights.parameter("weight", [count, features], init);
   }
 
-  /** int64 [...] -> [..., features], in the dtype the weight is held in */
+  /** int64 [...] -> [..., features], in the dtype of the weight */
   forward(ids: Tensor): Tensor {
     return embedding(this.weight, ids);
   }

@@ -1,23 +1,24 @@
 /**
- * `Weights` is a place in a checkpoint, from which a layer asks for its parameters by the literal names that the checkpoint
- * gives them; whether they are read or freshly drawn, the layer does not know. `Module` is what layers and models have in
- * common: such a place, and from it their parameters.
+ * `Weights` is a scope in a checkpoint, from which a layer requests parameters by their literal checkpoint names. They
+ * are read from files or freshly initialised; the layer does not know which. `Module` is the base class of layers and
+ * models: it belongs to a scope and lists the parameters in it.
  *
- * Everything wrong with a checkpoint is collected while the model is built and thrown at once by `finish`.
+ * Problems of a checkpoint are collected while the model is built, and `finish` throws them all at once.
  */
 import { keep, type Generator, type Tensor } from "../torch/index.js";
 import { zerosInit, type Init } from "./init.js";
 import { CheckpointSource, RandomSource, type CheckpointOptions, type Source, type WeightsOptions } from "./source.js";
 
-/** What the places of one model share. */
+/** What all scopes of one model share. */
 interface Shared {
   readonly source: Source;
   readonly parameters: Map<string, Tensor>;
   readonly modules: Map<string, Module>;
 }
 
+/** A scope in a checkpoint, see the top of this file. Made by `fromSafetensors` or `random`. */
 export class Weights {
-  /** The beginning of every key at this place, without the last dot; empty for the whole model. */
+  /** Prefix of every key in this scope, without the last dot; empty for the whole model. */
   readonly path: string;
   readonly #shared: Shared;
 
@@ -27,15 +28,15 @@ export class Weights {
   }
 
   /**
-   * Parameters from safetensors files whose keys together make one checkpoint. Kernels are laid out channels-last.
+   * Reads parameters from safetensors files that together make one checkpoint. Kernels become channels-last.
    *
-   * @throws SafetensorsError when a file is not sound or two files hold the same key
+   * @throws SafetensorsError when a file is damaged or two files hold the same key
    */
   static fromSafetensors(files: string | readonly string[], options: CheckpointOptions = {}): Weights {
     return Weights.#of(new CheckpointSource(typeof files === "string" ? [files] : files, options));
   }
 
-  /** Fresh parameters, drawn in the order in which the model asks for them. */
+  /** Fresh parameters, drawn in the order in which the model requests them. */
   static random(generator: Generator, options: WeightsOptions = {}): Weights {
     return Weights.#of(new RandomSource(generator, options));
   }
@@ -44,31 +45,31 @@ export class Weights {
     return new Weights({ source, parameters: new Map(), modules: new Map() }, "");
   }
 
-  /** Every parameter asked for so far, by full key. */
+  /** All parameters requested so far, by full key. */
   get parameters(): ReadonlyMap<string, Tensor> {
     return this.#shared.parameters;
   }
 
-  /** Every module made so far, by path, outer ones first. */
+  /** All modules made so far, by path, outer ones first. */
   get modules(): ReadonlyMap<string, Module> {
     return this.#shared.modules;
   }
 
-  /** The place below: `weights.at("down_blocks.0")`. */
+  /** A scope inside this one: `weights.at("down_blocks.0")`. */
   at(path: string): Weights {
     return new Weights(this.#shared, this.#key(path));
   }
 
-  /** Whether the source has this parameter; fresh weights have any. */
+  /** Whether the checkpoint has this parameter; always true for fresh weights. */
   has(name: string): boolean {
     return this.#shared.source.has(this.#key(name));
   }
 
   /**
-   * A parameter of this place.
+   * Reads or initialises a parameter of this scope.
    *
    * @param name its literal name in checkpoints
-   * @param init how to draw it when there is no checkpoint
+   * @param init used when there is no checkpoint
    */
   parameter(name: string, shape: readonly number[], init: Init = zerosInit): Tensor {
     const { source, parameters } = this.#shared;
@@ -79,22 +80,22 @@ export class Weights {
     return tensor;
   }
 
-  /** Remembers a module made at this place. */
+  /** Records the module of this scope. */
   register(module: Module): void {
     this.#shared.modules.set(this.path, module);
   }
 
   /**
-   * Call once the whole model is made.
+   * Checks the checkpoint; call it once the whole model is built.
    *
-   * @param options.ignore keys of the checkpoint that are rightly left unread, such as buffers of older versions
+   * @param options `ignore`: keys of the checkpoint that need not be read, such as buffers of older versions
    * @throws SafetensorsError naming every missing, misshaped, non-finite and unexpected key
    */
   finish({ ignore = [] }: { ignore?: readonly RegExp[] } = {}): void {
     this.#shared.source.finish(ignore);
   }
 
-  /** Gives up on a model that could not be made: frees its parameters so far, and closes the files. */
+  /** Frees the parameters of a model that could not be built, and closes the files. */
   dispose(): void {
     for (const parameter of this.#shared.parameters.values()) parameter.dispose();
     this.#shared.source.close();
@@ -105,8 +106,9 @@ export class Weights {
   }
 }
 
+/** Base class of layers and models: knows its parameters by their checkpoint keys. */
 export abstract class Module {
-  /** Where the parameters lie in the checkpoint; empty for a whole model. */
+  /** Prefix of its parameters in the checkpoint; empty for a whole model. */
   readonly path: string;
   readonly #weights: Weights;
 
@@ -126,18 +128,18 @@ export abstract class Module {
     return new Map([...this.#weights.modules].filter(([path]) => path === this.path || this.#holds(path)));
   }
 
-  /** Numbers in all parameters. */
+  /** Total number of elements in all parameters. */
   parameterCount(): number {
     return [...this.parameters().values()].reduce((sum, { numel }) => sum + numel, 0);
   }
 
-  /** Sets whether gradients are recorded for the parameters. Models come with this off. */
+  /** Sets whether gradients are recorded for the parameters. Off in new models. */
   requiresGrad_(on = true): this {
     for (const parameter of this.parameters().values()) parameter.requiresGrad_(on);
     return this;
   }
 
-  /** Frees the parameters. The module is of no use afterwards. */
+  /** Frees the parameters. The module cannot be used afterwards. */
   dispose(): void {
     for (const parameter of this.parameters().values()) parameter.dispose();
   }

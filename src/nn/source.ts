@@ -1,36 +1,39 @@
-/** The two sources of a model's parameters: fresh draws, and the safetensors files of a checkpoint. */
+/** The two sources of a model's parameters: random initialisation, and the safetensors files of a checkpoint. */
 import { basename } from "node:path";
 import { SafetensorsError, SafetensorsFile, TensorCheck } from "../safetensors/index.js";
 import { tidy, zeros, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
 import type { Init } from "./init.js";
 
+/** How parameters are kept in memory. */
 export interface WeightsOptions {
-  /** The dtype parameters are held in, whatever they are stored in. Default float32. */
+  /** Parameters are converted to this dtype. Default float32. */
   readonly dtype?: DType;
+  /** Default "cpu". */
   readonly device?: Device;
 }
 
-/** Where a checkpoint of another layout has a parameter, and how it is stored there. */
+/** Where a checkpoint in another layout stores a parameter, and how. */
 export interface StoredParameter {
   readonly key: string;
   /** Transposed, as the kernel of a 1x1 convolution, or as the q, k or v third of one matrix. Default "as-is". */
   readonly stored?: "as-is" | "transposed" | "conv1x1" | { readonly qkv: 0 | 1 | 2 };
 }
 
+/** How parameters are found in a checkpoint. */
 export interface CheckpointOptions extends WeightsOptions {
-  /** Where the file has each of the model's keys. Default: under the same key. */
+  /** Maps each of the model's keys to the file's. Default: the same key. */
   readonly names?: (key: string) => StoredParameter;
-  /** Only the file's keys that begin with this belong to the model. Default: all do. */
+  /** Only keys of the file with this prefix belong to the model. Default: all. */
   readonly prefix?: string;
 }
 
 export interface Source {
   readonly dtype: DType;
   readonly device: Device;
-  /** Whether this parameter can be had. */
+  /** Whether the source has this parameter. */
   has(key: string): boolean;
   parameter(key: string, shape: readonly number[], init: Init): Tensor;
-  /** Closes the files. @throws SafetensorsError with all that was wrong */
+  /** Closes the files. @throws SafetensorsError with all problems found */
   finish(ignore: readonly RegExp[]): void;
   /** Closes the files. */
   close(): void;
@@ -76,7 +79,7 @@ export class CheckpointSource implements Source {
   /** The open file of each key. */
   readonly #files = new Map<string, SafetensorsFile>();
   readonly #check = new TensorCheck();
-  /** The files' keys that the model has asked for. */
+  /** The files' keys that the model has requested. */
   readonly #taken = new Set<string>();
 
   constructor(fileNames: readonly string[], options: CheckpointOptions) {
@@ -130,13 +133,13 @@ export class CheckpointSource implements Source {
     for (const file of new Set(this.#files.values())) file.close();
   }
 
-  /** A key in an error message; of several files, with the one that holds it. */
+  /** A key as errors show it: with its file, if there are several. */
   #inWords(key: string): string {
     const file = this.#files.get(key);
     return this.#fileNames.length > 1 && file !== undefined ? `${basename(file.file)}: ${key}` : key;
   }
 
-  /** Zeros that take no memory in the place of a parameter that does not fit, so that the rest can be checked. */
+  /** Zeros without memory, in place of a parameter that does not fit, so that the remaining ones can be checked. */
   #standIn(shape: readonly number[]): Tensor {
     return tidy(() => zeros([], { dtype: this.dtype, device: this.device }).expand(shape));
   }
@@ -144,7 +147,7 @@ export class CheckpointSource implements Source {
 
 type Stored = NonNullable<StoredParameter["stored"]>;
 
-/** The shape in the file of a parameter of this shape. */
+/** The shape that a file stores for a parameter of this shape. */
 export function storedShape(shape: readonly number[], stored: Stored): readonly number[] {
   switch (stored) {
     case "as-is":
@@ -158,7 +161,7 @@ export function storedShape(shape: readonly number[], stored: Stored): readonly 
   }
 }
 
-/** A tensor of the file as the parameter that the layer asked for. */
+/** Converts a stored tensor to the parameter that the layer requested. */
 function asAsked(tensor: Tensor, shape: readonly number[], stored: Stored): Tensor {
   switch (stored) {
     case "as-is":

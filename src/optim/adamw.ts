@@ -1,7 +1,7 @@
 /**
  * AdamW: Adam with decoupled weight decay. Source: "Decoupled Weight Decay Regularization" (Loshchilov and Hutter),
- * in the order of operations of PyTorch's, so that runs can be compared. Every operation is one call over the whole
- * list of parameters, because a LoRA has hundreds of small ones.
+ * with PyTorch's order of operations, so that runs can be compared. Every operation is one foreach call over all
+ * parameters, because a LoRA has hundreds of small ones.
  */
 import { TensorCheck } from "../safetensors/index.js";
 import {
@@ -18,6 +18,7 @@ import {
   type Tensor,
 } from "../torch/index.js";
 
+/** Hyperparameters, with PyTorch's names and defaults. */
 export interface AdamWOptions {
   readonly lr?: number;
   readonly betas?: readonly [number, number];
@@ -31,6 +32,7 @@ interface Moments {
   readonly expAvgSq: Tensor;
 }
 
+/** The optimiser; owns its moments. */
 export class AdamW {
   /** May be changed between steps. */
   lr: number;
@@ -40,7 +42,7 @@ export class AdamW {
   readonly #parameters: ReadonlyMap<string, Tensor>;
   readonly #moments = new Map<string, Moments>();
 
-  /** @param parameters by name; the names are those of the saved state */
+  /** @param parameters by name; the saved state uses the same names */
   constructor(
     parameters: ReadonlyMap<string, Tensor>,
     { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 1e-2 }: AdamWOptions = {},
@@ -52,7 +54,7 @@ export class AdamW {
     this.#weightDecay = weightDecay;
   }
 
-  /** One update from the gradients; parameters without one stay as they are. */
+  /** Updates all parameters that have a gradient. */
   step(): void {
     inference(() => {
       for (const [step, { parameters, grads, moments }] of this.#due()) {
@@ -61,14 +63,14 @@ export class AdamW {
     });
   }
 
-  /** Forgets the gradients. */
+  /** Sets all gradients to null. */
   zeroGrad(): void {
     for (const parameter of this.#parameters.values()) parameter.grad = null;
   }
 
   /**
-   * The moments and step counts, for saveSafetensors: `<name>.exp_avg`, `.exp_avg_sq` and `.step`. The moments are the
-   * live ones, not copies.
+   * The moments and step counts, for saveSafetensors: `<name>.exp_avg`, `.exp_avg_sq` and `.step`. The moments are not
+   * copied.
    */
   state(): Map<string, Tensor> {
     const state = new Map<string, Tensor>();
@@ -81,11 +83,11 @@ export class AdamW {
   }
 
   /**
-   * Takes up a saved state. Parameters that it does not have begin anew.
+   * Loads a saved state. Parameters without an entry start with no moments.
    *
-   * @param source the file it is from, to name in errors
+   * @param source its file, named in errors
    * @throws SafetensorsError naming every entry that is missing, of another shape, not finite, or of no parameter; the
-   *   moments are then as they were
+   *   current moments are unchanged then
    */
   loadState(state: ReadonlyMap<string, Tensor>, source = "the optimiser's state"): void {
     const check = new TensorCheck();
@@ -111,7 +113,7 @@ export class AdamW {
 
     this.dispose();
     for (const [name, { step, expAvg, expAvgSq }] of moments) {
-      // In the parameter's own layout, as if it had been made here: the next steps are then the same to the bit.
+      // In the parameter's memory format, as if created here, so that the next steps are the same to the bit.
       const own = (moment: Tensor) => keep(inference(() => zerosLike(this.#parameters.get(name)!).copy_(moment)));
       this.#moments.set(name, { step, expAvg: own(expAvg), expAvgSq: own(expAvgSq) });
     }
@@ -126,7 +128,7 @@ export class AdamW {
     this.#moments.clear();
   }
 
-  /** Parameters that have a gradient, by the number of the step they are about to take: in practice one list. */
+  /** Parameters that have a gradient, grouped by their step number; in practice a single group. */
   #due(): Map<number, { parameters: Tensor[]; grads: Tensor[]; moments: Moments[] }> {
     const due = new Map<number, { parameters: Tensor[]; grads: Tensor[]; moments: Moments[] }>();
     for (const [name, parameter] of this.#parameters) {

@@ -3,7 +3,7 @@ import { foreachMul_, foreachNorm, inference, stack, type Tensor } from "../torc
 
 /**
  * Scales all gradients so that their common Euclidean norm is at most `maxNorm`. Gradients whose norm is not finite are
- * left as they are, for the caller to drop.
+ * not changed; the caller drops them.
  *
  * @returns the norm before scaling
  */

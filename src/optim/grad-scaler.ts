@@ -1,9 +1,9 @@
 /**
- * Dynamic loss scaling: the loss is multiplied by a power of two before backward, so that gradients on their way through
- * a float16 network do not fall below its smallest number (6e-8); the parameters' gradients are divided by it again.
+ * Dynamic loss scaling: the loss is multiplied by a power of two before backward, so that gradients within a float16
+ * network do not underflow (its smallest number is 6e-8); the parameters' gradients are then divided by it.
  * Source: "Mixed Precision Training" (Micikevicius et al. 2017, arXiv 1710.03740), with the schedule and the names of
- * PyTorch's GradScaler: an update whose gradient overflowed is left out and halves the scale, `growthInterval` updates
- * without one double it.
+ * PyTorch's GradScaler: an update whose gradient overflows is skipped and halves the scale; `growthInterval` updates in
+ * a row without overflow double it.
  */
 import { TensorCheck } from "../safetensors/index.js";
 import { foreachMul_, inference, tensor, type Tensor } from "../torch/index.js";
@@ -11,8 +11,9 @@ import { foreachMul_, inference, tensor, type Tensor } from "../torch/index.js";
 const SCALE_KEY = "grad_scaler.scale";
 const TRACKER_KEY = "grad_scaler.growth_tracker";
 
+/** Options of the loss scaler, with PyTorch's names and defaults. */
 export interface GradScalerOptions {
-  /** false leaves losses and gradients alone, for the sake of one code path. */
+  /** false keeps the scale at 1, so that callers need only one code path. */
   readonly enabled?: boolean;
   readonly initScale?: number;
   readonly growthFactor?: number;
@@ -20,6 +21,7 @@ export interface GradScalerOptions {
   readonly growthInterval?: number;
 }
 
+/** The current loss scale and when to change it. */
 export class GradScaler {
   #scale: number;
   /** Updates since the scale last changed. */
@@ -37,15 +39,15 @@ export class GradScaler {
     this.#options = { enabled, growthFactor, backoffFactor, growthInterval };
   }
 
-  /** What losses are multiplied by. */
+  /** The factor for losses. */
   get scale(): number {
     return this.#scale;
   }
 
-  /** Divides the gradients by the scale; those that are not finite stay so. */
+  /** Divides the gradients by the scale; infinities and NaNs remain. */
   unscale_(parameters: Iterable<Tensor>): void {
     if (this.#scale === 1) return;
-    // Handles of gradients that outlived this would keep their memory until a garbage collection.
+    // Without this scope, the handles of gradients would keep their memory until a garbage collection.
     inference(() => {
       const grads = [...parameters].map(({ grad }) => grad).filter((grad) => grad !== null);
       if (grads.length > 0) foreachMul_(grads, 1 / this.#scale);
@@ -64,7 +66,7 @@ export class GradScaler {
     }
   }
 
-  /** For saveSafetensors, in one file with an optimiser's; empty where it is not enabled. */
+  /** The state for saveSafetensors, to store beside an optimiser's; empty if disabled. */
   state(): Map<string, Tensor> {
     if (!this.#options.enabled) return new Map();
     const number = (value: number): Tensor => tensor([value], { dtype: "float64" });
@@ -75,11 +77,11 @@ export class GradScaler {
   }
 
   /**
-   * Takes its own entries out of a saved state.
+   * Loads its own entries of a saved state.
    *
-   * @param source the file it is from, to name in errors
-   * @returns the others
-   * @throws SafetensorsError where they are missing or impossible
+   * @param source its file, named in errors
+   * @returns the other entries
+   * @throws SafetensorsError if its entries are missing or invalid
    */
   loadState(state: ReadonlyMap<string, Tensor>, source = "the optimiser's state"): Map<string, Tensor> {
     const rest = new Map(state);

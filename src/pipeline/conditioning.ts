@@ -1,19 +1,19 @@
 /**
- * What Stable Diffusion's UNet is conditioned on, with classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598)
- * as one batch: the rows with their negative prompts, then the same rows with their own.
+ * The conditioning of Stable Diffusion's UNet. Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598) is one
+ * batch: all rows with their negative prompts, then the same rows with their own.
  */
 import type { TextKeyValues } from "../models/index.js";
 import type { Tensor } from "../torch/index.js";
 import type { Conditioning, GuidanceOptions } from "./diffusion-model.js";
 import { catPrompts, expandPrompts, type PromptEmbeds } from "./prompt-embeds.js";
 
-/** The states of Stable Diffusion's prompts. A type and not an interface: those have no index signature. */
+/** Encoded prompts of Stable Diffusion. A type rather than an interface, because it needs an index signature. */
 export type TextStates = {
   /** [B, 77, D] */
   readonly hiddenStates: Tensor;
   /** SDXL only: [B, P] */
   readonly pooled?: Tensor;
-  /** SDXL only, where the sizes are not to be the image's own: [B, 6], see AddedConditions. */
+  /** SDXL only, to replace the image's own sizes: [B, 6], see AddedConditions. */
   readonly timeIds?: Tensor;
 };
 
@@ -23,18 +23,18 @@ export interface TextGuidance extends GuidanceOptions {
   readonly negative?: TextEmbeds | undefined;
 }
 
-/** B rows, or 2B where they are guided. */
+/** B rows, or 2B with guidance. */
 export interface TextConditioning extends Conditioning {
-  /** 1 where there is no guidance. */
+  /** 1 without guidance. */
   readonly guidanceScale: number;
-  /** [B or 2B, 77, D]; or what the UNet's attention makes of it, without gradient. */
+  /** [B or 2B, 77, D]; or its precomputed attention keys and values, without gradient. */
   readonly text: Tensor | TextKeyValues;
   readonly pooled: Tensor | undefined;
   readonly timeIds: Tensor | undefined;
 }
 
 /**
- * @param embeds one prompt a row of the batch, or one for all
+ * @param embeds one prompt per row of the batch, or one for all
  * @throws TypeError for guidance without negative prompts
  */
 export function conditionOn(

@@ -1,10 +1,10 @@
-/** Whether the parts of a pipeline fit each other: each may be sound, and the whole still none of the pipelines here. */
+/** Checks that the parts of a pipeline fit together, which valid parts need not do. */
 import { refuse } from "../models/index.js";
 import type { Parts } from "./parts.js";
 
 /**
  * @param source what to name in the error: a folder, or a file
- * @throws ModelConfigError with a sentence for each key that does not agree with another part's
+ * @throws ModelConfigError with a sentence for each key that disagrees with another part
  */
 export function checkFit(parts: Parts, source: string): void {
   const { index, textEncoder, textEncoder2, unet, vae } = parts;
@@ -17,15 +17,15 @@ export function checkFit(parts: Parts, source: string): void {
     );
   };
   const latents = vae.config.latent_channels;
-  // Inpainting, depth and editing models have further channels for what they look at.
+  // Inpainting, depth and editing models have extra input channels for their conditioning images.
   expect(latents, "the vae's latent_channels", "in_channels", in_channels);
   expect(latents, "the vae's latent_channels", "out_channels", out_channels);
   const second = textEncoder2?.config;
   const features = textEncoder.config.hidden_size + (second?.hidden_size ?? 0);
   for (const dim of new Set([cross_attention_dim].flat())) {
-    expect(features, "what the text encoders give", "cross_attention_dim", dim);
+    expect(features, "the width of the text encoders", "cross_attention_dim", dim);
   }
-  expect(index.isXL ? "text_time" : null, "as its pipeline has it", "addition_embed_type", addition_embed_type);
+  expect(index.isXL ? "text_time" : null, "as the pipeline class requires", "addition_embed_type", addition_embed_type);
   if (index.isXL && addition_embed_type === "text_time") {
     const { addition_time_embed_dim: sizes, projection_class_embeddings_input_dim: inputs } = unet.config;
     const pooled = second?.projection_dim ?? 0;

@@ -1,4 +1,6 @@
-/** Loads Stable Diffusion's parts from a diffusers folder or a single file. A load that fails leaves nothing in memory. */
+/**
+ * Loads Stable Diffusion's parts from a diffusers folder or a single file. If loading fails, nothing stays in memory.
+ */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readJsonObject, type JsonObject } from "../base/files.js";
@@ -23,7 +25,7 @@ import type { Parts } from "./parts.js";
 
 const DEFAULT_SCHEDULER: Named = { name: "ddim" };
 
-/** @throws an error naming the file, and each key of it that is at fault */
+/** Loads all parts and checks that they fit. @throws InputError naming the file and every key at fault */
 export function loadParts(path: string, options: ModelOptions): Parts {
   if (isPickle(path)) throw new ModelConfigError(pickleRefused(path));
   const loaded: { dispose(): void }[] = [];
@@ -66,7 +68,7 @@ function fromFolder(folder: string, options: ModelOptions, hold: Hold): Parts {
   };
 }
 
-/** The options of each part. @throws ModelConfigError when no part at all has the variant */
+/** The load options of each part. @throws ModelConfigError if no part has the variant */
 function variantOf(
   folder: string,
   { dtype = "float32", device = "cpu", variant }: ModelOptions,
@@ -113,7 +115,7 @@ function fromSingleFile(file: string, options: ModelOptions, hold: Hold): Parts 
   };
 }
 
-/** A tokenizer of a config folder; where there is only one, it serves with the padding that is asked for. */
+/** A tokenizer of a config folder. If the folder has only one, it is used with the given padding. */
 function tokenizerOf(folder: string, name: string, options: { padToken?: string }): CLIPTokenizer {
   if (existsSync(join(folder, name))) return CLIPTokenizer.fromPretrained(join(folder, name));
   const only = existsSync(join(folder, "tokenizer")) ? join(folder, "tokenizer") : folder;

@@ -1,4 +1,4 @@
-/** `model_index.json`: which of the pipelines a folder holds, and that its parts are of classes known here. */
+/** Reads and writes `model_index.json`, which names the pipeline class of a folder and the classes of its parts. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readJsonObject, writeJson } from "../base/files.js";
@@ -6,9 +6,9 @@ import { show } from "../base/show.js";
 import { ModelConfigError } from "../models/index.js";
 
 export interface ModelIndex {
-  /** Two text encoders and conditions on sizes. */
+  /** SDXL: two text encoders, and conditioning on image sizes. */
   readonly isXL: boolean;
-  /** The empty prompt counts as zeros, not as an encoded text. */
+  /** Whether the empty prompt is encoded as zeros. */
   readonly forceZerosForEmptyPrompt: boolean;
 }
 
@@ -27,7 +27,9 @@ const CLASSES_XL = {
   text_encoder_2: ["CLIPTextModelWithProjection"],
 };
 
-/** Whether a folder has an index of one of these pipelines, or one that cannot be read, which loading will explain. */
+/**
+ * Whether a folder has an index of one of these pipelines, or an unreadable one, for which loading reports the error.
+ */
 export function isStableDiffusion(folder: string): boolean {
   const file = join(folder, "model_index.json");
   if (!existsSync(file)) return false;
@@ -49,10 +51,11 @@ export function readModelIndex(folder: string): ModelIndex {
   expect(PIPELINES.join(" or "), "_class_name", PIPELINES.includes(index["_class_name"]));
   const isXL = index["_class_name"] === "StableDiffusionXLPipeline";
   for (const [part, classes] of Object.entries(isXL ? CLASSES_XL : CLASSES)) {
-    const pair = index[part]; // of a library and a class in it
+    const pair = index[part]; // [library, class]
     expect(`a ${classes[0]}`, part, Array.isArray(pair) && classes.includes(pair[1] as string));
   }
-  // diffusers zeroes only a prompt that was not given, and by default; here a folder has to say so, and "" is such.
+  // diffusers does this by default, and only for a missing prompt. Here the folder must ask for it, and "" counts as
+  // missing.
   return { isXL, forceZerosForEmptyPrompt: isXL && index["force_zeros_for_empty_prompt"] === true };
 }
 

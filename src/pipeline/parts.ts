@@ -1,4 +1,4 @@
-/** The parts of Stable Diffusion, as its folder has them. */
+/** The parts of Stable Diffusion, one for each subfolder of a diffusers folder. */
 import type {
   AutoencoderKL,
   CLIPTextModel,

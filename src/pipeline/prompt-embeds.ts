@@ -1,23 +1,24 @@
 /**
- * Encoded prompts, a row each: named tensors whose first dimension is the batch. Which names there are is the family's
- * own business; here rows are selected, joined and repeated. A plain object, so that `tidy` keeps the tensors of one that
- * is returned to it.
+ * Encoded prompts, one row each: named tensors whose first dimension is the batch. Each model family chooses the names.
+ * They are plain objects, so that `tidy` keeps the tensors of one that it returns.
  */
 import { cat, tensor, tidy, type Tensor } from "../torch/index.js";
 
-/** Tensors of one batch, [B, ...] each. */
+/** Named tensors of one batch, [B, ...] each. */
 export type States = { readonly [name: string]: Tensor | undefined };
 
+/** A batch of encoded prompts. */
 export interface PromptEmbeds<S extends States = States> {
   readonly states: S;
-  /** B */
+  /** The batch size B. */
   readonly rows: number;
-  /** A new batch of these rows, each as often as it is named. */
+  /** A new batch with these rows, in this order and possibly repeated. */
   select(rows: readonly number[]): PromptEmbeds<S>;
+  /** Frees the tensors. */
   dispose(): void;
 }
 
-/** @throws RangeError when the tensors are not of one batch */
+/** Makes a batch of named tensors, which it owns from here on. @throws RangeError if their batch sizes differ */
 export function promptEmbeds<S extends States>(states: S): PromptEmbeds<S> {
   const tensors = Object.values<Tensor | undefined>(states).filter((x) => x !== undefined);
   const rows = tensors[0]?.size(0) ?? 0;
@@ -35,7 +36,7 @@ export function promptEmbeds<S extends States>(states: S): PromptEmbeds<S> {
 }
 
 /**
- * A prompt for each row of a batch: these, or a single one for all, without a copy.
+ * One prompt for each row of a batch, as views: the given rows, or a single one repeated.
  *
  * @throws RangeError for any other number of prompts
  */
@@ -45,7 +46,7 @@ export function expandPrompts<S extends States>(embeds: PromptEmbeds<S>, batch: 
   return eachState(embeds.states, (x) => x.expand([batch, ...x.shape.slice(1)]));
 }
 
-/** The rows of several batches, one after the other. */
+/** Concatenates several batches. */
 export function catPrompts<S extends States>(parts: readonly PromptEmbeds<S>[]): PromptEmbeds<S> {
   const names = Object.keys(parts[0]?.states ?? {});
   const joined = names.map((name) => [name, cat(parts.map(({ states }) => states[name]!))] as const);

@@ -5,6 +5,6 @@ import { stableDiffusion } from "./stable-diffusion.js";
 
 modelFamilies.register(stableDiffusion);
 
-/** Adds a family of models; which one a folder is of, the families say themselves. @throws InputError for a taken name */
+/** Registers a model family, which recognises its own folders and files. @throws InputError if the name is taken */
 export const registerModel = <O extends z.ZodObject>(family: ModelFamily<O>): ModelFamily =>
   modelFamilies.register(defineModel(family));

@@ -6,7 +6,7 @@ import { ModelConfigError } from "../models/index.js";
 import { writeModelIndex } from "./model-index.js";
 import type { Parts } from "./parts.js";
 
-/** @throws ModelConfigError when there is something in the folder, or it is a file */
+/** Checks that a model can be written to a folder. @throws ModelConfigError unless it is empty or new */
 export function expectNewFolder(folder: string): void {
   if (existsSync(folder) && !(statSync(folder).isDirectory() && readdirSync(folder).length === 0)) {
     throw new ModelConfigError(`Expected an empty or new folder to write a model to but received ${folder}`);
@@ -14,9 +14,9 @@ export function expectNewFolder(folder: string): void {
 }
 
 /**
- * Writes a diffusers folder; it appears whole or not at all.
+ * Writes a diffusers folder, atomically.
  *
- * @throws ModelConfigError when there is something in the folder
+ * @throws ModelConfigError unless the folder is empty or new
  */
 export function saveParts(parts: Parts, folder: string): void {
   expectNewFolder(folder);

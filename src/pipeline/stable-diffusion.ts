@@ -1,10 +1,10 @@
 /**
- * StableDiffusionPipeline: Stable Diffusion 1, 2 and XL from a diffusers folder, taken apart into the steps that
- * training needs: prompts to embeddings, embeddings to guided noise, latents to images. `model_index.json` decides
- * whether it is SDXL; the parts' own configs decide the rest.
+ * StableDiffusionPipeline: Stable Diffusion 1, 2 and XL from a diffusers folder, split into the steps that training
+ * needs: prompts to embeddings, embeddings to guided predictions, latents to images. `model_index.json` decides whether
+ * it is SDXL; the parts' configs decide the rest.
  *
  * Departures from diffusers' two pipelines: one class; no sampling loop, which is the caller's; no safety checker and
- * no watermark; the crop of SDXL's conditions is always at the origin and its sizes are the image's own.
+ * no watermark; SDXL is always conditioned on a crop at the origin and on the image's own size.
  */
 import { z } from "zod";
 import { InputError } from "../base/errors.js";
@@ -42,20 +42,22 @@ import { saveParts } from "./save.js";
 /** The projections of every attention of the UNet, as diffusers adapts them. */
 const ATTENTION_PROJECTIONS: readonly string[] = ["to_q", "to_k", "to_v", "to_out.0"];
 
-/** Texts encoded at a time. */
+/** Prompts encoded per batch. */
 const PROMPTS_AT_ONCE = 64;
 
 /**
- * Pixels decoded at a time: 32 images of 64x64, or one of 512x512. Larger activations are mapped anew by the allocator
- * and leave the caches: 144 images of 64x64 took 931 ms of CPU time in one batch and 684 ms in batches of 36.
+ * Pixels decoded at a time: 32 images of 64x64, or one of 512x512. With larger activations the allocator maps new
+ * memory each time, and they exceed the CPU caches: 144 images of 64x64 took 931 ms of CPU time in one batch and 684 ms
+ * in batches of 36.
  */
 const PIXELS_AT_ONCE = 2 ** 17;
 
+/** Stable Diffusion 1, 2 or XL, see the top of this file. Owns its weights: call `dispose`. */
 export class StableDiffusionPipeline implements DiffusionModel {
   readonly family = "stable-diffusion";
   readonly denoiserName = "unet";
   readonly loraTargets = ATTENTION_PROJECTIONS;
-  /** What the parts compute in, but for a VAE that would overflow. */
+  /** The dtype of forward passes, except for a VAE that would overflow in it. */
   readonly computeDtype: DType;
   readonly device: Device;
   readonly #parts: Parts;
@@ -103,41 +105,43 @@ export class StableDiffusionPipeline implements DiffusionModel {
   get downscale(): number {
     return this.vae.downscale;
   }
-  /** Two text encoders and conditions on sizes. */
+  /** Whether this is SDXL: two text encoders, and conditioning on image sizes. */
   get isXL(): boolean {
     return this.#parts.index.isXL;
   }
 
   /**
-   * @param path a folder in diffusers' layout, weights as safetensors; or one safetensors file in the original layout
-   * @throws an error naming the file, and each key of it that is at fault; nothing stays in memory then
+   * Loads a model.
+   *
+   * @param path a folder in diffusers' layout with safetensors weights, or one safetensors file in the original layout
+   * @throws InputError naming the file and every key at fault; nothing stays in memory then
    */
   static fromPretrained(path: string, options: ModelOptions = {}): StableDiffusionPipeline {
     return new StableDiffusionPipeline(loadParts(path, options), options);
   }
 
   /**
-   * Writes a folder in diffusers' layout, weights in the dtype they are held in; it appears whole or not at all.
+   * Writes a folder in diffusers' layout, atomically, with weights in their current dtype.
    *
-   * @throws ModelConfigError when there is something in the folder
+   * @throws ModelConfigError unless the folder is empty or new
    */
   savePretrained(folder: string): void {
     saveParts(this.#parts, folder);
   }
 
-  /** Writes one safetensors file in the original layout, weights in the dtype they are held in; atomic. */
+  /** Writes one safetensors file in the original layout, atomically, with weights in their current dtype. */
   saveSingleFile(file: string): void {
     const family = this.isXL ? "sdxl" : this.unet.config.use_linear_projection ? "sd2" : "sd1";
     const { prediction_type: predicted = "epsilon" } = this.scheduler.toConfig();
     saveSingleFile(this.#parts, file, family, String(predicted));
   }
 
-  /** Writes the UNet's folder, weights in the dtype they are held in. */
+  /** Writes the UNet's folder, with weights in their current dtype. */
   saveDenoiser(folder: string): void {
     this.unet.savePretrained(folder);
   }
 
-  /** Encodes prompts, without gradient; a prompt that comes several times is encoded once. */
+  /** Encodes prompts without gradient; repeated prompts are encoded once. */
   encodePrompts(prompts: readonly string[]): TextEmbeds {
     const unique = [...new Set(prompts)];
     const rows = new Map(unique.map((prompt, row) => [prompt, row]));
@@ -161,16 +165,18 @@ export class StableDiffusionPipeline implements DiffusionModel {
   }
 
   /**
-   * The text of a batch, guided or not: the two passes of guidance are one batch.
+   * The text of a batch; with guidance, its two passes form one batch of 2B rows.
    *
-   * @param embeds one prompt a row of the batch, or one for all of `batch` rows
+   * @param embeds one prompt per row of the batch, or one for all `batch` rows
    * @throws TypeError for guidance without negative prompts
    */
   condition(embeds: TextEmbeds, guidance: TextGuidance = {}, batch = embeds.rows): TextConditioning {
     return tidy(() => conditionOn(embeds, batch, guidance));
   }
 
-  /** The same with the keys and values that the UNet's attention makes of the text, which every step shares. */
+  /**
+   * Like `condition`, with the cross-attention keys and values precomputed, since every step shares them. No gradient.
+   */
   prepare(embeds: TextEmbeds, guidance: TextGuidance = {}): TextConditioning {
     return noGrad(() => {
       const { text, pooled, timeIds, guidanceScale } = tidy(() => conditionOn(embeds, embeds.rows, guidance));
@@ -182,12 +188,12 @@ export class StableDiffusionPipeline implements DiffusionModel {
   }
 
   /**
-   * What the UNet predicts (noise, or v), guided or not.
+   * The UNet's prediction (noise, or v), with guidance if the conditioning has it.
    *
    * @param latents float32 [B, C, h, w], on any device
-   * @param timesteps of all rows, or one for each
+   * @param timesteps one for all rows, or one per row
    * @returns float32 [B, C, h, w], on the latents' device
-   * @throws Error where a gradient is recorded and the conditioning is prepared, which cuts to_k and to_v off from it
+   * @throws Error if gradients are recorded with a prepared conditioning, which would miss those of to_k and to_v
    */
   predict(latents: Tensor, timesteps: number | readonly number[], conditioning: TextConditioning): Tensor {
     if (conditioning.text instanceof TextKeyValues && isGradEnabled()) {
@@ -200,9 +206,9 @@ export class StableDiffusionPipeline implements DiffusionModel {
   }
 
   /**
-   * Latents to images, a few at a time.
+   * Decodes latents to images, `batchSize` at a time.
    *
-   * @param latents [B, C, h, w], as the sampler leaves them, on any device
+   * @param latents [B, C, h, w] from the sampler, on any device
    * @returns float32 [B, 3, H, W] in [0, 1], on the model's device
    */
   decode(latents: Tensor, { batchSize = this.#imagesAtOnce(latents) }: { batchSize?: number } = {}): Tensor {
@@ -225,7 +231,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
   /**
    * Channels, height and width of the latents of an image.
    *
-   * @throws InputError for a side that is no multiple of the VAE's downscaling
+   * @throws InputError for a side that is not a multiple of the VAE's downscaling
    */
   latentShape({ height, width }: ImageSize = {}): [channels: number, height: number, width: number] {
     const trained = this.unet.config.sample_size ?? 64;
@@ -276,7 +282,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
     return promptEmbeds({ hiddenStates: zeroed(hiddenStates), pooled: zeroed(pooled) });
   }
 
-  /** SDXL's conditions on sizes: original height and width, top and left of the crop, target height and width. */
+  /** SDXL's size conditioning: original height and width, top and left of the crop, target height and width. */
   #timeIds({ shape }: Tensor): Tensor {
     const [batch, , height, width] = shape as [number, number, number, number];
     const size = [height * this.vae.downscale, width * this.vae.downscale];
@@ -289,10 +295,10 @@ export class StableDiffusionPipeline implements DiffusionModel {
   }
 }
 
-/** Where CLIP's tokenizer comes from for a checkpoint of one file, which has none. */
+/** The source of CLIP's tokenizer for single-file checkpoints, which lack one. */
 const CLIP_TOKENIZER = "openai/clip-vit-large-patch14";
 
-/** Stable Diffusion 1, 2 and XL as the registry has them. */
+/** The registry entry of Stable Diffusion 1, 2 and XL. */
 export const stableDiffusion = defineModel({
   name: "stable-diffusion",
   summary: "Stable Diffusion 1.x, 2.x and XL",

@@ -1,6 +1,6 @@
 /**
  * CLIPScore (Hessel et al. 2021, arXiv 2104.08718): the cosine between CLIP's features of image and prompt, unscaled,
- * as the reference of B2-DiffuRL takes it (with ViT-H-14, for which the values lie about 0.2 to 0.4).
+ * as in the reference of B2-DiffuRL (with ViT-H-14, for which values are about 0.2 to 0.4).
  */
 import { z } from "zod";
 import { chunks } from "../base/chunks.js";
@@ -8,10 +8,10 @@ import { tidy, yieldToEventLoop } from "../torch/index.js";
 import type { Clip } from "./clip.js";
 import { defineReward, type Reward } from "./reward.js";
 
-/** Images encoded at a time: bounds memory. */
+/** Images encoded per batch; bounds memory. */
 const IMAGES_AT_ONCE = 64;
 
-/** Scores with a CLIP, which stays the caller's. */
+/** CLIPScore as a reward. The caller still owns the CLIP and disposes of it. */
 export function clipScore(clip: Clip): Reward {
   return {
     score: async (images, prompts) => {
@@ -36,7 +36,7 @@ export function clipScore(clip: Clip): Reward {
 export const clipScoreKind = defineReward({
   name: "clip-score",
   summary: "CLIPScore: the cosine of CLIP's features of image and prompt",
-  cost: "one pass of CLIP's image encoder an image, and one of its text encoder a prompt",
+  cost: "one pass of CLIP's image encoder per image, and one of its text encoder per prompt",
   options: z.object({
     model: z
       .string()

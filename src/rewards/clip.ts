@@ -1,6 +1,6 @@
 /**
- * A CLIP with its tokenizer and preprocessor: features of images and texts, of length 1. One serves every reward and
- * measure that names its folder.
+ * A CLIP with its tokenizer and preprocessor, for features of images and texts. All rewards and measures that name the
+ * same folder share one.
  */
 import { clipPreprocess, readPreprocessorConfig, type PreprocessorConfig } from "../images/index.js";
 import { CLIPModel } from "../models/index.js";
@@ -8,15 +8,16 @@ import { CLIPTokenizer } from "../tokenizer/index.js";
 import { cat, inference, keep, type Device, type Tensor } from "../torch/index.js";
 import { RewardError } from "./error.js";
 
-/** Texts whose features are kept: 4 MB of those of ViT-H-14. */
+/** Number of texts whose features are cached: 4 MB for ViT-H-14. */
 const TEXTS_KEPT = 1024;
 
+/** Computes features of images and texts, normalised to length 1. Owns the model: call `dispose`. */
 export class Clip {
   readonly device: Device;
   readonly #tokenizer: CLIPTokenizer;
   readonly #preprocessor: PreprocessorConfig;
   readonly #model: CLIPModel;
-  /** [1, D] each, in the order of their last use. */
+  /** [1, D] each, least recently used first. */
   readonly #texts = new Map<string, Tensor>();
 
   private constructor(tokenizer: CLIPTokenizer, preprocessor: PreprocessorConfig, model: CLIPModel, device: Device) {
@@ -27,11 +28,13 @@ export class Clip {
   }
 
   /**
+   * Loads a CLIP.
+   *
    * @param folder in transformers' layout: CLIPModel, tokenizer and preprocessor
-   * @throws InputError naming the file, and each key of it that is at fault; nothing stays in memory then
+   * @throws InputError naming the file and every key at fault; nothing stays in memory then
    */
   static fromPretrained(folder: string, { device = "cpu" }: { device?: Device } = {}): Clip {
-    // The model last: what else is wrong with the folder shows before memory is taken.
+    // The model last, so that other problems of the folder show before memory is allocated.
     const tokenizer = CLIPTokenizer.fromPretrained(folder);
     const imageSize = CLIPModel.readConfig(folder).vision_config.image_size;
     const preprocessor = readPreprocessorConfig(folder, { imageSize });
@@ -52,7 +55,7 @@ export class Clip {
     });
   }
 
-  /** [B, D], rows of length 1; without gradient. A text is encoded once, as long as it is not long out of use. */
+  /** [B, D], rows of length 1; without gradient. Features of recently used texts are cached. */
   textFeatures(texts: readonly string[]): Tensor {
     return inference(() => {
       const unique = [...new Set(texts)];
@@ -63,13 +66,14 @@ export class Clip {
     });
   }
 
+  /** Frees the model and the cached features. */
   dispose(): void {
     for (const text of this.#texts.values()) text.dispose();
     this.#texts.clear();
     this.#model.dispose();
   }
 
-  /** One at a time: its features must not depend, in the last bit, on which others are new with it (resumed runs). */
+  /** Encodes one text at a time, because the last bits would depend on the batch, and resumed runs would diverge. */
   #text(text: string): Tensor {
     const known = this.#texts.get(text);
     this.#texts.delete(text);
@@ -79,7 +83,7 @@ export class Clip {
     return features;
   }
 
-  /** Drops the texts that are longest out of use, but none of the last `used`. */
+  /** Drops the least recently used texts, but never the `used` of the current call. */
   #forget(used: number): void {
     for (const [text, features] of this.#texts) {
       if (this.#texts.size <= Math.max(TEXTS_KEPT, used)) return;

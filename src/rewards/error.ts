@@ -1,6 +1,6 @@
 import { InputError } from "../base/errors.js";
 
-/** A reward that cannot be loaded, or does not give what it should. */
+/** A reward cannot be loaded, or returns something other than one finite number per image. */
 export class RewardError extends InputError {
   override readonly name = "RewardError";
 }

@@ -8,6 +8,10 @@ import { defineReward, rewards, type RewardKind } from "./reward.js";
 
 for (const kind of [clipScoreKind, jpegCompressibility, brightness, moduleReward]) rewards.register(kind);
 
-/** Adds a reward for configs to name: `rewards: [{ name, ...options }]`. @throws InputError for a name that is taken */
+/**
+ * Registers a reward, which configs then name: `rewards: [{ name, ...options }]`.
+ *
+ * @throws InputError if the name is taken
+ */
 export const registerReward = <O extends z.ZodObject>(kind: RewardKind<O>): RewardKind =>
   rewards.register(defineReward(kind));

@@ -1,4 +1,4 @@
-/** What rewards and measures share while a run has them open: CLIPs by folder. */
+/** Models that rewards and measures share during a run: CLIPs by folder. */
 import type { Device } from "../torch/index.js";
 import { Clip } from "./clip.js";
 import type { RewardContext } from "./reward.js";
@@ -8,7 +8,7 @@ export class RewardResources implements RewardContext {
   readonly #resolve: (path: string) => string;
   readonly #clips = new Map<string, Clip>();
 
-  /** @param resolve from a path of a config to a folder on this machine */
+  /** @param resolve maps a path from a config to a local folder */
   constructor(device: Device, resolve: (path: string) => string = (path) => path) {
     this.device = device;
     this.#resolve = resolve;
@@ -23,7 +23,7 @@ export class RewardResources implements RewardContext {
     return clip;
   }
 
-  /** Frees everything that was lent out. */
+  /** Frees all models. */
   dispose(): void {
     for (const clip of this.#clips.values()) clip.dispose();
     this.#clips.clear();

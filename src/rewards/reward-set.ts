@@ -1,25 +1,25 @@
 /**
- * The rewards of a run together: each scored on its own, and their weighted sum, which is what the method maximises. They
- * are summed as they are, so that a weight is in the units of its reward.
+ * The rewards of a run: each is scored on its own, and training maximises their weighted sum. Rewards are not
+ * normalised before the sum, so weights must account for their scales.
  */
 import { optionsOf, type Named } from "../base/registry.js";
 import type { Tensor } from "../torch/index.js";
 import { checkRewards, rewards, type Reward, type RewardContext, type RewardFunction } from "./reward.js";
 
-/** A reward as a config names it, with what it counts for. */
+/** A reward as a config names it, with its weight and label. */
 export type WeightedReward = Named & {
   readonly weight: number;
-  /** What it is called in tables and metrics; null is its name. */
+  /** Its name in tables and metrics; null for the reward's own name. */
   readonly label: string | null;
 };
 
 /** Rewards of a batch of images. */
 export interface Scores {
-  /** The weighted sum, one an image. */
+  /** The weighted sum, one per image. */
   readonly total: readonly number[];
   /** Each reward by its label, unweighted. */
   readonly parts: Readonly<Record<string, readonly number[]>>;
-  /** What each took, in seconds of wall time. */
+  /** Wall time of each reward, in seconds. */
   readonly seconds: Readonly<Record<string, number>>;
 }
 
@@ -29,17 +29,17 @@ interface Member {
   readonly reward: Reward;
 }
 
-/** What a reward is called in tables and metrics. */
+/** The name of a reward in tables and metrics. */
 export function labelOf(named: WeightedReward): string {
   if (named.label !== null) return named.label;
   const kind = rewards.get(named.name);
   return kind.label?.(optionsOf(kind, named)) ?? named.name;
 }
 
-/** What a program's own reward is called. */
+/** The label of a program's own reward. */
 const OWN_LABEL = "reward";
 
-/** A reward in an error. */
+/** A reward as errors name it. */
 const nameOf = (label: string): string => (label === OWN_LABEL ? "the reward" : `the reward ${label}`);
 
 export class RewardSet {
@@ -54,7 +54,7 @@ export class RewardSet {
     return this.#members.map(({ label }) => label);
   }
 
-  /** A program's own reward alone. */
+  /** A set with only a program's own reward. */
   static of(reward: RewardFunction | Reward, label = OWN_LABEL): RewardSet {
     const own = typeof reward === "function" ? { score: reward } : reward;
     return new RewardSet([{ label, weight: 1, reward: own }]);
@@ -63,7 +63,7 @@ export class RewardSet {
   /**
    * Opens the rewards of a config.
    *
-   * @throws InputError for one that cannot be opened; those before it are disposed of
+   * @throws InputError if one cannot be opened; those opened before it are disposed of
    */
   static async open(named: readonly WeightedReward[], context: RewardContext): Promise<RewardSet> {
     const members: Member[] = [];
@@ -81,8 +81,10 @@ export class RewardSet {
   }
 
   /**
-   * @param images float32 [B, 3, H, W] in 0..1, the caller's to dispose
-   * @throws RewardError naming the reward that does not give one finite number for each image
+   * Scores a batch.
+   *
+   * @param images float32 [B, 3, H, W] in 0..1; the caller disposes of them
+   * @throws RewardError naming a reward that does not return one finite number per image
    */
   async score(images: Tensor, prompts: string[]): Promise<Scores> {
     const parts: Record<string, number[]> = {};

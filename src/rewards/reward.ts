@@ -1,6 +1,6 @@
 /**
- * What a reward is: one number an image, higher for better, known only when the image is finished. A kind of reward is an
- * entry of the registry; what a config asks for is opened from it.
+ * The interface of a reward: it scores finished images with one number each, higher is better. A RewardKind is an entry
+ * of the registry, from which the rewards of a config are opened.
  */
 import type { z } from "zod";
 import { Registry, type Entry } from "../base/registry.js";
@@ -8,60 +8,65 @@ import type { Device, Tensor } from "../torch/index.js";
 import type { Clip } from "./clip.js";
 import { RewardError } from "./error.js";
 
-/** A reward as a program gives it: a function. */
+/** A reward as a plain function, see Reward.score. */
 export type RewardFunction = (images: Tensor, prompts: string[]) => ArrayLike<number> | Promise<ArrayLike<number>>;
 
+/** An open reward. */
 export interface Reward {
   /**
-   * @param images float32 [B, 3, H, W] in 0..1, the caller's to dispose
+   * Scores images.
+   *
+   * @param images float32 [B, 3, H, W] in 0..1, on the run's device; the caller disposes of them
    * @param prompts one for each image
    * @returns one finite number for each image
    */
   score(images: Tensor, prompts: string[]): ArrayLike<number> | Promise<ArrayLike<number>>;
-  /** Frees what only this reward holds; what came from the context is not its own. */
+  /** Frees what this reward owns, which excludes models from the context. */
   dispose?(): void;
 }
 
-/** What a reward is opened with. */
+/** What a reward can use when it is opened. */
 export interface RewardContext {
   readonly device: Device;
-  /** A CLIP by its path in the config: one for all that ask for the same folder, freed with the context. */
+  /** The CLIP of a path in the config; shared by all rewards with that folder, and freed with the context. */
   clip(path: string): Clip;
 }
 
-/** A kind of reward, as `registerReward` takes it. */
+/** A kind of reward as `registerReward` takes it. */
 export interface RewardKind<O extends z.ZodObject = z.ZodObject> extends Entry<O> {
-  /** What scoring an image takes, in a few words: "one pass of CLIP's image encoder". */
+  /** The cost of scoring an image, in a few words: "one pass of CLIP's image encoder". */
   readonly cost: string;
-  /** What it is called in tables and metrics where the config gives no label. Default: its name. */
+  /** Its name in tables and metrics if the config gives no label. Default: the entry's name. */
   label?(options: z.output<O>): string;
-  /** The models it loads, folders or names on the hub, which are downloaded before anything is opened. Default: none. */
+  /** The models it loads (folders or hub names), which are downloaded before it is opened. Default: none. */
   models?(options: z.output<O>): readonly string[];
   /**
-   * @param options as the entry's own schema gave them
-   * @throws InputError naming the file, or the option, at fault
+   * Opens the reward.
+   *
+   * @param options parsed by the entry's own schema
+   * @throws InputError naming the file or the option at fault
    */
   open(options: z.output<O>, context: RewardContext): Reward | Promise<Reward>;
 }
 
-/** A reward whose functions take what its own schema gives. */
+/** Types a reward's functions by its own options schema. */
 export const defineReward = <O extends z.ZodObject>(kind: RewardKind<O>): RewardKind => kind;
 
-/** Every kind of reward; a config names some. */
+/** All registered rewards; a config names some of them. */
 export const rewards = new Registry<RewardKind>("reward");
 
 /**
- * What a reward returned, as numbers.
+ * Checks what a reward returned.
  *
- * @param name of the reward, for the error
- * @throws RewardError when that is not one finite number for each prompt
+ * @param name of the reward, for errors
+ * @throws RewardError if it is not one finite number for each prompt
  */
 export function checkRewards(values: unknown, prompts: readonly string[], name: string): number[] {
   const isList = Array.isArray(values) || (ArrayBuffer.isView(values) && !(values instanceof DataView));
   const list = isList ? Array.from(values as ArrayLike<unknown>) : undefined;
   if (list?.length !== prompts.length) {
     const received = list === undefined ? typeof values : `${list.length}`;
-    throw new RewardError(`Expected ${prompts.length} numbers, one an image, from ${name} but received ${received}`);
+    throw new RewardError(`Expected ${prompts.length} numbers, one per image, from ${name} but received ${received}`);
   }
   list.forEach((value, i) => {
     if (typeof value === "number" && Number.isFinite(value)) return;

@@ -1,22 +1,22 @@
 /**
  * The run folder: where everything lies, and the shapes of its JSON.
  *
- *     run.json                       what this folder is: format, version, when it was begun
+ *     run.json                       format, version and creation time of this folder
  *     config.json                    the resolved config
  *     metrics.jsonl                  a line per finished stage (docs/metrics.md)
  *     stages/0007/
- *       sampled.safetensors          `b2 sample`: the branched part of every trajectory, until the stage is finished
+ *       sampled.safetensors          `b2 sample`: the branched part of every trajectory; deleted when the stage is finished
  *       sampled.json                 their prompts, roots and branches
  *       samples.jsonl                a line per image: prompt, root, branch, reward, advantage, whether it trains
  *       selected.safetensors         the selected trajectories: latents, log-probs, advantages
- *       partial.json                 what the phases so far took, when each runs in a process of its own
+ *       partial.json                 seconds of the phases so far, when each runs in a process of its own
  *       updates.jsonl                a line per optimiser step
  *       images/*.png
  *       optimizer.safetensors        Adam's moments after this stage
  *       pytorch_lora_weights.safetensors
- *       denoiser/                    the weights after this stage instead, where all of the denoiser trains
+ *       denoiser/                    in place of the LoRA with full fine-tuning: the weights after this stage
  *       stage.json                   the stage's metrics; written last, its presence means the stage is finished
- *     model/                         the whole model after the last stage, where all of the denoiser trains
+ *     model/                         with full fine-tuning: the whole model after the last stage
  *     before.png, before-after.png   contact sheets
  *     reward.png                     the reward of every stage
  *     eval/before.json, after.json   tables of reward, true alignment and diversity
@@ -32,7 +32,7 @@ export interface RunFile {
   readonly format: typeof RUN_FORMAT;
   readonly version: number;
   readonly createdAt: string;
-  /** Who scores: the rewards of the config, or the program that began the run. Version 1 does not say. */
+  /** Whether the config's rewards score, or the program that began the run. Missing in version 1. */
   readonly reward?: "config" | "program";
 }
 
@@ -48,7 +48,7 @@ export const layout = {
   evaluation: (folder: string, name: string) => join(folder, "eval", `${name}.json`),
 } as const;
 
-/** Files of a stage's folder, in the order in which they come to be. */
+/** Files of a stage's folder, in the order in which they are written. */
 export const stageFiles = {
   sampledTensors: "sampled.safetensors",
   sampled: "sampled.json",
@@ -63,5 +63,5 @@ export const stageFiles = {
   metrics: "stage.json",
 } as const;
 
-/** What a file was called in version 1. */
+/** File names of version 1 that have changed. */
 export const formerStageFiles: Readonly<Partial<Record<keyof typeof stageFiles, string>>> = { denoiser: "unet" };

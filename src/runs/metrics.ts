@@ -1,8 +1,8 @@
-/** The numbers that a run folder holds; docs/metrics.md has a line for each. */
+/** The metrics in a run folder; docs/metrics.md has a line for each. */
 
 /** One optimiser step: a line of updates.jsonl. */
 export interface UpdateMetrics {
-  /** Its number in the stage. */
+  /** Its number within the stage, from 0. */
   readonly update: number;
   readonly pairs: number;
   readonly loss: number;
@@ -11,13 +11,13 @@ export interface UpdateMetrics {
   readonly ratioMax: number | null;
   readonly gradNorm: number;
   readonly lossScale: number;
-  /** 1 where the gradient was not finite and the step was left out. */
+  /** 1 if the gradient was not finite and the step was skipped. */
   readonly skipped: 0 | 1;
-  /** The objective's own, means over pairs. */
+  /** The objective's own metrics, means over pairs. */
   readonly objective: Readonly<Record<string, number>>;
 }
 
-/** One finished stage: stage.json, and a line of metrics.jsonl. null stands where there is nothing to measure. */
+/** One finished stage: stage.json, and a line of metrics.jsonl. null where there is nothing to measure. */
 export interface StageMetrics {
   readonly stage: number;
   readonly trainedSteps: number;
@@ -25,7 +25,7 @@ export interface StageMetrics {
   readonly rewardMean: number;
   readonly rewardStd: number;
   readonly rewardBranchStd: number;
-  /** By label: the mean, unweighted, and the seconds that it took. */
+  /** By label: the unweighted mean, and the seconds of scoring. */
   readonly rewards: Readonly<Record<string, { readonly mean: number; readonly seconds: number }>>;
   readonly selected: number;
   readonly positives: number;
@@ -40,7 +40,7 @@ export interface StageMetrics {
   readonly gradNorm: number | null;
   readonly lossScale: number | null;
   readonly skipped: number | null;
-  /** The objective's own, means over pairs. */
+  /** The objective's own metrics, means over pairs. */
   readonly objective: Readonly<Record<string, number | null>>;
   readonly secondsSample: number;
   readonly secondsScore: number;
@@ -59,17 +59,17 @@ export interface PhaseSeconds {
   readonly rewards: Readonly<Record<string, number>>;
 }
 
-/** One image of a stage, as samples.jsonl has it. */
+/** One image of a stage: a line of samples.jsonl. */
 export interface SampleLine {
   readonly root: number;
   readonly branch: number;
   readonly prompt: string;
   /** The weighted sum that is maximised. */
   readonly reward: number;
-  /** Each reward by its label, where there are several or a weight. */
+  /** Each reward by its label, unweighted; missing for a single reward of weight 1. */
   readonly rewards?: Readonly<Record<string, number>>;
   readonly advantage: number;
   readonly selected: boolean;
-  /** File in the stage's folder, where one was kept. */
+  /** Path within the stage's folder, if the image was kept. */
   readonly image?: string;
 }

@@ -1,34 +1,34 @@
 /**
- * Opens a run folder for reading, without libtorch: for the dashboard, for scripts, for a resume.
+ * Reads a run folder without libtorch, for dashboards, scripts and resuming.
  */
 import { closeSync, existsSync, openSync, readdirSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { InputError } from "../base/errors.js";
 import { readJsonLines, readJsonObject } from "../base/files.js";
 import { show } from "../base/show.js";
-// The format itself and not the folder's index, which would load libtorch.
+// Imports the format directly, because the index of that folder would load libtorch.
 import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
 import { formerStageFiles, layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
 import type { PhaseSeconds, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 
-/** A folder that is not a run, or one whose files are damaged. */
+/** A folder is not a run, or its files are damaged. */
 export class RunError extends InputError {
   override readonly name = "RunError";
 }
 
-/** A tensor of the run folder as plain data: bytes in row-major order. */
+/** A tensor of the run folder as plain data; bytes are in row-major order. */
 export interface StoredTensor {
   readonly dtype: SafetensorsDType;
   readonly shape: readonly number[];
   readonly bytes: Uint8Array;
 }
 
-/** A run folder, open for reading. Nothing is cached: every call sees what is on disk. */
+/** A run folder, open for reading. Nothing is cached: every call reads from disk. */
 export class RunReader {
   readonly folder: string;
   readonly run: RunFile;
 
-  /** @throws RunError when the folder is no run, or one of a later version */
+  /** @throws RunError when the folder is not a run, or a run of a later version */
   constructor(folder: string) {
     this.folder = folder;
     const file = layout.run(folder);
@@ -65,7 +65,7 @@ export class RunReader {
     return stages;
   }
 
-  /** Where a file of a stage is or would be. */
+  /** The path of a stage's file, whether or not it exists. */
   stagePath(stage: number, file: keyof typeof stageFiles): string {
     const path = join(layout.stage(this.folder, stage), stageFiles[file]);
     const former = formerStageFiles[file];
@@ -79,8 +79,9 @@ export class RunReader {
     return existsSync(this.stagePath(stage, file));
   }
 
+  /** The metrics of a finished stage. @throws RunError when the file is missing or damaged */
   stageMetrics(stage: number): StageMetrics {
-    // Version 1 had neither.
+    // Version 1 lacks both.
     const former = { rewards: {}, objective: {} };
     return { ...former, ...readRunObject(this.stagePath(stage, "metrics")) } as unknown as StageMetrics;
   }
@@ -90,16 +91,17 @@ export class RunReader {
     return this.finishedStages().map((stage) => this.stageMetrics(stage));
   }
 
-  /** Seconds of the phases so far of a stage whose phases run in processes of their own. */
+  /** Seconds of a stage's phases so far, if they run in processes of their own. */
   partial(stage: number): Partial<PhaseSeconds> {
     return this.has(stage, "partial") ? readRunObject(this.stagePath(stage, "partial")) : {};
   }
 
-  /** What `b2 sample` left of a stage beside its tensors. */
+  /** What `b2 sample` wrote for a stage besides its tensors. */
   sampled(stage: number): object {
     return readRunObject(this.stagePath(stage, "sampled"));
   }
 
+  /** One line per image of a stage. @throws RunError when the file is missing or damaged */
   samples(stage: number): SampleLine[] {
     const file = this.stagePath(stage, "samples");
     const lines = readJsonLines(file, RunError);
@@ -113,11 +115,12 @@ export class RunReader {
     });
   }
 
+  /** One line per optimiser step of a stage. @throws RunError when the file is missing or damaged */
   updates(stage: number): UpdateMetrics[] {
     return readJsonLines(this.stagePath(stage, "updates"), RunError) as unknown as UpdateMetrics[];
   }
 
-  /** A table of `b2 run` ("before", "after", ...), or undefined where there is none. */
+  /** An evaluation of `b2 run` ("before", "after", ...); undefined if there is none. */
   evaluation(name: string): unknown {
     const file = layout.evaluation(this.folder, name);
     return existsSync(file) ? readRunObject(file) : undefined;
@@ -126,7 +129,7 @@ export class RunReader {
   /**
    * One tensor of a stage's safetensors file.
    *
-   * @throws SafetensorsError for a damaged file; RunError for a key that is not there
+   * @throws SafetensorsError for a damaged file; RunError for a key that does not exist
    */
   tensor(stage: number, file: "selected" | "sampledTensors" | "lora" | "optimizer", key: string): StoredTensor {
     const header = readHeader(this.stagePath(stage, file));

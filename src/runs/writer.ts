@@ -1,5 +1,5 @@
 /**
- * Writes a run folder. A stage's files replace those of an earlier attempt; nothing is ever appended to.
+ * Writes a run folder. A stage's files replace those of an earlier attempt; no file is ever appended to.
  */
 import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -22,14 +22,14 @@ export class RunWriter {
   readonly reader: RunReader;
   readonly folder: string;
 
-  /** @throws RunError when the folder is no run */
+  /** @throws RunError when the folder is not a run */
   constructor(folder: string) {
     this.reader = new RunReader(folder);
     this.folder = folder;
   }
 
   /**
-   * Whether a run can begin in a folder. Nothing is written.
+   * Checks that a run can begin in a folder. Writes nothing.
    *
    * @throws RunError when it already holds a run or other files, is a file, or cannot be written to
    */
@@ -42,7 +42,7 @@ export class RunWriter {
     } catch (error) {
       throw new RunError(`Expected a folder to write the run to but received ${folder} (${(error as Error).message})`);
     }
-    // config.json alone is what a crash before run.json leaves behind.
+    // A crash before run.json is written leaves only config.json.
     if (present.some((name) => name !== "config.json" && !name.endsWith(".tmp"))) {
       throw new RunError(`Expected an empty or new folder for the run but received ${folder}, which holds other files`);
     }
@@ -66,26 +66,25 @@ export class RunWriter {
     return new RunWriter(folder);
   }
 
-  /** Begins a run that has no finished stage anew, under another config: what its first attempts left goes away. */
+  /** Begins a run without finished stages anew, with another config. Deletes what its earlier attempts wrote. */
   static recreate(folder: string, begun: NewRun): RunWriter {
     const { reader } = new RunWriter(folder);
     if (reader.finishedStages().length > 0) throw new RunError(`Expected a run without a finished stage in ${folder}`);
-    for (const name of [layout.run(folder), layout.stages(folder), layout.evaluations(folder)]) {
+    const images = readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name));
+    const left = [layout.stages(folder), layout.evaluations(folder), layout.metrics(folder)];
+    // run.json last: until then the folder is this run, whatever is cut off.
+    for (const name of [...left, ...images.map((image) => join(folder, image)), layout.run(folder)]) {
       rmSync(name, { recursive: true, force: true });
     }
-    for (const image of readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name))) {
-      rmSync(join(folder, image), { force: true });
-    }
-    rmSync(layout.metrics(folder), { force: true });
     return RunWriter.create(folder, begun);
   }
 
-  /** Where a file of a stage is or would be. */
+  /** The path of a stage's file, whether or not it exists. */
   stagePath(stage: number, file: StageFile): string {
     return this.reader.stagePath(stage, file);
   }
 
-  /** The config that the run goes on with. */
+  /** Replaces the config when a run is resumed with other values. */
   writeConfig(config: unknown): void {
     writeJson(layout.config(this.folder), config);
   }
@@ -93,7 +92,7 @@ export class RunWriter {
   /** Deletes file `from` and all later files of the stage, then creates the stage folder. */
   beginStage(stage: number, from: StageFile = "sampledTensors"): void {
     const files = Object.keys(stageFiles) as StageFile[];
-    // Last to first: a stage is unfinished before anything else of it goes.
+    // Last to first, so that the stage counts as unfinished before any other file of it is deleted.
     for (const file of files.slice(files.indexOf(from)).reverse()) {
       rmSync(this.stagePath(stage, file), { recursive: true, force: true });
     }
@@ -116,7 +115,7 @@ export class RunWriter {
     writeJsonLines(this.stagePath(stage, "updates"), updates);
   }
 
-  /** Marks a stage as finished, and drops what only the latest stages keep. */
+  /** Marks a stage as finished, and deletes files that only the latest stages keep. */
   finishStage(stage: number, metrics: StageMetrics, keep: { trajectories: number; optimizers: number }): void {
     writeJson(this.stagePath(stage, "metrics"), metrics);
     writeJsonLines(layout.metrics(this.folder), this.reader.metrics());
@@ -140,24 +139,24 @@ export class RunWriter {
     rmSync(this.stagePath(stage, file), { recursive: true, force: true });
   }
 
-  /** Where the whole model goes; what is there of an earlier attempt goes away. */
+  /** The folder for the whole model. Deletes the model of an earlier attempt. */
   replaceModel(): string {
     rmSync(layout.model(this.folder), { recursive: true, force: true });
     return layout.model(this.folder);
   }
 
-  /** Where an image of the whole run goes. */
+  /** The path of an image of the whole run. */
   picturePath(name: string): string {
     return join(this.folder, name);
   }
 
-  /** Where an image of a stage goes; the name is what samples.jsonl says. */
+  /** The path of an image of a stage; the name is the one in samples.jsonl. */
   imagePath(stage: number, name: string): string {
     return join(layout.stage(this.folder, stage), name);
   }
 }
 
-/** The folder itself, or the nearest one above that is there. */
+/** The folder itself, or its nearest existing parent. */
 function nearestFolder(folder: string): string {
   let at = folder;
   while (!existsSync(at)) {

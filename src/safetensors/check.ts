@@ -1,12 +1,12 @@
-/** Compares the tensors of a file with those that are expected of it. All that is wrong is collected and thrown at once. */
+/** Compares the tensors of a file with the expected ones. All problems are collected and thrown at once. */
 import { showShape } from "../base/show.js";
 import { allFinite, type DType, type Tensor } from "../torch/index.js";
 import { SafetensorsError } from "./error.js";
 
-/** A size that the file decides: wherever a dimension of this name stands, it is the same number. */
+/** A size that the file determines: dimensions of the same name must have the same size. */
 export class Dimension {
   readonly name: string;
-  /** What is added to the number: `new Dimension("s").plus(1)` is one more than `new Dimension("s")`. */
+  /** Added to the size: `new Dimension("s").plus(1)` is one more than `new Dimension("s")`. */
   readonly more: number;
 
   constructor(name: string, more = 0) {
@@ -37,7 +37,7 @@ interface Described {
 
 const FLOATING_POINT = new Set("float64 float32 float16 bfloat16 F64 F32 F16 BF16".split(" "));
 
-/** The problems of the tensors of one file, as they are found. */
+/** Collects the problems of the tensors of one file. */
 export class TensorCheck {
   readonly #problems: string[] = [];
   readonly #sizes = new Map<string, number>();
@@ -46,7 +46,7 @@ export class TensorCheck {
     return this.#problems;
   }
 
-  /** Whether there is a tensor of this dtype and shape. */
+  /** Checks that a tensor exists and has this dtype and shape. */
   fits<T extends Described>(name: string, expected: ExpectedTensor, received: T | undefined): received is T {
     const shape = showShape(expected.shape.map(String));
     const inWords = expected.dtype === undefined ? shape : `${expected.dtype} ${shape}`;
@@ -67,7 +67,7 @@ export class TensorCheck {
     return allFinite(tensor) || this.add(name, "Expected finite numbers but received NaN or infinity");
   }
 
-  /** A tensor that the file should not have. */
+  /** Reports a tensor that the file should not contain. */
   unexpected(name: string): void {
     this.add(name, "Expected no such key");
   }
@@ -91,7 +91,7 @@ export class TensorCheck {
     );
   }
 
-  /** Dimensions get their number from the first tensor that fits. */
+  /** Named dimensions get their size from the first tensor that fits. */
   #fitsShape(expected: ExpectedTensor["shape"], received: readonly number[]): boolean {
     if (received.length !== expected.length) return false;
     const sizes = new Map(this.#sizes);
@@ -106,7 +106,7 @@ export class TensorCheck {
     return fits;
   }
 
-  /** The numbers of the dimensions that are known. */
+  /** The sizes of the known dimensions, as text. */
   #known({ shape }: ExpectedTensor): string {
     const names = new Set(shape.filter((size) => size instanceof Dimension).map(({ name }) => name));
     const known = [...names].filter((name) => this.#sizes.has(name));
@@ -115,9 +115,9 @@ export class TensorCheck {
 }
 
 /**
- * Checks that a file holds these tensors and no others, and that their numbers are finite.
+ * Checks that a file holds exactly these tensors, and that their values are finite.
  *
- * @param what the file should hold, in the error
+ * @param what the file should hold, for the error
  * @throws SafetensorsError naming every tensor that is missing, unexpected, of another dtype or shape, or not finite
  */
 export function checkTensors(

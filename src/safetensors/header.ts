@@ -2,8 +2,8 @@
  * The header of a safetensors file, read and checked.
  *
  * Layout: an unsigned 64-bit little-endian length N, N bytes of JSON that map each key to its dtype, shape and byte
- * range, then the data. The ranges have to tile the data without holes or overlaps, which is also what keeps one file
- * from being two different things to two readers. Source: https://github.com/huggingface/safetensors (format section).
+ * range, then the data. The ranges must tile the data without holes or overlaps, so that all readers agree on the
+ * contents. Source: https://github.com/huggingface/safetensors (format section).
  *
  * Nothing here needs libtorch.
  */
@@ -12,7 +12,7 @@ import { isJsonObject, type JsonObject } from "../base/files.js";
 import { showShape, show as showWhole } from "../base/show.js";
 import { SafetensorsError } from "./error.js";
 
-/** Bytes of one element of each dtype of the format that is a whole number of bytes. */
+/** Bytes per element, for all dtypes of the format with a whole number of bytes. */
 const ELEMENT_SIZES = {
   F64: 8,
   F32: 4,
@@ -48,13 +48,13 @@ export interface SafetensorsHeader {
   readonly tensors: ReadonlyMap<string, TensorEntry>;
 }
 
-/** The reference implementation's limit; a longer length is a sign of some other kind of file. */
+/** The reference implementation's limit; a longer header suggests another kind of file. */
 const MAX_HEADER_BYTES = 100_000_000;
 
 /**
  * Reads and checks the header of a safetensors file.
  *
- * @throws SafetensorsError naming the file, and the key where one is at fault, when the file is truncated, is not
+ * @throws SafetensorsError naming the file, and the key if one is at fault, when the file is truncated, is not
  *   safetensors, or describes tensors that do not fit its data
  */
 export function readHeader(file: string): SafetensorsHeader {
@@ -131,7 +131,9 @@ function parseJson(file: string, bytes: Buffer): JsonObject {
   return json;
 }
 
-/** A key that an object of this JSON holds twice: the format forbids it, since readers differ in which one they take. */
+/**
+ * A key that occurs twice in an object of this JSON. The format forbids it, because readers disagree on which to use.
+ */
 function repeatedKey(json: string): string | undefined {
   const open: Set<string>[] = [];
   for (const [token] of json.matchAll(/"(?:[^"\\]|\\.)*"\s*:?|[{}]/g)) {
@@ -203,7 +205,7 @@ function isNaturals(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
 }
 
-/** Short: an entry that is damaged may be of any length. */
+/** Shortened, because a damaged entry may be long. */
 function show(value: unknown): string {
   return showWhole(value, 80);
 }

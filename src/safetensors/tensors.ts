@@ -1,9 +1,9 @@
 /**
  * Tensors in and out of safetensors files.
  *
- * Reads are memory-mapped. A tensor that is wanted as it is stored is a view of the file, whose pages the operating system
- * may drop. A tensor that has to be converted is read through a mapping of its own, which is closed before the next one is
- * read, so that loading never holds much more than the weights.
+ * Reads are memory-mapped. A tensor that needs no conversion is a view of the file, whose pages the operating system
+ * may drop. A tensor to convert is read through its own mapping, which is closed before the next one is read, so that
+ * loading needs little more memory than the weights.
  */
 import { statSync } from "node:fs";
 import { fromFile, keep, tidy, type Device, type DType, type MemoryFormat, type Tensor } from "../torch/index.js";
@@ -36,7 +36,7 @@ export interface ReadOptions {
   readonly memoryFormat?: MemoryFormat;
 }
 
-/** An open safetensors file whose tensors are read one by one. */
+/** An open safetensors file, whose tensors are read one at a time. */
 export class SafetensorsFile {
   readonly file: string;
   readonly header: SafetensorsHeader;
@@ -102,7 +102,7 @@ export class SafetensorsFile {
     try {
       return fromFile(this.file, { dtype: "uint8", size: this.header.size });
     } catch (cause) {
-      // A file that is as it was is not at fault: memory may be.
+      // If the file is unchanged, it is not at fault: memory may have run out.
       if (statSync(this.file, { throwIfNoEntry: false })?.size === this.header.size) throw cause;
       const problem = `Expected the file that was opened but received: ${(cause as Error).message}`;
       throw new SafetensorsError(this.file, problem, undefined, { cause });
@@ -117,7 +117,7 @@ export class SafetensorsFile {
 /**
  * Reads every tensor of a file, in the file's order.
  *
- * @throws SafetensorsError naming the file, and the key where one is at fault
+ * @throws SafetensorsError naming the file, and the key if one is at fault
  */
 export function loadSafetensors(file: string, options: ReadOptions = {}): Map<string, Tensor> {
   const source = new SafetensorsFile(file);
@@ -128,7 +128,7 @@ export function loadSafetensors(file: string, options: ReadOptions = {}): Map<st
   }
 }
 
-/** A tensor that is made when its turn to be written comes; its elements in order fill the shape given here. */
+/** A tensor that is created when it is written; its elements in order fill the given shape. */
 export interface PendingTensor {
   readonly dtype: DType;
   readonly shape: readonly number[];
@@ -137,7 +137,7 @@ export interface PendingTensor {
 
 type Writable = Tensor | PendingTensor;
 
-/** Writes tensors of any device and memory format; atomic, and equal contents make equal files. */
+/** Writes tensors of any device and memory format, atomically. Equal contents give equal files. */
 export function saveSafetensors(
   file: string,
   tensors: ReadonlyMap<string, Writable> | Readonly<Record<string, Writable>>,
@@ -159,7 +159,7 @@ function isMap(value: object): value is ReadonlyMap<string, Writable> {
   return value instanceof Map;
 }
 
-/** A tensor over a range of the mapped file. Ranges that are not aligned to their element are copied. */
+/** A tensor over a range of the mapped file. Ranges that are not aligned to their element size are copied. */
 function view(mapping: Tensor, entry: TensorEntry, dtype: DType): Tensor {
   const range = mapping.narrow(0, entry.begin, entry.end - entry.begin);
   return (isAligned(entry) ? range : range.clone()).viewAs(dtype).reshape(entry.shape);

@@ -1,13 +1,12 @@
 /**
- * Writes a safetensors file from raw bytes, one tensor at a time, atomically: a reader sees the old file or the new
- * one and never a part. Nothing here needs libtorch.
+ * Writes a safetensors file from raw bytes, one tensor at a time and atomically. Needs no libtorch.
  */
 import { writeSync } from "node:fs";
 import { writeFileAtomic } from "../base/files.js";
 import { SafetensorsError } from "./error.js";
 import { byteLength, type SafetensorsDType } from "./header.js";
 
-/** One tensor to be written; `bytes` is called when its turn comes, so that only one is in memory. */
+/** A tensor to write; `bytes` is called when it is written, so that only one is in memory. */
 export interface RawTensor {
   readonly dtype: SafetensorsDType;
   readonly shape: readonly number[];
@@ -15,8 +14,8 @@ export interface RawTensor {
 }
 
 /**
- * Writes `tensors` to `file`: widest elements first, then by name, so that every tensor is aligned to its element
- * and equal contents make equal files.
+ * Writes `tensors` to `file`: widest elements first, then by name, so that every tensor is aligned to its element size
+ * and equal contents give equal files.
  *
  * @throws SafetensorsError when a tensor's bytes do not fill its shape
  */

@@ -1,12 +1,13 @@
 /**
- * `scheduler_config.json` as DDIM reads it, with the defaults of diffusers' DDIMScheduler.
+ * Reads `scheduler_config.json` for DDIM, with the defaults of diffusers' DDIMScheduler.
  *
- * Published models often name another sampler (PNDM, Euler). What they say about the noise schedule holds for DDIM
- * too; what only steers that other sampler is passed over, by name. Every other key, and every value that asks for
- * something the code does not have, is an error.
+ * Published models often name another sampler (PNDM, Euler). Their noise schedule holds for DDIM too; keys that only
+ * concern the other sampler are ignored, by name. Every other key, and every value that this code does not support, is
+ * an error.
  */
 import { InputError } from "../base/errors.js";
 
+/** DDIM's config under diffusers' keys. */
 export interface DDIMSchedulerConfig {
   readonly num_train_timesteps: number;
   readonly beta_start: number;
@@ -18,11 +19,11 @@ export interface DDIMSchedulerConfig {
   readonly steps_offset: number;
   readonly prediction_type: "epsilon" | "v_prediction" | "sample";
   readonly timestep_spacing: "leading" | "linspace" | "trailing";
-  /** The last timestep is noise alone. */
+  /** Whether the last timestep is pure noise. */
   readonly rescale_betas_zero_snr: boolean;
 }
 
-/** A scheduler config that asks for what the code does not have. */
+/** A scheduler config has a key or a value that is not supported. */
 export class SchedulerConfigError extends InputError {
   override readonly name = "SchedulerConfigError";
 }
@@ -75,19 +76,19 @@ const RULES: Readonly<Record<keyof DDIMSchedulerConfig, Rule>> = {
   rescale_betas_zero_snr: boolean,
 };
 
-/** Features that are not here, each with the value that leaves it off. */
+/** Unsupported features, each with the value that turns it off. */
 const OFF: Readonly<Record<string, Rule>> = {
   trained_betas: oneOf(null),
   timestep_values: oneOf(null),
   thresholding: oneOf(false),
-  // Noise levels instead of steps, as models of EDM's and flow matching's kind are asked for.
+  // EDM and flow-matching models take noise levels instead of discrete timesteps.
   timestep_type: oneOf("discrete"),
   use_flow_sigmas: oneOf(false),
   use_dynamic_shifting: oneOf(false),
   shift_terminal: oneOf(null),
 };
 
-/** Keys that say nothing about DDIM: other samplers' own, and the parameters of features that are off. */
+/** Keys that do not concern DDIM: those of other samplers, and parameters of unsupported features that are off. */
 const OTHER_SAMPLERS = new Set([
   ...["dynamic_thresholding_ratio", "sample_max_value", "skip_prk_steps", "interpolation_type"],
   ...["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "sigma_min", "sigma_max", "final_sigmas_type"],
@@ -115,16 +116,18 @@ export function parseSchedulerConfig(config: object, source = "DDIMScheduler"): 
     if (Object.hasOwn(RULES, key)) honoured[key] = value;
   }
   if (honoured.rescale_betas_zero_snr === true && honoured.prediction_type === "epsilon") {
-    // From noise alone, x_0 would be 0 divided by 0.
+    // At a timestep of pure noise, predicting epsilon would make x_0 = 0 / 0.
     problems.push(
-      'Expected "v_prediction" or "sample" for prediction_type beside rescale_betas_zero_snr but received "epsilon"',
+      'Expected "v_prediction" or "sample" for prediction_type with rescale_betas_zero_snr but received "epsilon"',
     );
   }
   if (problems.length > 0) throw new SchedulerConfigError(`${source}: ${problems.join("\n  ")}`);
   return honoured as unknown as DDIMSchedulerConfig;
 }
 
-/** Of diffusers' samplers these clip unless told not to. The others never do, so that a model saved with one is not to. */
+/**
+ * Only diffusers' DDIM and DDPM clip by default; other samplers never clip, so their configs must not turn clipping on.
+ */
 function clipsByDefault(config: object): boolean {
   const { _class_name: sampler = "DDIMScheduler" } = config as { _class_name?: unknown };
   return typeof sampler === "string" && /^DD[IP]M/.test(sampler);

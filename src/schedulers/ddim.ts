@@ -3,9 +3,9 @@
  * whose log-density policy-gradient training needs (Black et al. 2023, arXiv 2305.13301). Timesteps and coefficients
  * are those of diffusers' DDIMScheduler.
  *
- * Departures from it: the step before timestep 0 is timestep 0 itself, not "no noise at all", so that sigma stays
- * positive where eta does; every row of a batch may be at a timestep of its own; the log-probability is the mean over
- * the latent's dimensions, because the sum overflows the ratio of two policies.
+ * Departures from it: the step before timestep 0 is timestep 0 itself, not "no noise at all", so that sigma is
+ * positive whenever eta is; every row of a batch may have its own timestep; the log-probability is the mean over the
+ * latent's dimensions, because with the sum the ratio of two policies overflows.
  */
 import { join } from "node:path";
 import { z } from "zod";
@@ -18,30 +18,33 @@ import { defineScheduler, type Scheduler, type SchedulerStep, type Transition } 
 
 const { fround, sqrt } = Math;
 
+/** Input of a DDIM step. */
 export interface DDIMStep extends SchedulerStep {
   /** 0 is deterministic, 1 has the variance of the ancestral sampler. Default: the scheduler's own. */
   readonly eta?: number;
 }
 
-/** The numbers of one row's transition, named after the paper's eq. 12. */
+/** The coefficients of one row's transition, eq. 12 of the paper. */
 interface Coefficients {
   readonly sqrtAlpha: number;
   readonly sqrtOneMinusAlpha: number;
   readonly sqrtAlphaPrev: number;
-  /** of the "direction pointing to x_t" */
+  /** Of the "direction pointing to x_t". */
   readonly direction: number;
   readonly sigma: number;
 }
 
+/** Options of the scheduler. */
 export interface DDIMOptions {
-  /** What `step` takes where it is given none: 1 is the ancestral sampler's noise, 0 none. Default 1. */
+  /** Default eta of `step`: 1 gives the ancestral sampler's noise, 0 none. Default 1. */
   readonly eta?: number;
 }
 
+/** DDIM with noise, see the top of this file. */
 export class DDIMScheduler implements Scheduler {
   readonly config: DDIMSchedulerConfig;
   readonly eta: number;
-  /** alpha-bar of every training timestep */
+  /** alpha-bar of every training timestep. */
   readonly alphasCumprod: Float32Array;
 
   constructor(config: DDIMSchedulerConfig, { eta = 1 }: DDIMOptions = {}) {
@@ -73,7 +76,7 @@ export class DDIMScheduler implements Scheduler {
     return this.config.num_train_timesteps;
   }
 
-  /** The timesteps of a trajectory, falling, as diffusers spaces them. */
+  /** The timesteps of a trajectory, descending, spaced as in diffusers. @throws RangeError for an impossible count */
   timesteps(numInferenceSteps: number): number[] {
     this.#checkSteps(numInferenceSteps);
     const { num_train_timesteps: trained, timestep_spacing: spacing, steps_offset: offset } = this.config;
@@ -152,7 +155,7 @@ export class DDIMScheduler implements Scheduler {
     return this.#parts(modelOutput.to({ dtype: "float32" }), sample, signal, spread).x0;
   }
 
-  /** x_0 and epsilon out of whatever it is that the model predicts. */
+  /** x_0 and epsilon from the model's prediction, of whichever type. */
   #parts(prediction: Tensor, sample: Tensor, signal: Tensor, spread: Tensor): { x0: Tensor; epsilon: Tensor } {
     const type = this.config.prediction_type;
     switch (type) {
@@ -173,7 +176,7 @@ export class DDIMScheduler implements Scheduler {
   #coefficients(timestep: number, numInferenceSteps: number, eta: number): Coefficients {
     const previous = this.#previous(timestep, numInferenceSteps);
     const alpha = this.alphasCumprod[timestep]!;
-    // Where there is no noise to be had, a config may ask for the last step to land on x_0 itself.
+    // Without noise, set_alpha_to_one makes the last step end at x_0 itself.
     const lands = previous < 0 && eta === 0 && this.config.set_alpha_to_one;
     const alphaPrev = lands ? 1 : this.alphasCumprod[Math.max(previous, 0)]!;
     const oneMinusAlpha = fround(1 - alpha);
@@ -220,7 +223,7 @@ export class DDIMScheduler implements Scheduler {
   }
 }
 
-/** numpy's rounding. */
+/** Rounds halves to even, as numpy does. */
 function roundHalfToEven(value: number): number {
   const floor = Math.floor(value);
   const rest = value - floor;
@@ -228,7 +231,7 @@ function roundHalfToEven(value: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** DDIM as a config names it. */
+/** The registry entry of DDIM. */
 export const ddim = defineScheduler({
   name: "ddim",
   summary: "DDIM with the noise of DDPM: eta scales it, 1 is the ancestral sampler",
@@ -238,7 +241,9 @@ export const ddim = defineScheduler({
       .gt(0)
       .max(1)
       .default(1)
-      .describe("1 adds the noise of DDPM; 0 would leave no action to learn from."),
+      .describe(
+        "Scale of the noise: 1 is DDPM's. It must be over 0, since without noise there is no action to learn from.",
+      ),
   }),
   open: (config, { eta }, source) => DDIMScheduler.fromConfig(config, source, { eta }),
 });

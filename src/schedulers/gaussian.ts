@@ -1,9 +1,9 @@
-/** The normal distribution that a transition is drawn from, one standard deviation a row. */
+/** The normal distribution of a transition, with one standard deviation per row. */
 import { tensor, type Tensor } from "../torch/index.js";
 
-/** log N(x; mean, sigma^2), mean over all dimensions but the first: [B] */
+/** log N(x; mean, sigma^2), averaged over all dimensions but the first: [B]. 0 for rows whose sigma is 0. */
 export function meanLogDensity(x: Tensor, mean: Tensor, sigma: readonly number[]): Tensor {
-  // A row without noise has no density: its variance counts as infinite and its constant as 0.
+  // A row without noise has no density: treat its variance as infinite and its constant as 0.
   const precision = sigma.map((s) => (s > 0 ? 1 / (2 * s * s) : 0));
   const constant = sigma.map((s) => (s > 0 ? -Math.log(s) - Math.log(2 * Math.PI) / 2 : 0));
   const distance = x.sub(mean).square().flatten(1).mean({ dim: 1 });
@@ -12,18 +12,19 @@ export function meanLogDensity(x: Tensor, mean: Tensor, sigma: readonly number[]
   return perRow(constant).sub(distance.mul(perRow(precision)));
 }
 
-/** Where x_{t-1} comes from: drawn from standard normal noise, or drawn before. */
+/** The source of x_{t-1}: standard normal noise to draw it with, or a sample drawn earlier. */
 export interface Draw {
   readonly noise?: Tensor | undefined;
   readonly prevSample?: Tensor | undefined;
 }
 
 /**
- * x_{t-1} from N(mean, sigma^2), drawn or given, with its log-density. No gradient goes through what is drawn: it is an
+ * x_{t-1} from N(mean, sigma^2), drawn or given, with its log-density. The sample is detached, because it is the
  * action.
  *
- * @param sigma one number a row
- * @throws TypeError where a sigma is not 0 and there is neither noise nor a sample
+ * @param mean [B, ...]
+ * @param sigma one per row
+ * @throws TypeError if a sigma is not 0 and there is neither noise nor a sample
  */
 export function drawTransition(
   mean: Tensor,
@@ -39,14 +40,14 @@ export function drawTransition(
   return { prevSample: next, logProb: meanLogDensity(next, mean, sigma) };
 }
 
-/** One timestep for each row of a batch. @throws RangeError for another number of them than rows */
+/** One timestep per row of a batch. @throws RangeError if the number of timesteps is not the batch size */
 export function timestepsOf(timestep: number | readonly number[], batch: number): readonly number[] {
   const rows = typeof timestep === "number" ? Array<number>(batch).fill(timestep) : timestep;
   if (rows.length === batch) return rows;
   throw new RangeError(`Expected ${batch} timesteps for a batch of ${batch} but received ${rows.length}`);
 }
 
-/** One number a row, shaped to broadcast over the rest: [B, 1, 1, 1] */
+/** One number per row, shaped to broadcast over the rest: [B, 1, 1, 1]. On the device of `like`. */
 export function columnOf(values: readonly number[], like: Tensor): Tensor {
   const shape = like.shape.map((_, dim) => (dim === 0 ? values.length : 1));
   return tensor(Float32Array.from(values), { shape, device: like.device });

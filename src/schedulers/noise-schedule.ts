@@ -2,7 +2,7 @@
  * The noise schedule: betas, and alpha-bar as their running product.
  *
  * Rounded to float32 where PyTorch does. The variance of the last steps is a difference of alpha-bars that agree in
- * three digits, so that what is rounded away in them shows in the log-probabilities.
+ * three digits, so rounding errors in them show in the log-probabilities.
  */
 import type { DDIMSchedulerConfig } from "./config.js";
 

@@ -5,6 +5,10 @@ import { defineScheduler, schedulers, type SchedulerKind } from "./scheduler.js"
 
 schedulers.register(ddim);
 
-/** Adds a scheduler for configs to name: `scheduler: { name, ...options }`. @throws InputError for a name that is taken */
+/**
+ * Registers a scheduler, which configs then name: `scheduler: { name, ...options }`.
+ *
+ * @throws InputError if the name is taken
+ */
 export const registerScheduler = <O extends z.ZodObject>(kind: SchedulerKind<O>): SchedulerKind =>
   schedulers.register(defineScheduler(kind));

@@ -1,34 +1,35 @@
 /**
- * A scheduler: the noise schedule of a model and the stochastic policy that denoises with it. Each transition
- * x_t -> x_{t-1} is drawn from a normal distribution whose log-density policy-gradient training needs.
+ * The interface of a scheduler: the noise schedule of a model, and the stochastic policy that denoises with it. Each
+ * transition x_t -> x_{t-1} is drawn from a normal distribution, whose log-density policy-gradient training needs.
  *
- * Timesteps are diffusers': whole numbers for DDPM's kind of model, numbers up to num_train_timesteps for flow matching.
+ * Timesteps are those of diffusers: integers for DDPM-like models, reals up to num_train_timesteps for flow matching.
  */
 import type { z } from "zod";
 import type { JsonObject } from "../base/files.js";
 import { optionsOf, Registry, type Entry, type Named } from "../base/registry.js";
 import type { Tensor } from "../torch/index.js";
 
-/** What a transition starts from. One of `noise` and `prevSample` is needed where the step is not deterministic. */
+/** Input of a transition. Unless the step is deterministic, it needs `noise` or `prevSample`. */
 export interface SchedulerStep {
   /** The model's prediction, [B, ...latent]; converted to float32. */
   readonly modelOutput: Tensor;
-  /** Of the whole batch, or one for each row. */
+  /** One for the whole batch, or one per row. */
   readonly timestep: number | readonly number[];
   /** x_t, float32 [B, ...latent], on the device that the transition is computed on */
   readonly sample: Tensor;
-  /** Steps of the whole trajectory: how far the next timestep is away. */
+  /** Steps of the whole trajectory, which determine the next timestep. */
   readonly numInferenceSteps: number;
-  /** Standard normal, [B, ...latent]: draws x_{t-1} from it. */
+  /** Standard normal noise to draw x_{t-1} with, [B, ...latent]. */
   readonly noise?: Tensor;
-  /** An x_{t-1} that was drawn before: asks only for its log-probability. */
+  /** An x_{t-1} drawn earlier, of which only the log-probability is computed. */
   readonly prevSample?: Tensor;
 }
 
+/** A transition x_t -> x_{t-1}. */
 export interface Transition {
   /** x_{t-1}, float32 [B, ...latent], without gradient */
   readonly prevSample: Tensor;
-  /** of the distribution that x_{t-1} is drawn from, [B, ...latent] */
+  /** mean of the distribution of x_{t-1}, [B, ...latent] */
   readonly mean: Tensor;
   /** its standard deviation, row by row */
   readonly sigma: readonly number[];
@@ -38,52 +39,61 @@ export interface Transition {
   readonly predOriginalSample: Tensor;
 }
 
+/** A scheduler of a model, see the top of this file. */
 export interface Scheduler {
-  /** As it is kept in scheduler_config.json, `_class_name` included. */
+  /** The contents of scheduler_config.json, including `_class_name`. */
   toConfig(): JsonObject;
   /** Timesteps lie in 0..numTrainTimesteps. */
   readonly numTrainTimesteps: number;
-  /** The most steps that a trajectory can have. */
+  /** The maximum number of steps of a trajectory. */
   readonly maxInferenceSteps: number;
-  /** The timesteps of a trajectory, falling. @throws RangeError for a number of steps outside 1..maxInferenceSteps */
+  /**
+   * The timesteps of a trajectory, descending.
+   *
+   * @throws RangeError for a number of steps outside 1..maxInferenceSteps
+   */
   timesteps(numInferenceSteps: number): number[];
   /** One transition x_t -> x_{t-1}, drawn from noise or given, with its log-probability. */
   step(options: SchedulerStep): Transition;
   /**
-   * The marginal of a timestep: x_t = signal x_0 + noise e, e standard normal. sqrt(alpha-bar) and sqrt(1 - alpha-bar) for
-   * DDPM's kind; 1 - sigma and sigma for flow matching.
+   * The marginal of a timestep: x_t = signal x_0 + noise e, e standard normal. sqrt(alpha-bar) and sqrt(1 - alpha-bar)
+   * for DDPM-like models; 1 - sigma and sigma for flow matching.
    */
   marginal(timestep: number): { readonly signal: number; readonly noise: number };
   /** Diffuses clean latents to timesteps, one for each row: signal x_0 + noise e. */
   addNoise(x0: Tensor, noise: Tensor, timesteps: readonly number[]): Tensor;
   /** What the model is trained to predict about `addNoise(x0, noise, timesteps)`: noise, v, x_0, a velocity. */
   target(x0: Tensor, noise: Tensor, timesteps: readonly number[]): Tensor;
-  /** x_0 out of what the model predicts for `sample` at these timesteps, one for each row; unclipped. */
+  /** x_0 from the model's prediction for `sample` at these timesteps, one per row; not clipped. */
   originalSample(modelOutput: Tensor, sample: Tensor, timesteps: readonly number[]): Tensor;
 }
 
-/** A kind of scheduler, as `registerScheduler` takes it. */
+/** A kind of scheduler as `registerScheduler` takes it. */
 export interface SchedulerKind<O extends z.ZodObject = z.ZodObject> extends Entry<O> {
-  /** Passes of the model that one step takes; 1 unless said otherwise. For estimates. */
+  /** Model predictions per step. Default 1. For estimates. */
   readonly passesPerStep?: number;
   /**
    * Makes the scheduler of a model.
    *
-   * @param config the model's scheduler_config.json, of whatever sampler it names
-   * @param options the run's, as the entry's own schema gave them
-   * @param source what to name in errors: a file
-   * @throws InputError with a sentence for every key of the config that it cannot honour
+   * @param config the model's scheduler_config.json, which may name another sampler
+   * @param options from the run's config, parsed by the entry's own schema
+   * @param source the file to name in errors
+   * @throws InputError with a sentence for every key of the config that is not supported
    */
   open(config: JsonObject, options: z.output<O>, source: string): Scheduler;
 }
 
-/** A scheduler whose functions take what its own schema gives. */
+/** Types a scheduler's functions by its own options schema. */
 export const defineScheduler = <O extends z.ZodObject>(kind: SchedulerKind<O>): SchedulerKind => kind;
 
-/** Every kind of scheduler; a config names one. */
+/** All registered schedulers; a config names one. */
 export const schedulers = new Registry<SchedulerKind>("scheduler");
 
-/** Makes the scheduler that a config names, for a model. @throws InputError, see SchedulerKind.open */
+/**
+ * Makes the scheduler that a run's config names, from the model's scheduler config.
+ *
+ * @throws InputError, see SchedulerKind.open
+ */
 export function openScheduler(named: Named, config: JsonObject, source: string): Scheduler {
   const kind = schedulers.get(named.name);
   return kind.open(config, optionsOf(kind, named), source);

@@ -59,6 +59,6 @@ test("a trajectory that starts at noise alone has finite log-probabilities, the 
 test("is refused where the model predicts the noise, which says nothing of x_0 there", () => {
   assert.throws(
     () => DDIMScheduler.fromConfig({ ...config, prediction_type: "epsilon" }),
-    /"v_prediction" or "sample" for prediction_type beside rescale_betas_zero_snr but received "epsilon"/,
+    /"v_prediction" or "sample" for prediction_type with rescale_betas_zero_snr but received "epsilon"/,
   );
 });

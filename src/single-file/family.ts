@@ -1,9 +1,9 @@
-/** Which family a checkpoint of one file belongs to, told from its keys; and what it is when it is none of them. */
+/** Detects the family of a single-file checkpoint from its keys, or what else the file is. */
 import { SafetensorsError, type SafetensorsHeader } from "../safetensors/index.js";
 
 export type Family = "sd1" | "sd2" | "sdxl";
 
-/** Where each part of a family begins its keys. */
+/** The key prefix of each part. */
 export interface Prefixes {
   readonly unet: string;
   readonly vae: string;
@@ -31,22 +31,22 @@ export const PREFIXES: Readonly<Record<Family, Prefixes>> = {
 };
 
 /**
- * Training's leftovers: the noise schedule, which the scheduler knows, averages of weights; and CLIP's head, which
- * ComfyUI saved beside the text encoders and nothing here uses.
+ * Keys that are not needed: leftovers of training (the noise schedule, weight averages), and CLIP's head, which ComfyUI
+ * saves with the text encoders.
  */
 const IGNORED =
   /^(alphas_cumprod(_prev)?|betas|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|lvlb_weights|logvar|scale_factor|model_ema\..*|denoiser\..*|v_pred|ztsnr|global_step|(cond_stage_model|conditioner\.embedders\.[01])\.(logit_scale|text_projection(\.weight)?))$/;
 
-/** Kinds of file that people take for a Stable Diffusion checkpoint, by a key that only they have. */
+/** Other kinds of file that users may pass instead, recognised by a key that only they have. */
 const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
-  [/lora_(up|down|A|B)\b|\.lora_/, "a LoRA file: give it as --lora"],
+  [/lora_(up|down|A|B)\b|\.lora_/, "a LoRA file: use --lora"],
   [/joint_blocks\./, "Stable Diffusion 3, which is not supported"],
   [/double_blocks\./, "Flux, which is not supported"],
   [/^conditioner\.embedders\.0\.model\./, "the SDXL refiner, which is not supported"],
   [/^control_model\./, "a ControlNet, which is not supported"],
   [/^edm_/, "a model of EDM's noise levels (Playground 2.5, CosXL), which is not supported"],
   [/^embedder\./, "Stable unCLIP, which is not supported"],
-  [/^(down_blocks|up_blocks|mid_block)\./, "one part of a diffusers folder: give the whole folder"],
+  [/^(down_blocks|up_blocks|mid_block)\./, "one part of a diffusers folder: use the whole folder"],
   [/^(encoder|decoder)\./, "a VAE alone"],
   [/^model\.diffusion_model\./, "a UNet without text encoder"],
 ];
@@ -54,7 +54,7 @@ const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
 /**
  * The family of a checkpoint.
  *
- * @throws SafetensorsError saying what the file is, where it can be told, when it is of no family
+ * @throws SafetensorsError if it is of no known family, saying what the file is if that can be recognised
  */
 export function detectFamily({ file, tensors }: SafetensorsHeader): Family {
   const has = (key: string): boolean => tensors.has(key);
@@ -87,7 +87,7 @@ export function detectFamily({ file, tensors }: SafetensorsHeader): Family {
   return family;
 }
 
-/** What a file is instead, where its keys tell. */
+/** What a file is instead, if its keys show it. */
 const otherThan = (keys: readonly string[]): string | undefined =>
   OTHERS.find(([pattern]) => keys.some((key) => pattern.test(key)))?.[1];
 

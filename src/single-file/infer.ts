@@ -1,12 +1,12 @@
 /**
- * Configs of a checkpoint of the original layout, which holds none: widths, layers and depths from the shapes of its
- * tensors, and what shapes cannot tell (heads, groups, activations) from the published models of its family.
+ * Infers configs of a checkpoint in the original layout, which contains none: widths, layers and depths from the shapes
+ * of its tensors, and what shapes do not show (heads, groups, activations) from the published models of its family.
  */
 import type { UNetConfigInput } from "../models/index.js";
 import { SafetensorsError, type SafetensorsHeader } from "../safetensors/index.js";
 import type { Family } from "./family.js";
 
-/** Shapes of a file's tensors, by keys below a prefix. */
+/** Shapes of a file's tensors, by keys relative to a prefix. */
 export class Shapes {
   readonly #header: SafetensorsHeader;
   readonly #prefix: string;
@@ -24,7 +24,7 @@ export class Shapes {
     return this.#header.tensors.get(this.#prefix + key)?.shape;
   }
 
-  /** @throws SafetensorsError naming the key when it is not there, or has fewer dimensions than `index` */
+  /** @throws SafetensorsError naming the key when it is missing, or has fewer dimensions than `index` */
   size(key: string, index: number): number {
     const size = this.find(key)?.[index];
     if (size !== undefined) return size;
@@ -47,7 +47,7 @@ interface Level {
   attends: boolean;
 }
 
-/** The UNet's config. @param family decides heads, sample size and SDXL's conditions */
+/** The UNet's config. @param family determines heads, sample size and SDXL's conditioning */
 export function inferUNet(shapes: Shapes, family: Family): UNetConfigInput {
   const levels: Level[] = [];
   let contextDim = 0;
@@ -71,7 +71,7 @@ export function inferUNet(shapes: Shapes, family: Family): UNetConfigInput {
     contextDim = block.size("1.transformer_blocks.0.attn2.to_k.weight", 1);
   }
   levels.push(level);
-  // The middle has the depth of the lowest level, which itself may have no attention (SD 1 and 2).
+  // The mid block gives the depth of the lowest level, which may itself have no attention (SD 1 and 2).
   const mid = shapes.count((layer) => `middle_block.1.transformer_blocks.${layer}.attn1.to_q.weight`);
   if (mid > 0) level.depth = mid;
   if (contextDim === 0) contextDim = shapes.size("middle_block.1.transformer_blocks.0.attn2.to_k.weight", 1);
@@ -86,7 +86,7 @@ export function inferUNet(shapes: Shapes, family: Family): UNetConfigInput {
     transformer_layers_per_block: levels.map(({ depth }) => depth),
     cross_attention_dim: contextDim,
     use_linear_projection: linear,
-    // Stable Diffusion 2.1 overflows in float16 without it; to the others of its family it does no harm.
+    // Stable Diffusion 2.1 overflows in float16 without it; it does not harm the others of its family.
     upcast_attention: family === "sd2",
     // 8 heads in SD 1; heads of 64 channels since.
     attention_head_dim: family === "sd1" ? 8 : channels.map((width) => Math.max(1, width / 64)),
@@ -128,7 +128,7 @@ export function inferClip(shapes: Shapes): object {
     num_attention_heads: Math.max(1, width / 64),
     max_position_embeddings: tower.size("embeddings.position_embedding.weight", 0),
     hidden_act: "quick_gelu",
-    // The largest id is the end-of-text token's: what transformers takes 2 to mean.
+    // 2 makes transformers use the largest id, which is the end-of-text token's.
     eos_token_id: 2,
   };
 }
@@ -136,7 +136,7 @@ export function inferClip(shapes: Shapes): object {
 /**
  * OpenCLIP's text tower.
  *
- * @param layers how many of its layers are used: SD 2 leaves the last one out
+ * @param layers how many layers are used: SD 2 skips the last one
  */
 export function inferOpenClip(shapes: Shapes, layers: number): object {
   const width = shapes.size("token_embedding.weight", 1);

@@ -1,12 +1,12 @@
 /**
- * The names that checkpoints of the original Stable Diffusion layout give to parameters, from those of diffusers and
- * transformers. One table serves both directions: loading asks it where a parameter is, saving where it belongs.
+ * Maps parameter names of diffusers and transformers to those of checkpoints in the original Stable Diffusion layout.
+ * Loading and saving share one table.
  *
  * Sources: the module names of CompVis' latent-diffusion and Stability's generative-models (UNet, VAE) and of OpenCLIP.
  */
 import type { StoredParameter } from "../nn/index.js";
 
-/** What the UNet's block numbers depend on. */
+/** The properties of a UNet that its block numbers depend on. */
 export interface UNetNumbering {
   readonly layersPerBlock: number;
   /** Of the up blocks, in diffusers' order. */
@@ -37,14 +37,17 @@ const UNET_ENDS: Readonly<Record<string, string>> = {
   "mid_block.resnets.1": "middle_block.2",
 };
 
-/** The original UNet's name of the module that diffusers has at `path` (a resnet, a transformer, a layer); if it has one. */
+/**
+ * The original UNet's name of diffusers' module at `path` (a resnet, a transformer, a layer); undefined if there is
+ * none.
+ */
 export function unetModule(path: string, { layersPerBlock, upAttends }: UNetNumbering): string | undefined {
   const end = Object.entries(UNET_ENDS).find(([name]) => path === name || path.startsWith(`${name}.`));
   if (end !== undefined) return inResnet(end[1] + path.slice(end[0].length), path.includes("resnets."));
   const [, side, block, kind, layer, rest = ""] =
     /^(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)(.*)$/.exec(path) ?? [];
   if (side === undefined) return undefined;
-  // Every level is its layers, and behind them (or, on the way up, in the last of them) the change of size.
+  // Each level consists of its layers, followed by the resampling (on the way up, within the last layer).
   const first = Number(block) * (layersPerBlock + 1);
   if (kind === "downsamplers") return `input_blocks.${1 + first + layersPerBlock}.0.op${rest.replace(/^\.conv/, "")}`;
   if (kind === "upsamplers")
@@ -54,14 +57,14 @@ export function unetModule(path: string, { layersPerBlock, upAttends }: UNetNumb
   return kind === "resnets" ? inResnet(`${at}.0${rest}`, true) : `${at}.1${rest}`;
 }
 
-/** The last part of a path, where it names a layer of a resnet. */
+/** The last part of a path, if it names a layer of a resnet. */
 function inResnet(path: string, isResnet: boolean): string {
   return isResnet
     ? path.replace(/\.(\w+)$/, (all, name: string) => (name in RESNET_NAMES ? `.${RESNET_NAMES[name]}` : all))
     : path;
 }
 
-/** The other way round, for layers. Undefined for a path that is none. */
+/** The inverse, for layers; undefined for other paths. */
 export function diffusersModule(path: string, layersPerBlock: number): string | undefined {
   const end = Object.entries(UNET_ENDS).find(([, original]) => path === original);
   if (end !== undefined) return end[0];
@@ -104,7 +107,7 @@ const VAE_ATTENTION: Readonly<Record<string, string>> = {
   proj_attn: "proj_out",
 };
 
-/** @param blocks levels of the VAE: the original counts the decoder's from the other end */
+/** @param blocks levels of the VAE: the original numbers the decoder's in reverse */
 export const vaeNames =
   (prefix: string, blocks: number): Names =>
   (key) => {
@@ -124,7 +127,7 @@ export const vaeNames =
     return after === "weight" && layer !== "group_norm" ? { ...attention, stored: "conv1x1" } : attention;
   };
 
-/** Text encoders that the original takes from transformers as they are. */
+/** Text encoders that the original layout stores under transformers' names. */
 export const clipNames =
   (prefix: string): Names =>
   (key) => ({ key: prefix + key });
@@ -144,7 +147,7 @@ const OPEN_CLIP_ENDS: Readonly<Record<string, string>> = {
   "text_model.final_layer_norm.bias": "ln_final.bias",
 };
 
-/** OpenCLIP's text tower: queries, keys and values in one matrix, the projection the other way round. */
+/** OpenCLIP's text tower: queries, keys and values in one matrix, the projection transposed. */
 export const openClipNames =
   (prefix: string): Names =>
   (key) => {

@@ -2,8 +2,8 @@
  * Checkpoints in one safetensors file with the keys of the original Stable Diffusion, as model-sharing sites distribute
  * them: read part by part, memory-mapped, into the same model classes as a diffusers folder, and written from them.
  *
- * Such a file holds no configs and no tokenizer. Configs are inferred (infer.ts), unless a diffusers folder with the
- * parts' configs is given, as `config=` of diffusers' from_single_file.
+ * Such a file holds no configs and no tokenizer. Configs are inferred (infer.ts) unless a diffusers folder with them is
+ * given, like `config=` of diffusers' from_single_file.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -35,21 +35,21 @@ import { clipNames, openClipNames, unetNames, vaeNames, type Names, type UNetNum
 
 type Part = "unet" | "vae" | "text_encoder" | "text_encoder_2";
 
-/** A config, and what to name in errors about it. */
+/** A config, and its source for errors. */
 interface Given {
   readonly config: object;
   readonly source: string;
 }
 
-/** Where in the file a part's weights are. */
+/** Where a part's weights are in the file. */
 interface Place {
   readonly prefix: string;
   readonly names: Names;
-  /** Keys of the part, without the prefix, that are rightly left unread. */
+  /** Keys of the part, without the prefix, that need not be read. */
   readonly ignore?: readonly RegExp[];
 }
 
-/** The models of a pipeline, as they are read from a file or written to one. */
+/** The models of a pipeline that a single file holds. */
 export interface SingleFileParts {
   readonly unet: UNet2DConditionModel;
   readonly vae: AutoencoderKL;
@@ -65,8 +65,8 @@ export class SingleFile {
   readonly #configFolder: string | undefined;
 
   /**
-   * @param configFolder a diffusers folder whose configs count instead of the inferred ones
-   * @throws SafetensorsError saying what the file is, when it is no checkpoint of a known family
+   * @param configFolder a diffusers folder whose configs replace the inferred ones
+   * @throws SafetensorsError saying what the file is, if it is not a checkpoint of a known family
    */
   constructor(file: string, configFolder?: string) {
     this.file = file;
@@ -106,9 +106,9 @@ export class SingleFile {
   }
 
   /**
-   * The noise schedule of the family, and what the UNet predicts. The config folder says it, else the file's metadata. For
-   * SD 2 without either, the spread of one bias tells: it is above 0.09 in the published v-prediction models, as ComfyUI
-   * found.
+   * The noise schedule of the family, with the prediction type from the config folder or the file's metadata. For SD 2
+   * without either, the standard deviation of one bias decides: it is above 0.09 in the published v-prediction models,
+   * as ComfyUI found.
    */
   schedulerConfig(): object {
     const given = this.#givenConfig("scheduler", "scheduler_config.json");
@@ -129,7 +129,7 @@ export class SingleFile {
       steps_offset: 1,
       timestep_spacing: "leading",
       prediction_type: marked || spread ? "v_prediction" : "epsilon",
-      // Models that were trained to start from noise alone say so by a key, as ComfyUI reads it.
+      // A key marks models with zero terminal SNR, as in ComfyUI.
       ...(this.#header.tensors.has("ztsnr") && { rescale_betas_zero_snr: true, timestep_spacing: "trailing" }),
     };
   }
@@ -143,7 +143,7 @@ export class SingleFile {
     const tower = this.#shapes.at(prefix);
     const stored = tower.count((i) => `transformer.resblocks.${i}.mlp.c_fc.weight`);
     const isSD2 = this.family === "sd2";
-    // SD 2 uses the last but one of 24 layers; a whole OpenCLIP, which its projection tells too, still has the last.
+    // SD 2 uses the second-to-last of 24 layers. A complete OpenCLIP, recognised by its projection, still has the last.
     const isWhole = isSD2 && (stored === 24 || tower.find("text_projection") !== undefined);
     const given = this.#config(part, () => inferOpenClip(tower, isWhole ? stored - 1 : stored));
     const { num_hidden_layers: used } = modelClass.layout.parseConfig(given.config, given.source);
@@ -173,7 +173,7 @@ export class SingleFile {
     });
   }
 
-  /** A part's config: the config folder's, or what its weights tell. */
+  /** A part's config: from the config folder, or inferred from its weights. */
   #config(part: Part, infer: () => object): Given {
     return this.#givenConfig(part, "config.json") ?? { config: infer(), source: this.file };
   }
@@ -186,7 +186,7 @@ export class SingleFile {
 }
 
 /**
- * Writes a pipeline's models as one file in the original layout, in the dtype they are held in; atomic.
+ * Writes a pipeline's models as one file in the original layout, atomically and in their current dtype.
  *
  * @param predictionType of the scheduler, for the file's metadata
  */
@@ -204,7 +204,7 @@ export function saveSingleFile(parts: SingleFileParts, file: string, family: Fam
   saveSafetensors(file, stored, { format: "pt", "modelspec.prediction_type": prediction });
 }
 
-/** A model's parameters under the original's names, stored as the original stores them. */
+/** A model's parameters with the names and layout of the original. */
 function toStored(model: Module, names: Names): Map<string, PendingTensor> {
   const all = new Map<string, PendingTensor>();
   const thirds = new Map<string, Tensor[]>();
@@ -224,7 +224,9 @@ function toStored(model: Module, names: Names): Map<string, PendingTensor> {
   return all;
 }
 
-/** @throws ModelConfigError where the levels differ in their number of layers, which the original's names cannot tell */
+/**
+ * @throws ModelConfigError if the levels differ in their number of layers, which the original's names cannot express
+ */
 function numberingOf(config: UNetConfig, source: string): UNetNumbering {
   const [layersPerBlock, ...others] = [config.layers_per_block].flat();
   if (others.some((other) => other !== layersPerBlock)) {

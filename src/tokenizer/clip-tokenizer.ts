@@ -2,8 +2,7 @@
  * CLIP's byte-level byte-pair encoding (Radford et al. 2021, section 2.4), id for id what transformers' CLIPTokenizer
  * gives: NFC, runs of white space to one blank, lower case, words cut by a pattern, bytes as letters, merges by rank.
  *
- * Of OpenAI's clean-up, the repair of broken encodings and HTML entities (ftfy, html.unescape) is left out, as it is
- * in transformers.
+ * OpenAI's repair of broken encodings and HTML entities (ftfy, html.unescape) is left out, as in transformers.
  */
 import { tensor, type Tensor } from "../torch/index.js";
 import { END_OF_WORD, readTokenizerFiles, writeTokenizerFiles, type TokenizerFiles } from "./files.js";
@@ -13,16 +12,17 @@ const WHITE_SPACE = /\p{White_Space}+/gu;
 
 const WORDS = /<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu;
 
-/** GPT-2's pattern: after WORDS it has work to do only on a special token that was written in capitals. */
+/** GPT-2's pattern. After WORDS it only affects special tokens that were written in capitals. */
 const WORDS_WITHIN = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}+|[^\p{White_Space}\p{L}\p{N}]+/gu;
 
 const utf8 = new TextEncoder();
 
+/** CLIP's tokenizer, see the top of this file. */
 export class CLIPTokenizer {
   readonly bosTokenId: number;
   readonly eosTokenId: number;
   readonly padTokenId: number;
-  /** Ids to a text, begin and end included: 77 for every CLIP. */
+  /** Number of ids per text, including begin and end: 77 for every CLIP. */
   readonly modelMaxLength: number;
   readonly vocabSize: number;
 
@@ -62,7 +62,9 @@ export class CLIPTokenizer {
     writeTokenizerFiles(folder, this.#files);
   }
 
-  /** What of its texts a text encoder of this config has no embedding for: sentences, none where all is well. */
+  /**
+   * Why a text encoder of this config cannot embed the ids of this tokenizer: one sentence per reason, empty if it can.
+   */
   misfits(encoder: { readonly vocab_size: number; readonly max_position_embeddings: number }): string[] {
     const { vocab_size: words, max_position_embeddings: positions } = encoder;
     const largest = [...this.#vocab.values(), ...this.#addedTokens.values()].reduce((a, b) => Math.max(a, b));
@@ -79,7 +81,7 @@ export class CLIPTokenizer {
   /** The ids of a text without begin, end, truncation and padding. */
   tokenize(text: string): number[] {
     if (typeof text !== "string") throw new TypeError(`Expected a string for text but received ${typeof text}`);
-    // Splitting by a pattern in parentheses keeps the separators, at the odd places.
+    // Splitting by a pattern in parentheses keeps the separators, at odd indices.
     return text
       .split(this.#addedPattern)
       .flatMap((piece, i) => (i % 2 === 1 ? [this.#addedTokens.get(piece)!] : this.#tokenizeText(piece)));
@@ -100,7 +102,7 @@ export class CLIPTokenizer {
 
   #tokenizeText(text: string): number[] {
     const normal = text.normalize("NFC").replace(WHITE_SPACE, " ");
-    // Letter by letter, for JavaScript would write a sigma at the end of a word differently.
+    // One letter at a time, because JavaScript lowercases a sigma at the end of a word differently.
     const lower = Array.from(normal, (letter) => letter.toLowerCase()).join("");
     const words = (lower.match(WORDS) ?? []).flatMap((word) => word.match(WORDS_WITHIN) ?? []);
     return words.flatMap((word) => this.#tokenizeWord(word));
@@ -116,7 +118,7 @@ export class CLIPTokenizer {
     return ids;
   }
 
-  /** Joins the pair of the lowest rank, all its occurrences from the left, until no pair has a rank. */
+  /** Repeatedly merges all occurrences of the pair with the lowest rank, from the left, until no pair has a rank. */
   #merge(letters: readonly string[]): readonly string[] {
     let symbols = letters;
     for (;;) {

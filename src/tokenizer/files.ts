@@ -1,6 +1,6 @@
 /**
- * The files of a tokenizer folder, as transformers writes them: `vocab.json`, `merges.txt`, and, where they are there,
- * `tokenizer_config.json` and `special_tokens_map.json`, of which the latter decides.
+ * The files of a tokenizer folder, as transformers writes them: `vocab.json`, `merges.txt`, and optionally
+ * `tokenizer_config.json` and `special_tokens_map.json`, of which the latter takes precedence.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -8,7 +8,7 @@ import { InputError } from "../base/errors.js";
 import { readJsonObject, readText, writeFileAtomic } from "../base/files.js";
 import { show } from "../base/show.js";
 
-/** A tokenizer folder that is incomplete or asks for what the code does not have. */
+/** A tokenizer folder is incomplete, or has settings that are not supported. */
 export class TokenizerError extends InputError {
   override readonly name = "TokenizerError";
 }
@@ -16,24 +16,24 @@ export class TokenizerError extends InputError {
 export interface TokenizerFiles {
   /** Token to id. */
   readonly vocab: ReadonlyMap<string, number>;
-  /** Pairs of symbols, the first to be merged first. */
+  /** Pairs of symbols, in the order in which they are merged. */
   readonly merges: readonly (readonly [string, string])[];
   readonly bosToken: string;
   readonly eosToken: string;
   readonly unkToken: string;
   readonly padToken: string;
-  /** Tokens that are cut out of the text as they stand, before anything else happens to it. */
+  /** Tokens that are matched literally before any other processing of the text. */
   readonly addedTokens: ReadonlyMap<string, number>;
-  /** Ids to a text, begin and end included. */
+  /** Number of ids per text, including begin and end. */
   readonly modelMaxLength: number;
 }
 
 const END = "<|endoftext|>";
 
-/** Ends the last symbol of a word. */
+/** Suffix of the last symbol of a word. */
 export const END_OF_WORD = "</w>";
 
-/** CLIP's own, and what a folder that names no length (or transformers' "very large") means. */
+/** CLIP's length, also used for a folder that names none (or transformers' "very large"). */
 const CONTEXT_LENGTH = 77;
 
 /** Writes a tokenizer folder that transformers reads. */
@@ -61,7 +61,7 @@ export function writeTokenizerFiles(folder: string, files: TokenizerFiles): void
 }
 
 /**
- * @param options.padToken instead of the one the folder names
+ * @param options.padToken replaces the one that the folder names
  * @throws TokenizerError naming the file and what it should hold
  */
 export function readTokenizerFiles(folder: string, options: { readonly padToken?: string } = {}): TokenizerFiles {
@@ -141,18 +141,18 @@ function readMerges(file: string): (readonly [string, string])[] {
     .map((line) => {
       const [left, right, ...rest] = line.split(" ");
       if (!left || !right || rest.length > 0) {
-        throw new TokenizerError(`${file}: Expected two symbols a line but received ${show(line)}`);
+        throw new TokenizerError(`${file}: Expected two symbols per line but received ${show(line)}`);
       }
       return [left, right];
     });
 }
 
-/** Tokens of several letters that no pair need make: vocabularies made by hand, for tests, hold a few. */
+/** How many tokens of several letters may lack a merge: small hand-made vocabularies, as in tests, have a few. */
 const FEW_TOKENS = 8;
 
 /**
- * Every pair makes a token, and a pair makes nearly every token of more than one letter: a file that is cut off would else
- * be a tokenizer that quietly gives other ids.
+ * Checks that every merge makes a token, and that nearly every token of several letters is made by a merge. Otherwise a
+ * truncated file would silently give a tokenizer with other ids.
  */
 function checkMerges(
   file: string,

@@ -5,6 +5,7 @@ import { native } from "./native.js";
 import type { Generator } from "./random.js";
 import { aten, Tensor } from "./tensor.js";
 
+/** dtype and device of a new tensor. */
 export interface CreationOptions {
   /** float32 when left out. */
   dtype?: DType;
@@ -63,8 +64,8 @@ function flattenInto(data: Nested, shape: readonly number[], dim: number, out: F
  * A tensor of the given values, copied.
  *
  * @param data a number, numbers nested to any depth, or a typed array (whose dtype it then has)
- * @param options.shape for flat data; its own when left out
- * @throws TorchError for ragged nesting, elements that are no numbers, or a shape of another size
+ * @param options `shape` for flat data; default: the shape of the nesting
+ * @throws TorchError for ragged nesting, elements that are not numbers, or a shape of another size
  */
 export function tensor(
   data: number | boolean | readonly Nested[] | TypedArray,
@@ -111,11 +112,12 @@ export function tensorFromBytes(bytes: Uint8Array, shape: readonly number[], dty
   return new Tensor(native.fromBuffer(bytes, code, shape));
 }
 
-/** Memory that holds whatever it held. */
+/** Uninitialised memory. */
 export function empty(shape: readonly number[], { dtype = "float32", device }: CreationOptions = {}): Tensor {
   return aten.empty(shape, dtype, null, device);
 }
 
+/** Filled with one value; float32 on the CPU by default. */
 export function full(
   shape: readonly number[],
   value: number,
@@ -124,22 +126,27 @@ export function full(
   return aten.full(shape, value, dtype, null, device);
 }
 
+/** Filled with zeros; float32 on the CPU by default. */
 export function zeros(shape: readonly number[], options?: CreationOptions): Tensor {
   return full(shape, 0, options);
 }
 
+/** Filled with ones; float32 on the CPU by default. */
 export function ones(shape: readonly number[], options?: CreationOptions): Tensor {
   return full(shape, 1, options);
 }
 
+/** Zeros with the shape, dtype, device and memory format of `like`. */
 export function zerosLike(like: Tensor): Tensor {
   return aten.zerosLike(like);
 }
 
+/** Ones with the shape, dtype, device and memory format of `like`. */
 export function onesLike(like: Tensor): Tensor {
   return aten.onesLike(like);
 }
 
+/** Uninitialised memory with the shape, dtype, device and memory format of `like`. */
 export function emptyLike(like: Tensor): Tensor {
   return aten.emptyLike(like);
 }
@@ -164,6 +171,7 @@ export function linspace(
   return aten.linspace(start, end, steps, dtype, null, device);
 }
 
+/** Options of random tensors. */
 export interface RandomOptions extends CreationOptions {
   /** The device's default generator when left out. */
   generator?: Generator;

@@ -5,6 +5,7 @@
 export type DType =
   "float32" | "float64" | "float16" | "bfloat16" | "int64" | "int32" | "int16" | "int8" | "uint8" | "bool";
 
+/** Where a tensor lives. */
 export type Device = "cpu" | "mps" | "cuda" | `cuda:${number}`;
 
 export type MemoryFormat = "contiguous" | "channelsLast" | "preserve";

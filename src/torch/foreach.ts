@@ -1,6 +1,7 @@
 /** Whole lists of tensors in one call: what an optimiser does to all its parameters. */
 import { aten, type Tensor } from "./tensor.js";
 
+/** tensors += alpha * other, in place. */
 export function foreachAdd_(
   tensors: readonly Tensor[],
   other: readonly Tensor[] | number,
@@ -10,11 +11,13 @@ export function foreachAdd_(
   else aten.foreachAddList_(tensors, other, alpha);
 }
 
+/** tensors *= other, in place. */
 export function foreachMul_(tensors: readonly Tensor[], other: readonly Tensor[] | number): void {
   if (typeof other === "number") aten.foreachMulScalar_(tensors, other);
   else aten.foreachMulList_(tensors, other);
 }
 
+/** tensors /= other, in place. */
 export function foreachDiv_(tensors: readonly Tensor[], other: readonly Tensor[] | number): void {
   if (typeof other === "number") aten.foreachDivScalar_(tensors, other);
   else aten.foreachDivList_(tensors, other);
@@ -40,6 +43,7 @@ export function foreachAddcdiv_(
   aten.foreachAddcdiv_(tensors, a, b, value);
 }
 
+/** The square root of each. */
 export function foreachSqrt(tensors: readonly Tensor[]): Tensor[] {
   return aten.foreachSqrt(tensors);
 }

@@ -1,10 +1,12 @@
-/** Functions of tensors that are no methods: joins, choices and products. */
+/** Functions of tensors that are not methods: joins, choices and products. */
 import { aten, type Tensor } from "./tensor.js";
 
+/** Concatenates along an existing dimension. */
 export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
   return aten.cat(tensors, dim);
 }
 
+/** Joins along a new dimension. */
 export function stack(tensors: readonly Tensor[], dim = 0): Tensor {
   return aten.stack(tensors, dim);
 }
@@ -17,6 +19,7 @@ export function where(condition: Tensor, a: Tensor | number, b: Tensor | number)
   return typeof b === "number" ? aten.whereScalarOther(condition, a, b) : aten.whereSelf(condition, a, b);
 }
 
+/** Matrix product, with broadcast batch dimensions: [..., N, K] x [..., K, M] -> [..., N, M]. */
 export function matmul(a: Tensor, b: Tensor): Tensor {
   return aten.matmul(a, b);
 }

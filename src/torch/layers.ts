@@ -46,6 +46,7 @@ export function layerNorm(
   return aten.layerNorm(x, shape, weight, bias, eps);
 }
 
+/** max(x, 0) */
 export function relu(x: Tensor): Tensor {
   return aten.relu(x);
 }
@@ -60,18 +61,22 @@ export function silu_(x: Tensor): Tensor {
   return aten.silu_(x);
 }
 
+/** x times the normal distribution function of x, exact or by a tanh approximation. */
 export function gelu(x: Tensor, { approximate = "none" }: { approximate?: "none" | "tanh" } = {}): Tensor {
   return aten.gelu(x, approximate);
 }
 
+/** 1 / (1 + exp(-x)) */
 export function sigmoid(x: Tensor): Tensor {
   return aten.sigmoid(x);
 }
 
+/** exp(x) / sum exp(x) along a dimension. */
 export function softmax(x: Tensor, dim: number): Tensor {
   return aten.softmax(x, dim);
 }
 
+/** log softmax(x) along a dimension. */
 export function logSoftmax(x: Tensor, dim: number): Tensor {
   return aten.logSoftmax(x, dim);
 }
@@ -112,6 +117,7 @@ export function avgPool2d(
 
 /** at::Reduction. */
 const REDUCTION = { none: 0, mean: 1, sum: 2 } as const;
+/** How a loss reduces its elements. Default "mean". */
 export type Reduction = keyof typeof REDUCTION;
 
 function reductionCode(reduction: Reduction, where: string): number {
@@ -119,6 +125,7 @@ function reductionCode(reduction: Reduction, where: string): number {
   throw new TorchError(`Expected none, mean or sum for the reduction of ${where} but received ${inWords(reduction)}`);
 }
 
+/** Squared error, elementwise or reduced. */
 export function mseLoss(x: Tensor, target: Tensor, { reduction = "mean" }: { reduction?: Reduction } = {}): Tensor {
   return aten.mseLoss(x, target, reductionCode(reduction, "mseLoss"));
 }

@@ -59,6 +59,7 @@ function valuesOf(tensor: Tensor, mostLines: number): string | undefined {
   }
 }
 
+/** A libtorch tensor; methods have the names and the meaning of PyTorch's. Freed by tidy, dispose or garbage collection. */
 export class Tensor extends TensorHandle {
   #shape: readonly number[] | undefined;
   #dtype: DType | undefined;

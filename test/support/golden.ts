@@ -107,3 +107,42 @@ export function assertClose(actual: Tensor, expected: Tensor, tolerance: number,
   if (process.env["GOLDEN_VERBOSE"]) console.log(`${what}: ${error.toExponential(1)}`);
   assert(error <= tolerance, `${what}: Expected a relative error of at most ${tolerance} but received ${error}`);
 }
+
+/** The settings of a golden update (lora/update.json). */
+export interface GoldenUpdate {
+  readonly lora_rank: number;
+  readonly lora_alpha: number;
+  readonly eta: number;
+  readonly guidance_scale: number;
+  readonly num_steps: number;
+  readonly clip_range: number;
+  readonly optimizer: { lr: number; betas: [number, number]; weight_decay: number; eps: number };
+  readonly max_grad_norm: number;
+}
+
+/**
+ * Asserts new weights after Adam's first step, which moves each by lr g / (|g| + eps): where |g| is near eps = 1e-8 it
+ * magnifies the gradient's own rounding, so each weight may be off by what the gradients' tolerance makes of it.
+ */
+export function assertUpdated(
+  actual: Tensor,
+  expected: Tensor,
+  grad: Tensor,
+  { lr, eps }: GoldenUpdate["optimizer"],
+  what: string,
+): void {
+  tidy(() => {
+    const { scale, noise } = {
+      scale: expected.abs().amax().item(),
+      noise: gradientTolerance * grad.abs().amax().item(),
+    };
+    const slope = grad.abs().add(eps).square().pow(-1).mul(eps); // of g / (|g| + eps)
+    const allowed = slope
+      .mul(noise)
+      .clamp({ max: 2 })
+      .mul(lr)
+      .add(outputTolerance * scale);
+    const excess = actual.detach().sub(expected).abs().sub(allowed).amax().item();
+    assert(excess <= 0, `${what}: ${excess} beyond what the gradient's tolerance explains`);
+  });
+}

@@ -1,16 +1,16 @@
-/** Values that are each fine and exclude each other. */
+/** Conflicts between values that are each valid on their own. */
 import { labelOf } from "../../rewards/index.js";
 import { objectives } from "../objectives/index.js";
 import { configSchema, intervalOf, type Config } from "./schema.js";
 
-/** One impossible combination of valid values: the keys it lies in, and the reason. */
+/** One impossible combination of valid values: the keys involved, and the reason. */
 export interface Conflict {
   readonly keys: readonly string[];
   readonly reason: string;
 }
 
 /**
- * What no single key can tell: values that exclude each other.
+ * Checks that involve several keys, which the schema of one key cannot make.
  *
  * @returns an empty list for a config that can run
  */

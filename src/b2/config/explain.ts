@@ -1,4 +1,4 @@
-/** What is wrong with a config, in sentences: what was expected for which key, and what came. */
+/** Turns zod's issues into sentences: what was expected for which key, and what was received. */
 import type { z } from "zod";
 import { isJsonObject } from "../../base/files.js";
 import { edits, nearest as nearestName } from "../../base/nearest.js";
@@ -51,7 +51,7 @@ export function explain(issue: z.core.$ZodIssue): string[] {
 
 const withArticle = (type: string): string => (/^[aeio]/.test(type) ? `an ${type}` : `a ${type}`);
 
-/** The known key that is meant: the same name elsewhere, or the fewest typing errors away. */
+/** The known key that was probably meant: the same name in another section, or the smallest edit distance. */
 function nearest(full: string, leaf: string): string | undefined {
   const keys = configKeys();
   const [, index] = /^rewards\.(\d+)\./.exec(full) ?? [];
@@ -67,7 +67,7 @@ function nearest(full: string, leaf: string): string | undefined {
     : undefined;
 }
 
-/** The registry that a key's entry is of: "objective.name", "rewards.0". */
+/** The registry behind a key such as "objective.name" or "rewards.0". */
 function registryOf(key: string): Registry<Entry> | undefined {
   const [section] = key.split(".") as [string];
   return Object.hasOwn(registries, section) ? registries[section as keyof typeof registries] : undefined;

@@ -1,6 +1,6 @@
 /**
- * Config files of version 0.1.0, and the short forms of today's, as the schema has them. Each layer is put into the new
- * form before layers are merged.
+ * Rewrites config files of version 0.1.0, and the short notations of current ones, into what the schema expects. Each
+ * layer is rewritten before layers are merged.
  */
 import { isJsonObject, type JsonObject } from "../../base/files.js";
 
@@ -14,7 +14,7 @@ const MOVED: readonly (readonly [from: string, to: string])[] = [
   ["train.dpoBeta", "objective.beta"],
 ];
 
-/** A layer of a config in today's form; the layer itself stays as it is. */
+/** A config layer in the current notation, as a copy. */
 export function modernise(layer: JsonObject): JsonObject {
   const modern = structuredClone(layer);
   for (const [from, to] of MOVED) move(modern, from, to);
@@ -36,18 +36,18 @@ export function modernise(layer: JsonObject): JsonObject {
   return modern;
 }
 
-/** The default of lora.targetModules, which resolved configs spell out; it is the model's to say now. */
+/** The default of lora.targetModules in 0.1.0, which wrote it into resolved configs. The model chooses it now. */
 const FORMER_TARGETS = JSON.stringify(["to_q", "to_k", "to_v", "to_out.0"]);
 
 const isLegacy = ({ reward, train }: JsonObject): boolean =>
   isJsonObject(reward) || (isJsonObject(train) && Object.hasOwn(train, "objective"));
 
-/** 0.1.0's one reward: `model` was clip-score's alone, whatever the name. */
+/** The single reward of 0.1.0, where only clip-score used `model`. */
 function formerReward({ name = "clip-score", model, ...others }: JsonObject): unknown {
   return { name, ...(name === "clip-score" && model !== undefined && { model }), ...others };
 }
 
-/** A reward by its name alone, by a CLIP's folder, or by the path of a module: `"brightness"`, `"./mine.js"`. */
+/** Expands the short notations of a reward: `"brightness"`, `"clip:<folder>"`, `"./mine.js"`. */
 function named(reward: unknown): unknown {
   const given: unknown = typeof reward === "string" ? { name: reward } : reward;
   if (!isJsonObject(given) || typeof given["name"] !== "string") return given;
@@ -56,7 +56,7 @@ function named(reward: unknown): unknown {
   return /[/\\]|\.[cm]?[jt]s$/.test(name) ? { name: "module", path: name, ...options } : given;
 }
 
-/** Moves a value from one section to another, unless there is one already. */
+/** Moves a value from one section to another, unless the target is set already. */
 function move(config: JsonObject, from: string, to: string): void {
   const [section, key] = from.split(".") as [string, string];
   const [newSection, newKey] = to.split(".") as [string, string];

@@ -1,14 +1,14 @@
 /**
- * Presets: parts of a config that go on top of each other, so that `--preset sd --preset ddpo` is DDPO on Stable Diffusion.
+ * Presets: partial configs that can be combined, so that `--preset sd --preset ddpo` is DDPO on Stable Diffusion.
  * Baselines are settings of the same system (table 1 of the paper's ablation): K branches or one, with selection or
  * without, a growing interval or the whole trajectory.
  */
 import type { ConfigInput } from "./schema.js";
 
-/** The whole trajectory trains from the first stage on. */
+/** Every stage trains the whole trajectory. */
 const WHOLE_TRAJECTORY = { interval: { first: null, last: null } } as const;
 
-/** One sample a root, all of them train. 1,280 images a stage as with 256 roots of 5 branches. */
+/** One sample per root, and all samples train. 1,280 images a stage, as with 256 roots of 5 branches. */
 const NO_BRANCHES = { branch: { count: 1 }, select: { mode: "all" }, sample: { rootsPerStage: 1280 } } as const;
 
 /** Six prompts of each template of the embedded world, none of them held out. */
@@ -36,12 +36,12 @@ const DEMO_PROMPTS = [
 /** CLIP ViT-H-14 of LAION, the paper's reward. */
 const CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K";
 
-/** All presets by the names the command line takes. */
+/** All presets, by their names on the command line. */
 export const presets = {
   /** B2-DiffuRL: branches and progressive training, the reference's defaults. */
   b2: {},
 
-  /** DDPO: neither. */
+  /** DDPO: neither branches nor progressive training. */
   ddpo: { ...NO_BRANCHES, ...WHOLE_TRAJECTORY },
 
   /** DDPO with backward progressive training only. */
@@ -51,8 +51,9 @@ export const presets = {
   "ddpo-bs": WHOLE_TRAJECTORY,
 
   /**
-   * Stable Diffusion at full size: the reference's model and reward by their names on the hub, and batches and precision
-   * for one GPU of 24 GB. Prompts are the embedded lists, which are the paper's three templates, unless others are given.
+   * Stable Diffusion at full size: the reference's model and reward by their names on the hub, and batches and
+   * precision for one GPU of 24 GB. Prompts are the embedded lists (the paper's three templates) unless the config
+   * gives others.
    */
   sd: {
     model: { path: "CompVis/stable-diffusion-v1-4", dtype: "bfloat16", device: "cuda" },
@@ -63,10 +64,10 @@ export const presets = {
   },
 
   /**
-   * B2-DiffuRL on the embedded emoji model, sized for two cores and ten minutes; docs/log.md tells how it was tuned.
+   * B2-DiffuRL on the embedded emoji model, sized for two cores and ten minutes; docs/log.md records how it was tuned.
    *
-   * `clipRange` 3e-4 applies to mean log-probs; over 512 latent dimensions it equals a PPO clip of about 0.15. It keeps the
-   * high learning rate stable.
+   * `clipRange` 3e-4 applies to mean log-probs; over 512 latent dimensions it equals a PPO clip of about 0.15. It keeps
+   * the high learning rate stable.
    */
   demo: {
     stages: 50,
@@ -81,14 +82,15 @@ export const presets = {
   },
 } as const satisfies Record<string, ConfigInput>;
 
+/** The names of the presets. */
 export type PresetName = keyof typeof presets;
 
-/** One line on each, for help texts. */
+/** One line about each preset, for help texts. */
 export const presetSummaries: Readonly<Record<PresetName, string>> = {
-  b2: "B2-DiffuRL: 5 branches, best and worst train, interval grows from 14 to 20 of 20 steps",
-  ddpo: "DDPO: one sample a root, all train, the whole trajectory",
+  b2: "B2-DiffuRL: 5 branches, trains the best and the worst, interval grows from 14 to 20 of 20 steps",
+  ddpo: "DDPO: one sample per root, trains all of them on the whole trajectory",
   "ddpo-bpt": "DDPO with backward progressive training",
   "ddpo-bs": "DDPO with branch-based sampling",
-  sd: "Stable Diffusion at full size, model and reward from the hub, for one GPU of 24 GB; goes with the others",
+  sd: "Stable Diffusion at full size, model and reward from the hub, for one GPU of 24 GB; combine it with the others",
   demo: "B2-DiffuRL on the embedded model, within ten minutes on two cores",
 };

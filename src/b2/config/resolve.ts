@@ -1,6 +1,6 @@
 /**
- * From what people write (presets, JSON files, `--set a.b=value`) to a resolved Config, or to one error that names
- * every problem at once.
+ * Turns presets, JSON files and `--set a.b=value` into a resolved Config, or throws one error that names every problem
+ * at once.
  */
 import { InputError } from "../../base/errors.js";
 import { isJsonObject, readJsonObject, type JsonObject } from "../../base/files.js";
@@ -25,10 +25,10 @@ export class ConfigError extends InputError {
 }
 
 /**
- * Layers on top of each other: later ones override earlier ones key by key, lists as a whole. Where a layer names another
- * entry (`objective.name`), of the options below those stay that the new entry has too.
+ * Merges layers: later ones override earlier ones key by key, lists as a whole. Where a layer changes the entry
+ * (`objective.name`), earlier options stay only if the new entry has them too.
  *
- * @throws ConfigError for a layer that is no object
+ * @throws ConfigError for a layer that is not an object
  */
 export function mergeLayers(...layers: readonly unknown[]): JsonObject {
   const merged: JsonObject = {};
@@ -65,7 +65,7 @@ export function resolveConfig(...layers: readonly unknown[]): Config {
     if (found.length > 0) throw new ConfigError(found.map(({ reason }) => reason));
     return parsed.data;
   }
-  // Conflicts among the valid values belong in the same report: take the invalid ones out and look.
+  // Conflicts among the valid values belong in the same report: remove the invalid values and check the rest.
   const faulty = new Set<string>();
   const problems = parsed.error.issues.flatMap(explain);
   for (const issue of parsed.error.issues) {
@@ -83,7 +83,7 @@ export function resolveConfig(...layers: readonly unknown[]): Config {
   throw new ConfigError(problems);
 }
 
-/** A ConfigError about one file, which its sentences do not name. */
+/** A ConfigError with a single message, in the signature that readJsonObject expects. */
 class FileError extends ConfigError {
   constructor(message: string) {
     super([message]);
@@ -121,7 +121,7 @@ export interface Difference {
   readonly key: string;
   readonly before: unknown;
   readonly after: unknown;
-  /** undefined: the key decides what is computed. */
+  /** undefined for keys that decide what is computed. */
   readonly affects: Affects | undefined;
 }
 
@@ -176,7 +176,7 @@ function withItems(list: readonly unknown[], changes: JsonObject): unknown[] {
   return changed;
 }
 
-/** Drops the options of an entry that another one, which is named now, has not. */
+/** Drops options of the former entry that the entry named now does not have. */
 function keepShared(options: JsonObject, name: unknown, registry: Registry<Entry>): void {
   if (typeof name !== "string" || options["name"] === name) return;
   const shape = registry.find(name)?.options.shape;
@@ -184,7 +184,7 @@ function keepShared(options: JsonObject, name: unknown, registry: Registry<Entry
   for (const key of Object.keys(options)) if (!Object.hasOwn(shape, key)) delete options[key];
 }
 
-/** Assigns as an own property: `__proto__` in a JSON file stays a key, and an unknown one. */
+/** Assigns as an own property: `__proto__` in a JSON file stays an ordinary, unknown key. */
 function define(target: JsonObject, key: string, value: unknown): void {
   Object.defineProperty(target, key, { value, enumerable: true, writable: true, configurable: true });
 }

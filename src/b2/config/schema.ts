@@ -1,11 +1,11 @@
 /**
- * The configuration of a run: plain data, one schema, every default the reference's.
+ * The configuration of a run: plain data, one schema, with the reference's defaults.
  *
  * Source: the hyperparameters of "Towards Better Alignment" (B2-DiffuRL, arXiv 2503.11240) and of its public PyTorch
- * reference. Keys that the reference has no counterpart for (memory bounds, evaluation, records) say so by having
+ * reference. Keys without a counterpart there (memory bounds, evaluation, records) have
  * defaults that do not change what is computed. docs/config.md is generated from the descriptions below.
  *
- * Reading a config from files and command lines, and refusing a bad one, is resolve-config.ts.
+ * Reading and validating configs is resolve.ts.
  */
 import { z } from "zod";
 import type { Named } from "../../base/registry.js";
@@ -15,25 +15,25 @@ import { objectives } from "../objectives/index.js";
 
 const count = (): z.ZodNumber => z.int().min(1);
 const path = (): z.ZodString => z.string().min(1);
-/** A side of an image: a latent stands for 8 by 8 pixels in every published model. */
+/** A side of an image in pixels: in every published model, one latent cell covers 8 by 8 of them. */
 const side = (): z.ZodNumber => z.int().min(8).max(16384).multipleOf(8, "Expected a multiple of 8");
 
 /**
- * What a key may change in results; a run goes on under other values of these keys. `nothing`: the same bits. `rounding`:
- * the same numbers up to rounding. Every other key decides what is computed.
+ * How a key may affect results. A run can be resumed with other values of such keys. `nothing`: the same bits.
+ * `rounding`: the same numbers up to rounding. Keys without this mark decide what is computed.
  */
 export type Affects = "nothing" | "rounding";
 const rounding = { affects: "rounding" satisfies Affects };
 const nothing = { affects: "nothing" satisfies Affects };
 
-/** Prompts are written out, or named: a file, or a list of the embedded world. */
+/** The prompts themselves, or the name of a file or of a list of the embedded world. */
 const promptSource = z.union([path(), z.array(z.string().min(1)).min(1)]);
 
 const model = z.strictObject({
   path: path()
     .default("models/emoji")
     .describe(
-      "Model: a folder in diffusers' layout, one safetensors file in the original layout, or a name on the Hugging Face hub (`owner/name`, `owner/name@revision`, `owner/name/file.safetensors`). A relative path is looked for from the working folder, then from the package.",
+      "Model: a folder in diffusers' layout, one safetensors file in the original layout, or a name on the Hugging Face hub (`owner/name`, `owner/name@revision`, `owner/name/file.safetensors`). A relative path is resolved from the working folder, then from the package.",
     ),
   revision: z.string().min(1).nullable().default(null).describe("Branch, tag or commit on the hub; null is `main`."),
   variant: z
@@ -41,25 +41,25 @@ const model = z.strictObject({
     .min(1)
     .nullable()
     .default(null)
-    .describe("Form of the weights to take where a folder has several, such as `fp16`."),
+    .describe("Which weights to take where a folder has several variants, such as `fp16`."),
   config: path()
     .nullable()
     .default(null)
     .describe(
-      "For a model of one file, which has neither configs nor tokenizer: a diffusers folder (or a name on the hub) that has them. null: configs are inferred from the file, and CLIP's tokenizer comes from the hub.",
+      "For a single-file model: a diffusers folder (or a name on the hub) with the configs and the tokenizer that the file lacks. null: configs are inferred from the file, and CLIP's tokenizer comes from the hub.",
     ),
   dtype: z
     .enum(["float32", "bfloat16", "float16"])
     .default("float32")
     .describe(
-      "Number format that the frozen weights are held in. Latents, log-probs, LoRA weights and optimiser state are float32 in any case.",
+      "Number format of the frozen weights in memory. Latents, log-probs, LoRA weights and optimiser state are always float32.",
     ),
   computeDtype: z
     .enum(["float32", "bfloat16", "float16"])
     .nullable()
     .default(null)
     .describe(
-      "Number format of the forward passes; weights held in another one are converted layer by layer. null: `model.dtype`, but float32 on a processor without arithmetic of that format, where it would be many times slower. float16 trains with a dynamic loss scale.",
+      "Number format of the forward passes; weights in another format are converted layer by layer. null: `model.dtype`, but float32 on a CPU without native arithmetic in that format, where it would be many times slower. float16 trains with a dynamic loss scale.",
     ),
   device: z
     .string()
@@ -79,36 +79,33 @@ const model = z.strictObject({
     .boolean()
     .default(false)
     .describe(
-      "Decode images that are larger than the model was trained on in overlapping tiles, so that memory does not grow with them. Each tile has norms and attention of its own: images, and with them rewards, differ a little.",
+      "Decode images larger than the model's training size in overlapping tiles, so that memory does not grow with image size. Each tile has its own norms and attention, so images, and therefore rewards, differ slightly.",
     ),
   threads: count()
     .nullable()
     .default(null)
-    .describe("Threads that libtorch computes with; null is one a core.")
+    .describe("Threads that libtorch computes with; null is one per core.")
     .meta(rounding),
-  options: z
-    .record(z.string(), z.unknown())
-    .default({})
-    .describe("Options of the model's own family, where it has any."),
+  options: z.record(z.string(), z.unknown()).default({}).describe("Options that the model's family defines, if any."),
 });
 
 const prompts = z.strictObject({
   train: promptSource
     .default("emoji:train")
     .describe(
-      "Prompts to learn from: a JSON list, a text file with one a line, a list of the embedded world (`emoji:train`), or the prompts themselves.",
+      "Prompts to learn from: a JSON list, a text file with one per line, a list of the embedded world (`emoji:train`), or the prompts themselves.",
     ),
   heldOut: promptSource
     .nullable()
     .default("emoji:held-out")
     .describe(
-      "Prompts that are never trained on, for `b2 eval` and the tables of `b2 run`; in the same forms. null for none.",
+      "Prompts that are never trained on, for `b2 eval` and the tables of `b2 run`; given in the same ways. null for none.",
     ),
   order: z
     .enum(["random", "in-turn", "fixed"])
     .default("random")
-    .describe("Which prompt a root gets: one at random, the next one of the list, or always `prompts.fixed`."),
-  fixed: z.string().min(1).nullable().default(null).describe("The one prompt of order `fixed`."),
+    .describe("Which prompt a root gets: a random one, the next in the list, or always `prompts.fixed`."),
+  fixed: z.string().min(1).nullable().default(null).describe("The prompt for order `fixed`."),
 });
 
 const sample = z.strictObject({
@@ -117,30 +114,32 @@ const sample = z.strictObject({
     .number()
     .min(1)
     .default(5)
-    .describe(
-      "Classifier-free guidance, in sampling and in training alike. 1 is a single unguided pass at half the cost.",
-    ),
+    .describe("Classifier-free guidance, in sampling and in training. 1 is a single unguided pass at half the cost."),
   negativePrompt: z.string().default("").describe("What guidance steers away from."),
-  rootsPerStage: count().default(256).describe("Roots a stage, one prompt each (the reference: 32 batches of 8)."),
+  rootsPerStage: count().default(256).describe("Roots per stage, one prompt each (the reference: 32 batches of 8)."),
   batchSize: count()
     .default(40)
-    .describe("Most latents in one forward pass. Bounds memory; images depend on it by rounding only.")
+    .describe(
+      "Maximum number of latents in one forward pass. Bounds memory; images depend on it only through rounding.",
+    )
     .meta(rounding),
   decodeBatchSize: count()
     .default(16)
-    .describe("Most images that are decoded and scored at once. Bounds memory.")
+    .describe("Maximum number of images that are decoded and scored at once. Bounds memory.")
     .meta(rounding),
 });
 
 const branch = z.strictObject({
-  count: count().default(5).describe("K: branches that part from each root. 1 is no branching (DDPO)."),
+  count: count().default(5).describe("K: branches that split off each root. 1 is no branching (DDPO)."),
 });
 
 const interval = z.strictObject({
   first: count()
     .nullable()
     .default(14)
-    .describe("Last steps of a trajectory that are branched and trained in the first stage; null is all of them."),
+    .describe(
+      "How many of a trajectory's last steps are branched and trained in the first stage; null is all of them.",
+    ),
   last: count()
     .nullable()
     .default(20)
@@ -150,7 +149,7 @@ const interval = z.strictObject({
     .min(0)
     .default(0)
     .describe(
-      "Last steps of the interval that are sampled but not trained. The last but one step of a trajectory has a tiny sigma after a long stride, so the log-prob there is many times as sensitive as elsewhere and its noise drowns the gradient of all others when there are few steps; docs/log.md has the figures.",
+      "How many of the interval's last steps are sampled but not trained. The second-to-last step of a trajectory has a tiny sigma after a long stride. The log-prob there is many times as sensitive as elsewhere, and with few steps its noise drowns the gradient of all others; docs/log.md has the figures.",
     ),
 });
 
@@ -159,23 +158,23 @@ const advantage = z.strictObject({
     .enum(["prompt-history", "branch-centred"])
     .default("prompt-history")
     .describe(
-      "`prompt-history`: z-score among all rewards of the prompt in this stage and the history (the reference). `branch-centred`: reward minus the mean of its root's branches, over the same standard deviation; the two signs then part siblings.",
+      "`prompt-history`: z-score among all rewards of the prompt in this stage and the history (the reference). `branch-centred`: reward minus the mean of its root's branches, over the same standard deviation, so that every root has branches of both signs.",
     ),
   historyStages: z
     .int()
     .min(0)
     .default(8)
-    .describe("H: earlier stages whose rewards of the prompt count in its mean and deviation."),
-  clip: z.number().gt(0).default(5).describe("Advantages are clipped to plus or minus this."),
+    .describe("H: how many earlier stages' rewards of the prompt count in its mean and deviation."),
+  clip: z.number().gt(0).default(5).describe("Advantages are clipped to plus or minus this value."),
   positiveWeight: z.number().min(0).default(1).describe("beta1: factor of positive advantages."),
-  negativeWeight: z.number().min(0).default(1).describe("beta2: factor of the others."),
+  negativeWeight: z.number().min(0).default(1).describe("beta2: factor of all other advantages."),
 });
 
 const select = z.strictObject({
   mode: z
     .enum(["best-worst", "all"])
     .default("best-worst")
-    .describe("`best-worst`: of each root at most the best and the worst branch. `all`: every sample trains (DDPO)."),
+    .describe("`best-worst`: at most the best and the worst branch of each root. `all`: every sample trains (DDPO)."),
   positiveThreshold: z.number().default(0.5).describe("The best branch trains if its advantage is at least this."),
   negativeThreshold: z.number().default(-0.5).describe("The worst branch trains if its advantage is below this."),
 });
@@ -194,7 +193,7 @@ const lora = z.strictObject({
     .nullable()
     .default(null)
     .describe(
-      "Layers of the denoiser, linear or convolutions, that get one, by the end of their names; null is the model's own choice, of Stable Diffusion the attention's `to_q`, `to_k`, `to_v` and `to_out.0`.",
+      "Linear and convolution layers of the denoiser that get an adapter, by the end of their names; null is the model's own choice, for Stable Diffusion the attention's `to_q`, `to_k`, `to_v` and `to_out.0`.",
     ),
 });
 
@@ -203,13 +202,13 @@ const train = z.strictObject({
     .enum(["lora", "full"])
     .default("lora")
     .describe(
-      "What learns: a LoRA, or all weights of the denoiser (full fine-tuning, in float32: 16 bytes a weight with gradient and optimiser state). `full` keeps the weights of as many stages as `record.optimizers` says, and leaves the whole model in the run's folder `model`, in diffusers' layout.",
+      "What learns: a LoRA, or all weights of the denoiser (full fine-tuning, in float32: 16 bytes per weight with gradient and optimiser state). `full` keeps the weights of the last `record.optimizers` stages, and writes the whole model to `model` in the run folder, in diffusers' layout.",
     ),
   epochs: count().default(2).describe("Passes over the selected samples of a stage."),
   samplesPerUpdate: count()
     .default(128)
     .describe(
-      "Samples, with all their trained timesteps, whose mean gradient makes one optimiser step (the reference: 64 micro-batches of 2).",
+      "Samples per optimiser step, with all their trained timesteps; their gradients are averaged (the reference: 64 micro-batches of 2).",
     ),
   microBatch: count()
     .default(16)
@@ -221,7 +220,7 @@ const train = z.strictObject({
     .boolean()
     .default(false)
     .describe(
-      "Keep only what goes into each block of the denoiser, and compute the rest again in the backward pass: the same gradient in far less memory, for about a third more time.",
+      "Keep only the inputs of each denoiser block and recompute the rest in the backward pass: the same gradient in far less memory, for about a third more time.",
     )
     .meta(rounding),
   timestepFraction: z
@@ -229,20 +228,24 @@ const train = z.strictObject({
     .gt(0)
     .max(1)
     .default(1)
-    .describe("Share of the trained timesteps that each sample contributes, drawn anew every epoch, at least one."),
+    .describe("Share of the trained timesteps that each sample contributes, at least one, drawn anew every epoch."),
   oldLogProbs: z
     .enum(["sampled", "recomputed"])
     .nullable()
     .default(null)
     .describe(
-      "Where the old log-probs are from. `sampled`: from the sampler. `recomputed`: computed again before a stage's first update, in the micro-batches of its first epoch, so that the first ratio is 1 though half precision rounds batches of another size otherwise. null: `recomputed` where the forward passes compute in half precision, else `sampled`.",
+      "Where the old log-probs come from. `sampled`: from the sampler. `recomputed`: computed again before a stage's first update, in the micro-batches of its first epoch, so that the first ratio is exactly 1; in half precision, batches of another size round differently. null: `recomputed` where the forward passes compute in half precision, else `sampled`.",
     ),
   learningRate: z.number().gt(0).default(1e-4).describe("AdamW's learning rate."),
   adamBeta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's first decay."),
   adamBeta2: z.number().min(0).lt(1).default(0.999).describe("AdamW's second decay."),
   weightDecay: z.number().min(0).default(1e-4).describe("AdamW's decoupled weight decay."),
   adamEpsilon: z.number().gt(0).default(1e-8).describe("AdamW's epsilon."),
-  maxGradNorm: z.number().gt(0).default(1).describe("Gradients are scaled down to this norm."),
+  maxGradNorm: z
+    .number()
+    .gt(0)
+    .default(1)
+    .describe("Maximum norm of the gradient; larger gradients are scaled down to it."),
 });
 
 const evaluation = z.strictObject({
@@ -259,35 +262,40 @@ const evaluation = z.strictObject({
     .meta(nothing),
   maxPrompts: count()
     .default(64)
-    .describe("Most prompts of each list; a longer list is thinned out evenly.")
+    .describe("Maximum number of prompts from each list; a longer list is thinned out evenly.")
     .meta(nothing),
   clip: path()
     .nullable()
     .default("models/emoji-clip")
-    .describe("CLIP folder whose image features measure diversity; null leaves it out.")
+    .describe("CLIP folder whose image features measure diversity; null skips it.")
     .meta(nothing),
   truth: z
     .enum(["emoji", "none"])
     .default("emoji")
     .describe(
-      "`emoji`: the embedded world's classifier reads the scene off each image and compares it with the prompt. Never a reward.",
+      "`emoji`: the embedded world's classifier recognises the scene in each image and compares it with the prompt. It is never used as a reward.",
     )
     .meta(nothing),
-  sheet: z.int().min(0).default(24).describe("Training prompts on the contact sheets; 0 for no sheets.").meta(nothing),
+  sheet: z
+    .int()
+    .min(0)
+    .default(24)
+    .describe("Number of training prompts on the contact sheets; 0 for no sheets.")
+    .meta(nothing),
 });
 
 const record = z.strictObject({
-  images: z.int().min(0).default(8).describe("Images of each stage that are kept as PNG files.").meta(nothing),
+  images: z.int().min(0).default(8).describe("How many images of each stage are kept as PNG files.").meta(nothing),
   trajectories: z
     .int()
     .min(0)
     .default(1)
-    .describe("Last stages whose selected trajectories stay in the run folder.")
+    .describe("How many of the last stages keep their selected trajectories in the run folder.")
     .meta(nothing),
   optimizers: count()
     .default(3)
     .describe(
-      "Last stages whose optimiser state stays in the run folder, and with `train.parameters` `full` the weights; the LoRA of every stage stays.",
+      "How many of the last stages keep their optimiser state in the run folder, and with `train.parameters` `full` their weights. The LoRA of every stage is kept.",
     )
     .meta(nothing),
 });
@@ -296,24 +304,26 @@ const plugins = z
   .array(path())
   .default([])
   .describe(
-    "Modules that register rewards, objectives, schedulers or models of your own, from the working folder; the same as `--plugin`.",
+    "Modules that register your own rewards, objectives, schedulers or models; paths are relative to the working folder. The same as `--plugin`.",
   )
   .meta(nothing);
 
-/** What every reward of a list can say beside its own options. */
+/** The keys that every reward has besides its own options. */
 const rewardShape = {
-  weight: z.number().default(1).describe("What the reward counts for in the sum that is maximised."),
+  weight: z.number().default(1).describe("Factor of the reward in the sum that is maximised."),
   label: z
     .string()
     .min(1)
     .nullable()
     .default(null)
-    .describe("What it is called in tables and metrics; null is its name. Two of one name need labels."),
+    .describe(
+      "Its name in tables and metrics; null is the reward's own name. Two rewards of the same name need labels.",
+    ),
 };
 
 /**
- * The schema of a whole run; every key has its default, so that `{}` is the reference's B2-DiffuRL. It is made anew at each
- * call, of what the registries hold by then.
+ * The schema of a whole run. Every key has a default, so `{}` is the reference's B2-DiffuRL. The schema is built at
+ * each call, because plugins may have added to the registries.
  */
 export function configSchema() {
   return z.strictObject({
@@ -322,7 +332,7 @@ export function configSchema() {
       .min(0)
       .max(2 ** 32 - 1)
       .default(42)
-      .describe("Everything random follows from it."),
+      .describe("The seed from which all random numbers derive."),
     stages: count().default(100).describe("S: stages of sampling, selection and training."),
     plugins,
     model: model.prefault({}).describe("The text-to-image model that learns."),
@@ -331,7 +341,7 @@ export function configSchema() {
       .nullable()
       .default(null)
       .describe("The sampler: how a prediction becomes the next latents. null is the model family's own."),
-    prompts: prompts.prefault({}).describe("What the model is asked for."),
+    prompts: prompts.prefault({}).describe("The prompts that the model learns from and is evaluated on."),
     sample: sample.prefault({}).describe("Sampling of trajectories."),
     branch: branch.prefault({}).describe("Branch-based sampling."),
     interval: interval
@@ -339,28 +349,28 @@ export function configSchema() {
       .describe("Backward progressive training: the trained interval grows from the last steps toward the noise."),
     rewards: (z.array(rewards.schema(rewardShape)).min(1) as unknown as z.ZodType<WeightedReward[]>)
       .prefault([{ name: "clip-score" }] as unknown as WeightedReward[])
-      .describe("What an image is worth: one number, the weighted sum of these rewards."),
-    advantage: advantage.prefault({}).describe("Rewards made comparable."),
+      .describe("The score of an image: one number, the weighted sum of these rewards."),
+    advantage: advantage.prefault({}).describe("Turns rewards into advantages, which are comparable between prompts."),
     select: select.prefault({}).describe("Which branches train."),
     objective: objectives.schema().prefault({ name: "ppo" }).describe("What the update minimises."),
-    lora: lora.prefault({}).describe("The adapter, where `train.parameters` is `lora`."),
-    train: train.prefault({}).describe("The update."),
-    eval: evaluation.prefault({}).describe("What is measured before and after."),
-    record: record.prefault({}).describe("What a run leaves behind besides numbers and weights."),
+    lora: lora.prefault({}).describe("The adapter that is trained where `train.parameters` is `lora`."),
+    train: train.prefault({}).describe("The optimiser steps of a stage."),
+    eval: evaluation.prefault({}).describe("What is measured before and after training."),
+    record: record.prefault({}).describe("What a run keeps besides metrics and weights."),
   });
 }
 
 /** A resolved configuration. */
 export type Config = z.output<ReturnType<typeof configSchema>>;
 
-/** What a preset, a config file or a caller writes: any part of it. Entries of registries may leave their options out. */
+/** What a preset, a config file or a caller provides: any subset of the keys. */
 export type ConfigInput = Omit<z.input<ReturnType<typeof configSchema>>, "rewards" | "objective" | "scheduler"> & {
   readonly rewards?: readonly (string | Named)[];
   readonly objective?: Readonly<Record<string, unknown>>;
   readonly scheduler?: Readonly<Record<string, unknown>> | null;
 };
 
-/** The interval's bounds in steps: first and last stage. */
+/** The interval's length in steps, in the first and in the last stage. */
 export function intervalOf({ interval: { first, last }, sample: { steps } }: Pick<Config, "interval" | "sample">): {
   readonly first: number;
   readonly last: number;

@@ -1,4 +1,4 @@
-/** The sections of a config whose keys come from a registry: which one, and the entry that counts where none is named. */
+/** Config sections whose keys come from a registry, with the entry that is the default. */
 import type { Entry, Registry } from "../../base/registry.js";
 import { rewards } from "../../rewards/index.js";
 import { schedulers } from "../../schedulers/index.js";

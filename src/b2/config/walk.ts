@@ -1,16 +1,16 @@
-/** The schema, walked: its keys, their meaning below defaults and nullability, and what they affect. */
+/** Walks the schema: all keys, the type beneath defaults and nullability, and what a key affects. */
 import { z } from "zod";
 import { configSchema, type Affects } from "./schema.js";
 import { registries } from "./sections.js";
 
-/** The schema below defaults and nullability. */
+/** The schema without its default and nullable wrappers. */
 export function unwrap(schema: unknown): unknown {
   let at = schema;
   while (at instanceof z.ZodDefault || at instanceof z.ZodPrefault || at instanceof z.ZodNullable) at = at.unwrap();
   return at;
 }
 
-/** The keys of every section, those of registered entries included. */
+/** The keys of every section, including the options of registered entries. */
 function sections(): Map<string, readonly string[]> {
   const own = Object.entries(configSchema().shape).map(([section, schema]): [string, readonly string[]] => {
     const inner = unwrap(schema);
@@ -23,12 +23,12 @@ function sections(): Map<string, readonly string[]> {
   return new Map([...own, ...named]);
 }
 
-/** All keys as `a.b`, sections and leaves. */
+/** All sections and keys; keys as `a.b`. */
 export function configKeys(): string[] {
   return [...sections()].flatMap(([section, keys]) => [section, ...keys.map((key) => `${section}.${key}`)]);
 }
 
-/** What another value of a key changes; undefined for keys that decide what is computed. */
+/** How a key affects results; undefined for keys that decide what is computed. */
 export function affectsOf(key: string): Affects | undefined {
   const [section, leaf] = key.split(".") as [string, string?];
   const schema = (configSchema().shape as Record<string, z.ZodType>)[section];

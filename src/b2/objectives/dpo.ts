@@ -1,8 +1,8 @@
 /**
- * Direct preference optimisation on denoising steps as in D3PO (Yang et al. 2023, arXiv 2311.13231, eq. 12), here on the
- * best and the worst branch of one root, which share everything up to the split.
+ * Direct preference optimisation on denoising steps as in D3PO (Yang et al. 2023, arXiv 2311.13231, eq. 12), here on
+ * the best and the worst branch of one root, which share everything up to the split.
  *
- * Departure: the reference is the policy that sampled, not the pre-trained one.
+ * Departure: the reference policy is the one that sampled, not the pre-trained one.
  */
 import { z } from "zod";
 import { tidy } from "../../torch/index.js";
@@ -19,8 +19,8 @@ interface Options {
 /**
  * loss = mean -log sigmoid(beta (log r_best - log r_worst)), both log-ratios clipped to those of 1 - e .. 1 + e.
  *
- * @param batch the first half of the rows are of best branches, the second of the worst of the same roots at the same
- *   timesteps; advantages play no part
+ * @param batch the first half of the rows are best branches, the second half the worst branches of the same roots at
+ *   the same timesteps; advantages are not used
  */
 export function dpoLoss(
   { logProb, oldLogProb }: Pick<TransitionBatch, "logProb" | "oldLogProb">,
@@ -41,7 +41,7 @@ export function dpoLoss(
   });
 }
 
-/** [best, worst] of every root that has two selected branches. */
+/** The [best, worst] rows of every root that has two selected branches. */
 function bestAndWorst({ keys, advantages }: Pick<TrainSet, "keys" | "advantages">): Item[] {
   const byRoot = new Map<number, number[]>();
   keys.forEach(({ root }, row) => byRoot.set(root, [...(byRoot.get(root) ?? []), row]));
@@ -52,11 +52,15 @@ function bestAndWorst({ keys, advantages }: Pick<TrainSet, "keys" | "advantages"
 
 export const dpo = defineObjective({
   name: "dpo",
-  summary: "Preference of the best over the worst branch of a root",
+  summary: "Direct preference optimisation: the best over the worst branch of a root",
   learnsFrom: "transitions",
   options: z.object({
     clipRange,
-    beta: z.number().gt(0).default(0.1).describe("Of log-probs that are means over the latent dimensions."),
+    beta: z
+      .number()
+      .gt(0)
+      .default(0.1)
+      .describe("Temperature of the log-ratios, whose log-probs are means over the latent dimensions."),
   }),
   itemSize: 2,
   items: bestAndWorst,

@@ -1,6 +1,6 @@
 /**
- * What an objective is: which data of a stage it learns from, what trains as one, and a loss over a micro-batch. The
- * trainer samples, keeps and computes what the objective says it needs, and nothing else; the loss is a pure function of
+ * The interface of an objective: which data of a stage it learns from, which samples form an item, and the loss of a
+ * micro-batch. The trainer samples, keeps and computes only what the objective declares; the loss is a pure function of
  * tensors.
  */
 import type { z } from "zod";
@@ -10,52 +10,52 @@ import type { Tensor } from "../../torch/index.js";
 import type { TrainSet } from "../records.js";
 
 /**
- * What of a sampled image an objective learns from. `transitions`: the recorded steps x_t -> x_{t-1} of the trained interval
- * with the log-probs they were sampled with. `final-latents`: the clean latents of the images alone, which are diffused
- * anew for training; no trajectory is kept.
+ * Which data of a sampled image an objective learns from. `transitions`: the recorded steps x_t -> x_{t-1} of the
+ * trained interval with the log-probs they were sampled with. `final-latents`: only the clean latents of the images,
+ * which are diffused again for training; no trajectory is kept.
  */
 export type LearnsFrom = "transitions" | "final-latents";
 
-/** What the trainer computes for an objective beside the predictions of the learning weights. */
+/** What the trainer computes for an objective besides the predictions of the weights in training. */
 export interface ObjectiveNeeds {
-  /** Predictions of the model as it was before any training. One more forward pass a pair. */
+  /** Predictions of the model before any training. One more forward pass per pair. */
   readonly base?: boolean;
-  /** Predictions of the weights that sampled the stage. One more forward pass a pair. */
+  /** Predictions of the weights that sampled the stage. One more forward pass per pair. */
   readonly sampler?: boolean;
   /**
-   * Whether predictions are guided as in sampling. Default: for transitions, whose densities are those of the guided
-   * prediction; not for final latents, where the conditional prediction alone is trained.
+   * Whether predictions use classifier-free guidance as in sampling. Default: true for transitions, whose densities
+   * come from the guided prediction; false for final latents, where only the conditional prediction is trained.
    */
   readonly guided?: boolean;
 }
 
 interface Predictions {
-  /** Of the learning weights, with gradient, [B, ...latent]. */
+  /** The prediction of the weights in training, with gradient, [B, ...latent]. */
   readonly prediction: Tensor;
-  /** Where `needs.base`, without gradient. */
+  /** The prediction before any training, without gradient; present if `needs.base`. */
   readonly basePrediction?: Tensor;
-  /** Where `needs.sampler`, without gradient. */
+  /** The prediction of the weights that sampled, without gradient; present if `needs.sampler`. */
   readonly samplerPrediction?: Tensor;
-  /** Of the samples that the rows belong to, clipped and weighted, [B]. */
+  /** Advantages of the rows' samples, clipped and weighted, [B]. */
   readonly advantage: Tensor;
-  /** One a row. */
+  /** One per row. */
   readonly timesteps: readonly number[];
   readonly scheduler: Scheduler;
 }
 
-/** Recorded transitions, a row each. */
+/** Recorded transitions, one per row. */
 export interface TransitionBatch extends Predictions {
-  /** log p(x_{t-1} | x_t) of the learning weights, mean over latent dimensions, with gradient, [B]. */
+  /** log p(x_{t-1} | x_t) under the weights in training, mean over latent dimensions, with gradient, [B]. */
   readonly logProb: Tensor;
-  /** The same of the weights that sampled, [B]. */
+  /** The same under the weights that sampled, [B]. */
   readonly oldLogProb: Tensor;
   /** Standard deviation of each row's transition. */
   readonly sigma: readonly number[];
 }
 
 /**
- * Clean latents diffused to a timestep, a row each: x_t = signal x_0 + noise e. The timesteps are those of the trained
- * interval: siblings share what came before it, so that the difference of their rewards is about the interval alone.
+ * Clean latents diffused to a timestep, one per row: x_t = signal x_0 + noise e. The timesteps are those of the trained
+ * interval: branches of a root share everything before it, so their rewards differ because of the interval alone.
  */
 export interface LatentBatch extends Predictions {
   /** x_0, [B, ...latent] */
@@ -64,51 +64,54 @@ export interface LatentBatch extends Predictions {
   readonly noise: Tensor;
   /** x_t, [B, ...latent] */
   readonly noisy: Tensor;
-  /** What a perfect model would predict for x_t: noise, v, x_0 or a velocity, as the scheduler has it. [B, ...latent] */
+  /**
+   * What a perfect model would predict for x_t: noise, v, x_0 or a velocity, depending on the scheduler. [B, ...latent]
+   */
   readonly target: Tensor;
 }
 
+/** What a loss returns. */
 export interface ObjectiveResult {
   /** The mean over rows, a scalar with gradient. */
   readonly loss: Tensor;
   /**
-   * One value a row (or a value for several rows that train as one), by name; docs/metrics.md explains ours. `ratio`, the
-   * likelihood ratio of the learning and the sampling weights, is what the trainer reports extremes of.
+   * By name, one value per row or per item; docs/metrics.md explains the built-in ones. Of `ratio`, the likelihood
+   * ratio of the weights in training to those that sampled, the trainer also reports the extremes.
    */
   readonly metrics: Readonly<Record<string, Float32Array | readonly number[]>>;
 }
 
-/** What trains as one: rows of the train set, whose places in a micro-batch are apart by its number of items. */
+/** Rows of the train set that are trained together. In a micro-batch of n items their positions are n apart. */
 export type Item = readonly number[];
 
 interface Kind<Data extends LearnsFrom, Batch, O extends z.ZodObject> extends Entry<O> {
   readonly learnsFrom: Data;
   readonly needs?: ObjectiveNeeds;
-  /** What must hold of a config for this objective: a sentence for each reason that it cannot train. */
+  /** Checks a config: one sentence for each reason why this objective cannot train with it. */
   conflicts?(config: ObjectiveSetting): string[];
   /**
-   * What trains as one, best first. In a micro-batch of n items the first n rows are the items' first members, the next n
-   * their second ones. Default: each sample alone.
+   * Groups samples into items, best first. In a micro-batch of n items the first n rows are the items' first members,
+   * the next n their second ones. Default: each sample is an item.
    */
   items?(trainSet: Pick<TrainSet, "keys" | "advantages">): Item[];
-  /** Samples in an item. Default 1. */
+  /** Samples per item. Default 1. */
   readonly itemSize?: number;
-  /** @param options as the entry's own schema gave them */
+  /** @param options parsed by the entry's own schema */
   loss(batch: Batch, options: z.output<O>): ObjectiveResult;
 }
 
-/** The parts of a config that an objective can have conditions on. */
+/** The parts of a config that an objective can check. */
 export interface ObjectiveSetting {
   readonly branch: { readonly count: number };
   readonly select: { readonly mode: string };
 }
 
-/** A kind of objective, as `registerObjective` takes it. */
+/** An objective as `registerObjective` takes it. */
 export type ObjectiveKind<O extends z.ZodObject = z.ZodObject> =
   Kind<"transitions", TransitionBatch, O> | Kind<"final-latents", LatentBatch, O>;
 
-/** An objective whose functions take what its own schema gives. */
+/** Types an objective's functions by its own options schema. */
 export const defineObjective = <O extends z.ZodObject>(kind: ObjectiveKind<O>): ObjectiveKind => kind;
 
-/** Every kind of objective; a config names one. */
+/** All registered objectives; a config names one. */
 export const objectives = new Registry<ObjectiveKind>("objective");

@@ -1,5 +1,5 @@
 /**
- * PPO's clipped surrogate on denoising steps, as DDPO has it (Black et al. 2023, arXiv 2305.13301, eq. 6). Log-probs are
+ * PPO's clipped surrogate on denoising steps, as in DDPO (Black et al. 2023, arXiv 2305.13301, eq. 6). Log-probs are
  * means over latent dimensions, not sums.
  */
 import { z } from "zod";
@@ -15,7 +15,8 @@ interface Options {
 /**
  * loss = mean max(-A r, -A clip(r, 1 - e, 1 + e)), r = exp(log_prob - log_prob_old).
  *
- * @param options.clipRange e
+ * @param batch one row per pair, see TransitionBatch
+ * @param options `clipRange` is e
  */
 export function ppoLoss(
   { logProb, oldLogProb, advantage }: Pick<TransitionBatch, "logProb" | "oldLogProb" | "advantage">,

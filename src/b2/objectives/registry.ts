@@ -6,6 +6,10 @@ import { ppo } from "./ppo.js";
 
 for (const kind of [ppo, dpo]) objectives.register(kind);
 
-/** Adds an objective for configs to name: `objective: { name, ...options }`. @throws InputError for a taken name */
+/**
+ * Registers an objective, which configs then name: `objective: { name, ...options }`.
+ *
+ * @throws InputError if the name is taken
+ */
 export const registerObjective = <O extends z.ZodObject>(kind: ObjectiveKind<O>): ObjectiveKind =>
   objectives.register(defineObjective(kind));

@@ -1,5 +1,5 @@
+/** The device and dtype that a config computes with, checked against this libtorch and this machine. */
 import { InputError } from "../../base/errors.js";
-/** Where a config computes, and in what: refused here where this libtorch or this machine cannot. */
 import {
   computeDtype,
   conv2d,
@@ -12,7 +12,7 @@ import {
 } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 
-/** What the forward passes of a config compute in. */
+/** The dtype of a config's forward passes. */
 export function computeDtypeOf({ model: { dtype, computeDtype: chosen, device } }: Pick<Config, "model">): DType {
   return chosen ?? computeDtype(dtype, device as Device);
 }
@@ -20,7 +20,7 @@ export function computeDtypeOf({ model: { dtype, computeDtype: chosen, device } 
 /**
  * The device of a config.
  *
- * @throws InputError for a device that is not there, or that does not compute in what the config asks for
+ * @throws InputError for a device that is missing, or that cannot compute in the config's dtype
  */
 export function openDevice(config: Pick<Config, "model">): Device {
   const { device: name } = config.model;
@@ -47,10 +47,11 @@ export function openDevice(config: Pick<Config, "model">): Device {
 const dtypes = ["float32", "bfloat16", "float16"] as const;
 
 /**
- * Not every libtorch has every convolution (1.13 has none in float16 on processors), nor every GPU; and a GPU may be
- * there and not work, for want of memory or because libtorch was compiled for others.
+ * Tries a convolution, because not every libtorch has one in every dtype (1.13 has none in float16 on the CPU), nor
+ * does every GPU. A GPU may also be present but unusable: out of memory, or not among those that libtorch was compiled
+ * for.
  *
- * @throws InputError that says which of the two it is
+ * @throws InputError that says whether the dtype or the device is at fault
  */
 export function checkComputes(device: Device, dtype: DType): void {
   const problem = problemWith(device, dtype);
@@ -64,7 +65,7 @@ export function checkComputes(device: Device, dtype: DType): void {
   throw new InputError(`Expected ${expected} but received "${received}": ${reason}`, { cause: problem });
 }
 
-/** What comes of a convolution, which is the part that is missing where anything is; item() waits for the device. */
+/** The error of a small convolution, which is the operator most often missing; item() waits for the device. */
 function problemWith(device: Device, dtype: DType): Error | undefined {
   try {
     tidy(() => void conv2d(zeros([1, 1, 3, 3], { dtype, device }), zeros([1, 1, 3, 3], { dtype, device })).item());

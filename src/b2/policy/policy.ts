@@ -1,6 +1,6 @@
 /**
  * The policy pi_theta(x_{t-1} | x_t, c): a diffusion model whose denoiser learns, through a LoRA or as a whole, and the
- * scheduler that makes a distribution of its predictions. Log-probs are float32 whatever the model computes in.
+ * scheduler that turns its predictions into a distribution. Log-probs are float32 whatever the model's dtype.
  */
 import { InputError } from "../../base/errors.js";
 import { loadLora, LoraAdapter } from "../../lora/index.js";
@@ -14,27 +14,29 @@ import { computeDtypeOf, openDevice } from "./device.js";
 import { TextCache } from "./text-cache.js";
 import { createTrainable, loadDenoiser, type Trainable } from "./trainable.js";
 
-/** A LoRA file and what it counts for. */
+/** A LoRA file and its weight. */
 export interface WeightedLora {
   readonly file: string;
   readonly weight: number;
 }
 
-/** Which weights are used where none learn. */
+/** The weights that a policy uses when nothing is trained. */
 export interface InferenceWeights {
-  /** On top of the base model. */
+  /** Added to the base model. */
   readonly loras?: readonly WeightedLora[];
-  /** A denoiser's folder whose weights count instead of the model's own. */
+  /** Folder of a denoiser whose weights replace the model's own. */
   readonly denoiser?: string | undefined;
 }
 
+/** A model with its trained weights, see the top of this file. Owns its memory: call `dispose`. */
 export class Policy {
   readonly model: DiffusionModel;
-  /** What learns; undefined where nothing does. */
+  /** The weights in training; undefined for inference. */
   readonly trainable: Trainable | undefined;
+  /** Of one image, [C, h, w] for Stable Diffusion. */
   readonly latentShape: readonly number[];
   readonly #sample: Config["sample"];
-  /** LoRAs that do not learn. */
+  /** Frozen LoRAs, for inference. */
   readonly #adapters: readonly LoraAdapter[];
   readonly #texts: TextCache;
 
@@ -52,10 +54,10 @@ export class Policy {
   }
 
   /**
-   * Loads a config's model with what learns on it, which changes nothing yet.
+   * Loads a config's model and prepares its weights for training; predictions are still those of the base model.
    *
-   * @throws InputError naming the file and the key, for folders and files that do not fit, for devices that are not there
-   *   and sizes that the model has no latents for; nothing stays in memory then
+   * @throws InputError naming the file and the key, for folders and files that do not fit, missing devices, and image
+   *   sizes that the model has no latents for; nothing stays in memory then
    */
   static forTraining(config: Config): Policy {
     const keepsBase = objectives.get(config.objective.name).needs?.base === true;
@@ -64,7 +66,7 @@ export class Policy {
     });
   }
 
-  /** The same where nothing learns. */
+  /** Loads a config's model for inference. @throws InputError as `forTraining` does */
   static forInference(config: Config, { loras = [], denoiser }: InferenceWeights = {}): Policy {
     return loaded(config, (model) => {
       if (denoiser !== undefined) loadDenoiser(model.denoiser, denoiser);
@@ -73,7 +75,7 @@ export class Policy {
     });
   }
 
-  /** The weights that learn, by name. */
+  /** The weights in training, by name. */
   get parameters(): ReadonlyMap<string, Tensor> {
     return this.trainable?.parameters ?? new Map<string, Tensor>();
   }
@@ -83,21 +85,24 @@ export class Policy {
     return this.model.device;
   }
 
-  /** The timesteps of a trajectory, falling. */
+  /** The timesteps of a trajectory, descending. */
   get timesteps(): number[] {
     return this.model.scheduler.timesteps(this.#sample.steps);
   }
 
   /**
-   * The text of a batch for a training step.
+   * The text conditioning of a batch for a training step; the caller disposes of it.
    *
-   * @param options.guided whether predictions are guided, where the config's scale asks for it
+   * @param options `guided`: whether to apply the config's guidance scale
    */
   conditioning(prompts: readonly string[], { guided = true }: { guided?: boolean } = {}): Conditioning {
     return this.#conditioned(prompts, guided, (embeds, guidance) => this.model.condition(embeds, guidance));
   }
 
-  /** The same for the steps of a sampler, without gradient: made once for all of them, void once the policy learns. */
+  /**
+   * Like `conditioning`, with cross-attention keys and values precomputed for a whole trajectory. No gradient; invalid
+   * after the next optimiser step.
+   */
   samplingConditioning(prompts: readonly string[]): Conditioning {
     return this.#conditioned(prompts, true, (embeds, guidance) => this.model.prepare(embeds, guidance));
   }
@@ -108,10 +113,10 @@ export class Policy {
   }
 
   /**
-   * One transition of a batch from a prediction: drawn from `noise`, or given as `prevSample`.
+   * One transition of a batch: x_{t-1} is drawn with `noise`, or given as `prevSample`; with its log-prob.
    *
    * @param x float32 [B, ...latentShape]
-   * @param timestep of all rows, or one a row
+   * @param timestep one for all rows, or one per row
    */
   transition(
     x: Tensor,
@@ -123,12 +128,12 @@ export class Policy {
     return this.model.scheduler.step({ modelOutput, timestep, sample: x, numInferenceSteps, ...drawn });
   }
 
-  /** Makes the LoRAs a part of the model's weights, for good. */
+  /** Merges the LoRAs into the model's weights; this cannot be undone. */
   merge(): void {
     LoraAdapter.merge(this.#adapters);
   }
 
-  /** Images of final latents, [B, 3, H, W] in 0..1, without gradient. */
+  /** Decodes final latents to images [B, 3, H, W] in 0..1, without gradient. */
   decode(latents: Tensor): Tensor {
     return this.model.decode(latents);
   }
@@ -162,7 +167,7 @@ export class Policy {
   }
 }
 
-/** A policy of a config's model; the model does not stay where the policy cannot be made. */
+/** Opens a config's model and makes a policy of it; disposes of the model if that fails. */
 function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy {
   const { path, dtype, variant, threads, tiling, options, height, width } = config.model;
   const device = openDevice(config);
@@ -193,7 +198,7 @@ function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy
   }
 }
 
-/** @throws InputError for sides that are no multiples of the model's downscaling */
+/** @throws InputError for a height or width that is not a multiple of the model's downscaling */
 function checkSize({ downscale }: DiffusionModel, { model }: Config): void {
   for (const side of ["height", "width"] as const) {
     const pixels = model[side];

@@ -1,68 +1,86 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { after, test } from "node:test";
-import { fixtures } from "../../../test/support/folders.js";
-import { StableDiffusionPipeline, type PromptEmbeds } from "../../pipeline/index.js";
+import { after, describe, it } from "node:test";
+import { packageRoot } from "../../base/package-root.js";
+import { StableDiffusionPipeline } from "../../pipeline/index.js";
 import { liveTensors, tidy } from "../../torch/index.js";
 import { TextCache } from "./text-cache.js";
 
-const model = StableDiffusionPipeline.fromPretrained(join(fixtures, "sd1"));
-after(() => model.dispose());
+const pipeline = StableDiffusionPipeline.fromPretrained(join(packageRoot(), "test/fixtures/sd1"));
+after(() => pipeline.dispose());
 
-/** The model, and every prompt that it was asked to encode. */
-function watched(): { encoded: string[]; encodePrompts: (prompts: readonly string[]) => PromptEmbeds } {
-  const encoded: string[] = [];
-  return {
-    encoded,
-    encodePrompts: (prompts) => {
-      encoded.push(...prompts);
-      return model.encodePrompts(prompts);
+/** 77 states of 32 float32. */
+const BYTES_OF_ONE = 77 * 32 * 4;
+
+/** A cache with room for `prompts` prompts, and what it had encoded. */
+function cacheFor(prompts: number): { cache: TextCache; encoded: string[][] } {
+  const encoded: string[][] = [];
+  const model = {
+    encodePrompts: (texts: readonly string[]) => {
+      encoded.push([...texts]);
+      return pipeline.encodePrompts(texts);
     },
   };
+  return { cache: new TextCache(model, { bytesKept: prompts * BYTES_OF_ONE }), encoded };
 }
 
-const valuesOf = (cache: TextCache, prompts: readonly string[]): number[][] => {
+function statesOf(cache: TextCache, prompts: readonly string[]): number[] {
   const embeds = cache.embeds(prompts);
-  const values = tidy(() => embeds.states["hiddenStates"]!.flatten(1).toNestedArray() as number[][]);
+  const values = embeds.states["hiddenStates"]!.toArray();
   embeds.dispose();
   return values;
-};
+}
 
-test("a prompt is encoded once and alone, and its rows come as often as they are named", () => {
-  const source = watched();
-  const cache = new TextCache(source);
-  const [cat, dog, again] = valuesOf(cache, ["a cat", "a dog", "a cat"]);
-  assert.deepEqual(again, cat);
-  assert.notDeepEqual(dog, cat);
-  assert.deepEqual(valuesOf(cache, ["a dog", "red apple"])[0], dog);
-  assert.deepEqual(source.encoded, ["a cat", "a dog", "red apple"]);
-  cache.dispose();
-});
+describe("TextCache", () => {
+  it("encodes each prompt once, alone, and gives a row for each prompt as asked", () => {
+    const { cache, encoded } = cacheFor(10);
+    const rows = statesOf(cache, ["a cat", "a dog", "a cat"]);
+    const size = rows.length / 3;
+    const [first, second, third] = [0, 1, 2].map((row) => rows.slice(row * size, (row + 1) * size));
+    assert.deepEqual(third, first);
+    assert.notDeepEqual(second, first);
+    assert.deepEqual(statesOf(cache, ["a dog"]), second);
+    assert.deepEqual(encoded, [["a cat"], ["a dog"]]);
+    assert.equal(cache.bytes, 2 * BYTES_OF_ONE);
+    cache.dispose();
+  });
 
-test("texts that are longest out of use make room, and come back to the bit", () => {
-  const one = new TextCache(model);
-  one.embeds(["a cat"]).dispose();
-  const size = one.bytes;
-  one.dispose();
-  assert.ok(size > 0);
+  it("stays under its bound with many prompts, in batches and alone, and leaves nothing when it is disposed of", () => {
+    const { cache } = cacheFor(3);
+    const before = liveTensors();
+    for (let i = 0; i < 40; i++) {
+      statesOf(cache, [`prompt ${i}`]);
+      assert.ok(cache.bytes <= 3 * BYTES_OF_ONE);
+    }
+    assert.equal(cache.bytes, 3 * BYTES_OF_ONE);
+    const batch = Array.from({ length: 9 }, (_, i) => `other ${i}`);
+    assert.equal(statesOf(cache, batch).length, (9 * BYTES_OF_ONE) / 4);
+    assert.equal(cache.bytes, 3 * BYTES_OF_ONE);
+    assert.equal(liveTensors(), before + 3);
+    cache.dispose();
+    assert.equal(cache.bytes, 0);
+    assert.equal(liveTensors(), before);
+  });
 
-  const live = liveTensors();
-  const source = watched();
-  const cache = new TextCache(source, { bytesKept: 3 * size });
-  const [cat] = valuesOf(cache, ["a cat"]);
-  for (let i = 0; i < 40; i++) {
-    cache.embeds([`prompt ${i}`, "a dog"]).dispose();
-    assert.ok(cache.bytes <= 3 * size, `${cache.bytes} bytes after ${i}`);
-  }
-  assert.equal(source.encoded.filter((prompt) => prompt === "a dog").length, 1, "what is in use stays");
-  assert.deepEqual(valuesOf(cache, ["a cat"])[0], cat);
-  assert.equal(source.encoded.filter((prompt) => prompt === "a cat").length, 2);
+  it("forgets the prompt that is longest out of use, and gives the same bits when it is encoded again", () => {
+    const { cache, encoded } = cacheFor(2);
+    const [cat] = [statesOf(cache, ["a cat"]), statesOf(cache, ["a dog"])];
+    statesOf(cache, ["a cat"]); // the dog is now longer out of use
+    statesOf(cache, ["a fox"]);
+    assert.deepEqual(statesOf(cache, ["a cat"]), cat);
+    assert.deepEqual(encoded, [["a cat"], ["a dog"], ["a fox"]]);
+    statesOf(cache, ["a dog"]);
+    statesOf(cache, ["a fox"]);
+    assert.deepEqual(statesOf(cache, ["a cat"]), cat);
+    assert.deepEqual(encoded.flat(), ["a cat", "a dog", "a fox", "a dog", "a fox", "a cat"]);
+    cache.dispose();
+  });
 
-  // A batch that needs more than the cache keeps is served whole.
-  const many = Array.from({ length: 9 }, (_, i) => `of nine ${i}`);
-  assert.equal(valuesOf(cache, many).length, 9);
-  assert.ok(cache.bytes <= 3 * size);
-  cache.dispose();
-  assert.equal(cache.bytes, 0);
-  assert.equal(liveTensors(), live);
+  it("keeps its texts when it is asked within a tidy", () => {
+    const { cache, encoded } = cacheFor(2);
+    const inside = tidy(() => cache.embeds(["a cat"]).states["hiddenStates"]!.toArray());
+    assert.deepEqual(statesOf(cache, ["a cat"]), inside);
+    assert.equal(encoded.length, 1);
+    cache.dispose();
+  });
 });

@@ -1,19 +1,19 @@
 /**
- * The text of prompts, in one hand: each prompt is encoded once, alone, and kept on the device while there is room.
+ * A cache of encoded prompts: each prompt is encoded once and kept on the device while there is room.
  *
- * Alone, because a prompt's states must not depend, in the last bit, on which others are new with it: a run that is
- * resumed would part from one that is not.
+ * Prompts are encoded one at a time, because the last bits of a prompt's states depend on its batch: otherwise a
+ * resumed run, which starts with an empty cache, would diverge from an uninterrupted one.
  */
 import { catPrompts, type DiffusionModel, type PromptEmbeds } from "../../pipeline/index.js";
 import { keep, tidy, type Tensor } from "../../torch/index.js";
 
-/** Bytes of encoded text that are kept, unless a single batch needs more: 3,300 prompts of SD 1, 840 of SDXL in float32. */
+/** Bytes of encoded text to keep, unless a single batch needs more: 3,300 prompts of SD 1, 840 of SDXL in float32. */
 const BYTES_KEPT = 512 * 2 ** 20;
 
 export class TextCache {
   readonly #model: Pick<DiffusionModel, "encodePrompts">;
   readonly #bytesKept: number;
-  /** One row each, in the order of their last use. */
+  /** One row per prompt, least recently used first. */
   readonly #known = new Map<string, PromptEmbeds>();
   #bytes = 0;
 
@@ -22,12 +22,12 @@ export class TextCache {
     this.#bytesKept = bytesKept;
   }
 
-  /** Bytes that the kept texts take on the device. */
+  /** Bytes that the cached texts take on the device. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** The states of these prompts, a row each: the caller's. */
+  /** The embeddings of these prompts, one row each; the caller disposes of them. */
   embeds(prompts: readonly string[]): PromptEmbeds {
     const unique = [...new Set(prompts)];
     const found = unique.map((prompt) => this.#encoded(prompt));
@@ -54,7 +54,7 @@ export class TextCache {
     return embeds;
   }
 
-  /** Frees the texts that are longest out of use. */
+  /** Frees the least recently used texts until the cache fits its limit. */
   #forget(): void {
     for (const [prompt, embeds] of this.#known) {
       if (this.#bytes <= this.#bytesKept) return;

@@ -1,4 +1,4 @@
-/** What learns, and how a run folder keeps it: a LoRA on the denoiser, or all of the denoiser's own weights. */
+/** The weights in training, and how they are saved: a LoRA on the denoiser, or all of the denoiser's own weights. */
 import { join } from "node:path";
 import { InputError } from "../../base/errors.js";
 import { showShape } from "../../base/show.js";
@@ -10,21 +10,22 @@ import { allFinite, Generator, keep, noGrad, tidy, type Tensor } from "../../tor
 import type { Config } from "../config/schema.js";
 
 export interface Trainable {
-  /** float32, recording gradients, by name. */
+  /** float32 with requiresGrad, by name. */
   readonly parameters: ReadonlyMap<string, Tensor>;
   /** Writes the weights to a file, or a folder. */
   save(path: string): void;
-  /** Takes up what `save` wrote. @throws InputError naming the file, and each key of it that is at fault */
+  /** Loads what `save` wrote. @throws InputError naming the file and every key at fault */
   load(path: string): void;
-  /** Runs `work` with the weights from before any training. No gradient may be recorded. */
+  /** Runs `work` with the weights from before any training, without recording gradients. */
   withBase<T>(work: () => T): T;
   dispose(): void;
 }
 
 /**
- * What a config trains, as it is before the first stage: it changes nothing yet.
+ * The weights that a config trains, in their state before the first stage: predictions are still those of the base
+ * model.
  *
- * @param options.keepsBase whether `withBase` will be called, for which full fine-tuning keeps a copy of all weights
+ * @param options.keepsBase whether `withBase` will be called; full fine-tuning then keeps a copy of all weights
  */
 export function createTrainable(
   model: DiffusionModel,
@@ -50,7 +51,7 @@ export function createTrainable(
   }
 }
 
-/** A LoRA, kept as one file. */
+/** A LoRA, saved as one file. */
 class LoraTrainable implements Trainable {
   readonly #adapter: LoraAdapter;
 
@@ -84,7 +85,7 @@ class LoraTrainable implements Trainable {
   }
 }
 
-/** Full fine-tuning, kept as the denoiser's folder in diffusers' layout. */
+/** Full fine-tuning, saved as the denoiser's folder in diffusers' layout. */
 class FullTrainable implements Trainable {
   readonly parameters: ReadonlyMap<string, Tensor>;
   readonly #model: DiffusionModel;
@@ -105,18 +106,21 @@ class FullTrainable implements Trainable {
   }
 
   withBase<T>(work: () => T): T {
-    if (this.#base === undefined) throw new Error("Expected a copy of the base weights, which keepsBase makes");
+    if (this.#base === undefined)
+      throw new Error(
+        "Expected keepsBase when full fine-tuning is created but received none, so there is no copy of the base weights",
+      );
     return this.#base.use(work);
   }
 
-  /** The weights are the model's. */
+  /** The weights themselves belong to the model, which frees them. */
   dispose(): void {
     this.#base?.dispose();
     for (const parameter of this.parameters.values()) parameter.grad = null;
   }
 }
 
-/** The values that parameters have now, to compute with later. */
+/** A copy of the current values of parameters, to compute with later. */
 export class WeightCopy {
   readonly #parameters: ReadonlyMap<string, Tensor>;
   readonly #values: ReadonlyMap<string, Tensor>;
@@ -127,8 +131,8 @@ export class WeightCopy {
   }
 
   /**
-   * Runs `work` with these values, without recording. The parameters' own come back afterwards, in place: no graph that
-   * is to be gone through in backward may hold them yet.
+   * Runs `work` with these values, without recording gradients, then restores the parameters. Both happen in place, so
+   * no graph that still awaits its backward pass may hold the parameters.
    */
   use<T>(work: () => T): T {
     this.#exchange();
@@ -158,10 +162,10 @@ export class WeightCopy {
 }
 
 /**
- * Takes the weights of a folder in diffusers' layout into a denoiser.
+ * Loads the weights of a folder in diffusers' layout into a denoiser.
  *
  * @throws InputError naming the file and each key that is missing, unexpected, misshaped or not finite; the
- *   denoiser is then as it was
+ *   denoiser is unchanged then
  */
 export function loadDenoiser(denoiser: Module, folder: string): void {
   const file = join(folder, "diffusion_pytorch_model.safetensors");

@@ -1,4 +1,4 @@
-/** Trained weights by the paths that people write: run folders, LoRA files of any origin, names on the hub. */
+/** Finds trained weights by path: run folders, LoRA files of any origin, names on the hub. */
 import { existsSync } from "node:fs";
 import { InputError } from "../../base/errors.js";
 import { isPickle, pickleRefused } from "../../base/pickle.js";
@@ -8,13 +8,13 @@ import { loraFileIn } from "../../lora/index.js";
 import { RunReader } from "../../runs/index.js";
 import type { InferenceWeights, WeightedLora } from "./policy.js";
 
-/** What a path names, and what it counts for. */
+/** A path to weights, and the factor they are added with. */
 export interface NamedWeights {
   readonly path: string;
   readonly weight: number;
 }
 
-/** The weights of a run's latest stage: a LoRA's file, or the folder of a whole denoiser. */
+/** The weights of a run's latest stage: a LoRA file, or the folder of a whole denoiser. */
 export interface RunWeights {
   readonly kind: "lora" | "denoiser";
   readonly path: string;
@@ -30,9 +30,9 @@ export function weightsOfRun(folder: string): RunWeights {
 }
 
 /**
- * The files of the weights; LoRAs that are named as on the hub are downloaded.
+ * Finds the files of the weights, and downloads LoRAs named by their hub names.
  *
- * @throws InputError when a path is neither a run nor a LoRA, or gives a weight to a denoiser that is whole
+ * @throws InputError when a path is neither a run nor a LoRA, or when a whole denoiser is given a weight or given twice
  */
 export async function findWeights(named: readonly NamedWeights[], context: RunContext): Promise<InferenceWeights> {
   const loras: WeightedLora[] = [];

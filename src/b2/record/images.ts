@@ -1,11 +1,11 @@
-/** Which images of a stage are kept, and what they are called. */
+/** Which images of a stage are kept, and their file names. */
 import { stageFiles } from "../../runs/index.js";
 import type { SampleKey } from "../records.js";
 
 /**
  * The file of every sample's image in its stage's folder; undefined for those that are not kept.
  *
- * @param most images that are kept, evenly spread over the stage
+ * @param most maximum number of images to keep, evenly spread over the stage
  */
 export function imageNames(keys: readonly SampleKey[], most: number): (string | undefined)[] {
   const n = keys.length;

@@ -1,10 +1,10 @@
-/** The numbers of a stage; docs/metrics.md has a line for each, and a test sees to it. */
+/** The numbers of a stage; docs/metrics.md has a line for each, which a test checks. */
 import { meanAndDeviation } from "../../base/statistics.js";
 import type { PhaseSeconds, StageMetrics, UpdateMetrics } from "../../runs/index.js";
 import { liveTensors } from "../../torch/index.js";
 import type { ScoredBatch, TrainSet } from "../records.js";
 
-/** What a stage's numbers are taken from. */
+/** What a stage's metrics are computed from. */
 export interface StageOutcome {
   readonly scored: Pick<ScoredBatch, "stage" | "rewards" | "parts">;
   readonly trainedSteps: number;

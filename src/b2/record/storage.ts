@@ -1,4 +1,4 @@
-/** Records in a run folder: safetensors for trajectories, JSON beside them for what they are of. */
+/** Records in a run folder: trajectories as safetensors, their keys and timesteps as JSON beside them. */
 import { z } from "zod";
 import { InputError } from "../../base/errors.js";
 import type { RunReader, RunWriter, SampleLine } from "../../runs/index.js";
@@ -20,7 +20,7 @@ const sampledSchema = z.object({
   timesteps: z.array(z.number().min(0)),
 });
 
-/** Keeps all branches of a stage for a later process to score. */
+/** Saves all branches of a stage, for a later process to score. */
 export function saveBranches(run: RunWriter, batch: BranchBatch): void {
   const { stage, keys, timesteps, latents, logProbs } = batch;
   saveSafetensors(run.stagePath(stage, "sampledTensors"), { latents, ...(logProbs && { log_probs: logProbs }) });
@@ -57,7 +57,7 @@ export function sampleLines(
     return {
       ...key,
       reward: rewards[i]!,
-      // One reward of weight 1 is the sum itself.
+      // A single reward of weight 1 equals the sum and is not repeated.
       ...((own.length > 1 || own.some(([, value]) => value !== rewards[i])) && { rewards: Object.fromEntries(own) }),
       advantage: advantages[i]!,
       selected: selected.has(i),
@@ -66,7 +66,7 @@ export function sampleLines(
   });
 }
 
-/** Keeps the selected trajectories. `samples` are their places in samples.jsonl. */
+/** Saves the selected trajectories. `samples` are their line numbers in samples.jsonl, from 0. */
 export function saveTrainSet(run: RunWriter, trainSet: TrainSet, samples: readonly number[]): void {
   const { stage, timesteps, latents, logProbs, advantages } = trainSet;
   tidy(() => {
@@ -111,16 +111,16 @@ export function loadTrainSet(run: RunReader, stage: number, shape: RecordShape):
   return { stage, keys, timesteps, advantages, ...trajectories };
 }
 
-/** What the tensors of a record must be like. */
+/** Determines the expected tensors of a record. */
 export interface RecordShape {
   readonly learnsFrom: LearnsFrom;
-  /** Of one image's latents. */
+  /** Shape of one image's latents. */
   readonly latentShape: readonly number[];
 }
 
 const [m, s] = [new Dimension("m"), new Dimension("s")];
 
-/** Latents of n (or m) samples, and the log-probs of s steps where transitions are recorded. */
+/** The latents of n (or m) samples, and the log-probs of s steps if transitions are recorded. */
 function expectedTensors(
   { learnsFrom, latentShape }: RecordShape,
   samples: number | Dimension,
@@ -146,7 +146,7 @@ function load(file: string, expected: Readonly<Record<string, ExpectedTensor>>):
   });
 }
 
-/** A small tensor as numbers; it is freed. */
+/** The values of a small tensor, which is freed. */
 function numbersOf(tensor: Tensor): number[] {
   const values = [...(tensor.toTypedArray() as Iterable<number | bigint>)].map(Number);
   tensor.dispose();

@@ -1,5 +1,5 @@
 /**
- * Rewards made comparable (section 4.2 of the paper): how much better a sample is than the prompt's others.
+ * Turns rewards into advantages (section 4.2 of the paper): how much better a sample is than others of its prompt.
  *
  * Departures from the reference: a prompt with a single sample has advantage 0, where the reference has NaN; and
  * "branch-centred" is an addition.
@@ -12,9 +12,10 @@ export interface PromptRewards {
   readonly rewards: readonly number[];
 }
 
+/** How advantages are computed. */
 export interface AdvantageOptions {
   readonly mode: "prompt-history" | "branch-centred";
-  /** Branches of a root, which lie side by side in the lists. */
+  /** Branches per root, adjacent in the lists. */
   readonly branchCount: number;
 }
 
@@ -24,7 +25,7 @@ export interface AdvantageOptions {
  * "prompt-history": z = (R - mean_p) / (std_p + 1e-8), over all rewards of prompt p in this stage and in `history`,
  * with the sample standard deviation. "branch-centred": the mean is that of the sample's own root instead.
  *
- * @param current this stage, root after root, the branches of a root side by side
+ * @param current this stage, ordered by root, then by branch
  * @param history the last H stages
  */
 export function advantages(

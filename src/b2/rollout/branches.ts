@@ -1,9 +1,9 @@
 /**
- * Branch-based sampling (BS, section 4.2 of the paper): one root a prompt is denoised up to the split; from there K
- * branches go on, each with its own noise.
+ * Branch-based sampling (BS, section 4.2 of the paper): one root per prompt is denoised up to the split; from there K
+ * branches continue, each with its own noise.
  *
- * Departure from the reference: branches and prompts run as one batch, cut into chunks that fit the memory, and a
- * sample's noise comes from its address, so that it is the same however it was batched.
+ * Departure from the reference: branches and prompts run as one batch, cut into chunks that fit into memory, and a
+ * sample's noise is derived from its (seed, stage, root, branch, step), so it does not depend on batching.
  */
 import { chunks } from "../../base/chunks.js";
 import type { RunContext } from "../../base/progress.js";
@@ -14,18 +14,23 @@ import type { Policy } from "../policy/policy.js";
 import type { BranchBatch, SampleKey } from "../records.js";
 import { denoise, gaussian, type NoiseKey } from "./denoise.js";
 
-/** What is sampled for a stage. */
+/** What to sample for a stage. */
 export interface Rollout {
   readonly stage: number;
-  /** One a root. */
+  /** One per root. */
   readonly prompts: readonly string[];
   /** s: how many of the last steps are branched. */
   readonly interval: number;
-  /** Whether the steps of the branches are kept, or their final latents alone. Default: transitions. */
+  /** Whether to keep all steps of the branches, or only their final latents. Default: transitions. */
   readonly data?: LearnsFrom;
 }
 
-/** Samples all branches of a stage. */
+/**
+ * Samples all branches of a stage.
+ *
+ * @returns a record whose tensors the caller disposes of
+ * @throws Interrupted when `signal` aborts
+ */
 export async function sampleBranches(
   policy: Policy,
   { stage, prompts, interval, data = "transitions" }: Rollout,
@@ -47,7 +52,7 @@ export async function sampleBranches(
 
   const task = progress.task("sampling", prompts.length * split + n * interval, "steps");
   try {
-    // Roots: from x_T to the split. Their latents wait in the first place of the records of their branches.
+    // Roots: from x_T to the split. Their latents are kept in state 0 of their branches' records.
     for (const [start, rows] of chunks(prompts.length, batchSize)) {
       const chunk = prompts.slice(start, start + rows);
       const noise = chunk.map((_, i) => noiseKey(start + i, 0));
@@ -99,7 +104,7 @@ export async function sampleBranches(
   return { stage, keys, timesteps: timesteps.slice(split), latents: record.latents, logProbs: record.logProbs };
 }
 
-/** What a stage keeps of its trajectories, on the CPU. */
+/** Records the trajectories of a stage, on the CPU. */
 class Recorder {
   /** [n, k, ...latent], see BranchBatch. */
   readonly latents: Tensor;
@@ -111,7 +116,7 @@ class Recorder {
     this.logProbs = transitions ? empty([n, interval]) : undefined;
   }
 
-  /** The latents of some rows at one recorded state, [rows, ...latent]: a view. */
+  /** A view of some rows' latents at one recorded state, [rows, ...latent]. */
   place(start: number, rows: number, state: number): Tensor {
     return this.latents.narrow(0, start, rows).select(1, state);
   }
@@ -127,11 +132,11 @@ class Recorder {
 }
 
 /**
- * The steps of some rows. On another device than the CPU they gather there and come over in one copy when the chunk is
- * done: a copy a step would make the device wait for the CPU at each.
+ * Records the steps of some rows. On a GPU they are collected there and copied to the CPU once per chunk: a copy per
+ * step would make the GPU wait for the CPU each time.
  */
 class ChunkRecord {
-  /** Views of the record, and where the steps gather: the same on the CPU. */
+  /** Views of the record, and where steps are collected; on the CPU the two are the same. */
   readonly #latents: Tensor;
   readonly #logProbs: Tensor | undefined;
   readonly #heldLatents: Tensor;
@@ -145,7 +150,7 @@ class ChunkRecord {
     this.#heldLogProbs = logProbs && held(logProbs);
   }
 
-  /** Without transitions each step takes the place of the one before, so that the final latents stay. */
+  /** Without transitions each step overwrites the one before, which leaves the final latents. */
   keep(step: number, x: Tensor, logProb: Tensor): void {
     this.#heldLatents.select(1, this.#heldLogProbs === undefined ? 0 : step + 1).copy_(x);
     this.#heldLogProbs?.select(1, step).copy_(logProb);

@@ -1,20 +1,21 @@
+/** Denoises a batch over a part of its trajectory, with noise that depends on each row's address alone. */
 import { fillNormal, type RandomAddress } from "../../base/philox.js";
-/** Denoising a batch over a part of its trajectory, each row with noise of its own address. */
 import { checkInterrupted } from "../../base/progress.js";
 import { inference, tensor, yieldToEventLoop, type Device, type Tensor } from "../../torch/index.js";
 import type { Policy } from "../policy/policy.js";
 
-/** Where a row's noise comes from; the step is the trajectory's. */
+/** The random address of a row's noise, without the step. */
 export type NoiseKey = Omit<RandomAddress, "step">;
 
 export interface DenoiseOptions {
-  /** of the whole trajectory */
+  /** Of the whole trajectory. */
   readonly timesteps: readonly number[];
+  /** First step, an index into `timesteps`. */
   readonly from: number;
-  /** exclusive */
+  /** Exclusive. */
   readonly to: number;
   readonly signal?: AbortSignal | undefined;
-  /** After step `step`: x_{t-1} and the transition's log-prob, on the policy's device; both are freed afterwards. */
+  /** Called after each step with x_{t-1} and the transition's log-prob, on the policy's device; do not keep them. */
   readonly onStep?: (step: number, x: Tensor, logProb: Tensor) => void;
 }
 
@@ -22,8 +23,8 @@ export interface DenoiseOptions {
  * Denoises a batch over some of a trajectory's steps. Latents stay on the policy's device all the way.
  *
  * @param x [B, ...latent] on the policy's device; disposed of
- * @param noise one key a row; transition `step` draws at address step + 1
- * @returns the latents after the last step, on the policy's device: the caller's
+ * @param noise one key per row; transition `step` draws at address step + 1
+ * @returns the latents after the last step, on the policy's device; the caller disposes of them
  */
 export async function denoise(
   policy: Policy,
@@ -59,7 +60,7 @@ export async function denoise(
   }
 }
 
-/** Standard normal noise, a row for each key: [B, ...shape]. The same numbers on every device. */
+/** Standard normal noise, one row per key: [B, ...shape]. The same numbers on every device. */
 export function gaussian(
   keys: readonly NoiseKey[],
   step: number,

@@ -1,7 +1,7 @@
 /**
- * Where prompts come from, and which one a root gets.
+ * Reads lists of prompts, and chooses the prompts of a stage.
  *
- * Prompt files are the reference's JSON list of strings, or text with one a line.
+ * Prompt files are JSON lists of strings, as in the reference, or text with one prompt per line.
  */
 import { InputError } from "../../base/errors.js";
 import { parseJson, readText } from "../../base/files.js";
@@ -14,8 +14,8 @@ import type { Config } from "../config/schema.js";
  * Reads a list of prompts.
  *
  * @param source the prompts themselves; `emoji:train` or `emoji:held-out`, either with `/activity`, `/colour` or
- *   `/relation`; or a file, JSON if it begins with a bracket, else text with one prompt a line
- * @throws InputError when there is no such list, or it is empty or not of strings
+ *   `/relation`; or a file, JSON if it begins with a bracket, else text with one prompt per line
+ * @throws InputError when there is no such list, or it is empty or contains something other than strings
  */
 export function readPrompts(source: string | readonly string[]): string[] {
   if (typeof source !== "string") return [...source];
@@ -25,7 +25,7 @@ export function readPrompts(source: string | readonly string[]): string[] {
 /**
  * The prompts of a stage's roots, one each.
  *
- * "random" depends on (seed, stage, root) alone; "in-turn" goes round the list, from stage to stage.
+ * "random" depends on (seed, stage, root) alone; "in-turn" cycles through the list across stages.
  */
 export function promptsOfStage(
   list: readonly string[],
@@ -48,13 +48,13 @@ export function promptsOfStage(
   });
 }
 
-/** The lists of a config: to learn from, and never to learn from. */
+/** The prompt lists of a config: for training, and held out from it. */
 export interface PromptLists {
   readonly training: readonly string[];
   readonly "held-out"?: readonly string[];
 }
 
-/** @throws InputError, see readPrompts */
+/** Reads the prompt lists of a config. @throws InputError, see readPrompts */
 export function readPromptLists({ prompts }: Pick<Config, "prompts">): PromptLists {
   return {
     training: prompts.order === "fixed" ? [prompts.fixed!] : readPrompts(prompts.train),
@@ -62,7 +62,7 @@ export function readPromptLists({ prompts }: Pick<Config, "prompts">): PromptLis
   };
 }
 
-/** At most `most` prompts of a list, evenly spread over it. */
+/** At most `most` prompts of a list, evenly spaced. */
 export function thinOut(list: readonly string[], most: number): string[] {
   if (list.length <= most) return [...list];
   return Array.from({ length: most }, (_, i) => list[Math.floor((i * list.length) / most)]!);
@@ -88,7 +88,7 @@ function promptFile(file: string): string[] {
   return trimmed;
 }
 
-/** @throws InputError naming the file, and the item that is no text */
+/** @throws InputError naming the file, and the first item that is not a string */
 function jsonPrompts(file: string, text: string): string[] {
   const value = parseJson(text, file, PromptFileError);
   if (!Array.isArray(value)) throw new PromptFileError(`${file}: Expected a list but received ${show(value)}`);
@@ -101,6 +101,6 @@ function jsonPrompts(file: string, text: string): string[] {
 
 class PromptFileError extends InputError {
   constructor(problem: string, options?: ErrorOptions) {
-    super(`Expected a list of prompts, as JSON or as text with one a line. ${problem}`, options);
+    super(`Expected a list of prompts, as JSON or as text with one per line. ${problem}`, options);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * From final latents to rewards: images are decoded and handed to the rewards as tensors, a few at a time; PNG files are
- * written on the side, for those who want to look.
+ * From final latents to rewards: images are decoded and passed to the rewards as tensors, one batch at a time. Some are
+ * also saved as PNG files for people to look at.
  */
 import { chunks } from "../../base/chunks.js";
 import { checkInterrupted, type RunContext } from "../../base/progress.js";
@@ -14,10 +14,10 @@ import type { BranchBatch, ScoredBatch } from "../records.js";
 export type BranchScores = Pick<ScoredBatch, "rewards" | "parts" | "rewardSeconds">;
 
 /**
- * The rewards of every branch.
+ * Scores every branch.
  *
- * @param imageFile where to keep the image of a sample, undefined for not at all
- * @throws RewardError when a reward does not give one finite number an image
+ * @param options.imageFile where to save the image of a sample; undefined to skip it
+ * @throws RewardError when a reward does not return one finite number per image
  */
 export async function scoreBranches(
   policy: Policy,

@@ -1,5 +1,6 @@
-/** Which branches train (section 4.2 of the paper): a root gives its best, its worst, both or neither. */
+/** Selects the branches that train (section 4.2 of the paper): of each root the best, the worst, both or neither. */
 
+/** How branches are selected; thresholds apply to advantages. */
 export interface SelectionOptions {
   readonly mode: "best-worst" | "all";
   readonly branchCount: number;
@@ -10,10 +11,10 @@ export interface SelectionOptions {
 /**
  * The samples that train, as indices into `advantages`.
  *
- * Per root the best branch if its advantage is at least the positive threshold, then, independently, the worst if its
- * advantage is below the negative one; of equal branches the first. Mode "all" takes every sample.
+ * For each root, the best branch if its advantage is at least the positive threshold, and independently the worst if
+ * its advantage is below the negative one; among equal branches the first. Mode "all" takes every sample.
  *
- * @param advantages root after root, the branches of a root side by side
+ * @param advantages ordered by root, then by branch
  */
 export function selectSamples(
   advantages: readonly number[],

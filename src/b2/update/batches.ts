@@ -1,6 +1,7 @@
 /**
- * What an objective is given for a micro-batch: recorded transitions with their log-probs, or clean latents diffused anew;
- * and the predictions that it asked for. Records lie on the CPU; a micro-batch's rows go to the device in one piece.
+ * Builds the input of an objective for a micro-batch: recorded transitions with their log-probs, or clean latents
+ * diffused again; and the predictions it needs. Records stay on the CPU; the rows of a micro-batch move to the device
+ * in one copy.
  */
 import { optionsOf, type Named } from "../../base/registry.js";
 import type { Conditioning } from "../../pipeline/index.js";
@@ -12,22 +13,22 @@ import type { TrainSet } from "../records.js";
 import { gaussian } from "../rollout/denoise.js";
 import { rowsOf, type MicroBatch, type Row } from "./plan.js";
 
-/** What all micro-batches of a stage are made of. */
+/** What all micro-batches of a stage share. */
 export interface StageData {
   readonly policy: Policy;
   readonly trainSet: TrainSet;
   readonly seed: number;
-  /** Of every sample of the train set, clipped and weighted. */
+  /** One per sample of the train set, clipped and weighted. */
   readonly advantages: readonly number[];
   readonly objective: ObjectiveKind;
   readonly options: Named;
-  /** The log-probs that rows were sampled with; for objectives on transitions. */
+  /** The log-probs that rows were sampled with; only for objectives on transitions. */
   readonly oldLogProbs?: ((pairs: MicroBatch) => Float32Array) | undefined;
-  /** The weights that sampled the stage, where the objective asks for their predictions. */
+  /** The weights that sampled the stage, if the objective needs their predictions. */
   readonly sampler?: WeightCopy | undefined;
 }
 
-/** The loss of a micro-batch, with gradient, and its metrics. To be called in a tidy. */
+/** The loss of a micro-batch, with gradient, and its metrics. Call it within tidy, which frees the intermediates. */
 export function lossOf(data: StageData, pairs: MicroBatch): ObjectiveResult {
   const { objective, options } = data;
   const own = optionsOf(objective, options);
@@ -36,7 +37,7 @@ export function lossOf(data: StageData, pairs: MicroBatch): ObjectiveResult {
     : objective.loss(latents(data, pairs), own);
 }
 
-/** The log-probs of recorded transitions under the policy as it is, [B], on the CPU. */
+/** The log-probs of recorded transitions under the current policy, [B], on its device. */
 export function logProbOf(data: Pick<StageData, "policy" | "trainSet" | "objective">, rows: readonly Row[]): Tensor {
   return recorded(data, rows).logProb;
 }
@@ -85,7 +86,7 @@ function latents(data: StageData, pairs: MicroBatch): LatentBatch {
   return { ...others, prediction, original, noise, noisy, target, advantage, timesteps, scheduler };
 }
 
-/** Fresh noise for every (sample, timestep, epoch), the same however rows are batched. */
+/** Fresh noise for every (sample, timestep, epoch), independent of batching. */
 function noiseOf(
   rows: readonly Row[],
   { seed, trainSet: { stage, keys, timesteps }, policy }: Pick<StageData, "seed" | "trainSet" | "policy">,
@@ -102,8 +103,8 @@ function noiseOf(
 }
 
 /**
- * What other weights than the learning ones predict. Computed before these do: weights are exchanged in place, which a
- * graph that waits for backward would not bear.
+ * Predictions of the base or the sampling weights. They come before those of the weights in training: weights are
+ * swapped in place, which would invalidate a graph that awaits its backward pass.
  */
 function otherPredictions(
   data: StageData,

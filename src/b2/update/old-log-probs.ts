@@ -1,4 +1,4 @@
-/** The log-probs that a stage's transitions were sampled with: the sampler's own, or computed again. */
+/** The log-probs that a stage's transitions were sampled with: recorded by the sampler, or recomputed. */
 import { checkInterrupted } from "../../base/progress.js";
 import { discardCheckpoints, tidy, yieldToEventLoop } from "../../torch/index.js";
 import type { TrainSet } from "../records.js";
@@ -8,14 +8,14 @@ import { rowsOf, type MicroBatch, type Row } from "./plan.js";
 /** The log-probs of a micro-batch's rows under the policy that sampled, [B]. */
 export type OldLogProbs = (pairs: MicroBatch) => Float32Array;
 
-/** Those that the sampler recorded. */
+/** The log-probs that the sampler recorded. */
 export function sampledLogProbs({ logProbs, timesteps: { length: steps } }: TrainSet): OldLogProbs {
   const table = logProbs!.toTypedArray() as Float32Array;
   return (pairs) => Float32Array.from(rowsOf(pairs), ({ row, step }) => table[row * steps + step]!);
 }
 
 /**
- * Those of the policy as it is, before the first optimiser step.
+ * The log-probs under the current policy, computed before the first optimiser step.
  *
  * In half precision a log-prob depends on its batch. Micro-batches of the first update, and later ones with an unseen
  * pair, are recomputed exactly as they will be trained; later epochs reuse each pair's first value.
@@ -34,7 +34,7 @@ export async function recomputeLogProbs(
     const rows = rowsOf(pairs);
     if (!first.has(pairs) && rows.every((row) => known.has(place(row)))) continue;
     checkInterrupted(signal);
-    // Recording, as the update will: without, some devices take other kernels, which round otherwise.
+    // With gradients, as in the update: without them, some devices use other kernels, which round differently.
     const values = tidy(() => logProbOf(data, rows).detach().to({ device: "cpu" }).toTypedArray() as Float32Array);
     discardCheckpoints();
     whole.set(pairs, values);

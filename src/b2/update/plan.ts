@@ -1,4 +1,4 @@
-/** Which (sample, timestep) pairs train in which optimiser step of a stage. */
+/** Assigns the (sample, timestep) pairs of a stage to optimiser steps. */
 import { chunks } from "../../base/chunks.js";
 import { permutation } from "../../base/philox.js";
 import type { Config } from "../config/schema.js";
@@ -13,12 +13,12 @@ export interface Pair {
   readonly epoch: number;
 }
 
-/** Pairs that go through the denoiser at once. */
+/** Pairs that pass through the denoiser together. */
 export type MicroBatch = readonly Pair[];
 
 /** A row of a micro-batch. */
 export interface Row {
-  /** Of the train set. */
+  /** Index into the train set. */
   readonly row: number;
   readonly step: number;
   readonly epoch: number;
@@ -32,8 +32,8 @@ export function rowsOf(pairs: MicroBatch): Row[] {
 }
 
 /**
- * The micro-batches of each optimiser step. Every epoch goes over all items in a new order, each with its timesteps in a
- * new order (the first `timestepFraction` of it); optimiser steps go on from epoch to epoch.
+ * The micro-batches of each optimiser step. Every epoch visits all items in a new order, each with its timesteps in a
+ * new order, of which it takes the first `timestepFraction`. An optimiser step may span two epochs.
  */
 export function planUpdates(
   trainSet: TrainSet,

@@ -1,4 +1,4 @@
-/** The metrics of micro-batches, summed up to those of one optimiser step. */
+/** Averages the metrics of micro-batches into those of one optimiser step. */
 import type { UpdateMetrics } from "../../runs/index.js";
 import type { ObjectiveResult } from "../objectives/index.js";
 
@@ -13,7 +13,7 @@ export class Tally {
     this.#pairs += pairs;
     this.#loss += loss * pairs;
     for (const [name, values] of Object.entries(metrics)) {
-      // Rows are pairs, or several for each.
+      // An objective may return several values per pair.
       const sum = ((values as number[]).reduce((total, value) => total + value, 0) / values.length) * pairs;
       this.#sums.set(name, (this.#sums.get(name) ?? 0) + sum);
     }

@@ -3,10 +3,10 @@
  *
  * The gradient of one optimiser step is the mean over the pairs of `train.samplesPerUpdate` samples with all their
  * trained timesteps, as the reference accumulates it over 64 micro-batches of 2 samples times s timesteps; here the
- * pairs go through the denoiser in micro-batches of any size.
+ * pairs pass through the denoiser in micro-batches of any size.
  *
  * Departures from the reference: the samples left over at a stage's end make an optimiser step of their own, with the
- * mean over their own pairs, instead of being dropped; and `timestepFraction` really leaves timesteps out.
+ * mean over their own pairs, instead of being dropped; and `timestepFraction` really skips timesteps.
  */
 import { checkInterrupted, type RunContext } from "../../base/progress.js";
 import { clipGradNorm, GradScaler, type AdamW } from "../../optim/index.js";
@@ -23,14 +23,14 @@ import { recomputeLogProbs, sampledLogProbs } from "./old-log-probs.js";
 import { planUpdates, type MicroBatch } from "./plan.js";
 import { Tally } from "./tally.js";
 
-/** What changes the weights: an optimiser of the policy's parameters, and the loss scale of float16. */
+/** The optimiser of the policy's parameters, and the loss scaler of float16. */
 export interface Optimization {
   readonly optimizer: AdamW;
   readonly scaler?: GradScaler;
 }
 
 /**
- * Trains on a stage's selection. An empty selection, or one without an item for the objective, is no update.
+ * Trains on a stage's selection. Makes no update for an empty selection, or one without an item for the objective.
  *
  * @returns one record per optimiser step
  */
@@ -75,7 +75,7 @@ export async function updatePolicy(
       }
       scaler.unscale_(policy.parameters.values());
       const gradNorm = clipGradNorm(policy.parameters.values(), config.train.maxGradNorm);
-      // A gradient that is not finite would poison Adam's moments for good.
+      // A gradient that is not finite would corrupt Adam's moments for good.
       const isFinite = Number.isFinite(gradNorm);
       if (isFinite) optimizer.step();
       optimizer.zeroGrad();
@@ -85,7 +85,7 @@ export async function updatePolicy(
       await yieldToEventLoop();
     }
   } finally {
-    // An error may have left a forward pass that nobody will go back through.
+    // After an error a forward pass may still await its backward pass.
     discardCheckpoints();
     optimizer.zeroGrad();
     data.sampler?.dispose();

@@ -1,4 +1,4 @@
-/** `b2 config` and `b2 presets`: what the values are, before anything runs. */
+/** `b2 config` and `b2 presets`: print configs and presets without running anything. */
 import type { Command } from "commander";
 import { configMarkdown } from "../../b2/config/docs.js";
 import { presetSummaries } from "../../b2/config/presets.js";
@@ -7,8 +7,8 @@ import { addConfigOptions, configFromOptions, type ConfigOptions } from "../opti
 
 export function addConfigCommands(program: Command): void {
   addConfigOptions(program.command("config"))
-    .description("Print a resolved config as JSON, or refuse it with every reason.")
-    .option("--markdown", "print the reference of all keys (docs/config.md) instead, those of plugins included")
+    .description("Print a resolved config as JSON, or list everything that is wrong with it.")
+    .option("--markdown", "print the reference of all keys (docs/config.md) instead, including those of plugins")
     .addHelpText(
       "after",
       example("b2 config --preset demo --set branch.count=5 > mine.json", "b2 config --preset sd --preset ddpo"),

@@ -19,8 +19,8 @@ interface EvalOptions extends ConfigOptions, LoraOption {
 export function addEvalCommand(program: Command): void {
   addConfigOptions(loraOption(program.command("eval")))
     .description("Measure rewards, true alignment and diversity on training and held-out prompts.")
-    .option("--compare", "the base model as well, on the same noise, and the change with its error")
-    .option("--out <file>", "the same as JSON, with the numbers of every prompt")
+    .option("--compare", "also measure the base model, on the same noise, and print the change with its standard error")
+    .option("--out <file>", "also write the results as JSON, with those of every prompt")
     .addHelpText("after", example("b2 eval --preset demo", "b2 eval --lora runs/demo --compare --out eval.json"))
     .action(async (options: EvalOptions) => {
       if (options.compare === true && options.lora.length === 0) {
@@ -57,7 +57,7 @@ export function addEvalCommand(program: Command): void {
             policy.dispose();
           }
         };
-        // The given weights first: what is wrong with them shows before the base model is measured for nothing.
+        // The given weights first, so that errors in them show before time is spent on the base model.
         const given = { [options.lora.length === 0 ? "base" : "LoRA"]: await measure(options, "") };
         const tables = options.compare === true ? { base: await measure({ lora: [] }, "base:"), ...given } : given;
         process.stdout.write(evaluationTable(tables));

@@ -1,4 +1,4 @@
-/** `b2 generate`: prompts to PNG files, with a LoRA or without. */
+/** `b2 generate`: prompts to PNG files, with or without LoRAs. */
 import type { Command } from "commander";
 import { InputError } from "../../base/errors.js";
 import { example } from "../help.js";
@@ -17,9 +17,9 @@ interface GenerateOptions extends ConfigOptions, LoraOption {
 export function addGenerateCommand(program: Command): void {
   addConfigOptions(loraOption(program.command("generate [prompt...]")))
     .description("Generate images of prompts as PNG files.")
-    .option("--prompts <file>", "prompts from a file: a JSON list, or text with one a line")
-    .option("--out <folder>", "where the images go", "images")
-    .option("--count <number>", "images of each prompt", wholeNumber(1), 1)
+    .option("--prompts <file>", "prompts from a file: a JSON list, or text with one per line")
+    .option("--out <folder>", "folder to write the images to", "images")
+    .option("--count <number>", "images per prompt", wholeNumber(1), 1)
     .addHelpText(
       "after",
       example(

@@ -1,4 +1,4 @@
-/** `b2 download`, `b2 merge` and `b2 convert`: models and LoRAs from one place or form to another. */
+/** `b2 download`, `b2 merge` and `b2 convert`: fetch models, merge LoRAs into them, and convert file formats. */
 import { existsSync, statSync } from "node:fs";
 import { Option, type Command } from "commander";
 import { InputError } from "../../base/errors.js";
@@ -29,7 +29,7 @@ function addDownload(program: Command): void {
     .command("download <name>")
     .description("Download a model from the Hugging Face hub into the cache that Python's huggingface_hub shares.")
     .option("--revision <name>", "branch, tag or commit (default: main)")
-    .option("--variant <name>", "form of the weights, such as fp16")
+    .option("--variant <name>", "variant of the weights, such as fp16")
     .addHelpText(
       "after",
       example(
@@ -38,7 +38,7 @@ function addDownload(program: Command): void {
       ),
     )
     .action(async (name: string, options: DownloadOptions) => {
-      await interruptible("What has come stays; the same command goes on.", async (signal) => {
+      await interruptible("The same command resumes the download.", async (signal) => {
         const { fetchDiffusionModel } = await import("../../b2/models.js");
         const { revision = null, variant = null } = options;
         const context = { progress: terminalProgress(), signal };
@@ -60,9 +60,9 @@ function addMerge(program: Command): void {
     )
     .action(async (folder: string, options: ConfigOptions & LoraOption) => {
       if (options.lora.length === 0)
-        throw new InputError("Expected --lora with what is to be merged but received none");
+        throw new InputError("Expected --lora with the weights to merge but received none");
       const config = await configFor(options);
-      // Before the model is loaded for nothing.
+      // Checked first, so that no time is lost loading the model.
       const { expectNewFolder } = await import("../../pipeline/index.js");
       expectNewFolder(folder);
       await interruptible("", async (signal) => {
@@ -86,18 +86,18 @@ function addConvert(program: Command): void {
   program
     .command("convert <from> <to>")
     .description(
-      "Convert a model, here or on the Hugging Face hub, between diffusers' folder and one file in the original layout; or a LoRA between PEFT's form and kohya's. A run folder stands for its latest LoRA.",
+      "Convert a model, local or on the Hugging Face hub, between a diffusers folder and one file in the original layout; or a LoRA between PEFT's and kohya's format. A run folder stands for its latest LoRA.",
     )
-    .addOption(new Option("--form <name>", "of a LoRA: what to write").choices(["peft", "kohya"]))
+    .addOption(new Option("--form <name>", "for a LoRA: the format to write").choices(["peft", "kohya"]))
     .addOption(
-      new Option("--dtype <name>", "of a model: what to write its weights in (default: float32)").choices([
+      new Option("--dtype <name>", "for a model: dtype of the written weights (default: float32)").choices([
         "float32",
         "float16",
         "bfloat16",
       ]),
     )
-    .option("--model-config <folder>", "of a model of one file: a folder with its configs and tokenizers")
-    .option("--variant <name>", "of a model folder: form of the weights to read, such as fp16")
+    .option("--model-config <folder>", "for a single-file model: a folder with its configs and tokenizers")
+    .option("--variant <name>", "for a model folder: variant of the weights to read, such as fp16")
     .addHelpText(
       "after",
       example(
@@ -124,7 +124,7 @@ async function loraOfRun(folder: string): Promise<string> {
   const { kind, path } = weightsOfRun(folder);
   if (kind === "lora") return path;
   throw new InputError(
-    `Expected a run that trained a LoRA but ${folder} trained the whole model: convert ${folder}/model`,
+    `Expected a run that trained a LoRA but ${folder} trained the whole model; convert ${folder}/model instead`,
   );
 }
 
@@ -140,12 +140,12 @@ async function convertLora(from: string, to: string, options: ConvertOptions): P
   const { form } = options;
   refuseOption(options, ["dtype", "modelConfig", "variant"], "a LoRA", from);
   if (form === undefined) throw new InputError("Expected --form peft or --form kohya for a LoRA but received neither");
-  if (existsSync(to)) throw new InputError(`Expected a new file to write to but received ${to}, which is there`);
+  if (existsSync(to)) throw new InputError(`Expected a new file to write to but received ${to}, which exists`);
   const { convertLora: convert } = await import("../../lora/index.js");
   convert(from, to, { form });
 }
 
-/** An option that would do nothing is a misunderstanding. @throws InputError naming it */
+/** Refuses options that would have no effect. @throws InputError naming the first */
 function refuseOption(options: ConvertOptions, names: readonly (keyof ConvertOptions)[], kind: string, from: string) {
   const name = names.find((name) => options[name] !== undefined);
   if (name === undefined) return;
@@ -155,10 +155,10 @@ function refuseOption(options: ConvertOptions, names: readonly (keyof ConvertOpt
 
 async function convertModel(from: string, to: string, options: ConvertOptions, context: RunContext): Promise<void> {
   const { dtype = "float32", modelConfig, variant } = options;
-  if (from.endsWith(".safetensors")) refuseOption(options, ["form", "variant"], "a model of one file", from);
+  if (from.endsWith(".safetensors")) refuseOption(options, ["form", "variant"], "a single-file model", from);
   else refuseOption(options, ["form", "modelConfig"], "a model folder", from);
   if (existsSync(to))
-    throw new InputError(`Expected a new file or folder to write to but received ${to}, which is there`);
+    throw new InputError(`Expected a new file or folder to write to but received ${to}, which exists`);
   const { openModel } = await import("../../pipeline/index.js");
   const { fetchDiffusionModel, locateDiffusionModel } = await import("../../b2/models.js");
   const place = { path: from, variant: variant ?? null, config: modelConfig ?? null, revision: null };

@@ -1,4 +1,4 @@
-/** `b2 run`: all stages in one process, between an evaluation before and one after. */
+/** `b2 run`: all stages in one process, with an evaluation before and after. */
 import type { Command } from "commander";
 import { InputError } from "../../base/errors.js";
 import { example } from "../help.js";
@@ -13,8 +13,8 @@ interface RunOptions extends ConfigOptions {
 
 export function addRunCommand(program: Command): void {
   addConfigOptions(program.command("run [folder]"))
-    .description("Run all stages of a training, and evaluate before and after. Goes on where an earlier run stopped.")
-    .option("--dry-run", "say what the run would load, compute and ask of rewards, and stop")
+    .description("Run all stages of a training, and evaluate before and after. Resumes an interrupted run.")
+    .option("--dry-run", "print what the run would load, compute and score, then exit")
     .addHelpText(
       "after",
       example(
@@ -25,9 +25,7 @@ export function addRunCommand(program: Command): void {
     )
     .action(async (given: string | undefined, options: RunOptions) => {
       if (given === undefined && options.preset.length === 0) {
-        throw new InputError(
-          "Expected a folder for the run, or --preset, whose name it then takes, but received neither",
-        );
+        throw new InputError("Expected a folder for the run, or --preset to name it after, but received neither");
       }
       const folder = given ?? `runs/${options.preset.join("-")}`;
       const config = await configOfRun(folder, options);
@@ -37,7 +35,7 @@ export function addRunCommand(program: Command): void {
         return;
       }
       const started = performance.now();
-      await interruptible(`b2 run ${folder} goes on from the last finished stage.`, async (signal) => {
+      await interruptible(`b2 run ${folder} resumes after the last finished stage.`, async (signal) => {
         let label = "";
         const progress = terminalProgress(() => label);
         const { Experiment } = await import("../../eval/experiment.js");

@@ -1,5 +1,5 @@
 /**
- * `b2 sample`, `b2 select` and `b2 train`: one phase of one stage each, over a run folder, as the reference's three
+ * `b2 sample`, `b2 select` and `b2 train`: each runs one phase of one stage on a run folder, like the reference's three
  * scripts. `b2 run` does the same in one process.
  */
 import type { Command } from "commander";
@@ -23,7 +23,7 @@ export function addStageCommands(program: Command): void {
   ): void => {
     addConfigOptions(program.command(`${name} <folder>`))
       .description(description)
-      .option("--stage <number>", "which stage, from 0 (default: the first that is not finished)", wholeNumber(0))
+      .option("--stage <number>", "which stage, from 0 (default: the first unfinished one)", wholeNumber(0))
       .addHelpText("after", example(...examples))
       .action(async (folder: string, options: StageOptions) => {
         const config = await configOfRun(folder, options);
@@ -31,7 +31,7 @@ export function addStageCommands(program: Command): void {
         if (wanted !== undefined && wanted >= config.stages) {
           throw new InputError(`Expected a stage from 0 to ${config.stages - 1} for --stage but received ${wanted}`);
         }
-        await interruptible("The stage keeps what its finished phases wrote.", async (signal) => {
+        await interruptible("What the stage's finished phases wrote is kept.", async (signal) => {
           let stage = 0;
           const progress = terminalProgress(() => `stage ${stage}`);
           const { Trainer } = await import("../../b2/trainer.js");
@@ -39,7 +39,7 @@ export function addStageCommands(program: Command): void {
           stage = wanted ?? trainer.nextStage;
           if (stage >= config.stages) {
             throw new InputError(
-              `Expected a stage that is not finished but all ${config.stages} are; --stage does one again`,
+              `Expected an unfinished stage but all ${config.stages} are finished; --stage repeats one`,
             );
           }
           process.stdout.write(`stage ${stage}: ${await work(trainer, stage)}\n`);
