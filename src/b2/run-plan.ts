@@ -57,7 +57,7 @@ function compareWithRun(folder: string, config: Config, programReward: boolean):
   const deciding = changes.filter(({ affects }) => affects === undefined);
   const isProgram = reader.run.reward === "program";
   // What the phases of the first stage have left is work as well.
-  const hasWork = reader.finishedStages().length > 0 || reader.has(0, "sampled") || reader.has(0, "samples");
+  const hasWork = reader.finishedStages().length > 0 || reader.has(0, "sampled");
   if (!hasWork) {
     const isOther = deciding.length > 0 || isProgram !== programReward;
     return { mode: isOther ? "restart" : "resume", changes: isOther ? [] : changes };

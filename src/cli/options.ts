@@ -71,11 +71,13 @@ export async function configFromOptions(
     { model: { device, dtype } },
     last,
   ];
-  const named = mergeLayers(...layers)["plugins"];
+  // A run's plugins stay, whatever a file names: its config has to be read to be compared.
+  const named = [base, mergeLayers(...layers)].flatMap((layer) => {
+    const { plugins } = layer as { plugins?: unknown };
+    return Array.isArray(plugins) ? plugins.map(String) : [];
+  });
   // Absolute, so that a run can be resumed from any working folder.
-  const plugins = [...new Set([...(Array.isArray(named) ? named.map(String) : []), ...plugin])].map((path) =>
-    resolve(path),
-  );
+  const plugins = [...new Set([...named, ...plugin].map((path) => resolve(path)))];
   await loadPlugins(plugins);
   return resolveConfig(...layers, plugins.length === 0 ? {} : { plugins });
 }

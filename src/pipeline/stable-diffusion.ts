@@ -303,7 +303,7 @@ export const stableDiffusion = defineModel({
   name: "stable-diffusion",
   summary: "Stable Diffusion 1.x, 2.x and XL",
   options: z.object({}),
-  layout: `a folder whose model_index.json names ${PIPELINES.join(" or ")}, or one safetensors file of such a model,`,
+  layout: `a folder whose model_index.json names ${PIPELINES.join(" or ")}, or one safetensors file of such a model`,
   repository: {
     weights: ["unet", "vae", "text_encoder"],
     optionalWeights: ["text_encoder_2"],
