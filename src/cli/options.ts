@@ -71,13 +71,11 @@ export async function configFromOptions(
     { model: { device, dtype } },
     last,
   ];
-  // A run's plugins stay, whatever a file names: its config has to be read to be compared.
-  const named = [base, mergeLayers(...layers)].flatMap((layer) => {
-    const { plugins } = layer as { plugins?: unknown };
-    return Array.isArray(plugins) ? plugins.map(String) : [];
-  });
+  const named = mergeLayers(...layers)["plugins"];
   // Absolute, so that a run can be resumed from any working folder.
-  const plugins = [...new Set([...named, ...plugin].map((path) => resolve(path)))];
+  const plugins = [
+    ...new Set([...(Array.isArray(named) ? named.map(String) : []), ...plugin].map((path) => resolve(path))),
+  ];
   await loadPlugins(plugins);
   return resolveConfig(...layers, plugins.length === 0 ? {} : { plugins });
 }
@@ -96,7 +94,8 @@ export async function configOfRun(folder: string, options: ConfigOptions): Promi
   const begun = RunReader.exists(folder) ? new RunReader(folder).config() : undefined;
   if (preset.length > 0 || config !== undefined) {
     // What the run was begun with has to be read as well, to be compared: its plugins come along.
-    return configFromOptions(options, { base: begun === undefined ? {} : { plugins: begun["plugins"] } });
+    const { plugins = [] } = (begun ?? {}) as { plugins?: readonly string[] };
+    return configFromOptions({ ...options, plugin: [...options.plugin, ...plugins] });
   }
   if (begun !== undefined) return configFromOptions(options, { base: begun });
   if (set.length > 0) return configFromOptions(options);
