@@ -313,6 +313,6 @@ test("a folder with another run's config is refused", async () => {
   trainer.dispose();
   await assert.rejects(
     Trainer.open(folder, tinyConfig({ seed: 1 }), { reward: redness }),
-    /others for\n {2}seed: 42 -> 1\n/,
+    /other values for\n {2}seed: 42 -> 1\n/,
   );
 });

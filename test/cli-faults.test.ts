@@ -103,7 +103,7 @@ describe("--plugin", () => {
   it("is refused in a sentence where there is no such file", () =>
     refused(
       join(folder, "absent.mjs"),
-      /^b2: Expected a module for --plugin but received \S+absent\.mjs, .*not there\n$/,
+      /^b2: Expected a module for --plugin but received \S+absent\.mjs, .*does not exist\n$/,
     ));
 
   it("is refused in a sentence where it registers nothing", () =>
@@ -125,10 +125,7 @@ describe("--plugin", () => {
   const strips = Boolean((process.features as { typescript?: unknown }).typescript);
 
   it("in TypeScript says what to do, where Node does not strip types", { skip: strips }, () =>
-    refused(
-      typed,
-      /^b2: Expected a JavaScript module .*typed\.mts: Node \S+ does not strip types\. Take Node .*tsc\n$/,
-    ),
+    refused(typed, /^b2: Expected a JavaScript module .*typed\.mts: Node \S+ does not strip types\. Use Node .*tsc\n$/),
   );
 
   it("in TypeScript works where Node strips types", { skip: !strips }, async () => {

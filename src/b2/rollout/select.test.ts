@@ -2,8 +2,9 @@
 // selection.json named in GOLDEN).
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { basename, join } from "node:path";
 import { test } from "node:test";
+import { fixtures } from "../../../test/support/folders.js";
 import { advantages, type PromptRewards } from "./advantage.js";
 import { trainedSteps } from "./schedule.js";
 import { selectSamples } from "./select.js";
@@ -18,7 +19,7 @@ interface Cases {
 }
 
 const files = [
-  resolve(import.meta.dirname, "../../../test/fixtures/selection.json"),
+  join(fixtures, "selection.json"),
   ...(process.env["GOLDEN"] ?? "")
     .split(":")
     .filter((path) => path !== "" && existsSync(path))
