@@ -115,7 +115,7 @@ describe("a reward of the program's own", () => {
     const before = digests(run);
     await assert.rejects(Trainer.open(run, config, { reward: redness }), {
       name: "InputError",
-      message: /Expected the rewards of the config, .* but received a reward of the program's own/,
+      message: /Expected the rewards of the config, .* but received the program's own reward/,
     });
     assert.deepEqual(digests(run), before);
   });
@@ -138,8 +138,8 @@ describe("a run that is begun", () => {
     const settings = changes.flatMap(([key, , value]) => ["--set", `${key}=${value}`]);
     const { code, stderr } = await b2("run", run, ...settings);
     assert.equal(code, 0, stderr);
-    const told = [...stderr.matchAll(/goes on with (.*)$/gm)].map(([, change]) => change);
-    assert.deepEqual(told.sort(), changes.map(([key, before, after]) => `${key}: ${before} -> ${after}`).sort());
+    const named = [...stderr.matchAll(/resuming with (.*)$/gm)].map(([, change]) => change);
+    assert.deepEqual(named.sort(), changes.map(([key, before, after]) => `${key}: ${before} -> ${after}`).sort());
     // Over the run's own config: everything that was not named stays.
     const expected = resolveConfig(values, {
       model: { threads: 1 },
