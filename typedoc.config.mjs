@@ -12,8 +12,10 @@ export default {
   entryPoints: Object.values(exports)
     .filter((entry) => typeof entry !== "string")
     .map(({ types }) => types.replace(/^\.\/dist\/(.*)\.d\.ts$/, "$1.ts")),
-  projectDocuments: ["docs/*.md"],
+  projectDocuments: ["docs/*.md", "{CHANGELOG,CONTRIBUTING}.md", "{bench,models,test,test/fixtures}/README.md"],
   out: "docs/api",
+  // zod is passed on for plugins' schemas, and has pages of its own.
+  excludeExternals: true,
   excludeInternal: true,
   excludePrivate: true,
   // A source link names the commit it was made from, which a reader at hand need not have.
