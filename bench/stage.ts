@@ -30,7 +30,7 @@ import {
 } from "../src/b2/index.js";
 import { InputError } from "../src/base/errors.js";
 import { listOf } from "../src/base/show.js";
-import type { StageMetrics } from "../src/runs/index.js";
+import { costBetween, type StageMetrics } from "../src/runs/index.js";
 import { inference, numThreads, randn, torchVersion } from "../src/torch/index.js";
 import { countFlops } from "./flops.js";
 import { matmulPeak, parseClock, secondsBy } from "./machine.js";
@@ -68,6 +68,7 @@ interface Timed {
 
 async function timedStage(trainer: Trainer, stage: number): Promise<Timed> {
   trainer.writer.beginStage(stage);
+  const before = trainer.spent();
   const marks = [now()];
   const branches = await trainer.sample(stage);
   marks.push(now());
@@ -82,6 +83,7 @@ async function timedStage(trainer: Trainer, stage: number): Promise<Timed> {
     trainSet,
     updates,
     seconds: { ...seconds, rewards: scored.rewardSeconds },
+    cost: costBetween(before, trainer.spent()),
   });
   [trainSet, branches].forEach(disposeRecord);
   return { metrics, updates: updates.map(({ pairs }) => pairs), seconds };

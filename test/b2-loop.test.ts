@@ -20,7 +20,7 @@ import {
 import { Interrupted } from "../src/base/errors.js";
 import { silent } from "../src/base/progress.js";
 import { AdamW } from "../src/optim/index.js";
-import { RunReader, type UpdateMetrics } from "../src/runs/index.js";
+import { RunReader, type Cost, type StageMetrics, type UpdateMetrics } from "../src/runs/index.js";
 import { liveTensors, type Tensor } from "../src/torch/index.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { collectGarbage, redness, tinyConfig } from "./support/tiny.js";
@@ -242,7 +242,45 @@ test("a run leaves a readable folder, and one that was interrupted goes on to th
     }
   }
   assert.deepEqual(contents(phases), contents(whole));
+  const counts = ({ cost }: StageMetrics): unknown => ({ ...cost, seconds: 0, processorSeconds: 0 });
+  assert.deepEqual(new RunReader(phases).metrics().map(counts), reader.metrics().map(counts));
   assert.ok(!existsSync(reader.stagePath(2, "sampledTensors")));
+});
+
+test("a stage counts its queries and passes; whoever scored or predicted before does not count", async () => {
+  // 3 roots x 2 branches, 4 steps of which the last 2 are branched, then 3: one more step of every branch.
+  const config = tinyConfig({ select: { mode: "all" }, train: { epochs: 1 } });
+  const sampling = [3 * 2 + 6 * 2, 3 * 1 + 6 * 3] as const;
+  const training = [6 * 2, 6 * 3] as const;
+  const costs = async (...layers: object[]): Promise<(Cost | null)[]> => {
+    const trainer = await Trainer.open(join(temporaryFolder(), "run"), tinyConfig(config, ...layers), {
+      reward: redness,
+    });
+    disposeRecord(await trainer.sample(0));
+    await trainer.runAll();
+    const costs = trainer.run.metrics().map(({ cost }) => cost);
+    trainer.dispose();
+    return costs;
+  };
+  const counted = (all: readonly (Cost | null)[]): number[][] =>
+    all.map((cost) => [cost!.queries, cost!.forwardPasses, cost!.backwardPasses]);
+
+  // With guidance an image passes twice.
+  const first = 2 * (sampling[0] + training[0]);
+  const guided = [
+    [6, first, 2 * training[0]],
+    [12, first + 2 * (sampling[1] + training[1]), 2 * (training[0] + training[1])],
+  ];
+  const ppo = await costs();
+  assert.deepEqual(counted(ppo), guided);
+  assert.ok(ppo[0]!.seconds > 0 && ppo[1]!.seconds > ppo[0]!.seconds);
+  assert.ok(ppo[0]!.processorSeconds > 0 && ppo[1]!.processorSeconds > ppo[0]!.processorSeconds);
+
+  // The sampler's log-probs computed again go forward alone.
+  const recomputed = await costs({ stages: 1, train: { oldLogProbs: "recomputed" } });
+  assert.deepEqual(counted(recomputed), [[6, first + 2 * training[0], 2 * training[0]]]);
+  const unguided = await costs({ stages: 1, sample: { guidanceScale: 1 } });
+  assert.deepEqual(counted(unguided), [[6, sampling[0] + training[0], training[0]]]);
 });
 
 test("memory is flat from stage to stage and from run to run", async () => {

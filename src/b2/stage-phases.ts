@@ -1,6 +1,6 @@
 /** The phases of a stage as three processes, which share a run folder: `b2 sample`, `b2 select` and `b2 train`. */
 import { meanAndDeviation } from "../base/statistics.js";
-import type { PhaseSeconds, StageMetrics } from "../runs/index.js";
+import { addCost, costBetween, NO_COST, type Cost, type PartialStage, type StageMetrics } from "../runs/index.js";
 import { loadBranches, loadTrainSet, saveBranches, type RecordShape } from "./record/storage.js";
 import { disposeRecord } from "./records.js";
 import { timed, type Trainer } from "./trainer.js";
@@ -10,10 +10,12 @@ export async function sampleStage(trainer: Trainer, stage: number): Promise<numb
   const { writer } = trainer;
   trainer.restore(stage);
   writer.beginStage(stage);
+  const start = trainer.spent();
   const [branches, sample] = await timed(() => trainer.sample(stage));
   try {
+    const cost = costBetween(start, trainer.spent());
     saveBranches(writer, branches);
-    writer.writePartial(stage, { ...NO_SECONDS, sample });
+    writer.writePartial(stage, { ...NOTHING, sample, costs: { sample: cost } });
     return branches.keys.length;
   } finally {
     disposeRecord(branches);
@@ -28,12 +30,14 @@ export async function selectStage(
   const { writer, run } = trainer;
   const branches = loadBranches(run, stage, shapeOf(trainer));
   try {
-    const seconds = { ...NO_SECONDS, ...run.partial(stage) };
+    const partial = { ...NOTHING, ...run.partial(stage) };
     writer.beginStage(stage, "images");
+    const start = trainer.spent();
     const [scored, score] = await timed(() => trainer.score(branches));
     const trainSet = trainer.select(scored, { keep: true });
     disposeRecord(trainSet);
-    writer.writePartial(stage, { ...seconds, score, rewards: scored.rewardSeconds });
+    const costs = { ...partial.costs, score: costBetween(start, trainer.spent()) };
+    writer.writePartial(stage, { ...partial, score, rewards: scored.rewardSeconds, costs });
     const { mean: rewardMean } = meanAndDeviation(scored.rewards);
     return { samples: scored.keys.length, selected: trainSet.keys.length, rewardMean };
   } finally {
@@ -51,21 +55,29 @@ export async function trainStage(trainer: Trainer, stage: number): Promise<Stage
   const trainSet = loadTrainSet(run, stage, shapeOf(trainer));
   try {
     trainer.restore(stage);
-    const seconds = { ...NO_SECONDS, ...run.partial(stage) };
+    const { costs, ...seconds } = { ...NOTHING, ...run.partial(stage) };
     const samples = run.samples(stage);
     const rewards = samples.map(({ reward }) => reward);
     const parts = Object.fromEntries(
       trainer.rewards.labels.map((label) => [label, samples.map((line) => line.rewards?.[label] ?? line.reward)]),
     );
     writer.beginStage(stage, "updates");
+    const start = trainer.spent();
     const [updates, train] = await timed(() => trainer.update(trainSet));
-    return trainer.record({ scored: { stage, rewards, parts }, trainSet, updates, seconds: { ...seconds, train } });
+    const spent = costBetween(start, trainer.spent());
+    return trainer.record({
+      scored: { stage, rewards, parts },
+      trainSet,
+      updates,
+      seconds: { ...seconds, train },
+      cost: [costs.sample, costs.score].reduce<Cost>((sum, cost) => addCost(sum, cost ?? NO_COST), spent),
+    });
   } finally {
     disposeRecord(trainSet);
   }
 }
 
-const NO_SECONDS: PhaseSeconds = { sample: 0, score: 0, train: 0, rewards: {} };
+const NOTHING: PartialStage = { sample: 0, score: 0, train: 0, rewards: {}, costs: {} };
 
 const shapeOf = ({ objective, policy }: Trainer): RecordShape => {
   return { learnsFrom: objective.learnsFrom, latentShape: policy.latentShape };

@@ -10,7 +10,17 @@ import { silent, type Progress, type RunContext } from "../base/progress.js";
 import { resolveModel } from "../hub/index.js";
 import { AdamW, GradScaler } from "../optim/index.js";
 import { RewardResources, RewardSet, type Reward, type RewardFunction } from "../rewards/index.js";
-import type { PhaseSeconds, RunReader, RunWriter, StageMetrics, UpdateMetrics } from "../runs/index.js";
+import {
+  addCost,
+  costBetween,
+  NO_COST,
+  type Cost,
+  type PhaseSeconds,
+  type RunReader,
+  type RunWriter,
+  type StageMetrics,
+  type UpdateMetrics,
+} from "../runs/index.js";
 import { loadSafetensors, saveSafetensors } from "../safetensors/index.js";
 import { tensor, tidy } from "../torch/index.js";
 import { resolveConfig } from "./config/resolve.js";
@@ -55,6 +65,8 @@ export interface StageResult {
   readonly trainSet: TrainSet;
   readonly updates: readonly UpdateMetrics[];
   readonly seconds: PhaseSeconds;
+  /** What the stage has cost, its record aside. */
+  readonly cost: Cost;
 }
 
 /** Trains a policy stage by stage, see the top of this file. Owns the models: call `dispose`. */
@@ -157,6 +169,7 @@ export class Trainer {
   /** Runs one stage, from noise to new weights; replaces what an earlier attempt left. */
   async runStage(stage: number): Promise<StageMetrics> {
     this.writer.beginStage(stage);
+    const start = this.spent();
     const [branches, sample] = await timed(() => this.sample(stage));
     try {
       const [scored, score] = await timed(() => this.score(branches));
@@ -168,6 +181,7 @@ export class Trainer {
           trainSet,
           updates,
           seconds: { sample, score, train, rewards: scored.rewardSeconds },
+          cost: costBetween(start, this.spent()),
         });
       } finally {
         disposeRecord(trainSet);
@@ -232,7 +246,7 @@ export class Trainer {
   }
 
   /** Phase 5: weights, optimiser state and metrics; after this the stage counts as finished. */
-  record({ scored, trainSet, updates, seconds }: StageResult): StageMetrics {
+  record({ scored, trainSet, updates, seconds, cost }: StageResult): StageMetrics {
     const { stage } = scored;
     const { branch, record, stages, train } = this.config;
     this.#trainable.save(this.writer.stagePath(stage, this.#weightsFile));
@@ -244,6 +258,7 @@ export class Trainer {
       this.policy.model.savePretrained(this.writer.replaceModel());
     }
     this.writer.writeUpdates(stage, updates);
+    const before = stage === 0 ? NO_COST : this.run.stageMetrics(stage - 1).cost;
     const metrics = stageMetrics({
       scored,
       trainSet,
@@ -251,6 +266,7 @@ export class Trainer {
       seconds,
       trainedSteps: this.#interval(stage),
       branchCount: branch.count,
+      cost: before && addCost(before, cost),
     });
     this.writer.finishStage(stage, metrics, record);
     return metrics;
@@ -275,6 +291,21 @@ export class Trainer {
     this.#trainable.load(this.run.stagePath(before, this.#weightsFile));
     const file = this.run.stagePath(before, "optimizer");
     tidy(() => this.#optimizer.loadState(this.#scaler.loadState(loadSafetensors(file), file), file));
+  }
+
+  /**
+   * The counters of all that this process has spent, on evaluations too. The difference of two readings is the cost of
+   * what lies between them: every prediction of the policy and every image that the rewards score is counted.
+   */
+  spent(): Cost {
+    const { user, system } = process.cpuUsage(); // microseconds
+    return {
+      queries: this.rewards.queries,
+      forwardPasses: this.policy.passes.forward,
+      backwardPasses: this.policy.passes.backward,
+      seconds: performance.now() / 1000,
+      processorSeconds: (user + system) / 1e6,
+    };
   }
 
   /** Frees the models' memory. */

@@ -44,6 +44,7 @@ const nameOf = (label: string): string => (label === OWN_LABEL ? "the reward" : 
 
 export class RewardSet {
   readonly #members: readonly Member[];
+  #queries = 0;
 
   private constructor(members: readonly Member[]) {
     this.#members = members;
@@ -52,6 +53,11 @@ export class RewardSet {
   /** The labels, in the config's order. */
   get labels(): string[] {
     return this.#members.map(({ label }) => label);
+  }
+
+  /** Images scored so far, whatever for; all rewards of the set score an image in one query. */
+  get queries(): number {
+    return this.#queries;
   }
 
   /** A set with only a program's own reward. */
@@ -87,6 +93,7 @@ export class RewardSet {
    * @throws RewardError naming a reward that does not return one finite number per image
    */
   async score(images: Tensor, prompts: string[]): Promise<Scores> {
+    this.#queries += prompts.length;
     const parts: Record<string, number[]> = {};
     const seconds: Record<string, number> = {};
     for (const { label, reward } of this.#members) {

@@ -9,7 +9,7 @@
  *       sampled.json                 their prompts, roots and branches
  *       samples.jsonl                a line per image: prompt, root, branch, reward, advantage, whether it trains
  *       selected.safetensors         the selected trajectories: latents, log-probs, advantages
- *       partial.json                 seconds of the phases so far, when each runs in a process of its own
+ *       partial.json                 seconds and cost of the phases so far, when each runs in a process of its own
  *       updates.jsonl                a line per optimiser step
  *       images/*.png
  *       optimizer.safetensors        Adam's moments after this stage

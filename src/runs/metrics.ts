@@ -1,4 +1,5 @@
 /** The metrics in a run folder; docs/metrics.md has a line for each. */
+import type { Cost } from "./cost.js";
 
 /** One optimiser step: a line of updates.jsonl. */
 export interface UpdateMetrics {
@@ -45,6 +46,8 @@ export interface StageMetrics {
   readonly secondsSample: number;
   readonly secondsScore: number;
   readonly secondsTrain: number;
+  /** All that the training has cost so far, this stage included; null in a run that an earlier version began. */
+  readonly cost: Cost | null;
   readonly imagesPerSecond: number | null;
   readonly pairsPerSecond: number | null;
   readonly liveTensors: number;
@@ -57,6 +60,12 @@ export interface PhaseSeconds {
   readonly score: number;
   readonly train: number;
   readonly rewards: Readonly<Record<string, number>>;
+}
+
+/** What the phases of an unfinished stage have taken so far: partial.json. */
+export interface PartialStage extends PhaseSeconds {
+  /** Of each phase, so that a phase that is repeated replaces its own. */
+  readonly costs: Readonly<Partial<Record<"sample" | "score", Cost>>>;
 }
 
 /** One image of a stage: a line of samples.jsonl. */

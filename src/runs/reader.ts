@@ -9,7 +9,7 @@ import { show } from "../base/show.js";
 // Imports the format directly, because the index of that folder would load libtorch.
 import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
 import { formerStageFiles, layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
-import type { PhaseSeconds, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
+import type { PartialStage, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 
 /** A folder is not a run, or its files are damaged. */
 export class RunError extends InputError {
@@ -81,8 +81,8 @@ export class RunReader {
 
   /** The metrics of a finished stage. @throws RunError when the file is missing or damaged */
   stageMetrics(stage: number): StageMetrics {
-    // Version 1 lacks both.
-    const former = { rewards: {}, objective: {} };
+    // What runs of earlier versions lack.
+    const former = { rewards: {}, objective: {}, cost: null };
     return { ...former, ...readRunObject(this.stagePath(stage, "metrics")) } as unknown as StageMetrics;
   }
 
@@ -91,8 +91,8 @@ export class RunReader {
     return this.finishedStages().map((stage) => this.stageMetrics(stage));
   }
 
-  /** Seconds of a stage's phases so far, if they run in processes of their own. */
-  partial(stage: number): Partial<PhaseSeconds> {
+  /** What a stage's phases have taken so far, if they run in processes of their own. */
+  partial(stage: number): Partial<PartialStage> {
     return this.has(stage, "partial") ? readRunObject(this.stagePath(stage, "partial")) : {};
   }
 

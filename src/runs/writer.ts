@@ -5,7 +5,7 @@ import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, stat
 import { dirname, join } from "node:path";
 import { writeJson, writeJsonLines } from "../base/files.js";
 import { layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
-import type { PhaseSeconds, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
+import type { PartialStage, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 import { RunError, RunReader } from "./reader.js";
 
 type StageFile = keyof typeof stageFiles;
@@ -103,8 +103,8 @@ export class RunWriter {
     writeJson(this.stagePath(stage, "sampled"), sampled);
   }
 
-  writePartial(stage: number, seconds: PhaseSeconds): void {
-    writeJson(this.stagePath(stage, "partial"), seconds);
+  writePartial(stage: number, partial: PartialStage): void {
+    writeJson(this.stagePath(stage, "partial"), partial);
   }
 
   writeSamples(stage: number, samples: readonly SampleLine[]): void {

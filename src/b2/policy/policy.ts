@@ -11,6 +11,7 @@ import type { Config } from "../config/schema.js";
 import { locateDiffusionModel } from "../models.js";
 import { objectives } from "../objectives/index.js";
 import { computeDtypeOf, openDevice } from "./device.js";
+import { PassCounter } from "./pass-counter.js";
 import { TextCache } from "./text-cache.js";
 import { createTrainable, loadDenoiser, type Trainable } from "./trainable.js";
 
@@ -35,10 +36,14 @@ export class Policy {
   readonly trainable: Trainable | undefined;
   /** Of one image, [C, h, w] for Stable Diffusion. */
   readonly latentShape: readonly number[];
+  /** Passes through the denoiser so far, whatever they were for. */
+  readonly passes = new PassCounter();
   readonly #sample: Config["sample"];
   /** Frozen LoRAs, for inference. */
   readonly #adapters: readonly LoraAdapter[];
   readonly #texts: TextCache;
+  /** Passes of an image in a prediction with this conditioning. */
+  readonly #passesOf = new WeakMap<Conditioning, number>();
 
   private constructor(
     model: DiffusionModel,
@@ -109,6 +114,7 @@ export class Policy {
 
   /** The denoiser's prediction for a batch, see DiffusionModel.predict. */
   predict(x: Tensor, timesteps: number | readonly number[], conditioning: Conditioning): Tensor {
+    this.passes.predicted(x.size(0) * (this.#passesOf.get(conditioning) ?? 1));
     return this.model.predict(x, timesteps, conditioning);
   }
 
@@ -159,7 +165,9 @@ export class Policy {
     const embeds = this.#texts.embeds(prompts);
     const negative = isGuided ? this.#texts.embeds([negativePrompt]) : undefined;
     try {
-      return make(embeds, { guidanceScale: guided ? guidanceScale : 1, negative });
+      const conditioning = make(embeds, { guidanceScale: guided ? guidanceScale : 1, negative });
+      this.#passesOf.set(conditioning, isGuided ? 2 : 1);
+      return conditioning;
     } finally {
       embeds.dispose();
       negative?.dispose();

@@ -1,6 +1,6 @@
 /** The numbers of a stage; docs/metrics.md has a line for each, which a test checks. */
 import { meanAndDeviation } from "../../base/statistics.js";
-import type { PhaseSeconds, StageMetrics, UpdateMetrics } from "../../runs/index.js";
+import type { Cost, PhaseSeconds, StageMetrics, UpdateMetrics } from "../../runs/index.js";
 import { liveTensors } from "../../torch/index.js";
 import type { ScoredBatch, TrainSet } from "../records.js";
 
@@ -12,11 +12,13 @@ export interface StageOutcome {
   readonly updates: readonly UpdateMetrics[];
   readonly branchCount: number;
   readonly seconds: PhaseSeconds;
+  /** Of all stages so far; null if an earlier one's is unknown. */
+  readonly cost: Cost | null;
 }
 
 /** A stage's line of metrics.jsonl; null where there is nothing to average. */
 export function stageMetrics(outcome: StageOutcome): StageMetrics {
-  const { scored, trainedSteps, trainSet, updates, branchCount, seconds } = outcome;
+  const { scored, trainedSteps, trainSet, updates, branchCount, seconds, cost } = outcome;
   const { stage, rewards } = scored;
   const { mean, deviation } = meanAndDeviation(rewards);
   const spreads: number[] = [];
@@ -70,6 +72,7 @@ export function stageMetrics(outcome: StageOutcome): StageMetrics {
     secondsSample: seconds.sample,
     secondsScore: seconds.score,
     secondsTrain: seconds.train,
+    cost,
     imagesPerSecond: finite(rewards.length / (seconds.sample + seconds.score)),
     pairsPerSecond: pairs === 0 ? null : finite(pairs / seconds.train),
     liveTensors: liveTensors(),

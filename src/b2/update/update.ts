@@ -65,11 +65,13 @@ export async function updatePolicy(
       for (const microBatch of microBatches) {
         checkInterrupted(signal);
         const share = (scaler.scale * microBatch.length) / pairs;
-        tidy(() => {
-          const { loss, metrics } = lossOf({ ...data, oldLogProbs }, microBatch);
-          loss.mul(share).backward();
-          tally.add(microBatch.length, loss.item(), metrics);
-        });
+        policy.passes.trained(() =>
+          tidy(() => {
+            const { loss, metrics } = lossOf({ ...data, oldLogProbs }, microBatch);
+            loss.mul(share).backward();
+            tally.add(microBatch.length, loss.item(), metrics);
+          }),
+        );
         task.advance(microBatch.length, `loss ${tally.loss.toFixed(4)}`);
         await yieldToEventLoop();
       }
