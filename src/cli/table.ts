@@ -1,9 +1,11 @@
 /** Evaluations as tables for people. */
 import {
   compare,
+  isAmongRight,
   measureOf,
   measures,
   rewardOf,
+  slotOf,
   type Estimate,
   type Evaluation,
   type EvaluationRow,
@@ -16,17 +18,21 @@ interface Line {
   readonly title: string;
   readonly of: (row: EvaluationRow) => Estimate | null;
   readonly quantity: Quantity;
-  readonly isShare: boolean;
+  readonly isShare?: boolean;
+  /** In how many pairs of images it was measured, where that differs between evaluations. */
+  readonly pairs?: (row: EvaluationRow) => number | null;
 }
 
 const TITLES: Record<Measure, string> = {
   reward: "reward",
   trueAlignment: "true alignment",
   diversity: "diversity",
+  diversityAmongRight: "- among right images",
+  pixelDiversityAmongRight: "- of their pixels",
 };
 
 /** The measures, and each reward on its own if there are several. */
-function linesOf({ rewards = {} }: EvaluationRow): Line[] {
+function measureLines({ rewards = {} }: EvaluationRow): Line[] {
   const labels = Object.keys(rewards);
   const [only] = labels;
   return measures.flatMap((measure): Line[] => {
@@ -36,39 +42,61 @@ function linesOf({ rewards = {} }: EvaluationRow): Line[] {
       of: (row) => row[measure],
       quantity: measureOf(measure),
       isShare: measure === "trueAlignment",
+      ...(isAmongRight(measure) && { pairs: (row) => row.rightPairs }),
     };
     if (measure !== "reward" || labels.length < 2) return [line];
     const own = labels.map((label): Line => {
-      return {
-        title: `- ${label}`,
-        of: (row) => row.rewards?.[label] ?? null,
-        quantity: rewardOf(label),
-        isShare: false,
-      };
+      return { title: `- ${label}`, of: (row) => row.rewards?.[label] ?? null, quantity: rewardOf(label) };
     });
     return [line, ...own];
   });
 }
 
-/** One evaluation, or two with the change between them, as aligned columns. */
+/** The alignment of each slot. */
+const slotLines = ({ slots }: EvaluationRow): Line[] =>
+  Object.keys(slots).map((slot) => {
+    return { title: slot, of: (row) => row.slots[slot] ?? null, quantity: slotOf(slot), isShare: true };
+  });
+
+/**
+ * One evaluation, or two with the change between them, as aligned columns: the measures, and below them the alignment
+ * slot by slot where a judge tells them apart.
+ */
 export function evaluationTable(evaluations: Readonly<Record<string, Evaluation>>): string {
+  const rows = Object.values(evaluations).flatMap((evaluation) => evaluation.rows);
+  const notes = ["± is the standard error over prompts"];
+  if (rows.some(({ rightPairs }) => rightPairs !== null)) notes.push("in brackets: pairs of right images");
+  const bySlot = rows.some(({ slots }) => Object.keys(slots).length > 0);
+  const tables = [
+    table(evaluations, "measure", measureLines),
+    ...(bySlot ? [table(evaluations, "true alignment of", slotLines)] : []),
+  ];
+  return `${tables.join("\n\n")}\n(${notes.join("; ")})\n`;
+}
+
+function table(
+  evaluations: Readonly<Record<string, Evaluation>>,
+  heading: string,
+  linesOf: (row: EvaluationRow) => readonly Line[],
+): string {
   const names = Object.keys(evaluations);
   const [first, second] = Object.values(evaluations);
-  const lines: string[][] = [["prompts", "measure", ...names, ...(second === undefined ? [] : ["change"])]];
+  const lines: string[][] = [["prompts", heading, ...names, ...(second === undefined ? [] : ["change"])]];
   for (const row of first?.rows ?? []) {
     const other = second?.rows.find(({ prompts }) => prompts === row.prompts);
-    for (const { title, of, quantity, isShare } of linesOf(row)) {
-      const estimate = of(row);
-      if (estimate === null) continue;
-      const cells = [row.prompts, title, show(estimate, isShare)];
+    for (const { title, of, quantity, isShare = false, pairs } of linesOf(row)) {
+      if (of(row) === null && (other === undefined || of(other) === null)) continue;
+      const cell = (row: EvaluationRow): string =>
+        `${show(of(row), isShare)}${pairs === undefined ? "" : ` (${pairs(row) ?? 0})`}`;
+      const cells = [row.prompts, title, cell(row)];
       if (other !== undefined) {
         const difference = compare(row, other, quantity);
-        cells.push(show(of(other), isShare), `${(difference?.mean ?? 0) > 0 ? "+" : ""}${show(difference, isShare)}`);
+        cells.push(cell(other), `${(difference?.mean ?? 0) > 0 ? "+" : ""}${show(difference, isShare)}`);
       }
       lines.push(cells);
     }
   }
-  return `${columns(lines)}\n(± is the standard error over prompts)\n`;
+  return columns(lines);
 }
 
 /** Shares as percent; everything else as it is. */

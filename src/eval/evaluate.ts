@@ -1,5 +1,6 @@
 /**
- * Evaluates a model on prompts it trains on and on prompts it never sees: reward, true alignment and diversity.
+ * Evaluates a model on prompts it trains on and on prompts it never sees: reward, true alignment as a whole and slot by
+ * slot, and diversity.
  *
  * Every evaluation draws the same noise for the same prompts, so that two of them can be compared prompt by
  * prompt. Errors are standard errors over prompts, because images of one prompt are not independent.
@@ -9,17 +10,21 @@ import type { Policy } from "../b2/policy/policy.js";
 import { thinOut, type PromptLists } from "../b2/rollout/prompts.js";
 import type { RunContext } from "../base/progress.js";
 import { meanAndDeviation } from "../base/statistics.js";
-import { inference, type Tensor } from "../torch/index.js";
+import type { Tensor } from "../torch/index.js";
+import { cosineDistance, meanOverPairs, pairsOf, pixelDistance, pixelRows, unitRows } from "./diversity.js";
 import { evaluationNoise, generateImages } from "./images.js";
-import type { Judges } from "./judges.js";
+import type { Judges, Verdict } from "./judges.js";
 import {
-  estimate,
+  meanOf,
+  measureOf,
   measures,
+  rewardOf,
+  slotOf,
   type Estimate,
   type Evaluation,
   type EvaluationRow,
-  type Measure,
   type PromptMeasures,
+  type Quantity,
 } from "./measures.js";
 
 type EvaluationConfig = Pick<Config, "seed" | "sample" | "eval">;
@@ -56,59 +61,57 @@ async function evaluateList(
   const { labels } = judges.rewards;
   const totals: number[] = [];
   const parts: Record<string, number[]> = Object.fromEntries(labels.map((label) => [label, []]));
-  const aligned: number[] = [];
+  const verdicts: Verdict[] = [];
   const features: Float32Array[] = [];
+  const pixels: Float32Array[] = [];
   const use = async (images: Tensor, batch: string[]): Promise<void> => {
     const scores = await judges.rewards.score(images, batch);
     totals.push(...scores.total);
     for (const label of labels) parts[label]!.push(...scores.parts[label]!);
-    if (judges.truth !== undefined) aligned.push(...(await judges.truth(images, batch)).map(Number));
     if (judges.features !== undefined) features.push(...unitRows(judges.features, images));
+    if (judges.truth === undefined) return;
+    verdicts.push(...(await judges.truth(images, batch)));
+    pixels.push(...pixelRows(images));
   };
   await generateImages(policy, wanted, config, { label: `evaluating ${name} prompts`, use }, context);
 
   const perPrompt = prompts.map((prompt, i): PromptMeasures => {
     const own = <T>(all: readonly T[]): readonly T[] => all.slice(i * each, (i + 1) * each);
     const mean = (values: readonly number[]): number => meanAndDeviation(own(values)).mean;
+    const judged = own(verdicts);
+    const right = <T>(all: readonly T[]): T[] => own(all).filter((_, image) => judged[image]?.right);
     return {
       prompt,
       reward: mean(totals),
-      trueAlignment: aligned.length === 0 ? null : mean(aligned),
-      diversity: features.length === 0 || each < 2 ? null : meanDistance(own(features)),
+      trueAlignment: judged.length === 0 ? null : share(judged.map((verdict) => verdict.right)),
+      diversity: meanOverPairs(own(features), cosineDistance),
+      diversityAmongRight: meanOverPairs(right(features), cosineDistance),
+      pixelDiversityAmongRight: meanOverPairs(right(pixels), pixelDistance),
+      rightPairs: judged.length === 0 ? null : pairsOf(right(verdicts).length),
+      slots: slotShares(judged),
       rewards: Object.fromEntries(labels.map((label) => [label, mean(parts[label]!)])),
     };
   });
-  const over = (of: (prompt: PromptMeasures) => number | null): Estimate | null => estimate(perPrompt.map(of));
-  const estimates = Object.fromEntries(measures.map((measure) => [measure, over((prompt) => prompt[measure])]));
-  const rewards = Object.fromEntries(labels.map((label) => [label, over((prompt) => prompt.rewards![label]!)!]));
+  const slots = [...new Set(perPrompt.flatMap((prompt) => Object.keys(prompt.slots)))];
+  const over = (quantity: Quantity): Estimate | null => meanOf(perPrompt, quantity);
   return {
     prompts: name,
     images: wanted.length,
-    ...(estimates as Record<Measure, Estimate | null>),
-    rewards,
+    ...record(measures, (measure) => over(measureOf(measure))),
+    rightPairs: judges.truth === undefined ? null : perPrompt.reduce((sum, prompt) => sum + prompt.rightPairs!, 0),
+    slots: record(slots, (slot) => over(slotOf(slot))!),
+    rewards: record(labels, (label) => over(rewardOf(label))!),
     perPrompt,
   };
 }
 
-/** Diversity of one prompt's images: the mean over pairs of 1 - cosine of their features. */
-function meanDistance(features: readonly Float32Array[]): number {
-  let sum = 0;
-  let pairs = 0;
-  features.forEach((a, i) => {
-    for (const b of features.slice(i + 1)) {
-      sum += 1 - a.reduce((dot, x, k) => dot + x * b[k]!, 0);
-      pairs++;
-    }
-  });
-  return sum / pairs;
+/** By slot, the share of a prompt's images in which it is right. */
+function slotShares(verdicts: readonly Verdict[]): Record<string, number> {
+  const names = Object.keys(verdicts[0]?.slots ?? {});
+  return record(names, (slot) => share(verdicts.map(({ slots }) => slots?.[slot] ?? false)));
 }
 
-/** Features of length 1, one array per image. */
-function unitRows(features: (images: Tensor) => Tensor, images: Tensor): Float32Array[] {
-  const [width, flat] = inference(() => {
-    const rows = features(images).to({ dtype: "float32", device: "cpu" });
-    const unit = rows.div(rows.norm({ dim: 1, keepdim: true }));
-    return [rows.size(1), unit.toTypedArray() as Float32Array];
-  });
-  return Array.from({ length: images.size(0) }, (_, i) => flat.subarray(i * width, (i + 1) * width));
-}
+const share = (values: readonly boolean[]): number => values.filter(Boolean).length / values.length;
+
+const record = <K extends string, T>(keys: readonly K[], value: (key: K) => T): Record<K, T> =>
+  Object.fromEntries(keys.map((key) => [key, value(key)])) as Record<K, T>;

@@ -17,7 +17,7 @@ import type { Tensor } from "../torch/index.js";
 import { evaluate } from "./evaluate.js";
 import { sheetImages } from "./generate.js";
 import { checkTruth, openJudges, type Judges } from "./judges.js";
-import type { Evaluation } from "./measures.js";
+import { parseEvaluation, type Evaluation } from "./measures.js";
 import { rewardCurve, stageLine } from "./report.js";
 
 /** The reports of a run. */
@@ -105,8 +105,8 @@ export class Experiment {
   async #evaluate(name: string): Promise<Evaluation | undefined> {
     const { run, writer, policy, config } = this.trainer;
     if (this.#judges === undefined) return undefined;
-    const known = run.evaluation(name) as Evaluation | undefined;
-    if (known !== undefined) return known;
+    const known = run.evaluation(name);
+    if (known !== undefined) return parseEvaluation(known);
     const evaluation = await evaluate(policy, this.#judges, this.#lists, config, this.#context);
     writer.writeEvaluation(name, evaluation);
     return evaluation;

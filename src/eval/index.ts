@@ -1,13 +1,18 @@
 export { evaluate } from "./evaluate.js";
 export { Experiment, type ExperimentResult } from "./experiment.js";
 export { generateToFolder, type ImageFolder } from "./generate.js";
-export { openJudges, type Judges } from "./judges.js";
+export { openJudges, type Judges, type Verdict } from "./judges.js";
 export {
   compare,
   measureOf,
+  measures,
+  parseEvaluation,
   rewardOf,
+  slotOf,
   type Estimate,
   type Evaluation,
   type EvaluationRow,
   type Measure,
+  type PromptMeasures,
+  type Quantity,
 } from "./measures.js";

@@ -10,16 +10,21 @@ import type { RewardResources, RewardSet } from "../rewards/index.js";
 import { tidy, type Tensor } from "../torch/index.js";
 import { IMAGE_SIZE, parseCaption, SceneClassifier } from "../world/index.js";
 
+/** What a judge says of an image. */
+export interface Verdict {
+  /** Whether the image shows all that its prompt describes. */
+  readonly right: boolean;
+  /** Part by part of the prompt, such as its animal and its colour, where the judge can tell them apart. */
+  readonly slots?: Readonly<Record<string, boolean>>;
+}
+
 /** What an evaluation measures images with. */
 export interface Judges {
   readonly rewards: RewardSet;
   /** Image features for diversity: [B, 3, H, W] in 0..1 to [B, D], rows of length 1. */
   readonly features?: (images: Tensor) => Tensor;
-  /** Whether each image shows what its prompt describes. */
-  readonly truth?: (
-    images: Tensor,
-    prompts: readonly string[],
-  ) => readonly (boolean | number)[] | Promise<readonly (boolean | number)[]>;
+  /** Whether each image [B, 3, H, W] shows what its prompt describes. */
+  readonly truth?: (images: Tensor, prompts: readonly string[]) => readonly Verdict[] | Promise<readonly Verdict[]>;
   /** Frees the models that do not belong to the shared resources. */
   dispose?(): void;
 }
@@ -56,7 +61,8 @@ export function openJudges(config: Pick<Config, "eval">, rewards: RewardSet, res
             `Expected images of ${IMAGE_SIZE}x${IMAGE_SIZE} for eval.truth "emoji" but received ${width}x${height}; set eval.truth to "none"`,
           );
         }
-        return tidy(() => classifier.trueAlignment(images.to({ device: "cpu" }), prompts));
+        const alignment = tidy(() => classifier.slotAlignment(images.to({ device: "cpu" }), prompts));
+        return alignment.map((slots) => ({ right: Object.values(slots).every(Boolean), slots }));
       },
     }),
     dispose: () => classifier?.dispose(),

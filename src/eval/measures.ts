@@ -1,11 +1,22 @@
 /** The results of evaluations, and how two are compared. Needs no libtorch, so that tables can be made from files. */
-import { meanAndDeviation } from "../base/statistics.js";
 
 /** All measures, in the order of the tables. */
-export const measures = ["reward", "trueAlignment", "diversity"] as const;
+export const measures = [
+  "reward",
+  "trueAlignment",
+  "diversity",
+  "diversityAmongRight",
+  "pixelDiversityAmongRight",
+] as const;
 
 /** The name of a measure. */
 export type Measure = (typeof measures)[number];
+
+/** The measures of pairs of images that both show their prompt. */
+const amongRight: readonly Measure[] = ["diversityAmongRight", "pixelDiversityAmongRight"];
+
+/** Whether a measure is one of pairs of right images, whose number differs from prompt to prompt. */
+export const isAmongRight = (measure: Measure): boolean => amongRight.includes(measure);
 
 /** A mean over prompts and its standard error. */
 export interface Estimate {
@@ -13,9 +24,13 @@ export interface Estimate {
   readonly error: number;
 }
 
-/** The measures of one prompt: means over its images; null for a measure that was not taken. */
+/** The measures of one prompt: means over its images, or pairs of them; null for a measure that was not taken. */
 export interface PromptMeasures extends Readonly<Record<Measure, number | null>> {
   readonly prompt: string;
+  /** How many pairs of the prompt's images are both right; null without a judge. */
+  readonly rightPairs: number | null;
+  /** By slot of the prompt's scene, the share of images in which it is right. */
+  readonly slots: Readonly<Record<string, number>>;
   /** Each reward by its label, unweighted. */
   readonly rewards?: Readonly<Record<string, number>>;
 }
@@ -24,6 +39,10 @@ export interface PromptMeasures extends Readonly<Record<Measure, number | null>>
 export interface EvaluationRow extends Readonly<Record<Measure, Estimate | null>> {
   readonly prompts: "training" | "held-out";
   readonly images: number;
+  /** The sum over prompts; null without a judge. */
+  readonly rightPairs: number | null;
+  /** By slot, over the prompts that have it. */
+  readonly slots: Readonly<Record<string, Estimate>>;
   /** Each reward by its label, unweighted. */
   readonly rewards?: Readonly<Record<string, Estimate>>;
   readonly perPrompt: readonly PromptMeasures[];
@@ -34,39 +53,84 @@ export interface Evaluation {
   readonly rows: readonly EvaluationRow[];
 }
 
-/** Mean and standard error of the mean over prompts; null if there are no values. */
-export function estimate(values: readonly (number | null)[]): Estimate | null {
-  const known = values.filter((value) => value !== null);
-  if (known.length === 0) return null;
-  const { mean, deviation } = meanAndDeviation(known);
-  return { mean, error: deviation / Math.sqrt(known.length) };
+/** An evaluation from a file. Those of 0.2.0 lack slots and the measures among right images. */
+export function parseEvaluation(json: unknown): Evaluation {
+  const missing = { rightPairs: null, slots: {}, ...Object.fromEntries(measures.map((measure) => [measure, null])) };
+  const { rows } = json as Evaluation;
+  return {
+    rows: rows.map((row) => {
+      return { ...missing, ...row, perPrompt: row.perPrompt.map((prompt) => ({ ...missing, ...prompt })) };
+    }),
+  };
 }
 
-/** Picks a number of each prompt: a measure, or a reward by its label. */
-export type Quantity = (measures: PromptMeasures) => number | null;
+/**
+ * Weighted mean over prompts and its standard error (that of a ratio estimator; for equal weights the usual one of a
+ * mean). Values that are null or have no weight are left out; null if none is left.
+ *
+ * @param weights one per value; all 1 by default
+ */
+export function estimate(values: readonly (number | null)[], weights?: readonly number[]): Estimate | null {
+  const known = values.flatMap((value, i) => {
+    const weight = weights?.[i] ?? 1;
+    return value === null || weight === 0 ? [] : [{ value, weight }];
+  });
+  if (known.length === 0) return null;
+  const sum = (of: (item: { value: number; weight: number }) => number): number =>
+    known.reduce((total, item) => total + of(item), 0);
+  const total = sum(({ weight }) => weight);
+  const mean = sum(({ value, weight }) => weight * value) / total;
+  const squares = sum(({ value, weight }) => (weight * (value - mean)) ** 2);
+  const n = known.length;
+  return { mean, error: n === 1 ? 0 : Math.sqrt((n / (n - 1)) * squares) / total };
+}
 
-/** Picks a measure of each prompt, for `compare`. */
-export const measureOf =
-  (measure: Measure): Quantity =>
-  (prompt) =>
-    prompt[measure];
+/** A number of each prompt: a measure, the alignment of a slot, or a reward by its label. */
+export interface Quantity {
+  /** null where it was not measured. */
+  readonly of: (prompt: PromptMeasures) => number | null;
+  /** What a prompt counts in a mean over prompts. */
+  readonly weight: (prompt: PromptMeasures) => number;
+}
 
-/** Picks a single reward of each prompt by its label, for `compare`. */
-export const rewardOf =
-  (label: string): Quantity =>
-  ({ rewards }) =>
-    rewards?.[label] ?? null;
+const alike = (): number => 1;
 
-/** After minus before, prompt by prompt; null where either was not measured or the prompts differ. */
-export function compare(before: EvaluationRow, after: EvaluationRow, quantity: Quantity): Estimate | null {
+/**
+ * A measure. Prompts count alike, except among right images: there the mean is over all pairs, because a prompt with two
+ * right images has one pair, and one with eight has 28.
+ */
+export const measureOf = (measure: Measure): Quantity => ({
+  of: (prompt) => prompt[measure],
+  weight: isAmongRight(measure) ? ({ rightPairs }) => rightPairs ?? 0 : alike,
+});
+
+/** The alignment of one slot. */
+export const slotOf = (slot: string): Quantity => ({ of: ({ slots }) => slots[slot] ?? null, weight: alike });
+
+/** A single reward by its label. */
+export const rewardOf = (label: string): Quantity => ({ of: ({ rewards }) => rewards?.[label] ?? null, weight: alike });
+
+/** The mean of a quantity over prompts. */
+export const meanOf = (prompts: readonly PromptMeasures[], { of, weight }: Quantity): Estimate | null =>
+  estimate(prompts.map(of), prompts.map(weight));
+
+/**
+ * After minus before, prompt by prompt; null where either was not measured or the prompts differ. A prompt counts as the
+ * harmonic mean of its weights before and after, the inverse of the variance that the difference has.
+ */
+export function compare(before: EvaluationRow, after: EvaluationRow, { of, weight }: Quantity): Estimate | null {
   const same =
     before.perPrompt.length === after.perPrompt.length &&
     before.perPrompt.every(({ prompt }, i) => prompt === after.perPrompt[i]!.prompt);
   if (!same) return null;
-  return estimate(
-    after.perPrompt.map((prompt, i) => {
-      const [b, a] = [quantity(before.perPrompt[i]!), quantity(prompt)];
-      return a === null || b === null ? null : a - b;
-    }),
-  );
+  const pairs = after.perPrompt.map((prompt, i) => [before.perPrompt[i]!, prompt] as const);
+  const changes = pairs.map(([before, after]) => {
+    const [b, a] = [of(before), of(after)];
+    return a === null || b === null ? null : a - b;
+  });
+  const weights = pairs.map(([before, after]) => {
+    const [b, a] = [weight(before), weight(after)];
+    return a + b === 0 ? 0 : (2 * a * b) / (a + b);
+  });
+  return estimate(changes, weights);
 }

@@ -36,6 +36,23 @@ describe("SceneClassifier", () => {
     classifier.dispose();
   });
 
+  it("tells which slots of a prompt are right, within the scene that it reads", () => {
+    const classifier = SceneClassifier.fromPretrained(folder);
+    const scene = { template: "activity", animal: "fox", activity: "riding a bike" } as const;
+    const prompts = ["a fox riding a bike", "a fox playing chess", "red apple", "dog on house"];
+    tidy(() => {
+      const images = toImages(new Renderer().drawBatch([scene, scene, scene, scene], new Random(3)));
+      assert.deepEqual(classifier.slotAlignment(images, prompts), [
+        { template: true, animal: true, activity: true },
+        { template: true, animal: true, activity: false },
+        { template: false, colour: false, fruit: false },
+        { template: false, axis: false, first: false, second: false },
+      ]);
+      assert.deepEqual(classifier.trueAlignment(images, prompts), [true, false, false, false]);
+    });
+    classifier.dispose();
+  });
+
   it("says what it expected of images and prompts", () => {
     const classifier = SceneClassifier.fromConfig(config, { generator: new Generator(1) });
     tidy(() => {

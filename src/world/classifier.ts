@@ -13,18 +13,7 @@ import { show, showShape } from "../base/show.js";
 import { parseConfig, PretrainedModel, refuse, whole, type ModelLayout } from "../models/index.js";
 import { Conv2d, GroupNorm, Linear, Module, type Weights } from "../nn/index.js";
 import { noGrad, silu, tidy, type Tensor } from "../torch/index.js";
-import {
-  ACTIVITIES,
-  ANIMALS,
-  AXES,
-  COLOURS,
-  FRUITS,
-  OBJECTS,
-  parseCaption,
-  sameScene,
-  TEMPLATES,
-  type Scene,
-} from "./grammar.js";
+import { ACTIVITIES, ANIMALS, AXES, COLOURS, FRUITS, OBJECTS, parseCaption, TEMPLATES, type Scene } from "./grammar.js";
 import { IMAGE_SIZE } from "./image-format.js";
 
 /** What each group of outputs tells, in the order of the outputs. */
@@ -40,6 +29,8 @@ export const SLOTS = {
 } as const;
 
 export type Slot = keyof typeof SLOTS;
+/** Which slots of a prompt's scene an image shows; slots that the scene does not have are left out. */
+export type SlotAlignment = Readonly<Partial<Record<Slot, boolean>>>;
 export const SLOT_NAMES = Object.keys(SLOTS) as Slot[];
 const OUTPUTS = SLOT_NAMES.reduce((sum, slot) => sum + SLOTS[slot].length, 0);
 
@@ -155,12 +146,23 @@ export class SceneClassifier extends PretrainedModel<SceneClassifierConfig> {
   }
 
   /**
-   * Whether each image shows what its prompt names.
+   * Whether each image shows what its prompt names: all slots are right.
    *
    * @param images [B, 3, 64, 64] in 0..1
    * @throws RangeError where a prompt is no caption of the embedded world, or the counts differ
    */
   trueAlignment(images: Tensor, prompts: readonly string[]): boolean[] {
+    return this.slotAlignment(images, prompts).map((slots) => Object.values(slots).every(Boolean));
+  }
+
+  /**
+   * Which slots of its prompt each image shows. Slots are compared within the scene that is read: an image of a red
+   * apple has no animal, so the animal of its prompt is wrong.
+   *
+   * @param images [B, 3, 64, 64] in 0..1
+   * @throws RangeError where a prompt is no caption of the embedded world, or the counts differ
+   */
+  slotAlignment(images: Tensor, prompts: readonly string[]): SlotAlignment[] {
     if (images.size(0) !== prompts.length) {
       throw new RangeError(`Expected one prompt per image, ${images.size(0)}, but received ${prompts.length}`);
     }
@@ -169,6 +171,12 @@ export class SceneClassifier extends PretrainedModel<SceneClassifierConfig> {
       if (!scene) throw new RangeError(`Expected a caption of the embedded world for prompt but received "${prompt}"`);
       return scene;
     });
-    return this.readScenes(images).map((scene, i) => sameScene(scene, wanted[i]!));
+    return this.readScenes(images).map((scene, i) => sameSlots(scene, wanted[i]!));
   }
+}
+
+/** Slot by slot, whether a scene has the value that another one has. */
+function sameSlots(scene: Scene, wanted: Scene): SlotAlignment {
+  const read: Readonly<Record<string, string>> = { ...scene };
+  return Object.fromEntries(Object.entries<string>({ ...wanted }).map(([slot, value]) => [slot, read[slot] === value]));
 }
