@@ -8,9 +8,10 @@ import { labelOf, rewards } from "../rewards/index.js";
 import { schedulers } from "../schedulers/index.js";
 import { intervalOf, type Config } from "./config/schema.js";
 import { scoringModels } from "./models.js";
-import { objectives } from "./objectives/index.js";
+import { needsOf, objectives, timestepChoiceOf } from "./objectives/index.js";
 import { readPromptLists, thinOut } from "./rollout/prompts.js";
 import { trainedSteps } from "./rollout/schedule.js";
+import { isWithinInterval, timestepsPerSample } from "./update/timesteps.js";
 
 /** How many images and denoiser passes a run takes, over all stages. */
 export interface Estimate {
@@ -33,16 +34,17 @@ export function estimate(config: Config): Estimate {
   const family = found === undefined ? modelFamilies.entries()[0]! : familyOf(found);
   const perStep = schedulers.get((config.scheduler ?? schedulerOf(family)).name).passesPerStep ?? 1;
   const passes = family.passes(sample.guidanceScale) * perStep;
-  const objective = objectives.get(config.objective.name);
-  const guided = objective.needs?.guided ?? objective.learnsFrom === "transitions";
-  const trainPasses = family.passes(guided ? sample.guidanceScale : 1);
-  const others = (objective.needs?.base === true ? 1 : 0) + (objective.needs?.sampler === true ? 1 : 0);
+  const needs = needsOf(config.objective);
+  const trainPasses = family.passes(needs.guided ? sample.guidanceScale : 1);
+  const others = (needs.base ? 1 : 0) + (needs.sampler ? 1 : 0);
+  const choice = timestepChoiceOf(config.objective);
   const roots = sample.rootsPerStage;
   const selected = select.mode === "all" ? roots * branch.count : roots * Math.min(2, branch.count);
   let [images, samplingPasses, pairs] = [0, 0, 0];
   for (let stage = 0; stage < stages; stage++) {
     const s = trainedSteps(stage, { ...intervalOf(config), stages });
-    const kept = Math.max(1, Math.round(train.timestepFraction * (s - interval.skipLast)));
+    const steps = isWithinInterval(choice, branch) ? s : sample.steps;
+    const kept = timestepsPerSample(choice, steps - interval.skipLast, train);
     images += roots * branch.count;
     samplingPasses += (roots * (sample.steps - s) + roots * branch.count * s) * passes;
     pairs += selected * kept * train.epochs;
@@ -67,8 +69,9 @@ export function dryRun(config: Config): string {
     const { cost } = rewards.get(named.name);
     return `  ${labelOf(named)}, weight ${named.weight}: ${cost}`;
   });
-  const { needs, learnsFrom } = objectives.get(objective.name);
-  const also = [needs?.base === true && "the base model", needs?.sampler === true && "the weights that sampled"];
+  const { learnsFrom } = objectives.get(objective.name);
+  const needs = needsOf(objective);
+  const also = [needs.base && "the base model", needs.sampler && "the weights that sampled"];
   const asks = also.filter((word) => word !== false);
   const whole = (count: number): string => count.toLocaleString("en-US");
   return [

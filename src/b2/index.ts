@@ -4,16 +4,19 @@ export { ConfigError, differences, parseAssignments, readConfigFile, resolveConf
 export { configSchema, type Config, type ConfigInput } from "./config/schema.js";
 export {
   dpoLoss,
+  forwardLoss,
   objectives,
   ppoLoss,
   registerObjective,
   toFloats,
+  type ForwardOptions,
   type Item,
   type LatentBatch,
   type LearnsFrom,
   type ObjectiveKind,
   type ObjectiveNeeds,
   type ObjectiveResult,
+  type TimestepChoice,
   type TransitionBatch,
 } from "./objectives/index.js";
 export { loadPlugins } from "./plugins.js";

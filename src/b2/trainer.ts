@@ -40,6 +40,7 @@ import { trainedSteps } from "./rollout/schedule.js";
 import { scoreBranches } from "./rollout/score.js";
 import { selectSamples } from "./rollout/select.js";
 import { openRunFolder, planRun, showDifference, type RunPlan } from "./run-plan.js";
+import { checkTimesteps } from "./update/timesteps.js";
 import { updatePolicy } from "./update/update.js";
 
 /** What a program can pass besides the config. */
@@ -141,6 +142,7 @@ export class Trainer {
     try {
       rewards = reward === undefined ? await RewardSet.open(config.rewards, resources) : RewardSet.of(reward);
       policy = Policy.forTraining(config);
+      checkTimesteps(config, policy.timesteps);
       for (const change of plan.changes) context.progress.log(`resuming with ${showDifference(change)}`);
       return new Trainer(plan, { policy, rewards, resources, writer: openRunFolder(plan) }, context);
     } catch (error) {

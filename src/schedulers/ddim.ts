@@ -238,12 +238,13 @@ export const ddim = defineScheduler({
   options: z.object({
     eta: z
       .number()
-      .gt(0)
+      .min(0)
       .max(1)
       .default(1)
       .describe(
-        "Scale of the noise: 1 is DDPM's. It must be over 0, since without noise there is no action to learn from.",
+        "Scale of the noise: 1 is DDPM's. 0 is for objectives on final latents only, since without noise there are no log-probs and branches of a root are equal.",
       ),
   }),
+  isDeterministic: ({ eta }) => eta === 0,
   open: (config, { eta }, source) => DDIMScheduler.fromConfig(config, source, { eta }),
 });

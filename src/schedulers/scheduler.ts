@@ -72,6 +72,8 @@ export interface Scheduler {
 export interface SchedulerKind<O extends z.ZodObject = z.ZodObject> extends Entry<O> {
   /** Model predictions per step. Default 1. For estimates. */
   readonly passesPerStep?: number;
+  /** Whether it samples without noise, so that there are no log-probs. Default: never. */
+  isDeterministic?(options: z.output<O>): boolean;
   /**
    * Makes the scheduler of a model.
    *

@@ -1,7 +1,16 @@
 /** Conflicts between values that are each valid on their own. */
+import { optionsOf } from "../../base/registry.js";
 import { labelOf } from "../../rewards/index.js";
+import { schedulers } from "../../schedulers/index.js";
 import { objectives } from "../objectives/index.js";
 import { configSchema, intervalOf, type Config } from "./schema.js";
+
+/** Whether the sampler draws no noise. What a family chooses where the config names no scheduler does. */
+function isDeterministic({ scheduler }: Config): boolean {
+  if (scheduler === null) return false;
+  const kind = schedulers.get(scheduler.name);
+  return kind.isDeterministic?.(optionsOf(kind, scheduler)) ?? false;
+}
 
 /** One impossible combination of valid values: the keys involved, and the reason. */
 export interface Conflict {
@@ -46,8 +55,21 @@ export function conflicts(config: Config): Conflict[] {
     ["prompts.order", "prompts.fixed"],
     'Expected prompts.fixed to be a prompt for prompts.order "fixed" but received null',
   );
-  for (const reason of objectives.get(config.objective.name).conflicts?.(config) ?? []) {
+  const objective = objectives.get(config.objective.name);
+  for (const reason of objective.conflicts?.(config, optionsOf(objective, config.objective)) ?? []) {
     found.push({ keys: ["objective.name", "select.mode", "branch.count"], reason });
+  }
+  if (isDeterministic(config)) {
+    unless(
+      objective.learnsFrom === "final-latents",
+      ["scheduler", "objective.name"],
+      `Expected a scheduler with noise, such as eta over 0, for the objective ${objective.name}, which learns from log-probs, but received ${JSON.stringify(config.scheduler)}`,
+    );
+    unless(
+      branch.count === 1,
+      ["scheduler", "branch.count"],
+      `Expected branch.count 1 for a scheduler without noise, whose branches of a root are equal, but received ${branch.count}`,
+    );
   }
   const labels = config.rewards.map(labelOf);
   const twice = labels.find((label, i) => labels.indexOf(label) !== i);

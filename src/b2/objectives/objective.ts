@@ -4,7 +4,7 @@
  * tensors.
  */
 import type { z } from "zod";
-import { Registry, type Entry } from "../../base/registry.js";
+import { optionsOf, Registry, type Entry, type Named } from "../../base/registry.js";
 import type { Scheduler } from "../../schedulers/index.js";
 import type { Tensor } from "../../torch/index.js";
 import type { TrainSet } from "../records.js";
@@ -20,13 +20,29 @@ export type LearnsFrom = "transitions" | "final-latents";
 export interface ObjectiveNeeds {
   /** Predictions of the model before any training. One more forward pass per pair. */
   readonly base?: boolean;
-  /** Predictions of the weights that sampled the stage. One more forward pass per pair. */
+  /**
+   * Predictions of the weights that sampled the stage. One more forward pass per pair, except in the optimiser step that
+   * starts from these very weights.
+   */
   readonly sampler?: boolean;
   /**
    * Whether predictions use classifier-free guidance as in sampling. Default: true for transitions, whose densities
    * come from the guided prediction; false for final latents, where only the conditional prediction is trained.
    */
   readonly guided?: boolean;
+}
+
+/** Which timesteps a clean latent is diffused to. */
+export interface TimestepChoice {
+  /** How many of each sample in an epoch; null: `train.timestepFraction` of the sampler's. */
+  readonly count: number | null;
+  /** `sampler`: those of the sampler, each at most once. `any`: evenly spread over all between its first and last. */
+  readonly from: "sampler" | "any";
+  /** Which part of the sampler's trajectory; null: the interval where roots have several branches. */
+  readonly part: "interval" | "trajectory" | null;
+  /** Bounds in the scheduler's own units; null: none. */
+  readonly min: number | null;
+  readonly max: number | null;
 }
 
 interface Predictions {
@@ -38,6 +54,8 @@ interface Predictions {
   readonly samplerPrediction?: Tensor;
   /** Advantages of the rows' samples, clipped and weighted, [B]. */
   readonly advantage: Tensor;
+  /** What they were clipped to before weighting: `advantage.clip`. */
+  readonly advantageClip: number;
   /** One per row. */
   readonly timesteps: readonly number[];
   readonly scheduler: Scheduler;
@@ -54,8 +72,9 @@ export interface TransitionBatch extends Predictions {
 }
 
 /**
- * Clean latents diffused to a timestep, one per row: x_t = signal x_0 + noise e. The timesteps are those of the trained
- * interval: branches of a root share everything before it, so their rewards differ because of the interval alone.
+ * Clean latents diffused to a timestep, one per row: x_t = signal x_0 + noise e. Unless the objective chooses otherwise,
+ * the timesteps are those of the trained interval: branches of a root share everything before it, so their rewards
+ * differ because of the interval alone.
  */
 export interface LatentBatch extends Predictions {
   /** x_0, [B, ...latent] */
@@ -86,9 +105,10 @@ export type Item = readonly number[];
 
 interface Kind<Data extends LearnsFrom, Batch, O extends z.ZodObject> extends Entry<O> {
   readonly learnsFrom: Data;
-  readonly needs?: ObjectiveNeeds;
+  /** What it needs with these options. Default: nothing. */
+  needs?(options: z.output<O>): ObjectiveNeeds;
   /** Checks a config: one sentence for each reason why this objective cannot train with it. */
-  conflicts?(config: ObjectiveSetting): string[];
+  conflicts?(config: ObjectiveSetting, options: z.output<O>): string[];
   /**
    * Groups samples into items, best first. In a micro-batch of n items the first n rows are the items' first members,
    * the next n their second ones. Default: each sample is an item.
@@ -104,14 +124,33 @@ interface Kind<Data extends LearnsFrom, Batch, O extends z.ZodObject> extends En
 export interface ObjectiveSetting {
   readonly branch: { readonly count: number };
   readonly select: { readonly mode: string };
+  readonly train: { readonly timestepFraction: number };
 }
 
 /** An objective as `registerObjective` takes it. */
 export type ObjectiveKind<O extends z.ZodObject = z.ZodObject> =
-  Kind<"transitions", TransitionBatch, O> | Kind<"final-latents", LatentBatch, O>;
+  Kind<"transitions", TransitionBatch, O> | LatentKind<O>;
+
+interface LatentKind<O extends z.ZodObject> extends Kind<"final-latents", LatentBatch, O> {
+  /** Default: those of the trained interval, as the sampler takes them. */
+  timesteps?(options: z.output<O>): TimestepChoice;
+}
 
 /** Types an objective's functions by its own options schema. */
 export const defineObjective = <O extends z.ZodObject>(kind: ObjectiveKind<O>): ObjectiveKind => kind;
 
 /** All registered objectives; a config names one. */
 export const objectives = new Registry<ObjectiveKind>("objective");
+
+/** What the objective of a config needs. @throws InputError for an unknown name */
+export function needsOf(named: Named): Required<ObjectiveNeeds> {
+  const kind = objectives.get(named.name);
+  const byDefault = { base: false, sampler: false, guided: kind.learnsFrom === "transitions" };
+  return { ...byDefault, ...kind.needs?.(optionsOf(kind, named)) };
+}
+
+/** The timesteps that the objective of a config chooses; undefined: those of the trained interval. */
+export function timestepChoiceOf(named: Named): TimestepChoice | undefined {
+  const kind = objectives.get(named.name);
+  return kind.learnsFrom === "final-latents" ? kind.timesteps?.(optionsOf(kind, named)) : undefined;
+}

@@ -9,7 +9,7 @@ import type { Transition } from "../../schedulers/index.js";
 import { setNumThreads, type Device, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import { locateDiffusionModel } from "../models.js";
-import { objectives } from "../objectives/index.js";
+import { needsOf } from "../objectives/index.js";
 import { computeDtypeOf, openDevice } from "./device.js";
 import { PassCounter } from "./pass-counter.js";
 import { TextCache } from "./text-cache.js";
@@ -65,7 +65,7 @@ export class Policy {
    *   sizes that the model has no latents for; nothing stays in memory then
    */
   static forTraining(config: Config): Policy {
-    const keepsBase = objectives.get(config.objective.name).needs?.base === true;
+    const { base: keepsBase } = needsOf(config.objective);
     return loaded(config, (model) => {
       return new Policy(model, config, { trainable: createTrainable(model, config, { keepsBase }) });
     });

@@ -6,7 +6,13 @@
 import { optionsOf, type Named } from "../../base/registry.js";
 import type { Conditioning } from "../../pipeline/index.js";
 import { cat, tensor, tidy, type Tensor } from "../../torch/index.js";
-import type { LatentBatch, ObjectiveKind, ObjectiveResult, TransitionBatch } from "../objectives/index.js";
+import type {
+  LatentBatch,
+  ObjectiveKind,
+  ObjectiveNeeds,
+  ObjectiveResult,
+  TransitionBatch,
+} from "../objectives/index.js";
 import type { Policy } from "../policy/policy.js";
 import type { WeightCopy } from "../policy/trainable.js";
 import type { TrainSet } from "../records.js";
@@ -20,11 +26,14 @@ export interface StageData {
   readonly seed: number;
   /** One per sample of the train set, clipped and weighted. */
   readonly advantages: readonly number[];
+  /** What they were clipped to. */
+  readonly advantageClip: number;
   readonly objective: ObjectiveKind;
+  readonly needs: Required<ObjectiveNeeds>;
   readonly options: Named;
   /** The log-probs that rows were sampled with; only for objectives on transitions. */
   readonly oldLogProbs?: ((pairs: MicroBatch) => Float32Array) | undefined;
-  /** The weights that sampled the stage, if the objective needs their predictions. */
+  /** The weights that sampled the stage; undefined as long as they are those in training. */
   readonly sampler?: WeightCopy | undefined;
 }
 
@@ -38,7 +47,7 @@ export function lossOf(data: StageData, pairs: MicroBatch): ObjectiveResult {
 }
 
 /** The log-probs of recorded transitions under the current policy, [B], on its device. */
-export function logProbOf(data: Pick<StageData, "policy" | "trainSet" | "objective">, rows: readonly Row[]): Tensor {
+export function logProbOf(data: Pick<StageData, "policy" | "trainSet" | "needs">, rows: readonly Row[]): Tensor {
   return recorded(data, rows).logProb;
 }
 
@@ -47,24 +56,21 @@ function transitions(data: StageData, pairs: MicroBatch): TransitionBatch {
   const others = otherPredictions(data, rows, () => statesAt(data, rows, 0));
   const { prediction, logProb, sigma } = recorded(data, rows);
   return {
-    ...others,
-    prediction,
+    ...commonOf(data, rows),
+    ...predictionsOf(data, prediction, others),
     logProb,
     sigma,
     oldLogProb: tensor(data.oldLogProbs!(pairs)).to({ device: logProb.device }),
-    advantage: advantagesOf(data, rows),
-    timesteps: timestepsOf(data, rows),
-    scheduler: data.policy.model.scheduler,
   };
 }
 
 function recorded(
-  data: Pick<StageData, "policy" | "trainSet" | "objective">,
+  data: Pick<StageData, "policy" | "trainSet" | "needs">,
   rows: readonly Row[],
 ): { prediction: Tensor; logProb: Tensor; sigma: readonly number[] } {
   const { policy } = data;
   const x = statesAt(data, rows, 0);
-  const timesteps = timestepsOf(data, rows);
+  const timesteps = rows.map(({ timestep }) => timestep);
   const prediction = policy.predict(x, timesteps, conditioningOf(data, rows));
   const { logProb, sigma } = policy.transition(x, timesteps, prediction, { prevSample: statesAt(data, rows, 1) });
   return { prediction, logProb, sigma };
@@ -74,7 +80,7 @@ function latents(data: StageData, pairs: MicroBatch): LatentBatch {
   const rows = rowsOf(pairs);
   const { policy, trainSet, seed } = data;
   const { scheduler } = policy.model;
-  const timesteps = timestepsOf(data, rows);
+  const timesteps = rows.map(({ timestep }) => timestep);
   const final = trainSet.latents.size(1) - 1;
   const original = recordedStates(data, rows, () => final);
   const noise = noiseOf(rows, { seed, trainSet, policy });
@@ -82,50 +88,67 @@ function latents(data: StageData, pairs: MicroBatch): LatentBatch {
   const others = otherPredictions(data, rows, () => noisy);
   const prediction = policy.predict(noisy, timesteps, conditioningOf(data, rows));
   const target = scheduler.target(original, noise, timesteps);
-  const advantage = advantagesOf(data, rows);
-  return { ...others, prediction, original, noise, noisy, target, advantage, timesteps, scheduler };
+  return { ...commonOf(data, rows), ...predictionsOf(data, prediction, others), original, noise, noisy, target };
 }
 
-/** Fresh noise for every (sample, timestep, epoch), independent of batching. */
+function commonOf(
+  data: StageData,
+  rows: readonly Row[],
+): Pick<LatentBatch, "advantage" | "advantageClip" | "timesteps" | "scheduler"> {
+  return {
+    advantage: advantagesOf(data, rows),
+    advantageClip: data.advantageClip,
+    timesteps: rows.map(({ timestep }) => timestep),
+    scheduler: data.policy.model.scheduler,
+  };
+}
+
+/** Fresh noise for every draw of every sample, independent of batching. */
 function noiseOf(
   rows: readonly Row[],
-  { seed, trainSet: { stage, keys, timesteps }, policy }: Pick<StageData, "seed" | "trainSet" | "policy">,
+  { seed, trainSet: { stage, keys }, policy }: Pick<StageData, "seed" | "trainSet" | "policy">,
 ): Tensor {
   const size = policy.latentShape;
   return tidy(() => {
-    const parts = rows.map(({ row, step, epoch }) => {
+    const parts = rows.map(({ row, draw }) => {
       const { root, branch } = keys[row]!;
       const key = { seed, stream: "train-noise", stage, root, branch: branch + 1 } as const;
-      return gaussian([key], epoch * timesteps.length + step, size);
+      return gaussian([key], draw, size);
     });
     return cat(parts).to({ device: policy.device });
   });
 }
 
+type OtherPredictions = Pick<TransitionBatch, "basePrediction" | "samplerPrediction">;
+
 /**
  * Predictions of the base or the sampling weights. They come before those of the weights in training: weights are
  * swapped in place, which would invalidate a graph that awaits its backward pass.
  */
-function otherPredictions(
-  data: StageData,
-  rows: readonly Row[],
-  states: () => Tensor,
-): Pick<TransitionBatch, "basePrediction" | "samplerPrediction"> {
-  const { policy, sampler, objective } = data;
-  if (objective.needs?.base !== true && sampler === undefined) return {};
-  const predict = (): Tensor =>
-    tidy(() => policy.predict(states(), timestepsOf(data, rows), conditioningOf(data, rows)));
+function otherPredictions(data: StageData, rows: readonly Row[], states: () => Tensor): OtherPredictions {
+  const { policy, sampler, needs } = data;
+  const timesteps = rows.map(({ timestep }) => timestep);
+  const predict = (): Tensor => tidy(() => policy.predict(states(), timesteps, conditioningOf(data, rows)));
   return {
-    ...(objective.needs?.base === true && { basePrediction: policy.trainable!.withBase(predict) }),
-    ...(sampler !== undefined && { samplerPrediction: sampler.use(predict) }),
+    ...(needs.base && { basePrediction: policy.trainable!.withBase(predict) }),
+    ...(needs.sampler && sampler !== undefined && { samplerPrediction: sampler.use(predict) }),
   };
 }
 
+/** All predictions: where the weights in training have sampled, theirs is the sampler's too. */
+function predictionsOf(
+  { needs, sampler }: StageData,
+  prediction: Tensor,
+  others: OtherPredictions,
+): OtherPredictions & Pick<TransitionBatch, "prediction"> {
+  const isSampler = needs.sampler && sampler === undefined;
+  return { ...others, prediction, ...(isSampler && { samplerPrediction: prediction.detach() }) };
+}
+
 function conditioningOf(
-  { policy, trainSet, objective }: Pick<StageData, "policy" | "trainSet" | "objective">,
+  { policy, trainSet, needs: { guided } }: Pick<StageData, "policy" | "trainSet" | "needs">,
   rows: readonly Row[],
 ): Conditioning {
-  const guided = objective.needs?.guided ?? objective.learnsFrom === "transitions";
   const prompts = rows.map(({ row }) => trainSet.keys[row]!.prompt);
   return policy.conditioning(prompts, { guided });
 }
@@ -144,9 +167,6 @@ function recordedStates(
   const index = BigInt64Array.from(rows, (row) => BigInt(row.row * states + stateOf(row)));
   return flat.indexSelect(0, tensor(index)).to({ device: policy.device });
 }
-
-const timestepsOf = ({ trainSet }: Pick<StageData, "trainSet">, rows: readonly Row[]): number[] =>
-  rows.map(({ step }) => trainSet.timesteps[step]!);
 
 function advantagesOf({ policy, advantages }: StageData, rows: readonly Row[]): Tensor {
   return tensor(

@@ -21,7 +21,7 @@ export function sampledLogProbs({ logProbs, timesteps: { length: steps } }: Trai
  * pair, are recomputed exactly as they will be trained; later epochs reuse each pair's first value.
  */
 export async function recomputeLogProbs(
-  data: Pick<StageData, "policy" | "trainSet" | "objective">,
+  data: Pick<StageData, "policy" | "trainSet" | "needs">,
   updates: readonly (readonly MicroBatch[])[],
   signal: AbortSignal | undefined,
 ): Promise<OldLogProbs> {

@@ -13,7 +13,7 @@ import { clipGradNorm, GradScaler, type AdamW } from "../../optim/index.js";
 import type { UpdateMetrics } from "../../runs/index.js";
 import { discardCheckpoints, tidy, yieldToEventLoop } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
-import { objectives } from "../objectives/index.js";
+import { needsOf, objectives } from "../objectives/index.js";
 import type { Policy } from "../policy/policy.js";
 import { WeightCopy } from "../policy/trainable.js";
 import type { TrainSet } from "../records.js";
@@ -22,6 +22,7 @@ import { lossOf, type StageData } from "./batches.js";
 import { recomputeLogProbs, sampledLogProbs } from "./old-log-probs.js";
 import { planUpdates, type MicroBatch } from "./plan.js";
 import { Tally } from "./tally.js";
+import { timestepsOfStage } from "./timesteps.js";
 
 /** The optimiser of the policy's parameters, and the loss scaler of float16. */
 export interface Optimization {
@@ -38,22 +39,27 @@ export async function updatePolicy(
   policy: Policy,
   { optimizer, scaler = new GradScaler({ enabled: false }) }: Optimization,
   trainSet: TrainSet,
-  config: Pick<Config, "seed" | "train" | "advantage" | "objective">,
+  config: Pick<Config, "seed" | "train" | "advantage" | "objective" | "branch" | "interval">,
   { progress, signal }: RunContext,
 ): Promise<UpdateMetrics[]> {
   const objective = objectives.get(config.objective.name);
-  const updates = planUpdates(trainSet, objective, config);
+  const drawTimesteps = timestepsOfStage(trainSet, config, policy.timesteps);
+  const updates = planUpdates(trainSet, objective, config, drawTimesteps);
   const total = updates.flat(2).length;
   if (total === 0) return [];
+  const needs = needsOf(config.objective);
   const data: StageData = {
     policy,
     trainSet,
     objective,
+    needs,
     seed: config.seed,
     options: config.objective,
     advantages: weightedAdvantages(trainSet.advantages, config.advantage),
-    sampler: objective.needs?.sampler === true ? new WeightCopy(policy.parameters) : undefined,
+    advantageClip: config.advantage.clip,
   };
+  const start = needs.sampler && updates.length > 1 ? new WeightCopy(policy.parameters) : undefined;
+  let sampler: WeightCopy | undefined;
   const task = progress.task("training", total, "pairs");
   const log: UpdateMetrics[] = [];
   try {
@@ -67,7 +73,7 @@ export async function updatePolicy(
         const share = (scaler.scale * microBatch.length) / pairs;
         policy.passes.trained(() =>
           tidy(() => {
-            const { loss, metrics } = lossOf({ ...data, oldLogProbs }, microBatch);
+            const { loss, metrics } = lossOf({ ...data, oldLogProbs, sampler }, microBatch);
             loss.mul(share).backward();
             tally.add(microBatch.length, loss.item(), metrics);
           }),
@@ -80,6 +86,7 @@ export async function updatePolicy(
       // A gradient that is not finite would corrupt Adam's moments for good.
       const isFinite = Number.isFinite(gradNorm);
       if (isFinite) optimizer.step();
+      sampler = start;
       optimizer.zeroGrad();
       const { scale: lossScale } = scaler;
       scaler.update(!isFinite);
@@ -90,7 +97,7 @@ export async function updatePolicy(
     // After an error a forward pass may still await its backward pass.
     discardCheckpoints();
     optimizer.zeroGrad();
-    data.sampler?.dispose();
+    start?.dispose();
     task.done();
   }
   return log;
