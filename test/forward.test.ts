@@ -50,7 +50,10 @@ describe("the timesteps of the forward process", () => {
     const two = forward({ timesteps: 2, timestepsWithin: "trajectory" });
     const all = Array.from({ length: 20 }, (_, root) => numbers(two, { root }));
     assert.ok(all.every((some) => new Set(some).size === 2));
-    assert.deepEqual([...new Set(all.flat())].sort((a, b) => b - a), trajectory);
+    assert.deepEqual(
+      [...new Set(all.flat())].sort((a, b) => b - a),
+      trajectory,
+    );
     const draws = [0, 1].flatMap((epoch) => drawn(forward(), { epoch }).map(({ draw }) => draw));
     assert.equal(new Set(draws).size, 6);
     assert.deepEqual(sorted(forward({ timesteps: 9 })), [501, 251, 1]);
@@ -103,7 +106,12 @@ describe("learning on the forward process", () => {
   it("takes samplers without noise, with guidance in sampling alone", async () => {
     const config = forward(
       {},
-      { scheduler: { eta: 0 }, branch: { count: 1 }, select: { mode: "all" }, prompts: { order: "fixed", fixed: "a cat" } },
+      {
+        scheduler: { eta: 0 },
+        branch: { count: 1 },
+        select: { mode: "all" },
+        prompts: { order: "fixed", fixed: "a cat" },
+      },
     );
     const [first] = (await train(config, join(temporaryFolder(), "eta"), 1)) as { updates: { loss: number }[] }[];
     assert.ok(first!.updates.length > 0 && first!.updates.every(({ loss }) => Number.isFinite(loss)));

@@ -114,7 +114,10 @@ test("impossible values are refused", () => {
       { objective: { name: "forward", timesteps: 2 }, train: { timestepFraction: 0.5 } },
       /train.timestepFraction 1 beside objective.timesteps/,
     ],
-    [{ objective: { name: "forward", minTimestep: 9, maxTimestep: 8 } }, /minTimestep to be at most objective.maxTimestep/],
+    [
+      { objective: { name: "forward", minTimestep: 9, maxTimestep: 8 } },
+      /minTimestep to be at most objective.maxTimestep/,
+    ],
     [{ prompts: { order: "fixed" } }, /prompts.fixed/],
     [{ prompts: { train: [] } }, /prompts.train/],
     [{ train: { objective: "dpo" }, branch: { count: 1 } }, /compares branches/],

@@ -77,10 +77,7 @@ const options = z.object({
 });
 
 /** The options of the forward-process objective that its loss uses. */
-export type ForwardOptions = Pick<
-  z.output<typeof options>,
-  "beta" | "kl" | "exponent" | "weighting" | "snrCap"
->;
+export type ForwardOptions = Pick<z.output<typeof options>, "beta" | "kl" | "exponent" | "weighting" | "snrCap">;
 
 /** DiffusionNFT's lower bound of the normalisation. */
 const LEAST_ERROR = 1e-5;
@@ -118,7 +115,10 @@ export function forwardLoss(
     const old = errorOf(samplerPrediction!);
     const positive = normalised(own.add(old.mul(1 - beta)), exponent); // [B]
     const negative = normalised(old.mul(1 + beta).sub(own), exponent);
-    const optimality = batch.advantage.div(2 * batch.advantageClip).add(0.5).clamp({ min: 0, max: 1 });
+    const optimality = batch.advantage
+      .div(2 * batch.advantageClip)
+      .add(0.5)
+      .clamp({ min: 0, max: 1 });
     const mixed = negative.add(optimality.mul(positive.sub(negative)));
     const weights = timesteps.map((t) => (weighting === "snr" ? snr(scheduler.marginal(t), snrCap) ** exponent : 1));
     const factors = weights.map((weight) => (weight * batch.advantageClip) / beta);
@@ -139,7 +139,10 @@ export function forwardLoss(
 function normalised(error: Tensor, exponent: number): Tensor {
   const rows = error.flatten(1);
   const size = rows.detach().abs().mean({ dim: 1 }).clamp({ min: LEAST_ERROR });
-  return rows.square().mean({ dim: 1 }).mul(size.pow(2 * exponent - 2));
+  return rows
+    .square()
+    .mean({ dim: 1 })
+    .mul(size.pow(2 * exponent - 2));
 }
 
 /** mean (a - b)^2 of each row: [B]. */
@@ -166,7 +169,9 @@ export const forward = defineObjective({
         ]
       : []),
     ...(minTimestep !== null && maxTimestep !== null && minTimestep > maxTimestep
-      ? [`Expected objective.minTimestep to be at most objective.maxTimestep (${maxTimestep}) but received ${minTimestep}`]
+      ? [
+          `Expected objective.minTimestep to be at most objective.maxTimestep (${maxTimestep}) but received ${minTimestep}`,
+        ]
       : []),
   ],
   loss: (batch, chosen) => forwardLoss(batch, chosen),

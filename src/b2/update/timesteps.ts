@@ -47,7 +47,9 @@ export function timestepsOfStage(
         const draw = epoch * count + step;
         // One in each of `count` equal parts.
         const share = (step + uniform({ ...address, root, branch: k + 1, step: draw })) / count;
-        const timestep = isWhole(steps) ? least + Math.floor(share * (most - least + 1)) : least + share * (most - least);
+        const timestep = isWhole(steps)
+          ? least + Math.floor(share * (most - least + 1))
+          : least + share * (most - least);
         return { timestep, step, draw };
       });
   }
@@ -63,7 +65,10 @@ export function timestepsOfStage(
 }
 
 /** Whether the timesteps are those of the trained interval, or of the whole trajectory. */
-export function isWithinInterval(choice: TimestepChoice | undefined, { count }: Pick<Config["branch"], "count">): boolean {
+export function isWithinInterval(
+  choice: TimestepChoice | undefined,
+  { count }: Pick<Config["branch"], "count">,
+): boolean {
   if (choice === undefined) return true;
   return choice.part === null ? count > 1 : choice.part === "interval";
 }
@@ -83,10 +88,7 @@ export function timestepsPerSample(
  *
  * @throws InputError
  */
-export function checkTimesteps(
-  config: TimestepConfig & Pick<Config, "sample">,
-  trajectory: readonly number[],
-): void {
+export function checkTimesteps(config: TimestepConfig & Pick<Config, "sample">, trajectory: readonly number[]): void {
   const { branch, interval, objective } = config;
   const choice = timestepChoiceOf(objective);
   if (choice === undefined) return;
@@ -107,7 +109,11 @@ const inRange = (choice: TimestepChoice | undefined, steps: readonly number[]): 
 const isWhole = (steps: readonly number[]): boolean => steps.every(Number.isInteger);
 
 /** Least and largest timestep. Where the last steps are left out, so are the noise levels that they pass. */
-function boundsOf({ min, max }: TimestepChoice, steps: readonly number[], skipLast: number): [least: number, most: number] {
+function boundsOf(
+  { min, max }: TimestepChoice,
+  steps: readonly number[],
+  skipLast: number,
+): [least: number, most: number] {
   const end = skipLast > 0 ? steps.at(-1)! : 0;
   const [least, most] = [Math.max(min ?? 0, end), Math.min(max ?? Infinity, steps[0]!)];
   return isWhole(steps) ? [Math.ceil(least), Math.floor(most)] : [least, most];
