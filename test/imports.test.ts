@@ -49,7 +49,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   "b2/record": ["torch", "safetensors", "runs", "b2", "b2/objectives"],
   b2: ["torch", "hub", "optim", "safetensors", "schedulers", "pipeline", "rewards", "runs"],
   eval: ["torch", "hub", "images", "rewards", "runs", "world", "b2"],
-  cli: ["torch", "hub", "images", "lora", "pipeline", "rewards", "runs", "safetensors", "eval", "b2"],
+  compare: ["images", "runs", "eval", "b2"],
+  cli: ["torch", "hub", "images", "lora", "pipeline", "rewards", "runs", "safetensors", "eval", "compare", "b2"],
 };
 
 /** Rooms whose inner rooms all may be imported where the room may. */

@@ -1,4 +1,7 @@
-/** Ctrl-C: the first stops the work after its current step, the second ends the process at once. */
+/**
+ * Ctrl-C: the first stops the work after its current step, the second ends the process at once. So does the end of the
+ * process that started this one with a channel to it, as `b2 compare` does.
+ */
 
 /**
  * Runs `work` with a signal that Ctrl-C (or SIGTERM) aborts.
@@ -14,10 +17,13 @@ export async function interruptible<T>(hint: string, work: (signal: AbortSignal)
   };
   process.on("SIGINT", stop);
   process.on("SIGTERM", stop);
+  // Listening keeps a channel open, and with it the process.
+  if (process.connected) process.on("disconnect", stop);
   try {
     return await work(controller.signal);
   } finally {
     process.off("SIGINT", stop);
     process.off("SIGTERM", stop);
+    process.off("disconnect", stop);
   }
 }

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { Command, CommanderError } from "commander";
 import { readJsonObject } from "../base/files.js";
 import { packageRoot } from "../base/package-root.js";
+import { addCompareCommand } from "./commands/compare.js";
 import { addConfigCommands } from "./commands/config.js";
 import { addEvalCommand } from "./commands/eval.js";
 import { addGenerateCommand } from "./commands/generate.js";
@@ -29,6 +30,7 @@ export function createProgram(): Command {
     .exitOverride()
     .configureHelp({ sortSubcommands: false });
   addRunCommand(program);
+  addCompareCommand(program);
   addStageCommands(program);
   addGenerateCommand(program);
   addEvalCommand(program);

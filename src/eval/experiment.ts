@@ -14,11 +14,18 @@ import { resolveModel } from "../hub/index.js";
 import { contactSheet } from "../images/index.js";
 import { RewardResources } from "../rewards/index.js";
 import type { Tensor } from "../torch/index.js";
+import { baseEvaluation } from "./base-evaluation.js";
 import { evaluate } from "./evaluate.js";
 import { sheetImages } from "./generate.js";
 import { checkTruth, openJudges, type Judges } from "./judges.js";
 import { parseEvaluation, type Evaluation } from "./measures.js";
 import { rewardCurve, stageLine } from "./report.js";
+
+/** What a program can pass besides the config. */
+export interface ExperimentOptions extends TrainerOptions {
+  /** A run folder whose evaluation before training is taken over; it must be this base model's. */
+  readonly before?: string | undefined;
+}
 
 /** The reports of a run. */
 export interface ExperimentResult {
@@ -34,29 +41,38 @@ export class Experiment {
   readonly #judges: Judges | undefined;
   readonly #lists: PromptLists;
   readonly #context: RunContext;
+  readonly #known: Readonly<Record<string, Evaluation | undefined>>;
   /** Images of the model before the first stage. */
   #before: Tensor[] = [];
 
-  private constructor(trainer: Trainer, judges: Judges | undefined, lists: PromptLists, context: RunContext) {
+  private constructor(
+    trainer: Trainer,
+    judges: Judges | undefined,
+    lists: PromptLists,
+    context: RunContext,
+    known: Readonly<Record<string, Evaluation | undefined>>,
+  ) {
     this.trainer = trainer;
     this.#judges = judges;
     this.#lists = lists;
     this.#context = context;
+    this.#known = known;
   }
 
   /** Loads the models and begins or resumes a run. @throws InputError, see Trainer.open */
-  static async open(folder: string, config: ConfigInput, options: TrainerOptions = {}): Promise<Experiment> {
+  static async open(folder: string, config: ConfigInput, options: ExperimentOptions = {}): Promise<Experiment> {
     const { reward, progress = silent, signal } = options;
     const context = { progress, signal };
     const plan = planRun(folder, resolveConfig(config), { programReward: reward !== undefined });
     const evaluation = plan.config.eval.enabled;
     if (evaluation) checkTruth(plan.config, plan.lists);
+    const before = options.before === undefined ? undefined : baseEvaluation(options.before, plan.config);
     await fetchModels(plan.config, { rewards: reward === undefined, evaluation }, context);
     const resources = new RewardResources(plan.device, resolveModel);
     const trainer = await Trainer.begin(plan, resources, context, reward);
     try {
       const judges = evaluation ? openJudges(plan.config, trainer.rewards, resources) : undefined;
-      return new Experiment(trainer, judges, plan.lists, context);
+      return new Experiment(trainer, judges, plan.lists, context, { before });
     } catch (error) {
       trainer.dispose();
       throw error;
@@ -107,7 +123,7 @@ export class Experiment {
     if (this.#judges === undefined) return undefined;
     const known = run.evaluation(name);
     if (known !== undefined) return parseEvaluation(known);
-    const evaluation = await evaluate(policy, this.#judges, this.#lists, config, this.#context);
+    const evaluation = this.#known[name] ?? (await evaluate(policy, this.#judges, this.#lists, config, this.#context));
     writer.writeEvaluation(name, evaluation);
     return evaluation;
   }

@@ -8,12 +8,14 @@ import { duration, terminalProgress } from "../progress.js";
 import { evaluationTable } from "../table.js";
 
 interface RunOptions extends ConfigOptions {
+  readonly before?: string;
   readonly dryRun?: true;
 }
 
 export function addRunCommand(program: Command): void {
   addConfigOptions(program.command("run [folder]"))
     .description("Run all stages of a training, and evaluate before and after. Resumes an interrupted run.")
+    .option("--before <run>", "take the evaluation before training from this run, which must have the same base model")
     .option("--dry-run", "print what the run would load, compute and score, then exit")
     .addHelpText(
       "after",
@@ -40,7 +42,7 @@ export function addRunCommand(program: Command): void {
         const progress = terminalProgress(() => label);
         const { Experiment } = await import("../../eval/experiment.js");
         progress.log(`loading ${config.model.path}`);
-        const experiment = await Experiment.open(folder, config, { progress, signal });
+        const experiment = await Experiment.open(folder, config, { progress, signal, before: options.before });
         const result = await experiment.run((stage) => {
           label = stage === undefined ? "" : `stage ${stage + 1}/${config.stages}`;
         });

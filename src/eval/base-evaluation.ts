@@ -1,0 +1,40 @@
+/** The evaluation before training, which runs of the same model, prompts, sampler and seed have in common. */
+import { differences } from "../b2/config/resolve.js";
+import type { Config } from "../b2/config/schema.js";
+import { configOfFolder } from "../b2/run-plan.js";
+import { InputError } from "../base/errors.js";
+import { RunReader } from "../runs/reader.js";
+import { parseEvaluation, type Evaluation } from "./measures.js";
+
+/** Config keys that an evaluation of the base model depends on, and those among them that it does not. */
+const DECIDING = /^(seed|model|scheduler|prompts|sample|rewards|plugins|eval)\b/;
+const OTHERS = /^(sample\.rootsPerStage|prompts\.(order|fixed)|eval\.(enabled|every|sheet))$/;
+
+/**
+ * The evaluation before training of the run in `folder`, if the base model of `config` has the same, bit by bit.
+ *
+ * @throws InputError when it was made with other values, naming their keys
+ */
+export function baseEvaluation(folder: string, config: Config): Evaluation | undefined {
+  const reader = new RunReader(folder);
+  const keys = differences(configOfFolder(reader), config).map(({ key }) => key);
+  const deciding = keys.filter((key) => DECIDING.test(key) && !OTHERS.test(key));
+  if (deciding.length > 0) {
+    throw new InputError(
+      `Expected a run that measures the base model in the same way but received ${folder}, which has other values for ` +
+        deciding.join(", "),
+    );
+  }
+  const before = reader.evaluation("before");
+  return before === undefined ? undefined : parseEvaluation(before);
+}
+
+/** Whether `baseEvaluation` returns one. */
+export function hasBaseEvaluation(folder: string, config: Config): boolean {
+  try {
+    return RunReader.exists(folder) && baseEvaluation(folder, config) !== undefined;
+  } catch (error) {
+    if (error instanceof InputError) return false;
+    throw error;
+  }
+}
