@@ -12,7 +12,13 @@ const folder = temporaryFolder();
 const tiny = join(folder, "tiny.json");
 writeFileSync(
   tiny,
-  JSON.stringify({ ...tinyValues, rewards: ["brightness"], eval: { ...tinyValues.eval, enabled: true } }),
+  JSON.stringify({
+    ...tinyValues,
+    rewards: ["brightness"],
+    sample: { steps: 3, guidanceScale: 1, rootsPerStage: 2, batchSize: 8 },
+    train: { ...tinyValues.train, epochs: 1, microBatch: 12 },
+    eval: { ...tinyValues.eval, enabled: true },
+  }),
 );
 const whole = "select.mode=all interval.first=null interval.last=null";
 const settings = [`b2=${tiny}`, `whole=${tiny} ${whole}`];
@@ -25,14 +31,25 @@ describe("a comparison of two settings", () => {
   const run = (setting: string, seed: number): RunReader => new RunReader(join(at, "runs", setting, `seed-${seed}`));
 
   it("runs every setting with every seed; a base model is evaluated once a seed", async () => {
-    const options = ["--seeds", "1,2", "--queries", "13", "--jobs", "2", "--evaluations", "2"];
+    const options = [
+      "--seeds",
+      "1,2",
+      "--queries",
+      "9",
+      "--jobs",
+      "2",
+      "--evaluations",
+      "2",
+      "--set",
+      "record.optimizers=2",
+    ];
     const { code, stderr } = await b2("compare", at, ...settings, ...options);
     assert.equal(code, 0, stderr);
     assert.match(stderr, /4 of 4 runs finished/);
     for (const setting of ["b2", "whole"]) {
       for (const seed of [1, 2]) {
         const reader = run(setting, seed);
-        // 6 queries a stage: 13 pay for two.
+        // 4 queries a stage: 9 pay for two.
         assert.deepEqual(reader.finishedStages(), [0, 1]);
         assert.equal(reader.config()["seed"], seed);
         for (const name of ["before", "stage-0001", "after"]) assert.ok(reader.evaluation(name), name);
@@ -40,7 +57,7 @@ describe("a comparison of two settings", () => {
     }
     assert.deepEqual(run("whole", 2).evaluation("before"), run("b2", 2).evaluation("before"));
     assert.notDeepEqual(run("b2", 1).evaluation("before"), run("b2", 2).evaluation("before"));
-    assert.equal(run("whole", 1).metrics()[1]!.trainedSteps, 4);
+    assert.equal(run("whole", 1).metrics()[1]!.trainedSteps, 3);
   });
 
   it("does nothing again, resumes what is unfinished, and takes another seed", async () => {
@@ -98,7 +115,7 @@ test("Ctrl-C stops all runs after their step; the same command goes on with them
   assert.ok(!files.some((file) => file.endsWith(".tmp")));
   // The same number of stages, so that nothing is left but to notice what is there.
   const dry = await b2("compare", at, "--dry-run");
-  assert.match(dry.stdout, /^whole +30 +180 /m, dry.stderr);
+  assert.match(dry.stdout, /^whole +30 +120 /m, dry.stderr);
   const again = startB2("compare", at);
   while (stagesOf("b2") === left[0]) await new Promise((wait) => setTimeout(wait, 50));
   again.child.kill("SIGTERM");
