@@ -8,7 +8,18 @@ import { b2 } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
 
-const commands = ["run", "sample", "select", "train", "generate", "eval", "compare", "config", "presets"];
+const commands = [
+  "run",
+  "sample",
+  "select",
+  "train",
+  "generate",
+  "eval",
+  "compare",
+  "config",
+  "presets",
+  "prompts",
+];
 
 test("help names every command, and each command's help has an example", async () => {
   const { code, stdout } = await b2("--help");
@@ -38,6 +49,15 @@ test("presets go on top of each other: DDPO on Stable Diffusion", async () => {
   assert.match(rewards[0]!["model"] as string, /^laion\//);
   assert.deepEqual([branch.count, select.mode, interval.first], [1, "all", null]);
   assert.deepEqual([sample.rootsPerStage, sample.batchSize], [1280, 16]);
+  // ddpo-pytorch: 256 images and two updates an epoch.
+  const published = await b2("config", "--preset", "sd", "--preset", "ddpo-pytorch");
+  assert.equal(published.code, 0, published.stderr);
+  const ddpo = JSON.parse(published.stdout) as ReturnType<typeof resolveConfig>;
+  const { steps, guidanceScale, rootsPerStage } = ddpo.sample;
+  assert.deepEqual([steps, guidanceScale, rootsPerStage, ddpo.interval.first], [50, 5, 256, null]);
+  assert.deepEqual([ddpo.train.learningRate, ddpo.train.epochs, ddpo.train.samplesPerUpdate], [3e-4, 1, 128]);
+  assert.deepEqual([ddpo.objective["clipRange"], ddpo.advantage.historyImages, ddpo.select.mode], [1e-4, 32, "all"]);
+  assert.deepEqual([ddpo.prompts.train, ddpo.eval.truth], ["paper:train", "none"]);
   // The later one wins where both say something.
   const mixed = await Promise.all(
     [
@@ -47,6 +67,19 @@ test("presets go on top of each other: DDPO on Stable Diffusion", async () => {
   );
   const counts = mixed.map((outcome) => (JSON.parse(outcome.stdout) as ReturnType<typeof resolveConfig>).branch.count);
   assert.deepEqual(counts, [1, 4]);
+});
+
+test("prompts prints lists and their names, and a file", async () => {
+  const all = await b2("prompts");
+  assert.match(all.stdout, /^paper:activity\/test +90 +a cat riding a bike$/m);
+  const list = await b2("prompts", "paper:relation/test");
+  assert.equal(list.stdout.split("\n").length, 31);
+  const file = join(temporaryFolder(), "own.txt");
+  writeFileSync(file, list.stdout);
+  assert.deepEqual(await b2("prompts", file), list);
+  const unknown = await b2("prompts", "paper:activity");
+  assert.equal(unknown.code, 2);
+  assert.match(unknown.stderr, /Expected emoji:train, .* but received "paper:activity"/);
 });
 
 test("docs/config.md is what the config says of itself", async () => {

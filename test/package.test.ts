@@ -53,11 +53,11 @@ describe("the published package", () => {
     );
   });
 
-  it("holds the embedded models whole", () => {
+  it("holds the embedded models and the lists of prompts whole", () => {
     const models = filesIn("models");
     assert.ok(models.some((path) => path.endsWith(".safetensors")));
     assert.deepEqual(
-      models.filter((path) => !published.has(path)),
+      [...models, ...filesIn("prompts")].filter((path) => !published.has(path)),
       [],
     );
   });

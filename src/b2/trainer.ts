@@ -214,7 +214,7 @@ export class Trainer {
     const scores = await scoreBranches(this.policy, batch, this.rewards, options, this.#context);
     const current = { prompts, rewards: scores.rewards };
     const history = this.#history(batch.stage);
-    const values = advantages(current, history, { mode: advantage.mode, branchCount: branch.count });
+    const values = advantages(current, history, { ...advantage, branchCount: branch.count });
     return { ...batch, ...scores, advantages: values };
   }
 

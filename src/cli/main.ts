@@ -13,6 +13,7 @@ import { addConfigCommands } from "./commands/config.js";
 import { addEvalCommand } from "./commands/eval.js";
 import { addGenerateCommand } from "./commands/generate.js";
 import { addModelCommands } from "./commands/model.js";
+import { addPromptsCommand } from "./commands/prompts.js";
 import { addRunCommand } from "./commands/run.js";
 import { addStageCommands } from "./commands/stage.js";
 import { exitCodeOf, report } from "./errors.js";
@@ -36,6 +37,7 @@ export function createProgram(): Command {
   addEvalCommand(program);
   addModelCommands(program);
   addConfigCommands(program);
+  addPromptsCommand(program);
   return program;
 }
 

@@ -51,12 +51,26 @@ export const presets = {
   "ddpo-bs": WHOLE_TRAJECTORY,
 
   /**
-   * Stable Diffusion at full size: the reference's model and reward by their names on the hub, and batches and
-   * precision for one GPU of 24 GB. Prompts are the embedded lists (the paper's three templates) unless the config
-   * gives others.
+   * DDPO with the numbers of ddpo-pytorch for Stable Diffusion (its `aesthetic` config, on 8 GPUs): half of its 256
+   * images an update, statistics of a prompt over its last 32 images.
+   */
+  "ddpo-pytorch": {
+    ...WHOLE_TRAJECTORY,
+    ...NO_BRANCHES,
+    stages: 200,
+    sample: { steps: 50, guidanceScale: 5, rootsPerStage: 256 },
+    advantage: { historyStages: 50, historyImages: 32, minImages: 16, clip: 5 },
+    objective: { clipRange: 1e-4 },
+    train: { learningRate: 3e-4, epochs: 1, samplesPerUpdate: 128 },
+  },
+
+  /**
+   * Stable Diffusion at full size: the reference's model, reward and prompts (its three templates), the first two by
+   * their names on the hub, and batches and precision for one GPU of 24 GB.
    */
   sd: {
     model: { path: "CompVis/stable-diffusion-v1-4", dtype: "bfloat16", device: "cuda" },
+    prompts: { train: "paper:train", heldOut: "paper:test" },
     sample: { batchSize: 16, decodeBatchSize: 8 },
     rewards: [{ name: "clip-score", model: CLIP_H }],
     train: { microBatch: 4, gradientCheckpointing: true },
@@ -91,6 +105,7 @@ export const presetSummaries: Readonly<Record<PresetName, string>> = {
   ddpo: "DDPO: one sample per root, trains all of them on the whole trajectory",
   "ddpo-bpt": "DDPO with backward progressive training",
   "ddpo-bs": "DDPO with branch-based sampling",
+  "ddpo-pytorch": "DDPO with ddpo-pytorch's numbers for Stable Diffusion; combine it with sd",
   sd: "Stable Diffusion at full size, model and reward from the hub, for one GPU of 24 GB; combine it with the others",
   demo: "B2-DiffuRL on the embedded model, within ten minutes on two cores",
 };

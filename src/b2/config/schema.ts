@@ -26,7 +26,7 @@ export type Affects = "nothing" | "rounding";
 const rounding = { affects: "rounding" satisfies Affects };
 const nothing = { affects: "nothing" satisfies Affects };
 
-/** The prompts themselves, or the name of a file or of a list of the embedded world. */
+/** The prompts themselves, or the name of a file or of a list. */
 const promptSource = z.union([path(), z.array(z.string().min(1)).min(1)]);
 
 const model = z.strictObject({
@@ -93,7 +93,7 @@ const prompts = z.strictObject({
   train: promptSource
     .default("emoji:train")
     .describe(
-      "Prompts to learn from: a JSON list, a text file with one per line, a list of the embedded world (`emoji:train`), or the prompts themselves.",
+      "Prompts to learn from: a JSON list, a text file with one per line, a list by name (`emoji:train`, `paper:train` and others, see `b2 prompts`), or the prompts themselves.",
     ),
   heldOut: promptSource
     .nullable()
@@ -165,6 +165,17 @@ const advantage = z.strictObject({
     .min(0)
     .default(8)
     .describe("H: how many earlier stages' rewards of the prompt count in its mean and deviation."),
+  historyImages: count()
+    .nullable()
+    .default(null)
+    .describe(
+      "At most how many rewards of a prompt count, the latest ones, those of this stage included (ddpo-pytorch's buffer); null for all of `advantage.historyStages`.",
+    ),
+  minImages: count()
+    .default(1)
+    .describe(
+      "A prompt with fewer rewards than this is compared with all images of the stage instead, by their mean and deviation (ddpo-pytorch: 16).",
+    ),
   clip: z.number().gt(0).default(5).describe("Advantages are clipped to plus or minus this value."),
   positiveWeight: z.number().min(0).default(1).describe("beta1: factor of positive advantages."),
   negativeWeight: z.number().min(0).default(1).describe("beta2: factor of all other advantages."),

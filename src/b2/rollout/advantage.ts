@@ -17,6 +17,10 @@ export interface AdvantageOptions {
   readonly mode: "prompt-history" | "branch-centred";
   /** Branches per root, adjacent in the lists. */
   readonly branchCount: number;
+  /** How many of a prompt's latest rewards count; null for all. */
+  readonly historyImages?: number | null;
+  /** A prompt with fewer rewards has the mean and the deviation of the whole stage. */
+  readonly minImages?: number;
 }
 
 /**
@@ -24,6 +28,7 @@ export interface AdvantageOptions {
  *
  * "prompt-history": z = (R - mean_p) / (std_p + 1e-8), over all rewards of prompt p in this stage and in `history`,
  * with the sample standard deviation. "branch-centred": the mean is that of the sample's own root instead.
+ * `historyImages` and `minImages` are the buffer of ddpo-pytorch.
  *
  * @param current this stage, ordered by root, then by branch
  * @param history the last H stages
@@ -31,7 +36,7 @@ export interface AdvantageOptions {
 export function advantages(
   current: PromptRewards,
   history: readonly PromptRewards[],
-  { mode, branchCount }: AdvantageOptions,
+  { mode, branchCount, historyImages = null, minImages = 1 }: AdvantageOptions,
 ): number[] {
   const byPrompt = new Map<string, number[]>();
   for (const { prompts, rewards } of [...history, current]) {
@@ -41,7 +46,13 @@ export function advantages(
       else known.push(rewards[i]!);
     });
   }
-  const statistics = new Map([...byPrompt].map(([prompt, rewards]) => [prompt, meanAndDeviation(rewards)]));
+  const ofStage = meanAndDeviation(current.rewards);
+  const statistics = new Map(
+    [...byPrompt].map(([prompt, rewards]) => {
+      const latest = historyImages === null ? rewards : rewards.slice(-historyImages);
+      return [prompt, latest.length < minImages ? ofStage : meanAndDeviation(latest)];
+    }),
+  );
   return current.rewards.map((reward, i) => {
     const { mean, deviation } = statistics.get(current.prompts[i]!)!;
     const root = Math.floor(i / branchCount) * branchCount;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { temporaryFolder } from "../../../test/support/folders.js";
 import { resolveConfig } from "../config/resolve.js";
-import { promptsOfStage, readPrompts, thinOut } from "./prompts.js";
+import { promptListNames, promptsOfStage, readPrompts, thinOut } from "./prompts.js";
 
 const folder = temporaryFolder();
 const file = (name: string, text: string): string => {
@@ -32,7 +32,36 @@ test("prompt files that cannot be are refused", () => {
   // UTF-16, as PowerShell writes it.
   writeFileSync(join(folder, "utf16.txt"), Buffer.from("\uFEFFa cat", "utf16le"));
   assert.throws(() => readPrompts(join(folder, "utf16.txt")), /utf16.txt: .* it is not UTF-8 text/);
-  assert.throws(() => readPrompts("emoji:test"), /Expected emoji:train or emoji:held-out/);
+  assert.throws(() => readPrompts("emoji:test"), /Expected emoji:train, .*but received "emoji:test"/);
+});
+
+test("the paper's lists have its sizes, and nothing that trains is tested", () => {
+  const sizes = { activity: [45, 90], colour: [40, 40], relation: [40, 30] };
+  for (const [template, [training, testing]] of Object.entries(sizes)) {
+    const [train, held] = ["train", "test"].map((name) => readPrompts(`paper:${template}/${name}`)) as [
+      string[],
+      string[],
+    ];
+    assert.deepEqual([train.length, held.length], [training, testing], template);
+    assert.equal(new Set([...train, ...held]).size, training! + testing!, template);
+  }
+  assert.equal(readPrompts("paper:train").length, 125);
+  assert.equal(readPrompts("paper:test").length, 160);
+  const animals = readPrompts("ddpo:animals");
+  assert.equal(new Set(animals).size, 45);
+  const animalOf = (prompt: string): string =>
+    /^a (\w+) (riding a bike|playing chess|washing dishes)$/.exec(prompt)![1]!;
+  for (const list of ["paper:activity/train", "paper:activity/test"]) {
+    assert.deepEqual(new Set(readPrompts(list).map(animalOf)), new Set(animals), list);
+  }
+});
+
+test("every list by name can be read, and a name that is none is answered with them", () => {
+  for (const name of promptListNames()) assert.ok(readPrompts(name).length > 0, name);
+  assert.throws(
+    () => readPrompts("paper:color/train"),
+    /paper:relation\/test, ddpo:animals for the name .* "paper:color\/train"; did you mean paper:colour\/train\?/,
+  );
 });
 
 test("roots get their prompts at random, in turn, or one fixed", () => {

@@ -7,19 +7,21 @@ import { InputError } from "../../base/errors.js";
 import { parseJson, readText } from "../../base/files.js";
 import { uniform } from "../../base/philox.js";
 import { show } from "../../base/show.js";
-import { heldOutPrompts, TEMPLATES, trainingPrompts, type Template } from "../../world/index.js";
 import type { Config } from "../config/schema.js";
+import { isListName, promptList } from "./prompt-lists.js";
+
+export { promptListNames } from "./prompt-lists.js";
 
 /**
  * Reads a list of prompts.
  *
- * @param source the prompts themselves; `emoji:train` or `emoji:held-out`, either with `/activity`, `/colour` or
- *   `/relation`; or a file, JSON if it begins with a bracket, else text with one prompt per line
+ * @param source the prompts themselves; the name of a list, see prompt-lists.ts; or a file, JSON if it begins with a
+ *   bracket, else text with one prompt per line
  * @throws InputError when there is no such list, or it is empty or contains something other than strings
  */
 export function readPrompts(source: string | readonly string[]): string[] {
   if (typeof source !== "string") return [...source];
-  return source.startsWith("emoji:") ? embeddedPrompts(source) : promptFile(source);
+  return isListName(source) ? promptList(source) : promptFile(source);
 }
 
 /**
@@ -66,18 +68,6 @@ export function readPromptLists({ prompts }: Pick<Config, "prompts">): PromptLis
 export function thinOut(list: readonly string[], most: number): string[] {
   if (list.length <= most) return [...list];
   return Array.from({ length: most }, (_, i) => list[Math.floor((i * list.length) / most)]!);
-}
-
-function embeddedPrompts(source: string): string[] {
-  const [name, template] = source.slice("emoji:".length).split("/");
-  const known: readonly string[] = TEMPLATES;
-  if ((name !== "train" && name !== "held-out") || (template !== undefined && !known.includes(template))) {
-    throw new InputError(
-      `Expected emoji:train or emoji:held-out for the prompts, alone or with /${TEMPLATES.join(", /")}, but received ${source}`,
-    );
-  }
-  const templates = template === undefined ? TEMPLATES : [template as Template];
-  return templates.flatMap(name === "train" ? trainingPrompts : heldOutPrompts);
 }
 
 function promptFile(file: string): string[] {

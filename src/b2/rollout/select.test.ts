@@ -71,6 +71,14 @@ test("a single sample of a prompt has advantage 0, not NaN", () => {
   assert.deepEqual(advantages(alone, [], { mode: "prompt-history", branchCount: 1 }), [0]);
 });
 
+test("only a prompt's latest rewards count, and one with few is compared with the whole stage", () => {
+  const history = [{ prompts: ["a", "a", "b"], rewards: [100, 1, 7] }];
+  const current = { prompts: ["a", "a", "b"], rewards: [2, 3, 10] };
+  const z = advantages(current, history, { mode: "prompt-history", branchCount: 1, historyImages: 3, minImages: 3 });
+  // a: 1, 2 and 3 have mean 2 and deviation 1; b has two rewards, and 2, 3 and 10 have mean 5 and deviation sqrt(19).
+  [0, 1, 5 / Math.sqrt(19)].forEach((expected, i) => assert.ok(Math.abs(z[i]! - expected) < 1e-6, `${i}: ${z[i]}`));
+});
+
 test("equal rewards select nothing", () => {
   const current = { prompts: ["a", "a", "a"], rewards: [1, 1, 1] };
   const z = advantages(current, [], { mode: "prompt-history", branchCount: 3 });
