@@ -197,7 +197,8 @@ export class Trainer {
   async sample(stage: number): Promise<BranchBatch> {
     const { config } = this;
     const prompts = promptsOfStage(this.prompts, stage, config);
-    const rollout = { stage, prompts, interval: this.#interval(stage), data: this.objective.learnsFrom };
+    const { skipLast } = config.interval;
+    const rollout = { stage, prompts, interval: this.#interval(stage), skipLast, data: this.objective.learnsFrom };
     return sampleBranches(this.policy, rollout, config, this.#context);
   }
 

@@ -99,7 +99,8 @@ export class DDIMScheduler implements Scheduler {
 
   /** One transition x_t -> x_{t-1}, drawn from noise or given, with its log-probability. */
   step(options: DDIMStep): Transition {
-    const { modelOutput, timestep, sample, numInferenceSteps, eta = this.eta, noise } = options;
+    const { modelOutput, timestep, sample, numInferenceSteps, noise, deterministic = false } = options;
+    const { eta = deterministic ? 0 : this.eta } = options;
     const batch = sample.size(0);
     const rows = this.#perRow(timestep, batch).map((t) => this.#coefficients(t, numInferenceSteps, eta));
     const column = (key: keyof Coefficients): Tensor => {
@@ -245,6 +246,7 @@ export const ddim = defineScheduler({
         "Scale of the noise: 1 is DDPM's. 0 is for objectives on final latents only, since without noise there are no log-probs and branches of a root are equal.",
       ),
   }),
+  deterministicSteps: true,
   isDeterministic: ({ eta }) => eta === 0,
   open: (config, { eta }, source) => DDIMScheduler.fromConfig(config, source, { eta }),
 });

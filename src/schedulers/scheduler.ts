@@ -23,6 +23,8 @@ export interface SchedulerStep {
   readonly noise?: Tensor;
   /** An x_{t-1} drawn earlier, of which only the log-probability is computed. */
   readonly prevSample?: Tensor;
+  /** Takes the step without noise: sigma is 0. Only for kinds with `deterministicSteps`. */
+  readonly deterministic?: boolean;
 }
 
 /** A transition x_t -> x_{t-1}. */
@@ -72,6 +74,8 @@ export interface Scheduler {
 export interface SchedulerKind<O extends z.ZodObject = z.ZodObject> extends Entry<O> {
   /** Model predictions per step. Default 1. For estimates. */
   readonly passesPerStep?: number;
+  /** Whether single steps can be taken without noise, see SchedulerStep.deterministic. Default false. */
+  readonly deterministicSteps?: boolean;
   /** Whether it samples without noise, so that there are no log-probs. Default: never. */
   isDeterministic?(options: z.output<O>): boolean;
   /**

@@ -43,6 +43,11 @@ test("presets differ from b2 in what they are named for", () => {
   ]);
   assert.deepEqual(keys("ddpo-bpt"), ["branch.count", "sample.rootsPerStage", "select.mode"]);
   assert.deepEqual(keys("ddpo-bs"), ["interval.first", "interval.last"]);
+  assert.deepEqual(keys("branch-centred"), ["advantage.mode"]);
+  assert.deepEqual(keys("group-relative"), ["advantage.mode"]);
+  assert.deepEqual(keys("step-weights"), ["train.stepWeights"]);
+  assert.deepEqual(keys("window"), ["sample.noise"]);
+  assert.deepEqual(keys("tight-clip"), ["objective.clipRange"]);
   // Where and with what it computes, and nothing of the method.
   const ofMachine = /^(model|eval)\.|^rewards$|\.(batchSize|decodeBatchSize|microBatch|gradientCheckpointing)$/;
   assert.deepEqual(
@@ -117,6 +122,14 @@ test("impossible values are refused", () => {
     [
       { objective: { name: "forward", minTimestep: 9, maxTimestep: 8 } },
       /minTimestep to be at most objective.maxTimestep/,
+    ],
+    [
+      { train: { stepWeights: "change" }, objective: { name: "dpo" } },
+      /"none" for the objective dpo, which uses no advan/,
+    ],
+    [
+      { advantage: { mode: "group-relative", historyStages: 3 } },
+      /no advantage.historyStages for advantage.mode "group-relative"/,
     ],
     [{ prompts: { order: "fixed" } }, /prompts.fixed/],
     [{ prompts: { train: [] } }, /prompts.train/],

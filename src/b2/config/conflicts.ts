@@ -28,8 +28,11 @@ export function conflicts(config: Config): Conflict[] {
   const unless = (fine: boolean, keys: string[], reason: string): void => {
     if (!fine) found.push({ keys, reason });
   };
-  const { sample, select, branch, train, prompts, model } = config;
+  const { sample, select, branch, train, prompts, model, advantage } = config;
+  const { shape } = configSchema();
+  const defaults = { lora: shape.lora.parse(undefined), advantage: shape.advantage.parse(undefined) };
   const interval = { ...config.interval, ...intervalOf(config) };
+  const objective = objectives.get(config.objective.name);
   unless(
     interval.first <= interval.last,
     ["interval.first", "interval.last"],
@@ -55,10 +58,14 @@ export function conflicts(config: Config): Conflict[] {
     ["prompts.order", "prompts.fixed"],
     'Expected prompts.fixed to be a prompt for prompts.order "fixed" but received null',
   );
-  const objective = objectives.get(config.objective.name);
   for (const reason of objective.conflicts?.(config, optionsOf(objective, config.objective)) ?? []) {
-    found.push({ keys: ["objective.name", "select.mode", "branch.count"], reason });
+    found.push({ keys: ["objective.name", "select.mode", "branch.count", "train.stepWeights"], reason });
   }
+  unless(
+    train.stepWeights === "none" || objective.learnsFrom === "transitions",
+    ["train.stepWeights", "objective.name"],
+    `Expected train.stepWeights "none" for the objective ${objective.name}, which does not learn from steps, but received "${train.stepWeights}"`,
+  );
   if (isDeterministic(config)) {
     unless(
       objective.learnsFrom === "final-latents",
@@ -79,9 +86,15 @@ export function conflicts(config: Config): Conflict[] {
     `Expected rewards of different names or labels but received ${twice} twice; give one of them a label`,
   );
   unless(
-    config.advantage.mode !== "branch-centred" || branch.count >= 2,
+    advantage.mode !== "branch-centred" || branch.count >= 2,
     ["advantage.mode", "branch.count"],
     `Expected branch.count of 2 or more for advantage.mode "branch-centred" but received ${branch.count}`,
+  );
+  const { historyStages } = advantage;
+  unless(
+    advantage.mode !== "group-relative" || historyStages === 0 || historyStages === defaults.advantage.historyStages,
+    ["advantage.mode", "advantage.historyStages"],
+    `Expected no advantage.historyStages for advantage.mode "group-relative", which compares the images of one stage, but received ${historyStages}`,
   );
   if (train.parameters === "full") {
     unless(
@@ -89,10 +102,9 @@ export function conflicts(config: Config): Conflict[] {
       ["train.parameters", "model.dtype"],
       `Expected model.dtype "float32" for train.parameters "full", whose steps are too small for half precision, but received "${model.dtype}"`,
     );
-    const defaults = configSchema().shape.lora.parse(undefined);
     for (const key of ["rank", "alpha", "targetModules"] as const) {
       unless(
-        JSON.stringify(config.lora[key]) === JSON.stringify(defaults[key]),
+        JSON.stringify(config.lora[key]) === JSON.stringify(defaults.lora[key]),
         ["train.parameters", `lora.${key}`],
         `Expected no lora.${key} for train.parameters "full", which trains without a LoRA, but received ${JSON.stringify(config.lora[key])}`,
       );

@@ -50,6 +50,24 @@ export const presets = {
   /** DDPO with branch-based sampling only. */
   "ddpo-bs": WHOLE_TRAJECTORY,
 
+  /** Advantages that compare the branches of a root with each other. */
+  "branch-centred": { advantage: { mode: "branch-centred" } },
+
+  /** GRPO's advantages: z-scores among a prompt's images of one stage, without history. */
+  "group-relative": { advantage: { mode: "group-relative" } },
+
+  /** Steps count by how far they move the latents. */
+  "step-weights": { train: { stepWeights: "change" } },
+
+  /** Noise only in the trained steps, as in MixGRPO (arXiv 2507.21802). */
+  window: { sample: { noise: "interval" } },
+
+  /**
+   * A clip that bites: mean log-probs move by little, so ratios rarely leave the reference's 0.9 .. 1.1. ddpo-pytorch,
+   * flow_grpo and DanceGRPO have 1e-4 on Stable Diffusion.
+   */
+  "tight-clip": { objective: { clipRange: 1e-4 } },
+
   /**
    * DDPO with the numbers of ddpo-pytorch for Stable Diffusion (its `aesthetic` config, on 8 GPUs): half of its 256
    * images an update, statistics of a prompt over its last 32 images.
@@ -106,6 +124,11 @@ export const presetSummaries: Readonly<Record<PresetName, string>> = {
   "ddpo-bpt": "DDPO with backward progressive training",
   "ddpo-bs": "DDPO with branch-based sampling",
   "ddpo-pytorch": "DDPO with ddpo-pytorch's numbers for Stable Diffusion; combine it with sd",
+  "branch-centred": "advantages relative to the mean of a root's branches; combine it with the others",
+  "group-relative": "advantages relative to a prompt's images of the stage, as in GRPO; combine it with the others",
+  "step-weights": "steps count by how far they move the latents; combine it with the others",
+  window: "noise only in the trained steps, as in MixGRPO; combine it with the others",
+  "tight-clip": "a clip range of 1e-4, as elsewhere for mean log-probs; combine it with the others",
   sd: "Stable Diffusion at full size, model and reward from the hub, for one GPU of 24 GB; combine it with the others",
   demo: "B2-DiffuRL on the embedded model, within ten minutes on two cores",
 };

@@ -116,6 +116,12 @@ const sample = z.strictObject({
     .default(5)
     .describe("Classifier-free guidance, in sampling and in training. 1 is a single unguided pass at half the cost."),
   negativePrompt: z.string().default("").describe("What guidance steers away from."),
+  noise: z
+    .enum(["everywhere", "interval"])
+    .default("everywhere")
+    .describe(
+      "Which steps of a stage's trajectories draw noise. `everywhere`: all of them. `interval`: only the trained ones (MixGRPO); the steps before the split, and the last `interval.skipLast`, are deterministic. Evaluations are not affected.",
+    ),
   rootsPerStage: count().default(256).describe("Roots per stage, one prompt each (the reference: 32 batches of 8)."),
   batchSize: count()
     .default(40)
@@ -155,16 +161,18 @@ const interval = z.strictObject({
 
 const advantage = z.strictObject({
   mode: z
-    .enum(["prompt-history", "branch-centred"])
+    .enum(["prompt-history", "branch-centred", "group-relative"])
     .default("prompt-history")
     .describe(
-      "`prompt-history`: z-score among all rewards of the prompt in this stage and the history (the reference). `branch-centred`: reward minus the mean of its root's branches, over the same standard deviation, so that every root has branches of both signs.",
+      "`prompt-history`: z-score among all rewards of the prompt in this stage and the history (the reference). `branch-centred`: reward minus the mean of its root's branches, over the same standard deviation, so that every root has branches of both signs. `group-relative`: z-score among the images of the prompt in this stage alone, of whichever roots (GRPO); it needs several of each prompt, by branches or by `prompts.order` `in-turn`.",
     ),
   historyStages: z
     .int()
     .min(0)
     .default(8)
-    .describe("H: how many earlier stages' rewards of the prompt count in its mean and deviation."),
+    .describe(
+      "H: how many earlier stages' rewards of the prompt count in its mean and deviation. `group-relative` counts none.",
+    ),
   historyImages: count()
     .nullable()
     .default(null)
@@ -246,6 +254,12 @@ const train = z.strictObject({
     .default(null)
     .describe(
       "Where the old log-probs come from. `sampled`: from the sampler. `recomputed`: computed again before a stage's first update, in the micro-batches of its first epoch, so that the first ratio is exactly 1; in half precision, batches of another size round differently. null: `recomputed` where the forward passes compute in half precision, else `sampled`.",
+    ),
+  stepWeights: z
+    .enum(["none", "change"])
+    .default("none")
+    .describe(
+      "How much each trained step of a sample counts. `none`: all the same. `change`: in proportion to the squared change of its latents, |x_t - x_{t-1}|^2, with mean 1 over the sample's trained steps; the advantage is multiplied by it after clipping. For objectives on transitions that use the advantage.",
     ),
   learningRate: z.number().gt(0).default(1e-4).describe("AdamW's learning rate."),
   adamBeta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's first decay."),

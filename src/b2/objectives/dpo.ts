@@ -64,11 +64,17 @@ export const dpo = defineObjective({
   }),
   itemSize: 2,
   items: bestAndWorst,
-  conflicts: ({ select, branch }) =>
-    select.mode === "best-worst" && branch.count >= 2
+  conflicts: ({ select, branch, train }) => [
+    ...(select.mode === "best-worst" && branch.count >= 2
       ? []
       : [
           `Expected select.mode "best-worst" and branch.count of 2 or more for the objective dpo, which compares branches, but received "${select.mode}" and ${branch.count}`,
-        ],
+        ]),
+    ...(train.stepWeights === "none"
+      ? []
+      : [
+          `Expected train.stepWeights "none" for the objective dpo, which uses no advantages to weight, but received "${train.stepWeights}"`,
+        ]),
+  ],
   loss: (batch, options) => dpoLoss(batch, options),
 });

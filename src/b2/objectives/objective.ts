@@ -124,7 +124,7 @@ interface Kind<Data extends LearnsFrom, Batch, O extends z.ZodObject> extends En
 export interface ObjectiveSetting {
   readonly branch: { readonly count: number };
   readonly select: { readonly mode: string };
-  readonly train: { readonly timestepFraction: number };
+  readonly train: { readonly timestepFraction: number; readonly stepWeights: string };
 }
 
 /** An objective as `registerObjective` takes it. */

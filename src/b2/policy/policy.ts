@@ -4,8 +4,15 @@
  */
 import { InputError } from "../../base/errors.js";
 import { loadLora, LoraAdapter } from "../../lora/index.js";
-import { openModel, type Conditioning, type DiffusionModel, type PromptEmbeds } from "../../pipeline/index.js";
-import type { Transition } from "../../schedulers/index.js";
+import {
+  familyOf,
+  openModel,
+  schedulerOf,
+  type Conditioning,
+  type DiffusionModel,
+  type PromptEmbeds,
+} from "../../pipeline/index.js";
+import { schedulers, type Transition } from "../../schedulers/index.js";
 import { setNumThreads, type Device, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import { locateDiffusionModel } from "../models.js";
@@ -65,6 +72,7 @@ export class Policy {
    *   sizes that the model has no latents for; nothing stays in memory then
    */
   static forTraining(config: Config): Policy {
+    checkNoise(config);
     const { base: keepsBase } = needsOf(config.objective);
     return loaded(config, (model) => {
       return new Policy(model, config, { trainable: createTrainable(model, config, { keepsBase }) });
@@ -119,7 +127,8 @@ export class Policy {
   }
 
   /**
-   * One transition of a batch: x_{t-1} is drawn with `noise`, or given as `prevSample`; with its log-prob.
+   * One transition of a batch: x_{t-1} is drawn with `noise`, given as `prevSample`, or the mean of a step without
+   * noise; with its log-prob.
    *
    * @param x float32 [B, ...latentShape]
    * @param timestep one for all rows, or one per row
@@ -128,10 +137,10 @@ export class Policy {
     x: Tensor,
     timestep: number | readonly number[],
     modelOutput: Tensor,
-    drawn: { noise: Tensor } | { prevSample: Tensor },
+    draw: { noise: Tensor } | { prevSample: Tensor } | { deterministic: true },
   ): Transition {
     const numInferenceSteps = this.#sample.steps;
-    return this.model.scheduler.step({ modelOutput, timestep, sample: x, numInferenceSteps, ...drawn });
+    return this.model.scheduler.step({ modelOutput, timestep, sample: x, numInferenceSteps, ...draw });
   }
 
   /** Merges the LoRAs into the model's weights; this cannot be undone. */
@@ -204,6 +213,16 @@ function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy
     model.dispose();
     throw error;
   }
+}
+
+/** @throws InputError for `sample.noise` "interval" with a scheduler that always draws noise */
+function checkNoise(config: Config): void {
+  if (config.sample.noise === "everywhere") return;
+  const { name } = config.scheduler ?? schedulerOf(familyOf(locateDiffusionModel(config.model).folder));
+  if (schedulers.get(name).deterministicSteps === true) return;
+  throw new InputError(
+    `Expected sample.noise "everywhere" for the scheduler ${name}, which has no steps without noise, but received "${config.sample.noise}"`,
+  );
 }
 
 /** @throws InputError for a height or width that is not a multiple of the model's downscaling */

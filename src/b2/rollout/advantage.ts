@@ -2,7 +2,8 @@
  * Turns rewards into advantages (section 4.2 of the paper): how much better a sample is than others of its prompt.
  *
  * Departures from the reference: a prompt with a single sample has advantage 0, where the reference has NaN; and
- * "branch-centred" is an addition.
+ * "branch-centred" and "group-relative" are additions. The latter is GRPO's (Shao et al. 2024, arXiv 2402.03300), with
+ * Flow-GRPO's group: all images of the prompt in the stage, of whichever roots.
  */
 import { meanAndDeviation } from "../../base/statistics.js";
 
@@ -14,7 +15,7 @@ export interface PromptRewards {
 
 /** How advantages are computed. */
 export interface AdvantageOptions {
-  readonly mode: "prompt-history" | "branch-centred";
+  readonly mode: "prompt-history" | "branch-centred" | "group-relative";
   /** Branches per root, adjacent in the lists. */
   readonly branchCount: number;
   /** How many of a prompt's latest rewards count; null for all. */
@@ -28,10 +29,11 @@ export interface AdvantageOptions {
  *
  * "prompt-history": z = (R - mean_p) / (std_p + 1e-8), over all rewards of prompt p in this stage and in `history`,
  * with the sample standard deviation. "branch-centred": the mean is that of the sample's own root instead.
- * `historyImages` and `minImages` are the buffer of ddpo-pytorch.
+ * "group-relative": mean and deviation are those of this stage alone. `historyImages` and `minImages` are the buffer of
+ * ddpo-pytorch.
  *
  * @param current this stage, ordered by root, then by branch
- * @param history the last H stages
+ * @param history the last H stages; not used by "group-relative"
  */
 export function advantages(
   current: PromptRewards,
@@ -39,7 +41,7 @@ export function advantages(
   { mode, branchCount, historyImages = null, minImages = 1 }: AdvantageOptions,
 ): number[] {
   const byPrompt = new Map<string, number[]>();
-  for (const { prompts, rewards } of [...history, current]) {
+  for (const { prompts, rewards } of mode === "group-relative" ? [current] : [...history, current]) {
     prompts.forEach((prompt, i) => {
       const known = byPrompt.get(prompt);
       if (known === undefined) byPrompt.set(prompt, [rewards[i]!]);
@@ -57,7 +59,7 @@ export function advantages(
     const { mean, deviation } = statistics.get(current.prompts[i]!)!;
     const root = Math.floor(i / branchCount) * branchCount;
     const baseline =
-      mode === "prompt-history" ? mean : meanAndDeviation(current.rewards.slice(root, root + branchCount)).mean;
+      mode === "branch-centred" ? meanAndDeviation(current.rewards.slice(root, root + branchCount)).mean : mean;
     return (reward - baseline) / (deviation + 1e-8);
   });
 }

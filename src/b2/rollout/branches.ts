@@ -21,6 +21,8 @@ export interface Rollout {
   readonly prompts: readonly string[];
   /** s: how many of the last steps are branched. */
   readonly interval: number;
+  /** How many of these steps, at their end, do not train. Default 0. With `sample.noise` "interval" they draw no noise. */
+  readonly skipLast?: number;
   /** Whether to keep all steps of the branches, or only their final latents. Default: transitions. */
   readonly data?: LearnsFrom;
 }
@@ -33,11 +35,11 @@ export interface Rollout {
  */
 export async function sampleBranches(
   policy: Policy,
-  { stage, prompts, interval, data = "transitions" }: Rollout,
+  { stage, prompts, interval, skipLast = 0, data = "transitions" }: Rollout,
   config: Pick<Config, "seed" | "sample" | "branch">,
   { progress, signal }: RunContext,
 ): Promise<BranchBatch> {
-  const { steps, batchSize } = config.sample;
+  const { steps, batchSize, noise } = config.sample;
   const branches = config.branch.count;
   const { timesteps, device, latentShape: shape } = policy;
   const split = steps - interval;
@@ -50,16 +52,20 @@ export async function sampleBranches(
     return { seed: config.seed, stream: "trajectory", stage, root, branch };
   };
 
+  const trained = { from: split, to: steps - skipLast };
+  const isNoisy = (step: number): boolean => noise === "everywhere" || (step >= trained.from && step < trained.to);
+
   const task = progress.task("sampling", prompts.length * split + n * interval, "steps");
   try {
     // Roots: from x_T to the split. Their latents are kept in state 0 of their branches' records.
     for (const [start, rows] of chunks(prompts.length, batchSize)) {
       const chunk = prompts.slice(start, start + rows);
-      const noise = chunk.map((_, i) => noiseKey(start + i, 0));
-      const x = await denoise(policy, gaussian(noise, 0, shape, device), chunk, noise, {
+      const addresses = chunk.map((_, i) => noiseKey(start + i, 0));
+      const x = await denoise(policy, gaussian(addresses, 0, shape, device), chunk, addresses, {
         timesteps,
         from: 0,
         to: split,
+        isNoisy,
         signal,
         onStep: () => task.advance(rows),
       });
@@ -69,7 +75,7 @@ export async function sampleBranches(
     // Branches: from the split to the image.
     for (const [start, rows] of chunks(n, batchSize)) {
       const chunk = keys.slice(start, start + rows);
-      const noise = chunk.map(({ root, branch }) => noiseKey(root, branch + 1));
+      const addresses = chunk.map(({ root, branch }) => noiseKey(root, branch + 1));
       const first = tidy(() => record.place(start, rows, 0).clone().to({ device }));
       const held = record.chunk(start, rows, device);
       try {
@@ -77,11 +83,12 @@ export async function sampleBranches(
           policy,
           first,
           chunk.map(({ prompt }) => prompt),
-          noise,
+          addresses,
           {
             timesteps,
             from: split,
             to: steps,
+            isNoisy,
             signal,
             onStep: (step, x, logProb) => {
               held.keep(step - split, x, logProb);

@@ -15,6 +15,8 @@ export interface DenoiseOptions {
   /** Exclusive. */
   readonly to: number;
   readonly signal?: AbortSignal | undefined;
+  /** Whether a step, an index into `timesteps`, draws noise. Default: every step does. */
+  readonly isNoisy?: ((step: number) => boolean) | undefined;
   /** Called after each step with x_{t-1} and the transition's log-prob, on the policy's device; do not keep them. */
   readonly onStep?: (step: number, x: Tensor, logProb: Tensor) => void;
 }
@@ -31,7 +33,7 @@ export async function denoise(
   x: Tensor,
   prompts: readonly string[],
   noise: readonly NoiseKey[],
-  { timesteps, from, to, signal, onStep }: DenoiseOptions,
+  { timesteps, from, to, isNoisy, signal, onStep }: DenoiseOptions,
 ): Promise<Tensor> {
   const shape = x.shape.slice(1);
   const { device } = policy;
@@ -42,8 +44,11 @@ export async function denoise(
       const next = inference(() => {
         const timestep = timesteps[step]!;
         const prediction = policy.predict(x, timestep, conditioning);
-        const drawn = { noise: gaussian(noise, step + 1, shape, device) };
-        const { prevSample, logProb } = policy.transition(x, timestep, prediction, drawn);
+        const draw =
+          (isNoisy?.(step) ?? true)
+            ? { noise: gaussian(noise, step + 1, shape, device) }
+            : { deterministic: true as const };
+        const { prevSample, logProb } = policy.transition(x, timestep, prediction, draw);
         onStep?.(step, prevSample, logProb);
         return prevSample;
       });

@@ -95,6 +95,18 @@ test("branch-centred advantages of a root sum to 0, and part siblings that are b
   assert.deepEqual(selectSamples(centred, { ...options, positiveThreshold: 0.3, negativeThreshold: -0.3 }), [2, 0]);
 });
 
+test("group-relative advantages are z-scores among a prompt's images of this stage, whatever their root", () => {
+  // "a": 1, 2, 3, 6 with mean 3 and variance (4 + 1 + 0 + 9) / 3; "b": twice the same.
+  const current = { prompts: ["a", "a", "b", "b", "a", "a"], rewards: [1, 2, 7, 7, 3, 6] };
+  const history = [{ prompts: ["a", "b"], rewards: [100, -100] }];
+  const z = advantages(current, history, { mode: "group-relative", branchCount: 2 });
+  const deviation = Math.sqrt(14 / 3);
+  [-2 / deviation, -1 / deviation, 0, 0, 0, 3 / deviation].forEach((expected, i) => {
+    assert.ok(Math.abs(z[i]! - expected) < 1e-6, `${z[i]} for ${expected}`);
+  });
+  assert.notDeepEqual(advantages(current, history, { mode: "prompt-history", branchCount: 2 }), z);
+});
+
 test("mode all selects every sample", () => {
   assert.deepEqual(selectSamples([0, 1, -1, 0], { ...options, mode: "all", branchCount: 1 }), [0, 1, 2, 3]);
 });

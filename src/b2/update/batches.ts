@@ -18,6 +18,7 @@ import type { WeightCopy } from "../policy/trainable.js";
 import type { TrainSet } from "../records.js";
 import { gaussian } from "../rollout/denoise.js";
 import { rowsOf, type MicroBatch, type Row } from "./plan.js";
+import type { StepWeight } from "./step-weights.js";
 
 /** What all micro-batches of a stage share. */
 export interface StageData {
@@ -33,6 +34,8 @@ export interface StageData {
   readonly options: Named;
   /** The log-probs that rows were sampled with; only for objectives on transitions. */
   readonly oldLogProbs?: ((pairs: MicroBatch) => Float32Array) | undefined;
+  /** Factor of a row's advantage, by its step; undefined where all steps count the same. */
+  readonly stepWeight?: StepWeight | undefined;
   /** The weights that sampled the stage; undefined as long as they are those in training. */
   readonly sampler?: WeightCopy | undefined;
 }
@@ -168,9 +171,9 @@ function recordedStates(
   return flat.indexSelect(0, tensor(index)).to({ device: policy.device });
 }
 
-function advantagesOf({ policy, advantages }: StageData, rows: readonly Row[]): Tensor {
+function advantagesOf({ policy, advantages, stepWeight }: StageData, rows: readonly Row[]): Tensor {
   return tensor(
-    Float32Array.from(rows, ({ row }) => advantages[row]!),
+    Float32Array.from(rows, (row) => advantages[row.row]! * (stepWeight?.(row) ?? 1)),
     { device: policy.device },
   );
 }

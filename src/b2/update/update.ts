@@ -21,6 +21,7 @@ import { weightedAdvantages } from "../rollout/advantage.js";
 import { lossOf, type StageData } from "./batches.js";
 import { recomputeLogProbs, sampledLogProbs } from "./old-log-probs.js";
 import { planUpdates, type MicroBatch } from "./plan.js";
+import { changeWeights } from "./step-weights.js";
 import { Tally } from "./tally.js";
 import { timestepsOfStage } from "./timesteps.js";
 
@@ -57,6 +58,7 @@ export async function updatePolicy(
     options: config.objective,
     advantages: weightedAdvantages(trainSet.advantages, config.advantage),
     advantageClip: config.advantage.clip,
+    stepWeight: config.train.stepWeights === "change" ? changeWeights(trainSet) : undefined,
   };
   const start = needs.sampler && updates.length > 1 ? new WeightCopy(policy.parameters) : undefined;
   let sampler: WeightCopy | undefined;
