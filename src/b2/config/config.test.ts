@@ -48,8 +48,8 @@ test("presets differ from b2 in what they are named for", () => {
   assert.deepEqual(keys("step-weights"), ["train.stepWeights"]);
   assert.deepEqual(keys("window"), ["sample.noise"]);
   assert.deepEqual(keys("tight-clip"), ["objective.clipRange"]);
-  // Where and with what it computes, and nothing of the method.
-  const ofMachine = /^(model|eval)\.|^rewards$|\.(batchSize|decodeBatchSize|microBatch|gradientCheckpointing)$/;
+  // Where and with what it computes, its prompts, and nothing of the method.
+  const ofMachine = /^(model|eval|prompts)\.|^rewards$|\.(batchSize|decodeBatchSize|microBatch|gradientCheckpointing)$/;
   assert.deepEqual(
     keys("sd").filter((key) => !ofMachine.test(key)),
     [],
