@@ -27,6 +27,7 @@ import { resolveConfig } from "./config/resolve.js";
 import { intervalOf, type Config, type ConfigInput } from "./config/schema.js";
 import { fetchModels } from "./models.js";
 import { objectives, type ObjectiveKind } from "./objectives/index.js";
+import { Followers, type FollowerPaths } from "./policy/followers.js";
 import { Policy } from "./policy/policy.js";
 import type { Trainable } from "./policy/trainable.js";
 import { imageNames } from "./record/images.js";
@@ -88,6 +89,7 @@ export class Trainer {
   readonly #trainable: Trainable;
   readonly #optimizer: AdamW;
   readonly #scaler: GradScaler;
+  readonly #followers: Followers;
 
   private constructor(
     plan: RunPlan,
@@ -109,6 +111,7 @@ export class Trainer {
     const { learningRate: lr, adamBeta1, adamBeta2, adamEpsilon: eps, weightDecay } = config.train;
     this.#optimizer = new AdamW(parts.policy.parameters, { lr, betas: [adamBeta1, adamBeta2], eps, weightDecay });
     this.#scaler = new GradScaler({ enabled: parts.policy.model.computeDtype === "float16" });
+    this.#followers = new Followers(this.#trainable, config);
   }
 
   /**
@@ -199,7 +202,7 @@ export class Trainer {
     const prompts = promptsOfStage(this.prompts, stage, config);
     const { skipLast } = config.interval;
     const rollout = { stage, prompts, interval: this.#interval(stage), skipLast, data: this.objective.learnsFrom };
-    return sampleBranches(this.policy, rollout, config, this.#context);
+    return this.#followers.sampling(() => sampleBranches(this.policy, rollout, config, this.#context));
   }
 
   /** Phase 2: rewards and an advantage for every branch. */
@@ -244,8 +247,10 @@ export class Trainer {
 
   /** Phase 4: optimiser steps on the selection. */
   async update(trainSet: TrainSet): Promise<UpdateMetrics[]> {
-    const optimization = { optimizer: this.#optimizer, scaler: this.#scaler };
-    return updatePolicy(this.policy, optimization, trainSet, this.config, this.#context);
+    const optimization = { optimizer: this.#optimizer, scaler: this.#scaler, followers: this.#followers };
+    const updates = await updatePolicy(this.policy, optimization, trainSet, this.config, this.#context);
+    this.#followers.finished(trainSet.stage);
+    return updates;
   }
 
   /** Phase 5: weights, optimiser state and metrics; after this the stage counts as finished. */
@@ -253,12 +258,13 @@ export class Trainer {
     const { stage } = scored;
     const { branch, record, stages, train } = this.config;
     this.#trainable.save(this.writer.stagePath(stage, this.#weightsFile));
+    this.#followers.save(this.#followerPaths(stage));
     tidy(() => {
-      const state = new Map([...this.#optimizer.state(), ...this.#scaler.state()]);
+      const state = new Map([...this.#optimizer.state(), ...this.#scaler.state(), ...this.#followers.state()]);
       saveSafetensors(this.writer.stagePath(stage, "optimizer"), state);
     });
     if (train.parameters === "full" && stage === stages - 1) {
-      this.policy.model.savePretrained(this.writer.replaceModel());
+      this.#followers.withResult(() => this.policy.model.savePretrained(this.writer.replaceModel()));
     }
     this.writer.writeUpdates(stage, updates);
     const before = stage === 0 ? NO_COST : this.run.stageMetrics(stage - 1).cost;
@@ -268,6 +274,7 @@ export class Trainer {
       updates,
       seconds,
       trainedSteps: this.#interval(stage),
+      emaDistance: this.#followers.emaDistance,
       branchCount: branch.count,
       cost: before && addCost(before, cost),
     });
@@ -292,8 +299,17 @@ export class Trainer {
       );
     }
     this.#trainable.load(this.run.stagePath(before, this.#weightsFile));
+    this.#followers.load(this.#followerPaths(before));
     const file = this.run.stagePath(before, "optimizer");
-    tidy(() => this.#optimizer.loadState(this.#scaler.loadState(loadSafetensors(file), file), file));
+    tidy(() => {
+      const state = this.#followers.loadState(this.#scaler.loadState(loadSafetensors(file), file), file);
+      this.#optimizer.loadState(state, file);
+    });
+  }
+
+  /** Runs `work` with the weights that are the result so far: their moving average, where `train.ema` asks for one. */
+  evaluating<T>(work: () => Promise<T>): Promise<T> {
+    return this.#followers.evaluating(work);
   }
 
   /**
@@ -314,6 +330,7 @@ export class Trainer {
   /** Frees the models' memory. */
   dispose(): void {
     this.#optimizer.dispose();
+    this.#followers.dispose();
     this.policy.dispose();
     this.rewards.dispose();
     this.resources.dispose();
@@ -321,6 +338,10 @@ export class Trainer {
 
   get #weightsFile(): "lora" | "denoiser" {
     return this.config.train.parameters === "lora" ? "lora" : "denoiser";
+  }
+
+  #followerPaths(stage: number): FollowerPaths {
+    return { ema: this.run.stagePath(stage, "ema"), sampler: this.run.stagePath(stage, "sampler") };
   }
 
   #interval(stage: number): number {

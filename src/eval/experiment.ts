@@ -123,7 +123,9 @@ export class Experiment {
     if (this.#judges === undefined) return undefined;
     const known = run.evaluation(name);
     if (known !== undefined) return parseEvaluation(known);
-    const evaluation = this.#known[name] ?? (await evaluate(policy, this.#judges, this.#lists, config, this.#context));
+    const judges = this.#judges;
+    const measure = (): Promise<Evaluation> => evaluate(policy, judges, this.#lists, config, this.#context);
+    const evaluation = this.#known[name] ?? (await this.trainer.evaluating(measure));
     writer.writeEvaluation(name, evaluation);
     return evaluation;
   }
@@ -133,7 +135,7 @@ export class Experiment {
     const { writer, policy, config } = this.trainer;
     const prompts = thinOut(this.#lists.training, config.eval.sheet);
     if (prompts.length === 0) return undefined;
-    const images = await sheetImages(policy, prompts, config, this.#context);
+    const images = await this.trainer.evaluating(() => sheetImages(policy, prompts, config, this.#context));
     const file = writer.picturePath(`${name}.png`);
     if (name === "before") {
       this.#before = images;

@@ -15,6 +15,8 @@
  *       optimizer.safetensors        Adam's moments after this stage
  *       pytorch_lora_weights.safetensors
  *       denoiser/                    in place of the LoRA with full fine-tuning: the weights after this stage
+ *       ema/                         with `train.ema`: their moving average, a LoRA or a denoiser, which is the result
+ *       sampler/                     the weights that sample the next stage, where they lag behind
  *       stage.json                   the stage's metrics; written last, its presence means the stage is finished
  *     model/                         with full fine-tuning: the whole model after the last stage
  *     before.png, before-after.png   contact sheets
@@ -60,6 +62,8 @@ export const stageFiles = {
   optimizer: "optimizer.safetensors",
   lora: "pytorch_lora_weights.safetensors",
   denoiser: "denoiser",
+  ema: "ema",
+  sampler: "sampler",
   metrics: "stage.json",
 } as const;
 

@@ -41,6 +41,8 @@ export interface StageMetrics {
   readonly gradNorm: number | null;
   readonly lossScale: number | null;
   readonly skipped: number | null;
+  /** Of the weights' moving average from them; null without one. */
+  readonly emaDistance: number | null;
   /** The objective's own metrics, means over pairs. */
   readonly objective: Readonly<Record<string, number | null>>;
   readonly secondsSample: number;

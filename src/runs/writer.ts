@@ -126,6 +126,8 @@ export class RunWriter {
       if (old <= stage - keep.trajectories) this.remove(old, "selected");
       if (old <= stage - keep.optimizers) {
         this.remove(old, "optimizer");
+        this.remove(old, "sampler");
+        if (this.reader.has(old, "denoiser")) this.remove(old, "ema");
         this.remove(old, "denoiser");
       }
     }

@@ -271,6 +271,15 @@ const train = z.strictObject({
     .gt(0)
     .default(1)
     .describe("Maximum norm of the gradient; larger gradients are scaled down to it."),
+  ema: z
+    .number()
+    .gt(0)
+    .lt(1)
+    .nullable()
+    .default(null)
+    .describe(
+      "Decay of an exponential moving average of the weights, which is evaluated and is the run's result, while training and sampling go on with the weights themselves; 0.9 to 0.99 is usual. After n optimiser steps it is at most (1 + n) / (10 + n). null: no average.",
+    ),
 });
 
 const evaluation = z.strictObject({

@@ -2,7 +2,9 @@
  * Direct preference optimisation on denoising steps as in D3PO (Yang et al. 2023, arXiv 2311.13231, eq. 12), here on
  * the best and the worst branch of one root, which share everything up to the split.
  *
- * Departure: the reference policy is the one that sampled, not the pre-trained one.
+ * Departure: unless `reference` says otherwise, the reference policy is the one that sampled, not the pre-trained one.
+ * With the pre-trained one it is the loss of D3PO, which is that of Diffusion-DPO (Wallace et al. 2023, arXiv
+ * 2311.12908) on sampled steps.
  */
 import { z } from "zod";
 import { tidy } from "../../torch/index.js";
@@ -14,29 +16,40 @@ import { toFloats } from "./values.js";
 interface Options {
   readonly clipRange: number;
   readonly beta: number;
+  readonly reference?: "sampler" | "base";
 }
 
+/** exp overflows in float32 at 88.7. */
+const LINEAR_FROM = 80;
+
 /**
- * loss = mean -log sigmoid(beta (log r_best - log r_worst)), both log-ratios clipped to those of 1 - e .. 1 + e.
+ * loss = mean -log sigmoid(beta (log r_best - log r_worst)), both log-ratios to the reference clipped to those of 1 - e
+ * .. 1 + e.
  *
- * @param batch the first half of the rows are best branches, the second half the worst branches of the same roots at
+ * @param batch with the base model's log-probs if it is the reference; the first half of the rows are best branches, the second half the worst branches of the same roots at
  *   the same timesteps; advantages are not used
  */
 export function dpoLoss(
-  { logProb, oldLogProb }: Pick<TransitionBatch, "logProb" | "oldLogProb">,
-  { clipRange, beta }: Options,
+  { logProb, oldLogProb, baseLogProb }: Pick<TransitionBatch, "logProb" | "oldLogProb" | "baseLogProb">,
+  { clipRange, beta, reference = "sampler" }: Options,
 ): ObjectiveResult {
   return tidy(() => {
-    const logRatio = logProb.sub(oldLogProb);
+    const logRatio = logProb.sub(reference === "base" ? baseLogProb! : oldLogProb);
     const bounded = logRatio.clamp({ min: Math.log(1 - clipRange), max: Math.log(1 + clipRange) });
     const [best, worst] = bounded.chunk(2, 0);
     const margin = best!.sub(worst!).mul(beta);
-    // -log sigmoid(x) = log(1 + exp(-x)); |x| is small where the ratios are clipped, so this does not overflow.
-    const loss = margin.neg().exp().add(1).log().mean();
+    // -log sigmoid(x) = log(1 + exp(-x)), which is -x to the last bit where exp would overflow.
+    const lag = margin.neg();
+    const logistic = lag.clamp({ max: LINEAR_FROM }).exp().add(1).log();
+    const loss = logistic.add(lag.sub(LINEAR_FROM).clamp({ min: 0 })).mean();
     const margins = toFloats(margin);
     return {
       loss,
-      metrics: { ratio: toFloats(logRatio.exp()), margin: margins, ranked: margins.map((m) => (m > 0 ? 1 : 0)) },
+      metrics: {
+        ratio: toFloats(logProb.sub(oldLogProb).exp()),
+        margin: margins,
+        ranked: margins.map((m) => (m > 0 ? 1 : 0)),
+      },
     };
   });
 }
@@ -61,7 +74,14 @@ export const dpo = defineObjective({
       .gt(0)
       .default(0.1)
       .describe("Temperature of the log-ratios, whose log-probs are means over the latent dimensions."),
+    reference: z
+      .enum(["sampler", "base"])
+      .default("sampler")
+      .describe(
+        "What log-ratios refer to: the weights that sampled the stage, or the model before any training (D3PO, Diffusion-DPO), at the cost of one more forward pass a sample.",
+      ),
   }),
+  needs: ({ reference }) => ({ base: reference === "base" }),
   itemSize: 2,
   items: bestAndWorst,
   conflicts: ({ select, branch, train }) => [

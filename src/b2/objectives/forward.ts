@@ -28,6 +28,22 @@ const options = z.object({
     .describe(
       "Weight of mean (out - out_base)^2, the pull toward the model before any training; over 0 it costs one more forward pass a pair.",
     ),
+  decay: z
+    .number()
+    .min(0)
+    .lt(1)
+    .default(0)
+    .describe(
+      "d of the weights that sample: after a stage they become d old + (1 - d) new. 0: each stage samples with the weights that it starts from.",
+    ),
+  decayRise: z
+    .number()
+    .gt(0)
+    .nullable()
+    .default(null)
+    .describe(
+      "After stage i (from 0) d is this times i, up to `decay`; DiffusionNFT has 0.001 up to 0.5. null: `decay` from the first stage on.",
+    ),
   timesteps: z
     .int()
     .min(1)
@@ -158,11 +174,17 @@ export const forward = defineObjective({
   summary: "Learning on the forward process from final latents alone (DiffusionNFT, AWM)",
   learnsFrom: "final-latents",
   options,
-  needs: ({ kl }) => ({ sampler: true, base: kl > 0 }),
+  needs: ({ kl, decay, decayRise }) => {
+    const samplerDecay = (stage: number): number => Math.min(decay, decayRise === null ? decay : decayRise * stage);
+    return { sampler: true, samplerDecay: decay > 0 ? samplerDecay : null, base: kl > 0 };
+  },
   timesteps: ({ timesteps: count, timestepsFrom: from, timestepsWithin: part, minTimestep: min, maxTimestep: max }) => {
     return { count, from, part, min, max };
   },
-  conflicts: ({ train }, { timesteps, minTimestep, maxTimestep }) => [
+  conflicts: ({ train }, { timesteps, minTimestep, maxTimestep, decay, decayRise }) => [
+    ...(decayRise !== null && decay === 0
+      ? [`Expected objective.decay over 0 beside objective.decayRise, which rises to it, but received 0`]
+      : []),
     ...(timesteps !== null && train.timestepFraction !== 1
       ? [
           `Expected train.timestepFraction 1 beside objective.timesteps, which says how many a sample has, but received ${train.timestepFraction}`,

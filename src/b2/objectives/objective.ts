@@ -26,6 +26,11 @@ export interface ObjectiveNeeds {
    */
   readonly sampler?: boolean;
   /**
+   * For objectives on final latents: d of the weights that sample, which after stage i become d old + (1 - d) new. null:
+   * each stage samples with the weights that it starts from. Default: null.
+   */
+  readonly samplerDecay?: ((stage: number) => number) | null;
+  /**
    * Whether predictions use classifier-free guidance as in sampling. Default: true for transitions, whose densities
    * come from the guided prediction; false for final latents, where only the conditional prediction is trained.
    */
@@ -67,6 +72,12 @@ export interface TransitionBatch extends Predictions {
   readonly logProb: Tensor;
   /** The same under the weights that sampled, [B]. */
   readonly oldLogProb: Tensor;
+  /** The same under the model before any training, [B]; present if `needs.base`. */
+  readonly baseLogProb?: Tensor;
+  /** Mean of p(x_{t-1} | x_t) under the weights in training, with gradient, [B, ...latent]. */
+  readonly mean: Tensor;
+  /** The same under the model before any training; present if `needs.base`. */
+  readonly baseMean?: Tensor;
   /** Standard deviation of each row's transition. */
   readonly sigma: readonly number[];
 }
@@ -145,7 +156,7 @@ export const objectives = new Registry<ObjectiveKind>("objective");
 /** What the objective of a config needs. @throws InputError for an unknown name */
 export function needsOf(named: Named): Required<ObjectiveNeeds> {
   const kind = objectives.get(named.name);
-  const byDefault = { base: false, sampler: false, guided: kind.learnsFrom === "transitions" };
+  const byDefault = { base: false, sampler: false, samplerDecay: null, guided: kind.learnsFrom === "transitions" };
   return { ...byDefault, ...kind.needs?.(optionsOf(kind, named)) };
 }
 

@@ -6,8 +6,9 @@ import { LoraAdapter } from "../../lora/index.js";
 import type { Module } from "../../nn/index.js";
 import type { DiffusionModel } from "../../pipeline/index.js";
 import { loadSafetensors } from "../../safetensors/index.js";
-import { allFinite, Generator, keep, noGrad, tidy, type Tensor } from "../../torch/index.js";
+import { allFinite, Generator, noGrad, tidy, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
+import { WeightCopy } from "./weight-copy.js";
 
 export interface Trainable {
   /** float32 with requiresGrad, by name. */
@@ -117,47 +118,6 @@ class FullTrainable implements Trainable {
   dispose(): void {
     this.#base?.dispose();
     for (const parameter of this.parameters.values()) parameter.grad = null;
-  }
-}
-
-/** A copy of the current values of parameters, to compute with later. */
-export class WeightCopy {
-  readonly #parameters: ReadonlyMap<string, Tensor>;
-  readonly #values: ReadonlyMap<string, Tensor>;
-
-  constructor(parameters: ReadonlyMap<string, Tensor>) {
-    this.#parameters = parameters;
-    this.#values = tidy(() => new Map([...parameters].map(([name, p]) => [name, keep(p.detach().clone())] as const)));
-  }
-
-  /**
-   * Runs `work` with these values, without recording gradients, then restores the parameters. Both happen in place, so
-   * no graph that still awaits its backward pass may hold the parameters.
-   */
-  use<T>(work: () => T): T {
-    this.#exchange();
-    try {
-      return noGrad(work);
-    } finally {
-      this.#exchange();
-    }
-  }
-
-  dispose(): void {
-    for (const value of this.#values.values()) value.dispose();
-  }
-
-  #exchange(): void {
-    noGrad(() => {
-      for (const [name, parameter] of this.#parameters) {
-        tidy(() => {
-          const value = this.#values.get(name)!;
-          const other = parameter.clone();
-          parameter.copy_(value);
-          value.copy_(other);
-        });
-      }
-    });
   }
 }
 

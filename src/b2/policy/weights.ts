@@ -14,7 +14,10 @@ export interface NamedWeights {
   readonly weight: number;
 }
 
-/** The weights of a run's latest stage: a LoRA file, or the folder of a whole denoiser. */
+/**
+ * The weights of a run's latest stage, or their moving average where the run keeps one: a LoRA file, or the folder of a
+ * whole denoiser.
+ */
 export interface RunWeights {
   readonly kind: "lora" | "denoiser";
   readonly path: string;
@@ -26,7 +29,9 @@ export function weightsOfRun(folder: string): RunWeights {
   const last = run.finishedStages().at(-1);
   if (last === undefined) throw new InputError(`Expected a run with a finished stage but received ${folder}`);
   const kind = run.has(last, "denoiser") ? "denoiser" : "lora";
-  return { kind, path: run.stagePath(last, kind) };
+  if (!run.has(last, "ema")) return { kind, path: run.stagePath(last, kind) };
+  const average = run.stagePath(last, "ema");
+  return { kind, path: kind === "lora" ? loraFileIn(average)! : average };
 }
 
 /**

@@ -10,6 +10,8 @@ export interface StageOutcome {
   readonly trainedSteps: number;
   readonly trainSet: Pick<TrainSet, "keys" | "advantages">;
   readonly updates: readonly UpdateMetrics[];
+  /** Of the weights' moving average from them; null without one. */
+  readonly emaDistance: number | null;
   readonly branchCount: number;
   readonly seconds: PhaseSeconds;
   /** Of all stages so far; null if an earlier one's is unknown. */
@@ -18,7 +20,7 @@ export interface StageOutcome {
 
 /** A stage's line of metrics.jsonl; null where there is nothing to average. */
 export function stageMetrics(outcome: StageOutcome): StageMetrics {
-  const { scored, trainedSteps, trainSet, updates, branchCount, seconds, cost } = outcome;
+  const { scored, trainedSteps, trainSet, updates, emaDistance, branchCount, seconds, cost } = outcome;
   const { stage, rewards } = scored;
   const { mean, deviation } = meanAndDeviation(rewards);
   const spreads: number[] = [];
@@ -66,6 +68,7 @@ export function stageMetrics(outcome: StageOutcome): StageMetrics {
     gradNorm: average(({ gradNorm }) => gradNorm),
     lossScale: average(({ lossScale }) => lossScale),
     skipped: average(({ skipped }) => skipped),
+    emaDistance: emaDistance === null ? null : finite(emaDistance),
     objective: Object.fromEntries(
       Object.keys(first?.objective ?? {}).map((name) => [name, average(({ objective }) => objective[name] ?? NaN)]),
     ),

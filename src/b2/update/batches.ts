@@ -5,6 +5,7 @@
  */
 import { optionsOf, type Named } from "../../base/registry.js";
 import type { Conditioning } from "../../pipeline/index.js";
+import type { Transition } from "../../schedulers/index.js";
 import { cat, tensor, tidy, type Tensor } from "../../torch/index.js";
 import type {
   LatentBatch,
@@ -14,7 +15,7 @@ import type {
   TransitionBatch,
 } from "../objectives/index.js";
 import type { Policy } from "../policy/policy.js";
-import type { WeightCopy } from "../policy/trainable.js";
+import type { WeightCopy } from "../policy/weight-copy.js";
 import type { TrainSet } from "../records.js";
 import { gaussian } from "../rollout/denoise.js";
 import { rowsOf, type MicroBatch, type Row } from "./plan.js";
@@ -51,45 +52,60 @@ export function lossOf(data: StageData, pairs: MicroBatch): ObjectiveResult {
 
 /** The log-probs of recorded transitions under the current policy, [B], on its device. */
 export function logProbOf(data: Pick<StageData, "policy" | "trainSet" | "needs">, rows: readonly Row[]): Tensor {
-  return recorded(data, rows).logProb;
+  const states = recordedPair(data, rows);
+  return transitionOf(data, rows, states, predict(data, rows, states.x)).logProb;
 }
 
 function transitions(data: StageData, pairs: MicroBatch): TransitionBatch {
   const rows = rowsOf(pairs);
-  const others = otherPredictions(data, rows, () => statesAt(data, rows, 0));
-  const { prediction, logProb, sigma } = recorded(data, rows);
+  const states = recordedPair(data, rows);
+  const others = otherPredictions(data, rows, states.x);
+  const base = others.basePrediction && transitionOf(data, rows, states, others.basePrediction);
+  const prediction = predict(data, rows, states.x);
+  const { logProb, mean, sigma } = transitionOf(data, rows, states, prediction);
   return {
     ...commonOf(data, rows),
     ...predictionsOf(data, prediction, others),
+    ...(base && { baseLogProb: base.logProb, baseMean: base.mean }),
     logProb,
+    mean,
     sigma,
     oldLogProb: tensor(data.oldLogProbs!(pairs)).to({ device: logProb.device }),
   };
 }
 
-function recorded(
-  data: Pick<StageData, "policy" | "trainSet" | "needs">,
+/** The latents of each row's transition, on the policy's device. */
+interface RecordedPair {
+  /** x_t, [B, ...latent] */
+  readonly x: Tensor;
+  /** x_{t-1} */
+  readonly prevSample: Tensor;
+}
+
+function transitionOf(
+  { policy }: Pick<StageData, "policy">,
   rows: readonly Row[],
-): { prediction: Tensor; logProb: Tensor; sigma: readonly number[] } {
-  const { policy } = data;
-  const x = statesAt(data, rows, 0);
-  const timesteps = rows.map(({ timestep }) => timestep);
-  const prediction = policy.predict(x, timesteps, conditioningOf(data, rows));
-  const { logProb, sigma } = policy.transition(x, timesteps, prediction, { prevSample: statesAt(data, rows, 1) });
-  return { prediction, logProb, sigma };
+  { x, prevSample }: RecordedPair,
+  prediction: Tensor,
+): Transition {
+  return policy.transition(x, timestepsOf(rows), prediction, { prevSample });
+}
+
+function predict(data: Pick<StageData, "policy" | "trainSet" | "needs">, rows: readonly Row[], states: Tensor): Tensor {
+  return data.policy.predict(states, timestepsOf(rows), conditioningOf(data, rows));
 }
 
 function latents(data: StageData, pairs: MicroBatch): LatentBatch {
   const rows = rowsOf(pairs);
   const { policy, trainSet, seed } = data;
   const { scheduler } = policy.model;
-  const timesteps = rows.map(({ timestep }) => timestep);
+  const timesteps = timestepsOf(rows);
   const final = trainSet.latents.size(1) - 1;
   const original = recordedStates(data, rows, () => final);
   const noise = noiseOf(rows, { seed, trainSet, policy });
   const noisy = scheduler.addNoise(original, noise, timesteps);
-  const others = otherPredictions(data, rows, () => noisy);
-  const prediction = policy.predict(noisy, timesteps, conditioningOf(data, rows));
+  const others = otherPredictions(data, rows, noisy);
+  const prediction = predict(data, rows, noisy);
   const target = scheduler.target(original, noise, timesteps);
   return { ...commonOf(data, rows), ...predictionsOf(data, prediction, others), original, noise, noisy, target };
 }
@@ -101,7 +117,7 @@ function commonOf(
   return {
     advantage: advantagesOf(data, rows),
     advantageClip: data.advantageClip,
-    timesteps: rows.map(({ timestep }) => timestep),
+    timesteps: timestepsOf(rows),
     scheduler: data.policy.model.scheduler,
   };
 }
@@ -128,13 +144,12 @@ type OtherPredictions = Pick<TransitionBatch, "basePrediction" | "samplerPredict
  * Predictions of the base or the sampling weights. They come before those of the weights in training: weights are
  * swapped in place, which would invalidate a graph that awaits its backward pass.
  */
-function otherPredictions(data: StageData, rows: readonly Row[], states: () => Tensor): OtherPredictions {
+function otherPredictions(data: StageData, rows: readonly Row[], states: Tensor): OtherPredictions {
   const { policy, sampler, needs } = data;
-  const timesteps = rows.map(({ timestep }) => timestep);
-  const predict = (): Tensor => tidy(() => policy.predict(states(), timesteps, conditioningOf(data, rows)));
+  const predictions = (): Tensor => tidy(() => predict(data, rows, states));
   return {
-    ...(needs.base && { basePrediction: policy.trainable!.withBase(predict) }),
-    ...(needs.sampler && sampler !== undefined && { samplerPrediction: sampler.use(predict) }),
+    ...(needs.base && { basePrediction: policy.trainable!.withBase(predictions) }),
+    ...(needs.sampler && sampler !== undefined && { samplerPrediction: sampler.use(predictions) }),
   };
 }
 
@@ -156,9 +171,12 @@ function conditioningOf(
   return policy.conditioning(prompts, { guided });
 }
 
-/** The latents of each row's transition: x_t for offset 0, x_{t-1} for 1. On the policy's device. */
-const statesAt = (data: Pick<StageData, "policy" | "trainSet">, rows: readonly Row[], offset: 0 | 1): Tensor =>
-  recordedStates(data, rows, ({ step }) => step + offset);
+const recordedPair = (data: Pick<StageData, "policy" | "trainSet">, rows: readonly Row[]): RecordedPair => {
+  return {
+    x: recordedStates(data, rows, ({ step }) => step),
+    prevSample: recordedStates(data, rows, ({ step }) => step + 1),
+  };
+};
 
 function recordedStates(
   { policy, trainSet: { latents } }: Pick<StageData, "policy" | "trainSet">,
@@ -177,3 +195,5 @@ function advantagesOf({ policy, advantages, stepWeight }: StageData, rows: reado
     { device: policy.device },
   );
 }
+
+const timestepsOf = (rows: readonly Row[]): number[] => rows.map(({ timestep }) => timestep);

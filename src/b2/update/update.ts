@@ -14,8 +14,9 @@ import type { UpdateMetrics } from "../../runs/index.js";
 import { discardCheckpoints, tidy, yieldToEventLoop } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import { needsOf, objectives } from "../objectives/index.js";
+import type { Followers } from "../policy/followers.js";
 import type { Policy } from "../policy/policy.js";
-import { WeightCopy } from "../policy/trainable.js";
+import { WeightCopy } from "../policy/weight-copy.js";
 import type { TrainSet } from "../records.js";
 import { weightedAdvantages } from "../rollout/advantage.js";
 import { lossOf, type StageData } from "./batches.js";
@@ -29,6 +30,8 @@ import { timestepsOfStage } from "./timesteps.js";
 export interface Optimization {
   readonly optimizer: AdamW;
   readonly scaler?: GradScaler;
+  /** Weights that follow those in training. */
+  readonly followers?: Pick<Followers, "sampler" | "updated">;
 }
 
 /**
@@ -38,7 +41,7 @@ export interface Optimization {
  */
 export async function updatePolicy(
   policy: Policy,
-  { optimizer, scaler = new GradScaler({ enabled: false }) }: Optimization,
+  { optimizer, scaler = new GradScaler({ enabled: false }), followers }: Optimization,
   trainSet: TrainSet,
   config: Pick<Config, "seed" | "train" | "advantage" | "objective" | "branch" | "interval">,
   { progress, signal }: RunContext,
@@ -60,8 +63,10 @@ export async function updatePolicy(
     advantageClip: config.advantage.clip,
     stepWeight: config.train.stepWeights === "change" ? changeWeights(trainSet) : undefined,
   };
-  const start = needs.sampler && updates.length > 1 ? new WeightCopy(policy.parameters) : undefined;
-  let sampler: WeightCopy | undefined;
+  let sampler = followers?.sampler;
+  // Without followers the weights in training have sampled; they change at the first optimiser step.
+  const isNeeded = needs.sampler && sampler === undefined && updates.length > 1;
+  const start = isNeeded ? new WeightCopy(policy.parameters) : undefined;
   const task = progress.task("training", total, "pairs");
   const log: UpdateMetrics[] = [];
   try {
@@ -87,8 +92,11 @@ export async function updatePolicy(
       const gradNorm = clipGradNorm(policy.parameters.values(), config.train.maxGradNorm);
       // A gradient that is not finite would corrupt Adam's moments for good.
       const isFinite = Number.isFinite(gradNorm);
-      if (isFinite) optimizer.step();
-      sampler = start;
+      if (isFinite) {
+        optimizer.step();
+        followers?.updated();
+        sampler ??= start;
+      }
       optimizer.zeroGrad();
       const { scale: lossScale } = scaler;
       scaler.update(!isFinite);
