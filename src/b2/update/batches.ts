@@ -5,7 +5,6 @@
  */
 import { optionsOf, type Named } from "../../base/registry.js";
 import type { Conditioning } from "../../pipeline/index.js";
-import type { Transition } from "../../schedulers/index.js";
 import { cat, tensor, tidy, type Tensor } from "../../torch/index.js";
 import type {
   LatentBatch,
@@ -87,7 +86,7 @@ function transitionOf(
   rows: readonly Row[],
   { x, prevSample }: RecordedPair,
   prediction: Tensor,
-): Transition {
+): ReturnType<Policy["transition"]> {
   return policy.transition(x, timestepsOf(rows), prediction, { prevSample });
 }
 
