@@ -3,7 +3,7 @@ import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { listOf } from "../base/show.js";
 import { findModel } from "../hub/index.js";
-import { familyOf, modelFamilies, schedulerOf } from "../pipeline/index.js";
+import { familyOf, modelFamilies, schedulerOf, type ModelFamily } from "../pipeline/index.js";
 import { labelOf, rewards } from "../rewards/index.js";
 import { schedulers } from "../schedulers/index.js";
 import { intervalOf, type Config } from "./config/schema.js";
@@ -27,13 +27,24 @@ export interface Estimate {
   readonly evaluationImages: number;
 }
 
+/** Passes of one image through the denoiser in a step of sampling. */
+export function passesPerStep(config: Pick<Config, "model" | "sample" | "scheduler">): number {
+  const family = familyOfConfig(config);
+  const perPrediction = schedulers.get((config.scheduler ?? schedulerOf(family)).name).passesPerStep ?? 1;
+  return family.passes(config.sample.guidanceScale) * perPrediction;
+}
+
+/** The model's family; the first one while the model is not on this machine. */
+function familyOfConfig({ model }: Pick<Config, "model">): ModelFamily {
+  const found = findModel(model.path, model);
+  return found === undefined ? modelFamilies.entries()[0]! : familyOf(found);
+}
+
 /** Counts the work of a config. */
 export function estimate(config: Config): Estimate {
   const { sample, branch, stages, select, interval, train } = config;
-  const found = findModel(config.model.path, config.model);
-  const family = found === undefined ? modelFamilies.entries()[0]! : familyOf(found);
-  const perStep = schedulers.get((config.scheduler ?? schedulerOf(family)).name).passesPerStep ?? 1;
-  const passes = family.passes(sample.guidanceScale) * perStep;
+  const family = familyOfConfig(config);
+  const passes = passesPerStep(config);
   const needs = needsOf(config.objective);
   const trainPasses = family.passes(needs.guided ? sample.guidanceScale : 1);
   const others = (needs.base ? 1 : 0) + (needs.sampler ? 1 : 0);

@@ -7,7 +7,16 @@
  */
 
 /** What a stream of numbers is for; different streams are independent. */
-export const streams = { trajectory: 1, prompt: 2, shuffle: 3, timesteps: 4, evaluation: 5, "train-noise": 7 } as const;
+export const streams = {
+  trajectory: 1,
+  prompt: 2,
+  shuffle: 3,
+  timesteps: 4,
+  evaluation: 5,
+  "train-noise": 7,
+  probe: 11,
+  bootstrap: 12,
+} as const;
 
 export type RandomStream = keyof typeof streams;
 

@@ -13,6 +13,7 @@ import { addConfigCommands } from "./commands/config.js";
 import { addEvalCommand } from "./commands/eval.js";
 import { addGenerateCommand } from "./commands/generate.js";
 import { addModelCommands } from "./commands/model.js";
+import { addProbeCommand } from "./commands/probe.js";
 import { addPromptsCommand } from "./commands/prompts.js";
 import { addRunCommand } from "./commands/run.js";
 import { addStageCommands } from "./commands/stage.js";
@@ -35,6 +36,7 @@ export function createProgram(): Command {
   addStageCommands(program);
   addGenerateCommand(program);
   addEvalCommand(program);
+  addProbeCommand(program);
   addModelCommands(program);
   addConfigCommands(program);
   addPromptsCommand(program);

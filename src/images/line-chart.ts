@@ -1,11 +1,15 @@
-/** Curves over stages, with bands for their spread. */
+/** Curves over stages or another quantity, with bands for their spread. */
 import { HAIRLINE, INK, MUTED, PAPER, renderSvg, round, svg, text } from "./svg.js";
 
 export interface Series {
   readonly name: string;
   readonly values: readonly number[];
+  /** The x of each value, ascending. Default: 1 apart, from `firstX`. */
+  readonly x?: readonly number[];
   /** Half the band's height at each value, such as a standard error. */
   readonly spread?: readonly number[];
+  /** The band's ends at each value, in place of `spread`. */
+  readonly band?: readonly { readonly low: number; readonly high: number }[];
 }
 
 export interface LineChartOptions {
@@ -13,18 +17,25 @@ export interface LineChartOptions {
   readonly subtitle?: string;
   readonly xLabel?: string;
   readonly yLabel?: string;
-  /** The x value of the first point. Default 0. */
+  /** The x of the first value, where a series does not have its own. Default 0. */
   readonly firstX?: number;
   readonly width?: number;
   readonly height?: number;
 }
 
 /** Okabe and Ito's colours, which colour-blind people can distinguish. */
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"];
 
 interface Scale {
   readonly ticks: readonly number[];
   at(value: number): number;
+}
+
+interface Point {
+  readonly x: number;
+  readonly value: number;
+  readonly low: number;
+  readonly high: number;
 }
 
 /** A chart as PNG. Values that are not finite leave a gap. */
@@ -34,13 +45,11 @@ export function lineChart(
 ): Uint8Array {
   const top = 28 + (title === undefined ? 0 : 26) + (subtitle === undefined ? 0 : 20) + (yLabel === undefined ? 0 : 26);
   const box = { left: 64, right: width - 28, top, bottom: height - 52 };
-  const longest = Math.max(1, ...series.map(({ values }) => values.length));
-  const bounds = series.flatMap(({ values, spread }) =>
-    values.flatMap((value, i) => [value - (spread?.[i] ?? 0), value + (spread?.[i] ?? 0)]),
-  );
-  const finite = bounds.filter(Number.isFinite);
-  const y = scale(Math.min(...finite), Math.max(...finite), box.bottom, box.top, 5);
-  const x = scale(firstX, firstX + longest - 1, box.left, box.right, 8, { exact: true, whole: true });
+  const curves = series.map((own) => pointsOf(own, firstX));
+  const all = curves.flat();
+  const y = scale(lowest(all.map(({ low }) => low)), highest(all.map(({ high }) => high)), box.bottom, box.top, 5);
+  const xs = series.flatMap((own) => own.x ?? [firstX, firstX + Math.max(1, own.values.length) - 1]);
+  const x = scale(lowest(xs), highest(xs), box.left, box.right, 8, { exact: true, whole: xs.every(Number.isInteger) });
 
   const parts: string[] = [];
   let line = 34;
@@ -60,27 +69,39 @@ export function lineChart(
   }
   parts.push(text((box.left + box.right) / 2, height - 14, xLabel, { size: 11, colour: MUTED, anchor: "middle" }));
 
-  series.forEach(({ values, spread }, i) => {
+  curves.forEach((points, i) => {
     const colour = COLOURS[i % COLOURS.length]!;
-    const points = values.flatMap((value, j) =>
-      Number.isFinite(value) ? [{ x: x.at(firstX + j), value, spread: spread?.[j] ?? 0 }] : [],
-    );
-    if (spread !== undefined) {
-      const upper = points.map((p) => `${round(p.x)},${round(y.at(p.value + p.spread))}`);
-      const lower = points.toReversed().map((p) => `${round(p.x)},${round(y.at(p.value - p.spread))}`);
+    if (series[i]!.spread !== undefined || series[i]!.band !== undefined) {
+      const upper = points.map((p) => `${round(x.at(p.x))},${round(y.at(p.high))}`);
+      const lower = points.toReversed().map((p) => `${round(x.at(p.x))},${round(y.at(p.low))}`);
       parts.push(`<polygon points="${[...upper, ...lower].join(" ")}" fill="${colour}" fill-opacity="0.14"/>`);
     }
-    const path = points.map((p) => `${round(p.x)},${round(y.at(p.value))}`).join(" ");
+    const path = points.map((p) => `${round(x.at(p.x))},${round(y.at(p.value))}`).join(" ");
     const stroke = `stroke="${colour}" stroke-width="2" stroke-linejoin="round" stroke-linecap="round"`;
     parts.push(`<polyline points="${path}" fill="none" ${stroke}/>`);
     const last = points.at(-1);
     if (last === undefined) return;
-    const [cx, cy] = [round(last.x), round(y.at(last.value))];
+    const [cx, cy] = [round(x.at(last.x)), round(y.at(last.value))];
     parts.push(`<circle cx="${cx}" cy="${cy}" r="3.5" fill="${colour}" stroke="${PAPER}" stroke-width="1.5"/>`);
   });
   if (series.length > 1) parts.push(...legend(series, box.right));
   return renderSvg(svg(width, height, parts));
 }
+
+/** The finite values of a series; a band whose end is not finite closes there. */
+function pointsOf({ values, x, spread, band }: Series, firstX: number): Point[] {
+  const end = (given: number | undefined, value: number): number =>
+    given !== undefined && Number.isFinite(given) ? given : value;
+  const points = values.map((value, i): Point => {
+    const half = spread?.[i] ?? 0;
+    const { low, high } = band?.[i] ?? { low: value - half, high: value + half };
+    return { x: x?.[i] ?? firstX + i, value, low: end(low, value), high: end(high, value) };
+  });
+  return points.filter(({ value }) => Number.isFinite(value));
+}
+
+const lowest = (values: readonly number[]): number => values.reduce((least, value) => Math.min(least, value), Infinity);
+const highest = (values: readonly number[]): number => values.reduce((most, value) => Math.max(most, value), -Infinity);
 
 /** The legend: a dot and a name for each series, right-aligned. Text widths are estimated generously. */
 function legend(series: readonly Series[], right: number): string[] {

@@ -18,6 +18,7 @@
  *       ema/                         with `train.ema`: their moving average, a LoRA or a denoiser, which is the result
  *       sampler/                     the weights that sample the next stage, where they lag behind
  *       stage.json                   the stage's metrics; written last, its presence means the stage is finished
+ *     intervals/0000.json            what was measured before a stage, with `interval.mode` "measured"
  *     model/                         with full fine-tuning: the whole model after the last stage
  *     before.png, before-after.png   contact sheets
  *     reward.png                     the reward of every stage
@@ -45,6 +46,8 @@ export const layout = {
   metrics: (folder: string) => join(folder, "metrics.jsonl"),
   stages: (folder: string) => join(folder, "stages"),
   stage: (folder: string, stage: number) => join(folder, "stages", String(stage).padStart(4, "0")),
+  intervals: (folder: string) => join(folder, "intervals"),
+  interval: (folder: string, stage: number) => join(folder, "intervals", `${String(stage).padStart(4, "0")}.json`),
   model: (folder: string) => join(folder, "model"),
   evaluations: (folder: string) => join(folder, "eval"),
   evaluation: (folder: string, name: string) => join(folder, "eval", `${name}.json`),

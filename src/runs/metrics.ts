@@ -70,6 +70,24 @@ export interface PartialStage extends PhaseSeconds {
   readonly costs: Readonly<Partial<Record<"sample" | "score", Cost>>>;
 }
 
+/** What a probe of the policy says about the interval to train: intervals/<stage>.json. */
+export interface IntervalMeasurement {
+  /** It was measured before this stage. */
+  readonly stage: number;
+  /** Lengths of the interval that it proposes, in steps. */
+  readonly first: number;
+  readonly last: number;
+  /** What the last steps decide of the reward's variance inside a prompt, with 95% intervals; null if it does not vary. */
+  readonly shares: readonly {
+    readonly steps: number;
+    readonly share: number | null;
+    readonly low: number | null;
+    readonly high: number | null;
+  }[];
+  /** Part of the cost of its stage. */
+  readonly cost: Cost;
+}
+
 /** One image of a stage: a line of samples.jsonl. */
 export interface SampleLine {
   readonly root: number;

@@ -9,7 +9,7 @@ import { show } from "../base/show.js";
 // Imports the format directly, because the index of that folder would load libtorch.
 import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
 import { formerStageFiles, layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
-import type { PartialStage, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
+import type { IntervalMeasurement, PartialStage, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 
 /** A folder is not a run, or its files are damaged. */
 export class RunError extends InputError {
@@ -118,6 +118,12 @@ export class RunReader {
   /** One line per optimiser step of a stage. @throws RunError when the file is missing or damaged */
   updates(stage: number): UpdateMetrics[] {
     return readJsonLines(this.stagePath(stage, "updates"), RunError) as unknown as UpdateMetrics[];
+  }
+
+  /** What was measured before a stage; undefined if nothing was. @throws RunError when the file is damaged */
+  interval(stage: number): IntervalMeasurement | undefined {
+    const file = layout.interval(this.folder, stage);
+    return existsSync(file) ? (readRunObject(file) as unknown as IntervalMeasurement) : undefined;
   }
 
   /** An evaluation of `b2 run` ("before", "after", ...); undefined if there is none. */

@@ -5,7 +5,7 @@ import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, stat
 import { dirname, join } from "node:path";
 import { writeJson, writeJsonLines } from "../base/files.js";
 import { layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
-import type { PartialStage, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
+import type { IntervalMeasurement, PartialStage, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 import { RunError, RunReader } from "./reader.js";
 
 type StageFile = keyof typeof stageFiles;
@@ -71,7 +71,7 @@ export class RunWriter {
     const { reader } = new RunWriter(folder);
     if (reader.finishedStages().length > 0) throw new RunError(`Expected a run without a finished stage in ${folder}`);
     const images = readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name));
-    const left = [layout.stages(folder), layout.evaluations(folder), layout.metrics(folder)];
+    const left = [layout.stages(folder), layout.evaluations(folder), layout.intervals(folder), layout.metrics(folder)];
     // run.json last: until then the folder is this run, whatever is cut off.
     for (const name of [...left, ...images.map((image) => join(folder, image)), layout.run(folder)]) {
       rmSync(name, { recursive: true, force: true });
@@ -131,6 +131,10 @@ export class RunWriter {
         this.remove(old, "denoiser");
       }
     }
+  }
+
+  writeInterval(measurement: IntervalMeasurement): void {
+    writeJson(layout.interval(this.folder, measurement.stage), measurement);
   }
 
   writeEvaluation(name: string, table: unknown): void {

@@ -48,6 +48,22 @@ export function conflicts(config: Config): Conflict[] {
     ["interval.skipLast", "interval.first"],
     `Expected interval.skipLast to be less than interval.first (${interval.first}) but received ${interval.skipLast}`,
   );
+  const measured = interval.mode === "measured";
+  for (const key of ["first", "last"] as const) {
+    unless(
+      !measured || config.interval[key] === null,
+      ["interval.mode", `interval.${key}`],
+      `Expected null for interval.${key} with interval.mode "measured", which measures it, but received ${config.interval[key]}`,
+    );
+  }
+  const usual = configSchema().shape.interval.parse(undefined);
+  for (const key of ["every", "roots", "branches", "splits"] as const) {
+    unless(
+      measured || interval[key] === usual[key],
+      ["interval.mode", `interval.${key}`],
+      `Expected no interval.${key} for interval.mode "fixed", which measures nothing, but received ${interval[key]}`,
+    );
+  }
   unless(
     select.negativeThreshold <= select.positiveThreshold,
     ["select.negativeThreshold", "select.positiveThreshold"],

@@ -21,7 +21,12 @@ export function modernise(layer: JsonObject): JsonObject {
   // The default of 0.1.0, which resolved configs spell out.
   if (isLegacy(layer) && JSON.stringify(modern["scheduler"]) === '{"eta":1}') delete modern["scheduler"];
   // 0.1.0 wrote the beta of dpo into every resolved config.
-  const { objective, train, lora } = modern;
+  if (typeof modern["interval"] === "string") modern["interval"] = { mode: modern["interval"] };
+  const { objective, train, lora, interval } = modern;
+  // What is measured is not given as well.
+  if (isJsonObject(interval) && interval["mode"] === "measured") {
+    modern["interval"] = { first: null, last: null, ...interval };
+  }
   if (isJsonObject(objective) && objective["name"] === "ppo" && isJsonObject(layer["train"])) delete objective["beta"];
   if (isJsonObject(train) && train["parameters"] === "unet") train["parameters"] = "full";
   if (isLegacy(layer) && JSON.stringify((lora as JsonObject | undefined)?.["targetModules"]) === FORMER_TARGETS) {

@@ -140,6 +140,12 @@ const branch = z.strictObject({
 });
 
 const interval = z.strictObject({
+  mode: z
+    .enum(["fixed", "measured"])
+    .default("fixed")
+    .describe(
+      '`fixed`: from `interval.first` to `interval.last`. `measured`: as a probe of the policy proposes before the first stage, and again as training goes on (docs/probe.md); then first and last are null. `interval: "measured"` is short for this.',
+    ),
   first: count()
     .nullable()
     .default(14)
@@ -157,6 +163,16 @@ const interval = z.strictObject({
     .describe(
       "How many of the interval's last steps are sampled but not trained. The second-to-last step of a trajectory has a tiny sigma after a long stride. The log-prob there is many times as sensitive as elsewhere, and with few steps its noise drowns the gradient of all others; docs/log.md has the figures.",
     ),
+  every: z
+    .int()
+    .min(0)
+    .default(25)
+    .describe("`measured`: measure again after every n-th stage; 0: before the first stage only."),
+  roots: count().default(24).describe("`measured`: roots of a measurement, spread over the training prompts."),
+  branches: z.int().min(2).default(4).describe("`measured`: branches of each root at every split."),
+  splits: count()
+    .default(6)
+    .describe("`measured`: how many splits, evenly spaced. A measurement scores roots x branches x splits images."),
 });
 
 const advantage = z.strictObject({

@@ -1,0 +1,96 @@
+/**
+ * How much of a measure's variance inside a prompt the last s steps of a trajectory still decide:
+ *
+ *     share(s) = E[Var(y | x at the split)] / E[Var(y | prompt)]
+ *
+ * By the law of total variance the numerator never falls as s grows, and share(T) = 1 once x_T itself is drawn anew. Both
+ * are means, over the same roots, of sample variances of K values (divided by K - 1): branches of a root above,
+ * independent images of its prompt below. Each is unbiased; their ratio is off by a term that falls as one over the
+ * number of roots. Several roots of a prompt count like roots of several prompts.
+ *
+ * Training at an interval of T steps branches from a common x_T, so it decides a little less than share(T): what x_T
+ * itself decides is not in it.
+ */
+import { bootstrap } from "../../base/bootstrap.js";
+import { meanAndDeviation } from "../../base/statistics.js";
+import type { ProbedRoot } from "./branching.js";
+
+/** What the last steps decide. */
+export interface ShareEstimate {
+  /** s */
+  readonly steps: number;
+  /** Mean variance of the branches of a root. */
+  readonly variance: number;
+  /** That variance as a share of the variance over independent images; null where that is 0. */
+  readonly share: number | null;
+  /** Ends of its 95% interval. */
+  readonly low: number | null;
+  readonly high: number | null;
+  /** Share of the roots whose branches do not all have the same value. */
+  readonly differing: number;
+}
+
+/** What a probe says about one measure. */
+export interface MeasureShares {
+  /** How many roots have this measure. */
+  readonly roots: number;
+  /** Mean over independent images. */
+  readonly mean: number;
+  /** One for each split, ascending; the last is that of independent images. */
+  readonly shares: readonly ShareEstimate[];
+}
+
+/** With fewer prompts, intervals are about the roots of these prompts alone. */
+const FEWEST_PROMPTS = 8;
+
+/** The shares of a measure, with bootstrap intervals over prompts, or over roots where prompts are few. */
+export function measureShares(
+  roots: readonly ProbedRoot[],
+  measure: string,
+  splits: readonly number[],
+  seed: number,
+): MeasureShares {
+  const having = roots.filter(({ values }) => values[measure] !== undefined);
+  const variances = having.map(({ prompt, values }) => {
+    return { prompt, variances: values[measure]!.map((split) => meanAndDeviation(split).deviation ** 2) };
+  });
+  const prompts = [...new Set(variances.map(({ prompt }) => prompt))];
+  const units =
+    prompts.length < FEWEST_PROMPTS
+      ? variances.map((root) => [root])
+      : prompts.map((prompt) => variances.filter((root) => root.prompt === prompt));
+  const sums = units.map((unit) => splits.map((_, i) => unit.reduce((sum, root) => sum + root.variances[i]!, 0)));
+  const shares = ratios(sums);
+  const intervals = bootstrap(sums, ratios, { seed });
+  return {
+    roots: having.length,
+    mean: meanAndDeviation(having.flatMap(({ values }) => values[measure]!.at(-1)!)).mean,
+    shares: splits.map((steps, i) => ({
+      steps,
+      variance: sums.reduce((sum, unit) => sum + unit[i]!, 0) / having.length,
+      share: finite(shares[i]!),
+      low: finite(intervals[i]!.low),
+      high: finite(intervals[i]!.high),
+      differing: variances.filter((root) => root.variances[i]! > 0).length / having.length,
+    })),
+  };
+}
+
+/** The shares of every measure that a root has, by name. */
+export function allShares(
+  roots: readonly ProbedRoot[],
+  splits: readonly number[],
+  seed: number,
+): Record<string, MeasureShares> {
+  const names = [...new Set(roots.flatMap(({ values }) => Object.keys(values)))];
+  return Object.fromEntries(names.map((name) => [name, measureShares(roots, name, splits, seed)]));
+}
+
+/** Sums of each split's variances over the sum of the last, which is that of independent images. */
+function ratios(units: readonly (readonly number[])[]): number[] {
+  const totals = (units[0] ?? []).map((_, i) => units.reduce((sum, unit) => sum + unit[i]!, 0));
+  return totals.map((total) => total / totals.at(-1)!);
+}
+
+/** JSON has no NaN. */
+const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
