@@ -21,12 +21,12 @@ export interface ShareEstimate {
   readonly steps: number;
   /** Mean variance of the branches of a root. */
   readonly variance: number;
-  /** That variance as a share of the variance over independent images; null where that is 0. */
+  /** That variance as a share of the variance over independent images; null where that is 0 up to rounding. */
   readonly share: number | null;
   /** Ends of its 95% interval. */
   readonly low: number | null;
   readonly high: number | null;
-  /** Share of the roots whose branches do not all have the same value. */
+  /** Share of the roots whose branches do not all have the same value, up to rounding. */
   readonly differing: number;
 }
 
@@ -40,6 +40,9 @@ export interface MeasureShares {
   readonly shares: readonly ShareEstimate[];
 }
 
+/** A standard deviation below this share of the mean is float32's rounding, which depends on a row's place in a batch. */
+const ROUNDING = 1e-6;
+
 /** With fewer prompts, intervals are about the roots of these prompts alone. */
 const FEWEST_PROMPTS = 8;
 
@@ -52,7 +55,7 @@ export function measureShares(
 ): MeasureShares {
   const having = roots.filter(({ values }) => values[measure] !== undefined);
   const variances = having.map(({ prompt, values }) => {
-    return { prompt, variances: values[measure]!.map((split) => meanAndDeviation(split).deviation ** 2) };
+    return { prompt, variances: values[measure]!.map(varianceOf) };
   });
   const prompts = [...new Set(variances.map(({ prompt }) => prompt))];
   const units =
@@ -62,16 +65,20 @@ export function measureShares(
   const sums = units.map((unit) => splits.map((_, i) => unit.reduce((sum, root) => sum + root.variances[i]!, 0)));
   const shares = ratios(sums);
   const intervals = bootstrap(sums, ratios, { seed });
+  const means = splits.map((_, i) => sums.reduce((sum, unit) => sum + unit[i]!, 0) / having.length);
+  const { mean } = meanAndDeviation(having.flatMap(({ values }) => values[measure]!.at(-1)!));
+  const varies = Math.sqrt(means.at(-1)!) > ROUNDING * Math.abs(mean);
+  const negligible = (ROUNDING * mean) ** 2;
   return {
     roots: having.length,
-    mean: meanAndDeviation(having.flatMap(({ values }) => values[measure]!.at(-1)!)).mean,
+    mean,
     shares: splits.map((steps, i) => ({
       steps,
-      variance: sums.reduce((sum, unit) => sum + unit[i]!, 0) / having.length,
-      share: finite(shares[i]!),
-      low: finite(intervals[i]!.low),
-      high: finite(intervals[i]!.high),
-      differing: variances.filter((root) => root.variances[i]! > 0).length / having.length,
+      variance: means[i]!,
+      share: varies ? finite(shares[i]!) : null,
+      low: varies ? finite(intervals[i]!.low) : null,
+      high: varies ? finite(intervals[i]!.high) : null,
+      differing: variances.filter((root) => root.variances[i]! > negligible).length / having.length,
     })),
   };
 }
@@ -90,6 +97,12 @@ export function allShares(
 function ratios(units: readonly (readonly number[])[]): number[] {
   const totals = (units[0] ?? []).map((_, i) => units.reduce((sum, unit) => sum + unit[i]!, 0));
   return totals.map((total) => total / totals.at(-1)!);
+}
+
+/** The sample variance. */
+function varianceOf(values: readonly number[]): number {
+  const { mean } = meanAndDeviation(values);
+  return values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1);
 }
 
 /** JSON has no NaN. */
