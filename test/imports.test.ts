@@ -45,7 +45,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     "b2/objectives",
   ],
   "b2/rollout": ["torch", "images", "world", "rewards", "b2", "b2/config", "b2/objectives", "b2/policy"],
-  "b2/probe": ["torch", "rewards", "b2/config", "b2/policy", "b2/rollout"],
+  "b2/probe": ["torch", "rewards", "runs", "b2/config", "b2/policy", "b2/rollout"],
   "b2/update": ["torch", "optim", "pipeline", "runs", "b2", "b2/config", "b2/objectives", "b2/policy", "b2/rollout"],
   "b2/record": ["torch", "safetensors", "runs", "b2", "b2/objectives"],
   b2: ["torch", "hub", "optim", "safetensors", "schedulers", "pipeline", "rewards", "runs"],

@@ -1,15 +1,20 @@
 // What the last steps decide: rewards whose answer is known, and `b2 probe` as a process.
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { z } from "zod";
+import { estimate } from "../src/b2/dry-run.js";
+import { parseAssignments, resolveConfig, Trainer } from "../src/b2/index.js";
 import { Policy } from "../src/b2/policy/policy.js";
 import { probeCost, probeRoots, type ProbedRoot, type ProbePlan } from "../src/b2/probe/branching.js";
+import { measuredSteps } from "../src/b2/probe/measured.js";
 import { measureShares, type ShareEstimate } from "../src/b2/probe/shares.js";
 import { silent, type Progress } from "../src/base/progress.js";
 import type { ProbeReport } from "../src/eval/probe-report.js";
 import { RewardSet } from "../src/rewards/index.js";
+import { NO_COST, RunReader, type IntervalMeasurement } from "../src/runs/index.js";
 import {
   DDIMScheduler,
   parseSchedulerConfig,
@@ -132,7 +137,7 @@ describe("a probe", () => {
     const probing = probeRoots(policy, RewardSet.of(counting), plan, config, { progress });
     for await (const roots of probing) assert.equal(roots.length, 4);
     policy.dispose();
-    assert.deepEqual(probeCost(plan), { steps, images });
+    assert.deepEqual(probeCost({ ...plan, roots: 8 }), { steps, images });
     assert.deepEqual({ steps, images }, { steps: 8 * 3 + 8 * 3 * 10, images: 8 * 3 * 4 });
   });
 });
@@ -201,5 +206,122 @@ describe("b2 probe", () => {
     const words = await b2(...args, "--splits", "few");
     assert.equal(words.code, 2);
     assert.match(words.stderr, /Expected numbers of steps such as 6,10,14, or all, but received few/);
+  });
+});
+
+describe("interval: measured", () => {
+  const measuring = {
+    stages: 3,
+    model: { threads: 1 },
+    sample: { guidanceScale: 1 },
+    interval: "measured",
+    record: { images: 0 },
+  };
+  const options = { interval: { every: 2, roots: 3, branches: 2, splits: 2 } };
+  const loras = (run: string): string[] => {
+    const reader = new RunReader(run);
+    return reader.finishedStages().map((stage) => {
+      return createHash("sha256")
+        .update(readFileSync(reader.stagePath(stage, "lora")))
+        .digest("hex");
+    });
+  };
+  const train = async (
+    run: string,
+    layers: object[],
+    reward: typeof redness,
+    signal?: AbortSignal,
+  ): Promise<string> => {
+    const lines: string[] = [];
+    const progress: Progress = { ...silent, log: (line) => lines.push(line) };
+    const trainer = await Trainer.open(run, tinyConfig(measuring, options, ...layers), { reward, progress, signal });
+    try {
+      await trainer.runAll();
+    } finally {
+      trainer.dispose();
+    }
+    return lines.join("\n");
+  };
+
+  it("is short for a mode whose ends are not given as well", () => {
+    const { interval } = tinyConfig({ interval: "measured" });
+    assert.deepEqual([interval.mode, interval.first, interval.last], ["measured", null, null]);
+    assert.deepEqual(resolveConfig(parseAssignments(["interval=measured"])).interval.mode, "measured");
+    assert.throws(
+      () => tinyConfig({ interval: "guessed" }),
+      /Expected fixed or measured for interval.mode but received "guessed"/,
+    );
+    assert.throws(
+      () => resolveConfig({ interval: "measured" }, { interval: { first: 3 } }),
+      /Expected null for interval.first with interval.mode "measured", which measures it, but received 3/,
+    );
+    assert.throws(
+      () => resolveConfig({ interval: { roots: 3 } }),
+      /Expected no interval.roots for interval.mode "fixed"/,
+    );
+  });
+
+  it("trains what was measured, counts it, and resumes to the same bits without measuring again", async () => {
+    const whole = join(folder, "measured");
+    const log = await train(whole, [], redness);
+    assert.match(
+      log,
+      /^before stage 1 the last \d of 4 steps decide \d+% of the reward's variance; .* grows .* to 4\n/,
+    );
+    const run = new RunReader(whole);
+    assert.deepEqual(
+      [0, 1, 2].map((stage) => run.interval(stage) !== undefined),
+      [true, false, true],
+    );
+    const measured = run.interval(0)!;
+    // 3 roots of 2 steps, then 6 branches of 2 and of 4.
+    assert.deepEqual([measured.cost.queries, measured.cost.forwardPasses], [12, 42]);
+    const metrics = run.metrics();
+    assert.equal(metrics[0]!.trainedSteps, measured.first);
+    assert.deepEqual(
+      metrics.map(({ cost }) => cost!.queries),
+      [18, 24, 42],
+    );
+    assert.deepEqual(estimate(tinyConfig(measuring, options)).images, 42);
+
+    // Cut off within stage 2, after its measurement.
+    const cut = join(folder, "measured-cut");
+    cpSync(whole, cut, { recursive: true });
+    rmSync(join(cut, "stages", "0002"), { recursive: true });
+    const before = readFileSync(join(cut, "intervals", "0002.json"), "utf8");
+    assert.equal(await train(cut, [], redness), "");
+    assert.deepEqual(loras(cut), loras(whole));
+    assert.equal(readFileSync(join(cut, "intervals", "0002.json"), "utf8"), before);
+    assert.deepEqual(
+      new RunReader(cut).metrics().map(({ cost }) => cost!.queries),
+      [18, 24, 42],
+    );
+
+    // Cut off before it.
+    rmSync(join(cut, "stages", "0002"), { recursive: true });
+    rmSync(join(cut, "intervals", "0002.json"));
+    await train(cut, [], redness);
+    assert.deepEqual(loras(cut), loras(whole));
+  });
+
+  it("warns where there is nothing to measure, and trains the whole trajectory", async () => {
+    const run = join(folder, "constant");
+    const log = await train(run, [{ stages: 1 }], (images) =>
+      Promise.resolve(Array.from({ length: images.size(0) }, () => 1)),
+    );
+    assert.match(log, /^warning: before stage 1 all images of a prompt have the same reward/);
+    assert.equal(new RunReader(run).metrics()[0]!.trainedSteps, 4);
+  });
+
+  it("grows from each measurement over the stages that are left, and never shrinks", () => {
+    const at = (stage: number, first: number, last: number): IntervalMeasurement => {
+      return { stage, first, last, shares: [], cost: NO_COST };
+    };
+    const all = (measurements: IntervalMeasurement[], skipLast = 0): number[] =>
+      Array.from({ length: 8 }, (_, stage) => measuredSteps(stage, measurements, { stages: 8, skipLast }));
+    assert.deepEqual(all([at(0, 3, 6)]), [3, 3, 4, 4, 5, 5, 6, 6]);
+    assert.deepEqual(all([at(0, 3, 6), at(4, 6, 7)]), [3, 3, 4, 4, 6, 6, 7, 7]);
+    assert.deepEqual(all([at(0, 3, 6), at(4, 1, 2)]), [3, 3, 4, 4, 4, 4, 4, 4]);
+    assert.deepEqual(all([at(0, 3, 3)], 4), [5, 5, 5, 5, 5, 5, 5, 5]);
   });
 });

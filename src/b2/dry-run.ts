@@ -9,6 +9,7 @@ import { schedulers } from "../schedulers/index.js";
 import { intervalOf, type Config } from "./config/schema.js";
 import { scoringModels } from "./models.js";
 import { needsOf, objectives, timestepChoiceOf } from "./objectives/index.js";
+import { measuringCost } from "./probe/measured.js";
 import { readPromptLists, thinOut } from "./rollout/prompts.js";
 import { trainedSteps } from "./rollout/schedule.js";
 import { isWithinInterval, timestepsPerSample } from "./update/timesteps.js";
@@ -25,6 +26,8 @@ export interface Estimate {
   /** Rows of these pairs that pass forward and backward. */
   readonly backwardPasses: number;
   readonly evaluationImages: number;
+  /** What measuring the interval takes of all these. */
+  readonly measuring: { readonly images: number; readonly passes: number };
 }
 
 /** Passes of one image through the denoiser in a step of sampling. */
@@ -51,7 +54,9 @@ export function estimate(config: Config): Estimate {
   const choice = timestepChoiceOf(config.objective);
   const roots = sample.rootsPerStage;
   const selected = select.mode === "all" ? roots * branch.count : roots * Math.min(2, branch.count);
-  let [images, samplingPasses, pairs] = [0, 0, 0];
+  const measured = measuringCost(config);
+  const measuring = { images: measured.images, passes: measured.steps * passes };
+  let [images, samplingPasses, pairs] = [measuring.images, measuring.passes, 0];
   for (let stage = 0; stage < stages; stage++) {
     const s = trainedSteps(stage, { ...intervalOf(config), stages });
     const steps = isWithinInterval(choice, branch) ? s : sample.steps;
@@ -67,13 +72,14 @@ export function estimate(config: Config): Estimate {
     forwardPasses: pairs * others * trainPasses,
     backwardPasses: pairs * trainPasses,
     evaluationImages: evaluationImages(config),
+    measuring,
   };
 }
 
 /** The estimate as text for `b2 run --dry-run`, with the models and where they are. */
 export function dryRun(config: Config): string {
   const counted = estimate(config);
-  const { objective, eval: evaluation, model, stages } = config;
+  const { objective, eval: evaluation, interval, model, stages } = config;
   const use = { rewards: true, evaluation: evaluation.enabled };
   const places = [model.path, ...scoringModels(config, use)].map((path) => `  ${path}: ${placeOf(path, config)}`);
   const costs = config.rewards.map((named) => {
@@ -91,6 +97,12 @@ export function dryRun(config: Config): string {
     `rewards, ${whole(counted.images)} images in ${stages} stages and ${whole(counted.evaluationImages)} in evaluations`,
     ...costs,
     `objective ${objective.name}, from ${learnsFrom}${asks.length > 0 ? `, with predictions of ${listOf(asks, "and")}` : ""}`,
+    ...(interval.mode === "fixed"
+      ? []
+      : [
+          `interval, measured: ${whole(counted.measuring.images)} of the images and ${whole(counted.measuring.passes)} of ` +
+            "the passes; the other passes are at most",
+        ]),
     "passes of one image through the denoiser",
     `  sampling: ${whole(counted.samplingPasses)} forward`,
     `  training: at most ${whole(counted.backwardPasses)} forward and backward` +

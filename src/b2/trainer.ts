@@ -33,6 +33,7 @@ import type { Trainable } from "./policy/trainable.js";
 import { imageNames } from "./record/images.js";
 import { stageMetrics } from "./record/stage-metrics.js";
 import { sampleLines, saveTrainSet } from "./record/storage.js";
+import { isMeasured, measuredSteps, measureInterval, measurementLine } from "./probe/measured.js";
 import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "./records.js";
 import { advantages, type PromptRewards } from "./rollout/advantage.js";
 import { sampleBranches } from "./rollout/branches.js";
@@ -90,6 +91,8 @@ export class Trainer {
   readonly #optimizer: AdamW;
   readonly #scaler: GradScaler;
   readonly #followers: Followers;
+  /** Cost of measurements that an interrupted attempt at a stage has left. */
+  #found: Cost = NO_COST;
 
   private constructor(
     plan: RunPlan,
@@ -199,6 +202,7 @@ export class Trainer {
   /** Phase 1: K branches from the split of every root. */
   async sample(stage: number): Promise<BranchBatch> {
     const { config } = this;
+    await this.#measure(stage);
     const prompts = promptsOfStage(this.prompts, stage, config);
     const { skipLast } = config.interval;
     const rollout = { stage, prompts, interval: this.#interval(stage), skipLast, data: this.objective.learnsFrom };
@@ -318,13 +322,14 @@ export class Trainer {
    */
   spent(): Cost {
     const { user, system } = process.cpuUsage(); // microseconds
-    return {
+    const spent = {
       queries: this.rewards.queries,
       forwardPasses: this.policy.passes.forward,
       backwardPasses: this.policy.passes.backward,
       seconds: performance.now() / 1000,
       processorSeconds: (user + system) / 1e6,
     };
+    return addCost(spent, this.#found);
   }
 
   /** Frees the models' memory. */
@@ -344,8 +349,28 @@ export class Trainer {
     return { ema: this.run.stagePath(stage, "ema"), sampler: this.run.stagePath(stage, "sampler") };
   }
 
+  /** How many of the last steps a stage branches and trains. */
   #interval(stage: number): number {
-    return trainedSteps(stage, { ...intervalOf(this.config), stages: this.config.stages });
+    const { interval, stages } = this.config;
+    if (interval.mode === "fixed") return trainedSteps(stage, { ...intervalOf(this.config), stages });
+    const before = Array.from({ length: stage + 1 }, (_, i) => this.run.interval(i));
+    const measurements = before.filter((measurement) => measurement !== undefined);
+    return measuredSteps(stage, measurements, { stages, skipLast: interval.skipLast });
+  }
+
+  /** Measures the interval where it is due before a stage, unless an attempt at this stage has done so. */
+  async #measure(stage: number): Promise<void> {
+    if (!isMeasured(stage, this.config.interval)) return;
+    const known = this.run.interval(stage);
+    if (known !== undefined) {
+      this.#found = addCost(this.#found, known.cost);
+      return;
+    }
+    const { policy, rewards, prompts, config } = this;
+    const start = this.spent();
+    const measured = await measureInterval(policy, rewards, prompts, stage, config, this.#context);
+    this.writer.writeInterval({ ...measured, cost: costBetween(start, this.spent()) });
+    this.#context.progress.log(measurementLine(measured));
   }
 
   /** Rewards of the last H stages. */

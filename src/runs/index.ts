@@ -1,5 +1,12 @@
 export { addCost, costBetween, NO_COST, passesOf, type Cost } from "./cost.js";
 export { layout, stageFiles, type RunFile } from "./layout.js";
-export type { IntervalMeasurement, PartialStage, PhaseSeconds, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
+export type {
+  IntervalMeasurement,
+  PartialStage,
+  PhaseSeconds,
+  SampleLine,
+  StageMetrics,
+  UpdateMetrics,
+} from "./metrics.js";
 export { RunError, RunReader, type StoredTensor } from "./reader.js";
 export { RunWriter } from "./writer.js";

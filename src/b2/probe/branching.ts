@@ -24,11 +24,14 @@ export interface ProbePlan {
   readonly branches: number;
 }
 
-/** Measures of some images by name; null for an image whose prompt has no such measure. Names are always the same. */
-export type Readings = Readonly<Record<string, readonly (number | null)[]>>;
+/** The measures of an image, by name. Images of a prompt have the same ones. */
+export type Readings = Readonly<Record<string, number>>;
 
-/** Measures images [B, 3, H, W] besides the rewards. */
-export type ReadImages = (images: Tensor, prompts: readonly string[]) => Readings | Promise<Readings>;
+/** Measures images [B, 3, H, W] besides the rewards: one record for each. */
+export type ReadImages = (
+  images: Tensor,
+  prompts: readonly string[],
+) => readonly Readings[] | Promise<readonly Readings[]>;
 
 /** What was measured on the branches of a root. */
 export interface ProbedRoot {
@@ -135,7 +138,7 @@ class Probe {
       Array.from({ length: branches }, (_, branch) => ({ root: start + i, branch, prompt })),
     );
     const noiseAt = (s: number): NoiseKey[] => rows.map(({ root, branch }) => this.#noise(root, s, branch + 1));
-    const measured: Measured[] = [];
+    const measured: Readings[][] = [];
     const branched = rows.map(({ prompt }) => prompt);
 
     const noise = own.map((_, i) => this.#noise(start + i, 0, 0));
@@ -163,9 +166,9 @@ class Probe {
     prompts: readonly string[],
     noise: readonly NoiseKey[],
     from: number,
-  ): Promise<Measured> {
+  ): Promise<Readings[]> {
     const { batchSize, decodeBatchSize } = this.#config.sample;
-    const measured = new Map<string, (number | null)[]>();
+    const measured: Readings[] = [];
     try {
       for (const [start, rows] of chunks(prompts.length, batchSize)) {
         const part = prompts.slice(start, start + rows);
@@ -176,7 +179,7 @@ class Probe {
             checkInterrupted(this.#options.signal);
             const images = inference(() => this.#policy.decode(latents.narrow(0, offset, length)));
             try {
-              await this.#score(images, part.slice(offset, offset + length), measured);
+              measured.push(...(await this.#score(images, part.slice(offset, offset + length))));
             } finally {
               images.dispose();
             }
@@ -192,19 +195,15 @@ class Probe {
     return measured;
   }
 
-  async #score(images: Tensor, prompts: string[], measured: Map<string, (number | null)[]>): Promise<void> {
+  async #score(images: Tensor, prompts: string[]): Promise<Readings[]> {
     const { total, parts } = await this.#rewards.score(images, prompts);
     const labels = this.#rewards.labels.length > 1 ? this.#rewards.labels : [];
-    const readings: Readings = {
-      reward: total,
-      ...Object.fromEntries(labels.map((label) => [`rewards.${label}`, parts[label]!])),
-      ...(await this.#options.read?.(images, prompts)),
-    };
-    for (const [name, values] of Object.entries(readings)) {
-      const known = measured.get(name);
-      if (known === undefined) measured.set(name, [...values]);
-      else known.push(...values);
-    }
+    const read = await this.#options.read?.(images, prompts);
+    return total.map((reward, i) => ({
+      reward,
+      ...Object.fromEntries(labels.map((label) => [`rewards.${label}`, parts[label]![i]!])),
+      ...read?.[i],
+    }));
   }
 
   #denoise(x: Tensor, prompts: readonly string[], noise: readonly NoiseKey[], from: number, to: number) {
@@ -222,17 +221,13 @@ class Probe {
   }
 }
 
-/** The measures of some images, by name. */
-type Measured = ReadonlyMap<string, readonly (number | null)[]>;
-
-/** The values of a root's branches at each split, without the measures that its prompt does not have. */
-function valuesOfRoot(measured: readonly Measured[], start: number, branches: number): ProbedRoot["values"] {
-  const names = [...(measured[0]?.keys() ?? [])];
-  const entries = names.map((name) => {
-    const values = measured.map((split) => split.get(name)!.slice(start, start + branches));
-    return [name, values] as const;
-  });
-  const isComplete = (values: readonly (readonly (number | null)[])[]): values is readonly (readonly number[])[] =>
-    values.every((split) => split.every((value) => value !== null));
-  return Object.fromEntries(entries.flatMap(([name, values]) => (isComplete(values) ? [[name, values]] : [])));
+/** The values of a root's branches at each split, by measure. @param start its first row */
+function valuesOfRoot(
+  measured: readonly (readonly Readings[])[],
+  start: number,
+  branches: number,
+): ProbedRoot["values"] {
+  const own = measured.map((split) => split.slice(start, start + branches));
+  const names = Object.keys(own[0]![0]!);
+  return Object.fromEntries(names.map((name) => [name, own.map((split) => split.map((image) => image[name]!))]));
 }

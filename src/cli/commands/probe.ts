@@ -92,17 +92,18 @@ async function probe(
     await import("../../rewards/index.js"),
   ];
   const { findWeights } = await import("../../b2/policy/weights.js");
-  const [{ probeCost, probeRoots }, { allShares }, { proposeInterval }, { openSlotJudge }] = [
+  const [{ probeCost, probeRoots }, { allShares }, { proposeInterval }, { openJudges }, { readAlignment }] = [
     await import("../../b2/probe/branching.js"),
     await import("../../b2/probe/shares.js"),
     await import("../../b2/probe/propose.js"),
-    await import("../../eval/slots.js"),
+    await import("../../eval/judges.js"),
+    await import("../../eval/read-alignment.js"),
   ];
   const context = { progress: terminalProgress(), signal };
   const resources = new RewardResources(openDevice(config), resolveModel);
   await fetchModels(config, { rewards: true }, context);
   const rewards = await RewardSet.open(config.rewards, resources);
-  const judge = config.eval.truth === "emoji" ? openSlotJudge() : undefined;
+  const judges = openJudges({ eval: { ...config.eval, clip: null } }, rewards, resources);
   const policy = await loadPolicy(config, options, context);
   try {
     const weights = await findWeights(options.lora.map(parseLora), context);
@@ -113,7 +114,7 @@ async function probe(
     let isFirst = true;
     for await (const roots of probeRoots(policy, rewards, plan, config, {
       ...context,
-      read: judge?.read,
+      read: judges.truth && readAlignment(judges.truth),
       from: samples.length,
     })) {
       samples.push(...roots);
@@ -144,7 +145,7 @@ async function probe(
     };
   } finally {
     policy.dispose();
-    judge?.dispose();
+    judges.dispose?.();
     rewards.dispose();
     resources.dispose();
   }
