@@ -368,7 +368,9 @@ export class Trainer {
     }
     const { policy, rewards, prompts, config } = this;
     const start = this.spent();
-    const measured = await measureInterval(policy, rewards, prompts, stage, config, this.#context);
+    const measured = await this.#followers.sampling(() =>
+      measureInterval(policy, rewards, prompts, stage, config, this.#context),
+    );
     this.writer.writeInterval({ ...measured, cost: costBetween(start, this.spent()) });
     this.#context.progress.log(measurementLine(measured));
   }
