@@ -222,7 +222,7 @@ test("another objective keeps the options that it shares, and refuses what it do
   const dpo = resolveConfig(presets.demo, parseAssignments(["objective.name=dpo"])).objective;
   assert.deepEqual(dpo, { name: "dpo", clipRange: 3e-4, beta: 0.1, reference: "sampler" });
   const back = resolveConfig({ objective: { name: "dpo", beta: 0.5 } }, { objective: { name: "ppo" } }).objective;
-  assert.deepEqual(back, { name: "ppo", clipRange: 0.1 });
+  assert.deepEqual(back, { name: "ppo", clipRange: 0.1, kl: 0 });
   assert.match(problemsOf({ objective: { name: "ppo", beta: 1 } }).join(), /Unknown key objective.beta/);
   assert.match(
     problemsOf({ objective: { name: "pppo" } }).join(),
