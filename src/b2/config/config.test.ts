@@ -179,6 +179,7 @@ test("configs of 0.1.0 are read", () => {
     name: "dpo",
     clipRange: 0.1,
     beta: 0.3,
+    reference: "sampler",
   });
   assert.deepEqual(
     resolveConfig({ reward: { name: "brightness", model: "models/emoji-clip" } }).rewards[0]!.name,
