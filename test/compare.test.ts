@@ -3,7 +3,10 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it, test } from "node:test";
-import { RunReader } from "../src/runs/index.js";
+import { changeGrid, writeGrid } from "../src/compare/grid.js";
+import { runFolder } from "../src/compare/plan.js";
+import type { Report } from "../src/compare/report.js";
+import { RunReader, RunWriter, type StageMetrics } from "../src/runs/index.js";
 import { b2, startB2 } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
@@ -43,9 +46,13 @@ describe("a comparison of two settings", () => {
       "--set",
       "record.optimizers=2",
     ];
-    const { code, stderr } = await b2("compare", at, ...settings, ...options);
+    const { code, stdout, stderr } = await b2("compare", at, ...settings, ...options);
     assert.equal(code, 0, stderr);
     assert.match(stderr, /4 of 4 runs finished/);
+    assert.match(stdout, /^b2 +2 of 2 +2 +8 /m);
+    for (const file of ["report.html", "report.md", "report.json", "training-reward.png"]) {
+      assert.ok(existsSync(join(at, file)), file);
+    }
     for (const setting of ["b2", "whole"]) {
       for (const seed of [1, 2]) {
         const reader = run(setting, seed);
@@ -143,6 +150,72 @@ test("a run that fails is named with the end of its log, and the others finish",
   assert.match(stderr, /1 failed\nbroken seed 1 \(.*broken\/seed-1\.log\):\n.*Expected a finite number/s);
   assert.deepEqual(new RunReader(join(at, "runs/b2/seed-1")).finishedStages(), [0]);
 });
+
+test("the report of hand-made runs has their means, differences and costs; measures appear by themselves", async () => {
+  const at = join(folder, "hand-made");
+  const fast = { settings: { slow: ["demo"], fast: ["demo"], "not-begun": ["demo"] }, seeds: [1, 2, 3] };
+  writeGrid(at, changeGrid(undefined, { ...fast, baseline: "slow" }));
+  for (const seed of [1, 2]) {
+    handMadeRun(at, "slow", seed, [0.4 + seed / 100, 0.5, 0.6]);
+    handMadeRun(at, "fast", seed, [0.4 + seed / 100, 0.6, 0.8]);
+  }
+  handMadeRun(at, "fast", 3, [0.9], { planned: 2 });
+  const { code, stdout, stderr } = await b2("compare", "report", at);
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^slow +2 of 2 +2 +20 +140 +4 +6$/m);
+  assert.match(stdout, /^fast +2 of 3 +2 +20 +140 /m);
+  assert.match(stdout, /Cost until true alignment on training prompts is 60\.0%\n.*\n.*\nslow +20 \[20, 20\] +- /);
+  assert.match(stdout, /\nfast +10 \[10, 10\] +0\.50 \[0\.50, 0\.50\] +70 /);
+  assert.ok(readFileSync(join(at, "training-trueAlignment.png")).subarray(1, 4).equals(Buffer.from("PNG")));
+  assert.ok(existsSync(join(at, "held-out-diversity-against-alignment.png")));
+
+  const markdown = readFileSync(join(at, "report.md"), "utf8");
+  assert.match(markdown, /1 unfinished run is left out/);
+  assert.match(
+    markdown,
+    /## At equal reward queries, training prompts[^]*?\| fast \| 20 \| \*\*\+20\.0 \[\+20\.0, \+20\.0\]\*\*/,
+  );
+  assert.match(markdown, /\| sharpness \|/);
+  const page = readFileSync(join(at, "report.html"), "utf8");
+  assert.doesNotMatch(page, /(src|href)=|url\(|@import/, "nothing from outside");
+  assert.match(page, /slow \(baseline\)/);
+  const report = json(at, "report.json") as unknown as Report;
+  assert.deepEqual(report.settings, ["slow", "fast"]);
+  const alignment = report.measures.find(({ key }) => key === "held-out/trueAlignment")!;
+  assert.equal(alignment.equalCost.passes!["fast"]!.at, 140);
+  assert.deepEqual(
+    alignment.evaluations["slow"]!.map(({ stage }) => stage),
+    [0, 1, 2],
+  );
+  assert.ok(Math.abs(alignment.evaluations["slow"]![0]!.value.mean - 0.415) < 1e-12);
+
+  const aimed = await b2("compare", "report", at, "--target", "0.95");
+  assert.match(aimed.stdout, /is 95\.0%\n.*\n.*\nslow +never/);
+  const none = await b2("compare", "report", join(folder, "nowhere"));
+  assert.equal(none.code, 2);
+  assert.match(none.stderr, /nowhere\/compare\.json: Expected a readable text file/);
+});
+
+/** A run folder of one evaluation before training and one after each stage; a stage costs 10 queries and 70 passes. */
+function handMadeRun(at: string, setting: string, seed: number, values: readonly number[], { planned = 2 } = {}): void {
+  const run = RunWriter.create(runFolder(at, setting, seed), { config: { stages: planned }, reward: "config" });
+  values.forEach((value, stage) => {
+    const row = (prompts: string): object => ({
+      prompts,
+      trueAlignment: { mean: value },
+      diversity: { mean: 1 - value },
+      sharpness: { mean: seed },
+      perPrompt: [],
+    });
+    const name = stage === 0 ? "before" : stage === planned ? "after" : `stage-000${stage}`;
+    run.writeEvaluation(name, { rows: [row("training"), row("held-out")] });
+    if (stage === 0) return;
+    run.beginStage(stage - 1);
+    const cost = { queries: 10 * stage, forwardPasses: 30 * stage, backwardPasses: 20 * stage, seconds: 3 * stage };
+    const metrics = { stage: stage - 1, rewardMean: value, cost: { ...cost, processorSeconds: 2 * stage } };
+    run.finishStage(stage - 1, metrics as unknown as StageMetrics, { trajectories: 0, optimizers: 1 });
+  });
+}
 
 test("bad grids are refused in one sentence before anything is written", async () => {
   const at = join(folder, "refused");

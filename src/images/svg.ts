@@ -61,7 +61,8 @@ export function wrap(content: string, width: number, size: number, maxLines = 2)
   return kept;
 }
 
-function escape(content: string): string {
+/** Text for SVG or HTML, also within attributes. */
+export function escape(content: string): string {
   const entities: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
   return content.replace(/[&<>"]/g, (letter) => entities[letter]!);
 }

@@ -26,11 +26,12 @@ interface CompareOptions {
   readonly device?: string;
   readonly dtype?: string;
   readonly jobs?: number;
+  readonly target?: number;
   readonly dryRun?: true;
 }
 
 export function addCompareCommand(program: Command): void {
-  program
+  const compare = program
     .command("compare <folder> [settings...]")
     .description(
       "Train several settings with several seeds, and compare them at equal queries, passes and seconds. A setting is " +
@@ -49,6 +50,7 @@ export function addCompareCommand(program: Command): void {
     .option("--device <name>", "cpu, cuda, cuda:<index> or mps, for all settings")
     .option("--dtype <name>", "float32, bfloat16 or float16, for all settings")
     .option("--jobs <number>", "runs at once (default: one per core, or one on other devices)", wholeNumber(1))
+    .option("--target <value>", TARGET_HELP, finiteNumber)
     .option("--dry-run", "print what would be run and what it costs, then exit")
     .addHelpText(
       "after",
@@ -88,7 +90,29 @@ export function addCompareCommand(program: Command): void {
           throw new InputError(`Expected all runs to finish but ${failed.length} failed\n${reasons.join("\n")}`);
         }
       });
+      await report(folder, options);
     });
+
+  compare
+    .command("report <folder>")
+    .description("Write the report of a comparison again, from what its runs have measured so far.")
+    .option("--target <value>", TARGET_HELP, finiteNumber)
+    .addHelpText("after", example("b2 compare report comparisons/demo --target 0.7"))
+    // The option of compare itself takes a target that is given here.
+    .action((folder: string, _, command: Command) => report(folder, command.optsWithGlobals()));
+}
+
+const TARGET_HELP = "true alignment (or reward) whose cost is reported (default: the baseline's at its end)";
+
+/** Writes the report into the comparison's folder and prints what matters most. */
+async function report(folder: string, { target }: { readonly target?: number }): Promise<void> {
+  const { writeReport } = await import("../../compare/write-report.js");
+  const { summaryTables } = await import("../../compare/tables.js");
+  const { report, files } = writeReport(folder, { target });
+  for (const { title, head, rows } of summaryTables(report)) {
+    process.stdout.write(`${title}\n${columns([head, ...rows.map((row) => row.map(({ text }) => text))])}\n\n`);
+  }
+  process.stdout.write(`${files.join("\n")}\n`);
 }
 
 /** The grid of the options, over that of the file or of the comparison in the folder. */
@@ -136,4 +160,10 @@ function seedList(text: string): number[] {
   const seeds = text.split(",").map((part) => part.trim());
   if (seeds.every((seed) => /^\d+$/.test(seed) && Number(seed) < 2 ** 32)) return seeds.map(Number);
   throw new InvalidArgumentError(`Expected whole numbers such as 1,2,3 but received ${text}.`);
+}
+
+function finiteNumber(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== "" && Number.isFinite(value)) return value;
+  throw new InvalidArgumentError(`Expected a number such as 0.7 but received ${text}.`);
 }
