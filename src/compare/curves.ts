@@ -2,9 +2,9 @@
 import { existsSync, readdirSync } from "node:fs";
 import { InputError } from "../base/errors.js";
 import { isJsonObject } from "../base/files.js";
+import { passesOf, type Cost } from "../runs/cost.js";
 import { layout } from "../runs/layout.js";
 import { RunReader } from "../runs/reader.js";
-import { passesOf, type Cost } from "../runs/cost.js";
 import { runFolder } from "./plan.js";
 
 /** The costs by which settings are compared. */
@@ -94,7 +94,7 @@ function evaluationsOf(run: RunReader): { stage: number; name: string }[] {
 function measuresOf(evaluation: unknown): Record<string, number> {
   const { rows } = evaluation as { rows: readonly (Record<string, unknown> & { prompts: string })[] };
   return Object.fromEntries(
-    rows.flatMap(({ prompts, perPrompt: _, ...row }) =>
+    rows.flatMap(({ prompts, ...row }) =>
       meansOf(row).map(([name, mean]): [string, number] => [`${prompts}/${name}`, mean]),
     ),
   );
