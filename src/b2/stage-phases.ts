@@ -66,7 +66,7 @@ export async function trainStage(trainer: Trainer, stage: number): Promise<Stage
     const [updates, train] = await timed(() => trainer.update(trainSet));
     const spent = costBetween(start, trainer.spent());
     return trainer.record({
-      scored: { stage, rewards, parts },
+      scored: { stage, keys: samples, rewards, parts },
       trainSet,
       updates,
       seconds: { ...seconds, train },

@@ -64,7 +64,7 @@ export interface StageHooks {
 
 /** What is recorded of a stage. */
 export interface StageResult {
-  readonly scored: Pick<ScoredBatch, "stage" | "rewards" | "parts">;
+  readonly scored: Pick<ScoredBatch, "stage" | "keys" | "rewards" | "parts">;
   readonly trainSet: TrainSet;
   readonly updates: readonly UpdateMetrics[];
   readonly seconds: PhaseSeconds;

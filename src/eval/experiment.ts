@@ -26,11 +26,14 @@ export interface ExperimentOptions extends TrainerOptions {
   /** A run folder whose evaluation before training is taken over; it must be this base model's. */
   readonly before?: string | undefined;
 }
+import { runWarnings, summarise, type EvaluationAt, type Warning, type WarningKind } from "./warnings.js";
 
 /** The reports of a run. */
 export interface ExperimentResult {
   /** By name, "before" and "after"; empty if evaluation is disabled. */
   readonly evaluations: Readonly<Record<string, Evaluation>>;
+  /** Signs that the training went wrong, one line for each kind. */
+  readonly warnings: readonly string[];
   /** PNG files. */
   readonly images: readonly string[];
 }
@@ -42,6 +45,8 @@ export class Experiment {
   readonly #lists: PromptLists;
   readonly #context: RunContext;
   readonly #known: Readonly<Record<string, Evaluation | undefined>>;
+  /** By kind, the stage of the last warning. */
+  readonly #warned = new Map<WarningKind, number>();
   /** Images of the model before the first stage. */
   #before: Tensor[] = [];
 
@@ -96,6 +101,7 @@ export class Experiment {
       after: async (metrics) => {
         this.#context.progress.log(stageLine(metrics, config));
         this.#curve();
+        this.#warn();
         const done = metrics.stage + 1;
         if (config.eval.every > 0 && done % config.eval.every === 0 && done < config.stages) {
           await this.#evaluate(`stage-${String(done).padStart(4, "0")}`);
@@ -107,6 +113,7 @@ export class Experiment {
     const sheet = await this.#sheet("before-after");
     return {
       evaluations: before === undefined || after === undefined ? {} : { before, after },
+      warnings: summarise(this.#warnings()),
       images: [sheet, this.#curve()].filter((file) => file !== undefined),
     };
   }
@@ -127,7 +134,36 @@ export class Experiment {
     const measure = (): Promise<Evaluation> => evaluate(policy, judges, this.#lists, config, this.#context);
     const evaluation = this.#known[name] ?? (await this.trainer.evaluating(measure));
     writer.writeEvaluation(name, evaluation);
+    this.#warn();
     return evaluation;
+  }
+
+  /** Says what is new among the run's warnings, and keeps all of them in its folder. */
+  #warn(): void {
+    const { run, writer } = this.trainer;
+    const warnings = this.#warnings();
+    const stage = run.finishedStages().length;
+    for (const warning of warnings) {
+      const { kind, text } = warning;
+      // Not again in every stage that follows.
+      const known = this.#warned.get(kind);
+      if (warning.stage !== stage || known === stage) continue;
+      if (known !== stage - 1) this.#context.progress.log(`warning: ${text}`);
+      this.#warned.set(kind, stage);
+    }
+    if (warnings.length > 0) writer.writeWarnings(warnings);
+  }
+
+  #warnings(): Warning[] {
+    const { run, config } = this.trainer;
+    const evaluations = run.evaluationNames().flatMap((name): EvaluationAt[] => {
+      const stage = name === "before" ? 0 : name === "after" ? config.stages : Number(/^stage-(\d+)$/.exec(name)?.[1]);
+      return Number.isNaN(stage) ? [] : [{ stage, evaluation: parseEvaluation(run.evaluation(name)) }];
+    });
+    return runWarnings(
+      run.metrics(),
+      evaluations.sort((a, b) => a.stage - b.stage),
+    );
   }
 
   /** Writes the sheet of the model before training, or of before and after side by side, from the same noise. */

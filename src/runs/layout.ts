@@ -4,6 +4,7 @@
  *     run.json                       format, version and creation time of this folder
  *     config.json                    the resolved config
  *     metrics.jsonl                  a line per finished stage (docs/metrics.md)
+ *     warnings.jsonl                 signs that the training goes wrong, in words; missing if there are none
  *     stages/0007/
  *       sampled.safetensors          `b2 sample`: the branched part of every trajectory; deleted when the stage is finished
  *       sampled.json                 their prompts, roots and branches
@@ -44,6 +45,7 @@ export const layout = {
   run: (folder: string) => join(folder, "run.json"),
   config: (folder: string) => join(folder, "config.json"),
   metrics: (folder: string) => join(folder, "metrics.jsonl"),
+  warnings: (folder: string) => join(folder, "warnings.jsonl"),
   stages: (folder: string) => join(folder, "stages"),
   stage: (folder: string, stage: number) => join(folder, "stages", String(stage).padStart(4, "0")),
   intervals: (folder: string) => join(folder, "intervals"),

@@ -26,6 +26,9 @@ export interface StageMetrics {
   readonly rewardMean: number;
   readonly rewardStd: number;
   readonly rewardBranchStd: number;
+  /** Prompts with several images, and those of them whose images all have the same reward; null in older runs. */
+  readonly promptGroups: number | null;
+  readonly flatGroups: number | null;
   /** By label: the unweighted mean, and the seconds of scoring. */
   readonly rewards: Readonly<Record<string, { readonly mean: number; readonly seconds: number }>>;
   readonly selected: number;

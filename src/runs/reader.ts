@@ -82,7 +82,7 @@ export class RunReader {
   /** The metrics of a finished stage. @throws RunError when the file is missing or damaged */
   stageMetrics(stage: number): StageMetrics {
     // What runs of earlier versions lack.
-    const former = { rewards: {}, objective: {}, cost: null };
+    const former = { rewards: {}, objective: {}, cost: null, promptGroups: null, flatGroups: null };
     return { ...former, ...readRunObject(this.stagePath(stage, "metrics")) } as unknown as StageMetrics;
   }
 
@@ -130,6 +130,13 @@ export class RunReader {
   evaluation(name: string): unknown {
     const file = layout.evaluation(this.folder, name);
     return existsSync(file) ? readRunObject(file) : undefined;
+  }
+
+  /** The names of all evaluations, in no particular order. */
+  evaluationNames(): string[] {
+    const folder = layout.evaluations(this.folder);
+    const files = existsSync(folder) ? readdirSync(folder) : [];
+    return files.filter((file) => file.endsWith(".json")).map((file) => file.slice(0, -".json".length));
   }
 
   /**

@@ -71,7 +71,9 @@ export class RunWriter {
     const { reader } = new RunWriter(folder);
     if (reader.finishedStages().length > 0) throw new RunError(`Expected a run without a finished stage in ${folder}`);
     const images = readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name));
-    const left = [layout.stages(folder), layout.evaluations(folder), layout.intervals(folder), layout.metrics(folder)];
+    const left = [layout.stages, layout.evaluations, layout.intervals, layout.metrics, layout.warnings].map((of) =>
+      of(folder),
+    );
     // run.json last: until then the folder is this run, whatever is cut off.
     for (const name of [...left, ...images.map((image) => join(folder, image)), layout.run(folder)]) {
       rmSync(name, { recursive: true, force: true });
@@ -139,6 +141,10 @@ export class RunWriter {
 
   writeEvaluation(name: string, table: unknown): void {
     writeJson(layout.evaluation(this.folder, name), table);
+  }
+
+  writeWarnings(warnings: readonly object[]): void {
+    writeJsonLines(layout.warnings(this.folder), warnings);
   }
 
   remove(stage: number, file: StageFile): void {

@@ -6,7 +6,7 @@ import type { ScoredBatch, TrainSet } from "../records.js";
 
 /** What a stage's metrics are computed from. */
 export interface StageOutcome {
-  readonly scored: Pick<ScoredBatch, "stage" | "rewards" | "parts">;
+  readonly scored: Pick<ScoredBatch, "stage" | "keys" | "rewards" | "parts">;
   readonly trainedSteps: number;
   readonly trainSet: Pick<TrainSet, "keys" | "advantages">;
   readonly updates: readonly UpdateMetrics[];
@@ -27,6 +27,7 @@ export function stageMetrics(outcome: StageOutcome): StageMetrics {
   for (let root = 0; root < rewards.length; root += branchCount) {
     spreads.push(meanAndDeviation(rewards.slice(root, root + branchCount)).deviation);
   }
+  const groups = groupedByPrompt(scored);
   const pairs = updates.reduce((sum, update) => sum + update.pairs, 0);
   const average = (of: (update: UpdateMetrics) => number): number | null =>
     pairs === 0 ? null : finite(updates.reduce((sum, update) => sum + of(update) * update.pairs, 0) / pairs);
@@ -43,6 +44,8 @@ export function stageMetrics(outcome: StageOutcome): StageMetrics {
     rewardMean: mean,
     rewardStd: deviation,
     rewardBranchStd: meanAndDeviation(spreads).mean,
+    promptGroups: groups.length,
+    flatGroups: groups.filter((group) => group.every((reward) => reward === group[0])).length,
     rewards: Object.fromEntries(
       Object.entries(scored.parts).map(([label, values]) => [
         label,
@@ -81,6 +84,13 @@ export function stageMetrics(outcome: StageOutcome): StageMetrics {
     liveTensors: liveTensors(),
     residentMegabytes: process.memoryUsage.rss() / 2 ** 20,
   };
+}
+
+/** The rewards of each prompt that has several images. */
+function groupedByPrompt({ keys, rewards }: StageOutcome["scored"]): number[][] {
+  const groups = new Map<string, number[]>();
+  keys.forEach(({ prompt }, i) => groups.set(prompt, [...(groups.get(prompt) ?? []), rewards[i]!]));
+  return [...groups.values()].filter((group) => group.length > 1);
 }
 
 /** JSON has no NaN and no infinity. */

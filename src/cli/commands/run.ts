@@ -48,6 +48,8 @@ export function addRunCommand(program: Command): void {
         });
         if (Object.keys(result.evaluations).length > 0)
           process.stdout.write(`\n${evaluationTable(result.evaluations)}`);
+        if (result.warnings.length > 0)
+          process.stdout.write(`\nwarnings:\n${result.warnings.map((warning) => `- ${warning}\n`).join("")}`);
         process.stdout.write(
           `\n${[...result.images, folder].join("\n")}\n${duration((performance.now() - started) / 1000)}\n`,
         );
