@@ -1,8 +1,19 @@
 /**
- * Step 4: the classifier that measures true alignment, trained on renders, decoded images, and both with some noise.
+ * Step 5: the classifier that measures true alignment, trained on renders, decoded images, and both with some noise.
  */
 import { crossEntropy, Generator, randn, tensor, tidy, type Tensor } from "../../src/torch/index.js";
-import { Random, sameScene, SceneClassifier, SLOT_NAMES, SLOTS, toImages, type Scene, type Slot } from "../../src/world/index.js"; // prettier-ignore
+import {
+  IMAGE_BYTES,
+  Random,
+  SceneClassifier,
+  SLOT_NAMES,
+  SLOTS,
+  TEMPLATES,
+  toImages,
+  type Scene,
+  type Slot,
+} from "../../src/world/index.js";
+import { sceneAlignment, type SceneAlignment } from "./scene-alignment.js";
 import { CLASSIFIER_CONFIG, RECONSTRUCTIONS, TRAINING } from "./recipe.js";
 import { train } from "./training.js";
 import { classifierFolder, drawScenes, mixedBatch, reconstructedPictures, renderScenes, shortened, storeInHalf, writeJson, type Workplace } from "./workplace.js"; // prettier-ignore
@@ -33,14 +44,16 @@ export async function pretrainClassifier(workplace: Workplace): Promise<void> {
   storeInHalf(folder, "model");
 
   const random = new Random(seed + 1_000_000_007);
-  const scenes = drawScenes(4000, random);
-  const decoded = reconstructedPictures(workplace, 1000, random);
+  const scenes = drawScenes(shortened(workplace, 4000), random);
+  const decoded = reconstructedPictures(workplace, shortened(workplace, 1000), random);
   const measured = {
-    cleanRenders: inChunks(scenes, (part) => accuracy(classifier, renderScenes(workplace, part, random), part)),
-    reconstructed: tidyNumber(() => accuracy(classifier, toImages(decoded.pictures), decoded.scenes)),
+    cleanRenders: accuracy(classifier, scenes, (_, part) => renderScenes(workplace, part, random)),
+    reconstructed: accuracy(classifier, decoded.scenes, (start, part) =>
+      toImages(decoded.pictures.subarray(start * IMAGE_BYTES, (start + part.length) * IMAGE_BYTES)),
+    ),
   };
   writeJson(`${folder}/metrics.json`, { training: { ...recipe, seed, ...figures }, accuracy: measured });
-  console.log(`classifier: scenes read right ${JSON.stringify(measured)}`);
+  console.log(`classifier: share read right ${JSON.stringify(measured, null, 1)}`);
   classifier.dispose();
 }
 
@@ -62,26 +75,23 @@ function slotLoss(scores: Record<Slot, Tensor>, scenes: readonly Scene[]): Tenso
   return losses.reduce((sum, loss) => sum.add(loss));
 }
 
-/** Share of images whose scene is recognised exactly. */
-function accuracy(classifier: SceneClassifier, images: Tensor, scenes: readonly Scene[]): number {
-  const read = classifier.readScenes(images);
-  return read.filter((scene, i) => sameScene(scene, scenes[i]!)).length / scenes.length;
-}
-
-function inChunks(scenes: readonly Scene[], measure: (part: Scene[]) => number): number {
+/** Per template: the share of images whose scene is read exactly ("scene"), and of those whose slots are. */
+function accuracy(
+  classifier: SceneClassifier,
+  scenes: readonly Scene[],
+  imagesOf: (start: number, part: readonly Scene[]) => Tensor,
+): Record<string, SceneAlignment> {
+  const read: Scene[] = [];
   const size = 500;
-  let sum = 0;
   for (let start = 0; start < scenes.length; start += size) {
     const part = scenes.slice(start, start + size);
-    sum += tidyNumber(() => measure(part)) * part.length;
+    tidy(() => void read.push(...classifier.readScenes(imagesOf(start, part))));
   }
-  return sum / scenes.length;
-}
-
-function tidyNumber(fn: () => number): number {
-  let value = NaN;
-  tidy(() => {
-    value = fn();
-  });
-  return value;
+  return Object.fromEntries(
+    TEMPLATES.flatMap((template) => {
+      const rows = scenes.flatMap((scene, i) => (scene.template === template ? [i] : []));
+      if (rows.length === 0) return [];
+      return [[template, sceneAlignment(rows.map((i) => scenes[i]!), rows.map((i) => read[i]!))]] as const; // prettier-ignore
+    }),
+  );
 }

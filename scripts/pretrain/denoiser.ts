@@ -1,5 +1,5 @@
 /**
- * Step 2: text encoder and UNet together, on the usual loss: predict the noise in a noised latent from the caption
+ * Step 3: text encoder and UNet together, on the usual loss: predict the noise in a noised latent from the caption
  * (Ho et al., 2020; Rombach et al., 2022). Images are encoded once, into a pool of latents.
  */
 import { existsSync, statSync } from "node:fs";
@@ -64,7 +64,7 @@ export async function pretrainDenoiser(workplace: Workplace): Promise<void> {
   const prefixed = (prefix: string, map: ReadonlyMap<string, Tensor>) =>
     [...map].map(([key, t]) => [prefix + key, t] as const);
 
-  const latents = await latentPool(workplace);
+  const { latents, rowOf } = await latentPool(workplace);
   const figures = await train({
     name: "denoiser",
     recipe,
@@ -75,7 +75,7 @@ export async function pretrainDenoiser(workplace: Workplace): Promise<void> {
       const caption = progress < CLEAN_CAPTIONS_UNTIL ? cleanCaption : webCaption;
       const scenes = Array.from({ length: batch }, () => drawSkewedScene(random));
       const captions = scenes.map((scene) => (random.uniform() < EMPTY_CAPTIONS ? "" : caption(scene, random)));
-      const rows = scenes.map((scene) => FIRST_LATENT.get(sceneKey(scene))! + random.below(LATENTS_PER_SCENE));
+      const rows = scenes.map((scene) => rowOf(scene, random));
       const timesteps = scenes.map(() => random.below(SCHEDULER_CONFIG.num_train_timesteps));
       const clean = latents.indexSelect(0, tensor(rows, { dtype: "int64" }));
       const noise = randn(clean.shape, { generator });
@@ -94,24 +94,35 @@ export async function pretrainDenoiser(workplace: Workplace): Promise<void> {
   latents.dispose();
 }
 
-const FIRST_LATENT = new Map(ALL_SCENES.map((scene, i) => [sceneKey(scene), i * LATENTS_PER_SCENE]));
+/** Latents to learn from: [pool, C, 8, 8], and which rows show a scene. */
+interface LatentPool {
+  readonly latents: Tensor;
+  readonly rowOf: (scene: Scene, random: Random) => number;
+}
 
-/**
- * The scaled latents of LATENTS_PER_SCENE renders of every scene, [scenes * LATENTS_PER_SCENE, C, 8, 8]; kept on disk.
- */
-async function latentPool(workplace: Workplace): Promise<Tensor> {
+/** The scaled latents of LATENTS_PER_SCENE renders of every scene; kept on disk. */
+async function latentPool(workplace: Workplace): Promise<LatentPool> {
+  const countOf = ({ template }: Scene): number => shortened(workplace, LATENTS_PER_SCENE[template]);
+  const firstRow = new Map<string, number>();
+  let total = 0;
+  for (const scene of ALL_SCENES) {
+    firstRow.set(sceneKey(scene), total);
+    total += countOf(scene);
+  }
+  const rowOf: LatentPool["rowOf"] = (scene, random) => firstRow.get(sceneKey(scene))! + random.below(countOf(scene));
+
   const vaeFolder = pipelineFolder(workplace, "vae");
   const file = `${workplace.workFolder}/latents.safetensors`;
   const made = existsSync(file) ? statSync(file).mtimeMs : 0;
   if (made > statSync(`${vaeFolder}/diffusion_pytorch_model.safetensors`).mtimeMs) {
-    return loadSafetensors(file).get("latents")!;
+    return { latents: loadSafetensors(file).get("latents")!, rowOf };
   }
   const vae = AutoencoderKL.fromPretrained(vaeFolder);
   const random = new Random(workplace.seed);
-  const progress = startProgress("latents", ALL_SCENES.length * LATENTS_PER_SCENE);
+  const progress = startProgress("latents", total);
   const parts: Tensor[] = [];
-  for (const [i, scene] of ALL_SCENES.entries()) {
-    const images = Array<Scene>(LATENTS_PER_SCENE).fill(scene);
+  for (const scene of ALL_SCENES) {
+    const images = Array<Scene>(countOf(scene)).fill(scene);
     parts.push(
       noGrad(() =>
         tidy(() => {
@@ -120,12 +131,12 @@ async function latentPool(workplace: Workplace): Promise<Tensor> {
         }),
       ),
     );
-    progress.update((i + 1) * LATENTS_PER_SCENE);
+    progress.update(firstRow.get(sceneKey(scene))! + images.length);
     await yieldToEventLoop();
   }
   progress.stop();
   const latents = cat(parts);
   for (const tensor of [...parts, ...vae.parameters().values()]) tensor.dispose();
   saveSafetensors(file, { latents });
-  return latents;
+  return { latents, rowOf };
 }

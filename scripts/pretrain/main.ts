@@ -1,8 +1,10 @@
-import { mkdirSync } from "node:fs";
 /**
- * `npm run pretrain`: trains the embedded world's models from scratch. See docs/world.md.
+ * `npm run pretrain`: trains the embedded world's models from scratch. See docs/world.md. When it was cut off, the same
+ * command skips the steps that are finished and goes on from the checkpoint of the one that is not.
  */
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
+import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { setNumThreads } from "../../src/torch/index.js";
 import { Renderer } from "../../src/world/index.js";
@@ -12,7 +14,7 @@ import { pretrainDenoiser } from "./denoiser.js";
 import { measure } from "./measure.js";
 import { STEPS, type StepName } from "./recipe.js";
 import { pretrainDecoder, pretrainVae } from "./vae.js";
-import type { Workplace } from "./workplace.js";
+import { writeJson, type Workplace } from "./workplace.js";
 
 const RUN: Record<StepName, (workplace: Workplace) => Promise<void>> = {
   vae: pretrainVae,
@@ -39,7 +41,7 @@ function number(value: string): number {
 
 const program = new Command("pretrain")
   .description("Trains the embedded world's models from scratch: VAE, text encoder and UNet, CLIP, classifier.")
-  .option("--only <steps>", `some of ${STEPS.join(",")}`, steps, [...STEPS])
+  .option("--only <steps>", `some of ${STEPS.join(",")}, also when they are finished already`, steps)
   .option("--out <folder>", "folder for the finished models", "models")
   .option("--work <folder>", "folder for checkpoints, from which an interrupted run resumes", ".cache/pretrain")
   .option("--seed <number>", "seed of all random numbers", number, 1)
@@ -48,7 +50,7 @@ const program = new Command("pretrain")
   .addHelpText("after", "\nExample: npm run pretrain -- --only clip,classifier --out /tmp/models");
 
 const options = program.parse().opts<{
-  only: StepName[];
+  only?: StepName[];
   out: string;
   work: string;
   seed: number;
@@ -64,4 +66,18 @@ const workplace: Workplace = {
   scale: options.scale,
   renderer: new Renderer(),
 };
-for (const step of STEPS) if (options.only.includes(step)) await RUN[step](workplace);
+
+/** The finished steps, and what they were run with. */
+const doneFile = join(options.work, "done.json");
+const settings = JSON.stringify({ out: options.out, seed: options.seed, scale: options.scale });
+const done = existsSync(doneFile) ? (JSON.parse(readFileSync(doneFile, "utf8")) as Record<string, string>) : {};
+for (const step of STEPS) {
+  if (options.only !== undefined && !options.only.includes(step)) continue;
+  if (options.only === undefined && done[step] === settings) {
+    console.log(`${step}: finished before; --only ${step} trains it again`);
+    continue;
+  }
+  await RUN[step](workplace);
+  done[step] = settings;
+  writeJson(doneFile, done);
+}

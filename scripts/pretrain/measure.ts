@@ -1,14 +1,25 @@
 /**
- * Step 5: measures the result. Generates images for all reinforcement learning prompts with the demo's settings, and
- * counts how many show what their prompt names, according to the classifier.
+ * Step 6: measures the result. Generates images for prompts of each template with the demo's settings, and counts how
+ * many show what their prompt names, whole and slot by slot, according to the classifier.
  */
 import { writeFileSync } from "node:fs";
 import { imageGrid } from "../../src/images/index.js";
 import { StableDiffusionPipeline } from "../../src/pipeline/index.js";
 import { cat, Generator, inference, randn, yieldToEventLoop, type Tensor } from "../../src/torch/index.js";
-import { captionsOf, heldOutPrompts, isHeldOut, Random, SceneClassifier, scenesOf, TEMPLATES, trainingPrompts } from "../../src/world/index.js"; // prettier-ignore
+import {
+  captionsOf,
+  heldOutPrompts,
+  isHeldOut,
+  parseCaption,
+  Random,
+  SceneClassifier,
+  scenesOf,
+  TEMPLATES,
+  trainingPrompts,
+} from "../../src/world/index.js";
 import { startProgress } from "./progress.js";
-import { classifierFolder, pipelineFolder, renderScenes, writeJson, type Workplace } from "./workplace.js";
+import { sceneAlignment, type SceneAlignment } from "./scene-alignment.js";
+import { classifierFolder, pipelineFolder, renderScenes, shortened, writeJson, type Workplace } from "./workplace.js";
 
 const STEPS = 10;
 const ETA = 1;
@@ -64,23 +75,26 @@ export async function measure(workplace: Workplace): Promise<void> {
     scheduler: { name: "ddim", eta: ETA },
   });
   const classifier = SceneClassifier.fromPretrained(classifierFolder(workplace));
-  const total = GUIDANCE_SCALES.length * TEMPLATES.length * 2 * IMAGES_PER_TEMPLATE;
+  const each = shortened(workplace, IMAGES_PER_TEMPLATE);
+  const total = GUIDANCE_SCALES.length * TEMPLATES.length * 2 * each;
   const progress = startProgress("measure", total);
   let done = 0;
-  const alignment: Record<string, Record<string, Record<string, number>>> = {};
+  const alignment: Record<string, Record<string, Record<string, SceneAlignment>>> = {};
   for (const guidanceScale of GUIDANCE_SCALES) {
-    const of = (alignment[`guidance ${guidanceScale}`] = {} as Record<string, Record<string, number>>);
+    const of = (alignment[`guidance ${guidanceScale}`] = {} as Record<string, Record<string, SceneAlignment>>);
     for (const template of TEMPLATES) {
       const sets = { training: trainingPrompts(template), heldOut: heldOutPrompts(template) };
       for (const [set, prompts] of Object.entries(sets)) {
         // The same count for each set: prompts in turn, in a shuffled order.
         const order = new Random(workplace.seed).shuffled(prompts);
-        const chosen = Array.from({ length: IMAGES_PER_TEMPLATE }, (_, i) => order[i % order.length]!);
+        const chosen = Array.from({ length: each }, (_, i) => order[i % order.length]!);
         const generator = new Generator(workplace.seed);
         const onDone = (count: number) => progress.update(done + count, `${template}, guidance ${guidanceScale}`);
         const images = await drawPrompts(pipeline, chosen, { guidanceScale, generator, onDone });
-        const right = classifier.trueAlignment(images, chosen).filter(Boolean).length;
-        (of[template] ??= {})[set] = Number((right / chosen.length).toFixed(3));
+        (of[template] ??= {})[set] = sceneAlignment(
+          chosen.map((prompt) => parseCaption(prompt)!),
+          classifier.readScenes(images),
+        );
         images.dispose();
         done += chosen.length;
       }
@@ -89,7 +103,7 @@ export async function measure(workplace: Workplace): Promise<void> {
   progress.stop();
   writeJson(`${pipelineFolder(workplace)}/metrics.json`, {
     what: "share of pictures that show what their prompt names, as models/emoji-classifier reads them",
-    sampler: { steps: STEPS, eta: ETA, imagesPerCell: IMAGES_PER_TEMPLATE, seed: workplace.seed },
+    sampler: { steps: STEPS, eta: ETA, imagesPerCell: each, seed: workplace.seed },
     alignment,
   });
   console.log(JSON.stringify(alignment, null, 2));

@@ -5,6 +5,7 @@
  */
 
 import type { UNetConfigInput } from "../../src/models/index.js";
+import type { Template } from "../../src/world/index.js";
 
 /** How one model is trained. */
 export interface TrainingRecipe {
@@ -76,7 +77,7 @@ export const TEXT_ENCODER_CONFIG = {
 export const CLIP_CONFIG = {
   model_type: "clip",
   projection_dim: 64,
-  // exp of it is 20: sharp enough for 462 scenes, and reached at once.
+  // exp of it is 20: sharp enough for 3,054 scenes, and reached at once.
   logit_scale_init_value: Math.log(20),
   text_config: { ...TEXT_ENCODER_CONFIG, projection_dim: 64 },
   vision_config: {
@@ -128,6 +129,9 @@ export const CLASSIFIER_CONFIG = { channels: [24, 48, 96, 128], norm_num_groups:
 
 export const MAX_CAPTION_TOKENS = MAX_TOKENS;
 
+/** How often each template is drawn: the combined one has many more scenes and smaller parts than the others. */
+export const TEMPLATE_SHARES: Record<Template, number> = { activity: 0.15, colour: 0.15, relation: 0.2, combined: 0.5 };
+
 /** Weights of the VAE's loss beside the absolute error. */
 export const VAE_LOSS = { squared: 1, edges: 0.5, kl: 1e-4 };
 
@@ -135,9 +139,9 @@ export const VAE_LOSS = { squared: 1, edges: 0.5, kl: 1e-4 };
 export const CLIP_COSINE_WEIGHT = 3;
 
 /** Images of each scene in the pool of latents that the denoiser learns from. */
-export const LATENTS_PER_SCENE = 80;
+export const LATENTS_PER_SCENE: Record<Template, number> = { activity: 60, colour: 40, relation: 30, combined: 12 };
 /** Number of images reconstructed by the VAE, for training the two models that will see decoded images. */
-export const RECONSTRUCTIONS = 9000;
+export const RECONSTRUCTIONS = 12_000;
 /** Share of captions that are left empty, for classifier-free guidance (Ho and Salimans, 2022). */
 export const EMPTY_CAPTIONS = 0.1;
 
@@ -149,7 +153,7 @@ export const TRAINING: Record<
   TrainingRecipe
 > = {
   vae: {
-    steps: 2200,
+    steps: 2600,
     batch: 16,
     learningRate: 2e-3,
     warmup: 100,
@@ -167,7 +171,7 @@ export const TRAINING: Record<
     average: 0.995,
   },
   denoiser: {
-    steps: 4800,
+    steps: 6000,
     batch: 64,
     learningRate: 1.5e-3,
     warmup: 100,
@@ -176,7 +180,7 @@ export const TRAINING: Record<
     average: 0.995,
   },
   "clip-images": {
-    steps: 700,
+    steps: 1100,
     batch: 96,
     learningRate: 2e-3,
     warmup: 50,
@@ -185,7 +189,7 @@ export const TRAINING: Record<
     average: 0.98,
   },
   "clip-texts": {
-    steps: 250,
+    steps: 500,
     batch: 256,
     learningRate: 2e-3,
     warmup: 50,
@@ -194,7 +198,7 @@ export const TRAINING: Record<
     average: 0.98,
   },
   "clip-both": {
-    steps: 200,
+    steps: 300,
     batch: 96,
     learningRate: 3e-4,
     warmup: 20,
@@ -203,7 +207,7 @@ export const TRAINING: Record<
     average: 0.98,
   },
   classifier: {
-    steps: 700,
+    steps: 1100,
     batch: 96,
     learningRate: 2e-3,
     warmup: 50,

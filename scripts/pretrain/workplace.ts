@@ -15,7 +15,9 @@ import {
   type Random,
   type Renderer,
   type Scene,
+  type Template,
 } from "../../src/world/index.js";
+import { TEMPLATE_SHARES } from "./recipe.js";
 
 export interface Workplace {
   /** Where the finished models go: emoji, emoji-clip and emoji-classifier. */
@@ -77,11 +79,20 @@ export function leaveOutDefaults(folder: string): void {
   );
 }
 
-/** Scenes drawn evenly over the templates, and within a template evenly over its scenes. */
+/** Scenes drawn by the shares of their templates, and within a template evenly. */
 export function drawScenes(count: number, random: Random): Scene[] {
-  return Array.from({ length: count }, () => random.pick(SCENES_BY_TEMPLATE[random.below(TEMPLATES.length)]!));
+  return Array.from({ length: count }, () => random.pick(SCENES_BY_TEMPLATE[drawTemplate(random)]));
 }
-const SCENES_BY_TEMPLATE = TEMPLATES.map(scenesOf);
+const SCENES_BY_TEMPLATE = Object.fromEntries(TEMPLATES.map((template) => [template, scenesOf(template)])) as Record<
+  Template,
+  Scene[]
+>;
+
+/** A template, by TEMPLATE_SHARES. */
+export function drawTemplate(random: Random): Template {
+  let at = random.uniform();
+  return TEMPLATES.find((template) => (at -= TEMPLATE_SHARES[template]) < 0) ?? "combined";
+}
 
 /** A batch of fresh renders. */
 export function renderScenes({ renderer }: Workplace, scenes: readonly Scene[], random: Random): Tensor {

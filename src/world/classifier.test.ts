@@ -4,7 +4,7 @@ import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Generator, liveTensors, tidy, zeros } from "../torch/index.js";
 import { SceneClassifier } from "./classifier.js";
-import { captionsOf, sameScene, scenesOf, TEMPLATES } from "./grammar.js";
+import { captionsOf, sameScene, scenesOf, TEMPLATES, type Scene } from "./grammar.js";
 import { toImages, toPixels } from "./images.js";
 import { Random } from "./random.js";
 import { Renderer } from "./renderer.js";
@@ -22,6 +22,23 @@ describe("SceneClassifier", () => {
       right = read.filter((scene, i) => sameScene(scene, scenes[i]!)).length;
     });
     assert.ok(right >= 0.98 * scenes.length, `${right} of ${scenes.length}`);
+    classifier.dispose();
+  });
+
+  it("reads at least 98% of every slot of every template right", () => {
+    const classifier = SceneClassifier.fromPretrained(folder);
+    const random = new Random(54321);
+    for (const template of TEMPLATES) {
+      const scenes = random.shuffled(scenesOf(template)).slice(0, 400);
+      let read: Scene[] = [];
+      tidy(() => {
+        read = classifier.readScenes(toImages(new Renderer().drawBatch(scenes, random)));
+      });
+      for (const slot of Object.keys(scenes[0]!) as (keyof Scene)[]) {
+        const right = scenes.filter((scene, i) => scene[slot] === read[i]![slot]).length / scenes.length;
+        assert.ok(right >= 0.98, `${template}, ${slot}: ${right}`);
+      }
+    }
     classifier.dispose();
   });
 

@@ -139,6 +139,8 @@ export class SceneClassifier extends PretrainedModel<SceneClassifierConfig> {
           return { template, colour: value("colour"), fruit: value("fruit") };
         case "relation":
           return { template, axis: value("axis"), first: value("first"), second: value("second") };
+        case "combined":
+          return { template, animal: value("animal"), activity: value("activity"), colour: value("colour"), fruit: value("fruit") }; // prettier-ignore
         default:
           return template satisfies never;
       }

@@ -1,10 +1,12 @@
 /**
  * The embedded world's grammar: which scenes there are, the captions that name them, and back.
  *
- * Three templates, those of the B2-DiffuRL paper (arXiv 2503.11240, section 5):
- *   activity   "a {animal} {activity}"           18 x 3 scenes
- *   colour     "{colour} {fruit}"                 8 x 12 scenes
- *   relation   "{object} {relation} {object}"     312 scenes, each with two captions
+ * Three templates are those of the B2-DiffuRL paper (arXiv 2503.11240, section 5), the fourth puts two of them into one
+ * picture, so that some of its slots are decided early in denoising and some late:
+ *   activity   "a {animal} {activity}"                             18 x 3 scenes
+ *   colour     "{colour} {fruit}"                                   8 x 12 scenes
+ *   relation   "{object} {relation} {object}"                       312 scenes, each with two captions
+ *   combined   "a {animal} {activity} with a {colour} {fruit}"      18 x 3 x 8 x 6 scenes
  *
  * A relation's scene is kept in one normal form (an axis, and what is left or on top), because two captions
  * can name one image: "dog on house" is "house under dog". Alignment always compares scenes, never text.
@@ -46,6 +48,8 @@ export const FRUITS = [
   "kiwi",
   "avocado",
 ] as const;
+/** The fruits of combined scenes: those that can be told apart at 16 pixels. */
+export const SMALL_FRUITS = ["apple", "banana", "grape", "pear", "cherry", "pineapple"] as const satisfies Fruit[];
 export const OBJECTS = [
   "dog",
   "cat",
@@ -63,7 +67,7 @@ export const OBJECTS = [
 ] as const;
 export const RELATIONS = ["on the left of", "on the right of", "under", "on"] as const;
 export const AXES = ["horizontal", "vertical"] as const;
-export const TEMPLATES = ["activity", "colour", "relation"] as const;
+export const TEMPLATES = ["activity", "colour", "relation", "combined"] as const;
 
 export type Animal = (typeof ANIMALS)[number];
 export type Activity = (typeof ACTIVITIES)[number];
@@ -91,7 +95,15 @@ export interface RelationScene {
   first: WorldObject;
   second: WorldObject;
 }
-export type Scene = ActivityScene | ColourScene | RelationScene;
+/** An activity with a small fruit in a corner. */
+export interface CombinedScene {
+  template: "combined";
+  animal: Animal;
+  activity: Activity;
+  colour: Colour;
+  fruit: Fruit;
+}
+export type Scene = ActivityScene | ColourScene | RelationScene | CombinedScene;
 
 /** Every scene of a template, in a fixed order. */
 export function scenesOf(template: Template): Scene[] {
@@ -104,6 +116,12 @@ export function scenesOf(template: Template): Scene[] {
       return AXES.flatMap((axis) =>
         OBJECTS.flatMap((first) =>
           OBJECTS.filter((second) => second !== first).map((second) => ({ template, axis, first, second })),
+        ),
+      );
+    case "combined":
+      return ANIMALS.flatMap((animal) =>
+        ACTIVITIES.flatMap((activity) =>
+          COLOURS.flatMap((colour) => SMALL_FRUITS.map((fruit) => ({ template, animal, activity, colour, fruit }))),
         ),
       );
     default:
@@ -120,6 +138,8 @@ export function sceneKey(scene: Scene): string {
       return `colour/${scene.colour}/${scene.fruit}`;
     case "relation":
       return `relation/${scene.axis}/${scene.first}/${scene.second}`;
+    case "combined":
+      return `combined/${scene.animal}/${scene.activity}/${scene.colour}/${scene.fruit}`;
     default:
       return scene satisfies never;
   }
@@ -139,6 +159,10 @@ export function captionsOf(scene: Scene): string[] {
     case "relation": {
       const [forward, backward] = scene.axis === "horizontal" ? ["on the left of", "on the right of"] : ["on", "under"];
       return [`${scene.first} ${forward} ${scene.second}`, `${scene.second} ${backward} ${scene.first}`];
+    }
+    case "combined": {
+      const article = /^[aeiou]/.test(scene.colour) ? "an" : "a";
+      return [`a ${scene.animal} ${scene.activity} with ${article} ${scene.colour} ${scene.fruit}`];
     }
     default:
       return scene satisfies never;

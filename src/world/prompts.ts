@@ -16,10 +16,11 @@ import {
   type Scene,
   type Template,
 } from "./grammar.js";
+import { Random } from "./random.js";
 
 /**
- * Whether a scene is held out of the reinforcement learning prompts: 18 of 54 activity, 24 of 96 colour and 78 of 312
- * relation scenes. Along every row and column of the slots at least one scene is held out and most are not.
+ * Whether a scene is held out of the reinforcement learning prompts: 18 of 54 activity, 24 of 96 colour, 78 of 312
+ * relation and a quarter of 2,592 combined scenes. Along every row and column of the slots at least one scene is held out and most are not.
  */
 export function isHeldOut(scene: Scene): boolean {
   switch (scene.template) {
@@ -31,19 +32,32 @@ export function isHeldOut(scene: Scene): boolean {
       const step = (OBJECTS.indexOf(scene.second) - OBJECTS.indexOf(scene.first) + OBJECTS.length) % OBJECTS.length;
       return (step + AXES.indexOf(scene.axis)) % 4 === 3;
     }
+    case "combined": {
+      const { animal, activity, colour, fruit } = scene;
+      const places = [ANIMALS.indexOf(animal), ACTIVITIES.indexOf(activity), COLOURS.indexOf(colour), FRUITS.indexOf(fruit)]; // prettier-ignore
+      return places.reduce((sum, place) => sum + place) % 4 === 3;
+    }
     default:
       return scene satisfies never;
   }
 }
 
-/** The captions of a template's scenes that reinforcement learning may use, both ways round for relations. */
+/**
+ * The captions of a template's scenes that reinforcement learning may use, both ways round for relations. Those of
+ * combined scenes are in a fixed random order, so that some of them, evenly spaced, are a fair sample of all.
+ */
 export function trainingPrompts(template: Template): string[] {
-  return scenesOf(template)
-    .filter((scene) => !isHeldOut(scene))
-    .flatMap(captionsOf);
+  return captionsWhere(template, (scene) => !isHeldOut(scene));
 }
 
-/** The captions of a template's held-out scenes. */
+/** The captions of a template's held-out scenes, ordered in the same way. */
 export function heldOutPrompts(template: Template): string[] {
-  return scenesOf(template).filter(isHeldOut).flatMap(captionsOf);
+  return captionsWhere(template, isHeldOut);
 }
+
+function captionsWhere(template: Template, wanted: (scene: Scene) => boolean): string[] {
+  const captions = scenesOf(template).filter(wanted).flatMap(captionsOf);
+  return template === "combined" ? new Random(ORDER_SEED).shuffled(captions) : captions;
+}
+
+const ORDER_SEED = 1;

@@ -2,7 +2,7 @@
  * Draws scenes as 64 x 64 images: sprites on a pale ground of random hue, each moved and scaled a little.
  * An image depends on its scene and its random numbers alone; a thousand take well under a second.
  */
-import type { Activity, Scene } from "./grammar.js";
+import type { Activity, ActivityScene, Scene } from "./grammar.js";
 import { IMAGE_BYTES, IMAGE_SIZE } from "./image-format.js";
 import type { Random } from "./random.js";
 import { ANIMAL_ICONS, OBJECT_ICONS, SpriteSheet, type Sprite } from "./sprites.js";
@@ -40,6 +40,11 @@ const HEADS: Record<Activity, Omit<Placement, "icon">> = {
   "washing dishes": { size: 38, x: 26, y: 23 },
 };
 
+/** The fruit of a combined scene: its usual size and the centre of its corner, upper left before the picture is mirrored. */
+const SMALL_FRUIT = { size: 16, x: 10, y: 10 };
+/** How far the rest of a combined scene makes room for the fruit. */
+const ROOM = { x: 3, y: 2 };
+
 export class Renderer {
   readonly #sheet = new SpriteSheet();
 
@@ -47,15 +52,9 @@ export class Renderer {
   draw(scene: Scene, random: Random, out: Uint8Array, offset = 0): void {
     fillGround(out, offset, random);
     switch (scene.template) {
-      case "activity": {
-        const [shiftX, shiftY] = [jitter(random), jitter(random)];
-        const head = { ...HEADS[scene.activity], icon: ANIMAL_ICONS[scene.animal] };
-        for (const part of [head, ...PROPS[scene.activity]]) {
-          const sprite = this.#sheet.icon(part.icon, scaled(part.size, random));
-          composite(out, offset, sprite, part.x + shiftX, part.y + shiftY);
-        }
+      case "activity":
+        this.#activity(scene, { x: jitter(random), y: jitter(random) }, random, out, offset);
         return;
-      }
       case "colour": {
         const sprite = this.#sheet.tintedFruit(scene.fruit, scene.colour, scaled(50, random));
         composite(out, offset, sprite, 32 + jitter(random), 32 + jitter(random));
@@ -72,8 +71,29 @@ export class Renderer {
         }
         return;
       }
+      case "combined": {
+        this.#activity(scene, { x: ROOM.x + jitter(random), y: ROOM.y + jitter(random) }, random, out, offset);
+        const fruit = this.#sheet.tintedFruit(scene.fruit, scene.colour, scaled(SMALL_FRUIT.size, random));
+        composite(out, offset, fruit, SMALL_FRUIT.x + jitter(random), SMALL_FRUIT.y + jitter(random));
+        if (random.uniform() < 0.5) mirror(out, offset);
+        return;
+      }
       default:
         scene satisfies never;
+    }
+  }
+
+  /** An animal busy with something. */
+  #activity(
+    { animal, activity }: Pick<ActivityScene, "animal" | "activity">,
+    shift: { x: number; y: number },
+    random: Random,
+    out: Uint8Array,
+    offset: number,
+  ): void {
+    for (const part of [{ ...HEADS[activity], icon: ANIMAL_ICONS[animal] }, ...PROPS[activity]]) {
+      const sprite = this.#sheet.icon(part.icon, scaled(part.size, random));
+      composite(out, offset, sprite, part.x + shift.x, part.y + shift.y);
     }
   }
 
@@ -106,6 +126,19 @@ function fillGround(out: Uint8Array, offset: number, random: Random): void {
     out[i] = rgb[0]!;
     out[i + 1] = rgb[1]!;
     out[i + 2] = rgb[2]!;
+  }
+}
+
+/** Mirrors an image, left to right. */
+function mirror(out: Uint8Array, offset: number): void {
+  const rowBytes = IMAGE_SIZE * 3;
+  for (let row = offset; row < offset + IMAGE_BYTES; row += rowBytes) {
+    for (let left = 0, right = IMAGE_SIZE - 1; left < right; left++, right--) {
+      for (let c = 0; c < 3; c++) {
+        const [a, b] = [row + left * 3 + c, row + right * 3 + c];
+        [out[a], out[b]] = [out[b]!, out[a]!];
+      }
+    }
   }
 }
 
