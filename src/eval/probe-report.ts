@@ -40,16 +40,15 @@ export function proposalText({
   if (begun.share === null) {
     return "All images of a prompt have the same reward: no step decides it, and nothing can be learnt from it.";
   }
-  const decide = `which decide ${percent(begun.share)} of the reward's variance inside a prompt (${rangeText(begun)})`;
-  const growth = first === last ? "and stay there" : `and end with the last ${last}`;
+  const decided = `which decide ${percent(begun.share)} of the reward's variance inside a prompt (${rangeText(begun)})`;
+  const begin =
+    first === steps ? `train all ${steps} steps` : `begin with the last ${first} of ${steps} steps, ${decided},`;
+  const growth = first === last ? "from the first stage to the last" : `and end with the last ${last}`;
   const early =
     first >= EARLY * steps
       ? "\nNearly all is decided in the first steps, so shorter intervals and branches have little to learn from here."
       : "";
-  return (
-    `Proposed: begin with the last ${first} of ${steps} steps, ${decide}, ${growth}.${early}\n` +
-    `  --set interval.first=${first} --set interval.last=${last}`
-  );
+  return `Proposed: ${begin} ${growth}.${early}\n  --set interval.first=${first} --set interval.last=${last}`;
 }
 
 /** From this share of the steps on, an interval is called nearly the whole trajectory. */
@@ -78,6 +77,7 @@ export function shareChart({ steps, roots, branches, measures }: ProbeReport): U
     title: "What the last steps still decide",
     subtitle: `% of the variance inside a prompt; ${roots} roots of ${branches} branches`,
     xLabel: `last s of ${steps} steps`,
-    width: 860,
+    // The legend stands beside the title.
+    width: series.reduce((sum, { name }) => sum + name.length * 7.4 + 26, 340),
   });
 }

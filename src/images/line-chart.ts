@@ -23,8 +23,19 @@ export interface LineChartOptions {
   readonly height?: number;
 }
 
-/** Okabe and Ito's colours, which colour-blind people can distinguish. */
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"];
+/** Okabe and Ito's colours, which colour-blind people can distinguish, and four more for charts of many curves. */
+const COLOURS = [
+  "#0072b2",
+  "#d55e00",
+  "#009e73",
+  "#cc79a7",
+  "#e69f00",
+  "#56b4e9",
+  "#000000",
+  "#999999",
+  "#117733",
+  "#882255",
+];
 
 interface Scale {
   readonly ticks: readonly number[];
