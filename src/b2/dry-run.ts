@@ -12,6 +12,7 @@ import { needsOf, objectives, timestepChoiceOf } from "./objectives/index.js";
 import { measuringCost } from "./probe/measured.js";
 import { readPromptLists, thinOut } from "./rollout/prompts.js";
 import { trainedSteps } from "./rollout/schedule.js";
+import { imagesOf, levelsOf } from "./rollout/tree.js";
 import { isWithinInterval, timestepsPerSample } from "./update/timesteps.js";
 
 /** How many images and denoiser passes a run takes, over all stages. */
@@ -45,7 +46,7 @@ function familyOfConfig({ model }: Pick<Config, "model">): ModelFamily {
 
 /** Counts the work of a config. */
 export function estimate(config: Config): Estimate {
-  const { sample, branch, stages, select, interval, train } = config;
+  const { sample, branch, stages, select, interval, train, replay } = config;
   const family = familyOfConfig(config);
   const passes = passesPerStep(config);
   const needs = needsOf(config.objective);
@@ -53,17 +54,24 @@ export function estimate(config: Config): Estimate {
   const others = (needs.base ? 1 : 0) + (needs.sampler ? 1 : 0);
   const choice = timestepChoiceOf(config.objective);
   const roots = sample.rootsPerStage;
-  const selected = select.mode === "all" ? roots * branch.count : roots * Math.min(2, branch.count);
+  const ofImages = objectives.get(config.objective.name).learnsFrom === "final-latents";
   const measured = measuringCost(config);
   const measuring = { images: measured.images, passes: measured.steps * passes };
   let [images, samplingPasses, pairs] = [measuring.images, measuring.passes, 0];
   for (let stage = 0; stage < stages; stage++) {
     const s = trainedSteps(stage, { ...intervalOf(config), stages });
-    const steps = isWithinInterval(choice, branch) ? s : sample.steps;
-    const kept = timestepsPerSample(choice, steps - interval.skipLast, train);
-    images += roots * branch.count;
-    samplingPasses += (roots * (sample.steps - s) + roots * branch.count * s) * passes;
-    pairs += selected * kept * train.epochs;
+    const replayed = stage > 0 && replay.stages > 0 ? replay.share : 0;
+    images += roots * imagesOf(branch);
+    samplingPasses += roots * (sample.steps - s) * passes;
+    for (const { from, to, count, edges, images: below } of levelsOf(branch, s)) {
+      const nodes = select.mode === "all" ? edges : (edges / count) * Math.min(2, count);
+      const rows = Math.round(roots * nodes * (ofImages ? below : 1) * (1 + replayed));
+      const trained = isWithinInterval(choice, branch)
+        ? Math.min(to, s - interval.skipLast) - from
+        : sample.steps - interval.skipLast;
+      samplingPasses += roots * edges * (to - from) * passes;
+      pairs += rows * timestepsPerSample(choice, trained, train) * train.epochs;
+    }
   }
   return {
     images,

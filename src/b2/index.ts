@@ -21,12 +21,22 @@ export {
 } from "./objectives/index.js";
 export { loadPlugins } from "./plugins.js";
 export { Policy, type InferenceWeights, type WeightedLora } from "./policy/policy.js";
-export { advantages, type AdvantageOptions, type PromptRewards } from "./rollout/advantage.js";
+export { advantages, advantagesByLevel, type AdvantageOptions, type PromptRewards } from "./rollout/advantage.js";
 export { sampleBranches, type Rollout } from "./rollout/branches.js";
 export { promptsOfStage, readPromptLists, readPrompts, type PromptLists } from "./rollout/prompts.js";
-export { disposeRecord, type BranchBatch, type SampleKey, type ScoredBatch, type TrainSet } from "./records.js";
+export {
+  disposeRecord,
+  type BranchBatch,
+  type Edge,
+  type SampleKey,
+  type ScoredBatch,
+  type TrainKey,
+  type TrainSet,
+} from "./records.js";
 export { trainedSteps } from "./rollout/schedule.js";
-export { selectSamples, type SelectionOptions } from "./rollout/select.js";
+export { selectRows, selectSamples, type SelectedRow, type SelectionOptions } from "./rollout/select.js";
+export { imagesOf, levelsOf, type Level } from "./rollout/tree.js";
 export { sampleStage, selectStage, trainStage } from "./stage-phases.js";
 export { Trainer, type StageHooks, type TrainerOptions } from "./trainer.js";
+export { withReplay } from "./update/replay.js";
 export { updatePolicy, type Optimization } from "./update/update.js";

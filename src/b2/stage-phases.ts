@@ -1,7 +1,7 @@
 /** The phases of a stage as three processes, which share a run folder: `b2 sample`, `b2 select` and `b2 train`. */
 import { meanAndDeviation } from "../base/statistics.js";
 import { addCost, costBetween, NO_COST, type Cost, type PartialStage, type StageMetrics } from "../runs/index.js";
-import { loadBranches, loadTrainSet, saveBranches, type RecordShape } from "./record/storage.js";
+import { loadBranches, loadTrainSet, saveBranches } from "./record/storage.js";
 import { disposeRecord } from "./records.js";
 import { timed, type Trainer } from "./trainer.js";
 
@@ -28,7 +28,7 @@ export async function selectStage(
   stage: number,
 ): Promise<{ samples: number; selected: number; rewardMean: number }> {
   const { writer, run } = trainer;
-  const branches = loadBranches(run, stage, shapeOf(trainer));
+  const branches = loadBranches(run, stage, trainer.recordShape);
   try {
     const partial = { ...NOTHING, ...run.partial(stage) };
     writer.beginStage(stage, "images");
@@ -52,7 +52,7 @@ export async function selectStage(
  */
 export async function trainStage(trainer: Trainer, stage: number): Promise<StageMetrics> {
   const { writer, run } = trainer;
-  const trainSet = loadTrainSet(run, stage, shapeOf(trainer));
+  const trainSet = loadTrainSet(run, stage, trainer.recordShape);
   try {
     trainer.restore(stage);
     const { costs, ...seconds } = { ...NOTHING, ...run.partial(stage) };
@@ -78,7 +78,3 @@ export async function trainStage(trainer: Trainer, stage: number): Promise<Stage
 }
 
 const NOTHING: PartialStage = { sample: 0, score: 0, train: 0, rewards: {}, costs: {} };
-
-const shapeOf = ({ objective, policy }: Trainer): RecordShape => {
-  return { learnsFrom: objective.learnsFrom, latentShape: policy.latentShape };
-};

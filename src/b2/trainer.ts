@@ -33,15 +33,17 @@ import type { Trainable } from "./policy/trainable.js";
 import { isMeasured, measuredSteps, measureInterval, measurementLine } from "./probe/measured.js";
 import { imageNames } from "./record/images.js";
 import { stageMetrics } from "./record/stage-metrics.js";
-import { sampleLines, saveTrainSet } from "./record/storage.js";
+import { loadTrainSet, sampleLines, saveTrainSet, type RecordShape } from "./record/storage.js";
 import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "./records.js";
-import { advantages, type PromptRewards } from "./rollout/advantage.js";
+import { advantagesByLevel, type PromptRewards } from "./rollout/advantage.js";
 import { sampleBranches } from "./rollout/branches.js";
 import { promptsOfStage } from "./rollout/prompts.js";
 import { trainedSteps } from "./rollout/schedule.js";
 import { scoreBranches } from "./rollout/score.js";
-import { selectSamples } from "./rollout/select.js";
+import { selectRows } from "./rollout/select.js";
+import { imagesOf, levelsOf } from "./rollout/tree.js";
 import { openRunFolder, planRun, showDifference, type RunPlan } from "./run-plan.js";
+import { withReplay } from "./update/replay.js";
 import { checkTimesteps } from "./update/timesteps.js";
 import { updatePolicy } from "./update/update.js";
 
@@ -222,39 +224,53 @@ export class Trainer {
     const scores = await scoreBranches(this.policy, batch, this.rewards, options, this.#context);
     const current = { prompts, rewards: scores.rewards };
     const history = this.#history(batch.stage);
-    const values = advantages(current, history, { ...advantage, branchCount: branch.count });
-    return { ...batch, ...scores, advantages: values };
+    const levels = levelsOf(branch, batch.timesteps.length);
+    const byLevel = advantagesByLevel(current, history, levels, advantage);
+    return { ...batch, ...scores, advantages: byLevel.at(-1)!, innerAdvantages: byLevel.slice(0, -1) };
   }
 
   /** Phase 3: selects the branches that train, and writes them to the run folder. */
-  select(scored: ScoredBatch, { keep = this.config.record.trajectories > 0 }: { keep?: boolean } = {}): TrainSet {
+  select(scored: ScoredBatch, { keep = this.#keptTrajectories > 0 }: { keep?: boolean } = {}): TrainSet {
     const { branch, select, interval, record } = this.config;
-    const selected = selectSamples(scored.advantages, { ...select, branchCount: branch.count });
     const steps = scored.timesteps.length - interval.skipLast;
-    const states = scored.logProbs === undefined ? 1 : steps + 1;
+    const ofImages = scored.logProbs === undefined;
+    const rows = selectRows(
+      [...(scored.innerAdvantages ?? []), scored.advantages],
+      levelsOf(branch, scored.timesteps.length),
+      { ...select, steps, ofImages },
+    );
+    const samples = rows.map(({ sample }) => sample);
+    const states = ofImages ? 1 : steps + 1;
     const trainSet: TrainSet = tidy(() => {
-      const index = tensor(BigInt64Array.from(selected, BigInt));
+      const index = tensor(BigInt64Array.from(samples, BigInt));
       return {
         stage: scored.stage,
-        keys: selected.map((i) => scored.keys[i]!),
+        keys: rows.map(({ sample, edge }) => ({ ...scored.keys[sample]!, ...(edge && { edge }) })),
         timesteps: scored.timesteps.slice(0, steps),
         latents: scored.latents.narrow(1, 0, states).indexSelect(0, index),
         logProbs: scored.logProbs?.narrow(1, 0, steps).indexSelect(0, index),
-        advantages: selected.map((i) => scored.advantages[i]!),
+        advantages: rows.map(({ advantage }) => advantage),
       };
     });
     const names = imageNames(scored.keys, record.images);
-    this.writer.writeSamples(scored.stage, sampleLines(scored, new Set(selected), names));
-    if (keep) saveTrainSet(this.writer, trainSet, selected);
+    // Of a tree's edges, an image's own is the last.
+    const own = rows.filter(({ edge }) => edge === undefined || edge.to === steps).map(({ sample }) => sample);
+    this.writer.writeSamples(scored.stage, sampleLines(scored, new Set(own), names));
+    if (keep) saveTrainSet(this.writer, trainSet, samples, this.recordShape);
     return trainSet;
   }
 
-  /** Phase 4: optimiser steps on the selection. */
+  /** Phase 4: optimiser steps on the selection, and on what is replayed. */
   async update(trainSet: TrainSet): Promise<UpdateMetrics[]> {
     const optimization = { optimizer: this.#optimizer, scaler: this.#scaler, followers: this.#followers };
-    const updates = await updatePolicy(this.policy, optimization, trainSet, this.config, this.#context);
-    this.#followers.finished(trainSet.stage);
-    return updates;
+    const all = this.config.replay.stages === 0 ? trainSet : this.#withReplay(trainSet);
+    try {
+      const updates = await updatePolicy(this.policy, optimization, all, this.config, this.#context);
+      this.#followers.finished(trainSet.stage);
+      return updates;
+    } finally {
+      if (all !== trainSet) disposeRecord(all);
+    }
   }
 
   /** Phase 5: weights, optimiser state and metrics; after this the stage counts as finished. */
@@ -279,10 +295,10 @@ export class Trainer {
       seconds,
       trainedSteps: this.#interval(stage),
       emaDistance: this.#followers.emaDistance,
-      branchCount: branch.count,
+      branchCount: imagesOf(branch),
       cost: before && addCost(before, cost),
     });
-    this.writer.finishStage(stage, metrics, record);
+    this.writer.finishStage(stage, metrics, { ...record, trajectories: this.#keptTrajectories });
     return metrics;
   }
 
@@ -332,6 +348,13 @@ export class Trainer {
     return addCost(spent, this.#found);
   }
 
+  /** What the records of this run hold. */
+  get recordShape(): RecordShape {
+    const { objective, policy, config } = this;
+    const isTree = config.branch.splits.length > 0;
+    return { learnsFrom: objective.learnsFrom, latentShape: policy.latentShape, isTree };
+  }
+
   /** Frees the models' memory. */
   dispose(): void {
     this.#optimizer.dispose();
@@ -339,6 +362,26 @@ export class Trainer {
     this.policy.dispose();
     this.rewards.dispose();
     this.resources.dispose();
+  }
+
+  /** How many stages keep their selected trajectories: as many as wanted, and as many as may be replayed. */
+  get #keptTrajectories(): number {
+    return Math.max(this.config.record.trajectories, this.config.replay.stages);
+  }
+
+  /** The selection with trajectories of earlier stages, which are read from the run folder: a resumed run has no other. */
+  #withReplay(trainSet: TrainSet): TrainSet {
+    const { stages, share } = this.config.replay;
+    const first = Math.max(0, trainSet.stage - stages);
+    const past: TrainSet[] = [];
+    try {
+      for (let stage = first; stage < trainSet.stage; stage++) {
+        past.push(loadTrainSet(this.run, stage, this.recordShape));
+      }
+      return withReplay(trainSet, past, this.objective, share);
+    } finally {
+      past.forEach(disposeRecord);
+    }
   }
 
   get #weightsFile(): "lora" | "denoiser" {

@@ -47,6 +47,8 @@ test("presets differ from b2 in what they are named for", () => {
   assert.deepEqual(keys("group-relative"), ["advantage.mode"]);
   assert.deepEqual(keys("step-weights"), ["train.stepWeights"]);
   assert.deepEqual(keys("window"), ["sample.noise"]);
+  assert.deepEqual(keys("tree"), ["branch.count", "branch.splits"]);
+  assert.deepEqual(keys("replay"), ["replay.stages"]);
   assert.deepEqual(keys("tight-clip"), ["objective.clipRange"]);
   // Where and with what it computes, its prompts, and nothing of the method.
   const ofMachine = /^(model|eval|prompts)\.|^rewards$|\.(batchSize|decodeBatchSize|microBatch|gradientCheckpointing)$/;

@@ -89,11 +89,22 @@ export function conflicts(config: Config): Conflict[] {
       `Expected a scheduler with noise, such as eta over 0, for the objective ${objective.name}, which learns from log-probs, but received ${JSON.stringify(config.scheduler)}`,
     );
     unless(
-      branch.count === 1,
-      ["scheduler", "branch.count"],
-      `Expected branch.count 1 for a scheduler without noise, whose branches of a root are equal, but received ${branch.count}`,
+      branch.count === 1 && branch.splits.length === 0,
+      ["scheduler", "branch.count", "branch.splits"],
+      `Expected branch.count 1 for a scheduler without noise, whose branches of a root are equal, but received ${branch.count}${branch.splits.length > 0 ? " and branch.splits" : ""}`,
     );
   }
+  unless(
+    !measured || branch.splits.length === 0,
+    ["interval.mode", "branch.splits"],
+    `Expected no branch.splits for interval.mode "measured", whose intervals can be shorter, but received ${branch.splits.length} of them`,
+  );
+  const splits = branch.splits.map(({ at }) => at);
+  unless(
+    splits.every((at, i) => at < (splits[i - 1] ?? interval.first) && at > interval.skipLast),
+    ["branch.splits", "interval.first", "interval.skipLast"],
+    `Expected falling values of at for branch.splits, below interval.first (${interval.first}) and over interval.skipLast (${interval.skipLast}), but received ${splits.join(", ")}`,
+  );
   const labels = config.rewards.map(labelOf);
   const twice = labels.find((label, i) => labels.indexOf(label) !== i);
   unless(

@@ -93,7 +93,10 @@ function describe(schema: unknown): string {
   if (schema instanceof z.ZodEnum) return schema.options.map((option) => `\`${String(option)}\``).join(", ");
   if (schema instanceof z.ZodBoolean) return "true or false";
   if (schema instanceof z.ZodString) return "text";
-  if (schema instanceof z.ZodArray) return "list of texts";
+  if (schema instanceof z.ZodArray) {
+    const { element } = schema;
+    return element instanceof z.ZodObject ? `list of { ${Object.keys(element.shape).join(", ")} }` : "list of texts";
+  }
   if (schema instanceof z.ZodRecord) return "object";
   if (schema instanceof z.ZodUnion) return "text or list of texts";
   if (schema instanceof z.ZodNumber) {

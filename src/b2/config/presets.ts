@@ -11,6 +11,9 @@ const WHOLE_TRAJECTORY = { interval: { first: null, last: null } } as const;
 /** One sample per root, and all samples train. 1,280 images a stage, as with 256 roots of 5 branches. */
 const NO_BRANCHES = { branch: { count: 1 }, select: { mode: "all" }, sample: { rootsPerStage: 1280 } } as const;
 
+/** Inside the interval of every preset. */
+const HALFWAY = [{ at: 7, count: 2 }];
+
 /** Six prompts of each template of the embedded world, none of them held out. */
 const DEMO_PROMPTS = [
   "a cat riding a bike",
@@ -58,6 +61,12 @@ export const presets = {
 
   /** Steps count by how far they move the latents. */
   "step-weights": { train: { stepWeights: "change" } },
+
+  /** Each root is a tree: two branches, which both divide again where 7 steps are left. Four images a root. */
+  tree: { branch: { count: 2, splits: HALFWAY } },
+
+  /** The strongest trajectories of the last three stages train again, one for every two new ones. */
+  replay: { replay: { stages: 3, share: 0.5 } },
 
   /** Noise only in the trained steps, as in MixGRPO (arXiv 2507.21802). */
   window: { sample: { noise: "interval" } },
@@ -127,6 +136,8 @@ export const presetSummaries: Readonly<Record<PresetName, string>> = {
   "branch-centred": "advantages relative to the mean of a root's branches; combine it with the others",
   "group-relative": "advantages relative to a prompt's images of the stage, as in GRPO; combine it with the others",
   "step-weights": "steps count by how far they move the latents; combine it with the others",
+  tree: "two splits: a root is a tree of 2 x 2 images, whose parts train by themselves; combine it with the others",
+  replay: "trajectories of the last three stages with large advantages train again; combine it with the others",
   window: "noise only in the trained steps, as in MixGRPO; combine it with the others",
   "tight-clip": "a clip range of 1e-4, as elsewhere for mean log-probs; combine it with the others",
   sd: "Stable Diffusion at full size, model and reward from the hub, for one GPU of 24 GB; combine it with the others",

@@ -137,6 +137,17 @@ const sample = z.strictObject({
 
 const branch = z.strictObject({
   count: count().default(5).describe("K: branches that split off each root. 1 is no branching (DDPO)."),
+  splits: z
+    .array(
+      z.strictObject({
+        at: count(), // steps before the end
+        count: z.int().min(2),
+      }),
+    )
+    .default([])
+    .describe(
+      'Further splits inside the interval, which make each root a tree (BranchGRPO): where `at` steps are left, every branch divides into `count`. `[{ "at": 8, "count": 2 }]` gives `branch.count` times 2 images a root. A node is worth the mean reward of its images and is compared with the nodes of its level; each part between two splits trains once, with the advantage of the node it leads to. Selection applies to the children of every node.',
+    ),
 });
 
 const interval = z.strictObject({
@@ -212,6 +223,24 @@ const select = z.strictObject({
     .describe("`best-worst`: at most the best and the worst branch of each root. `all`: every sample trains (DDPO)."),
   positiveThreshold: z.number().default(0.5).describe("The best branch trains if its advantage is at least this."),
   negativeThreshold: z.number().default(-0.5).describe("The worst branch trains if its advantage is below this."),
+});
+
+const replay = z.strictObject({
+  stages: z
+    .int()
+    .min(0)
+    .max(100)
+    .default(0)
+    .describe(
+      "How many earlier stages' selected trajectories can train again. 0: no replay. The run folder keeps them. Their old log-probs stay those that they were sampled with.",
+    ),
+  share: z
+    .number()
+    .gt(0)
+    .default(0.5)
+    .describe(
+      "How many of them train again, for each that the present stage selects: those with the largest advantages, of either sign.",
+    ),
 });
 
 const lora = z.strictObject({
@@ -402,6 +431,7 @@ export function configSchema() {
       .describe("The score of an image: one number, the weighted sum of these rewards."),
     advantage: advantage.prefault({}).describe("Turns rewards into advantages, which are comparable between prompts."),
     select: select.prefault({}).describe("Which branches train."),
+    replay: replay.prefault({}).describe("Trajectories of earlier stages that train again."),
     objective: objectives.schema().prefault({ name: "ppo" }).describe("What the update minimises."),
     lora: lora.prefault({}).describe("The adapter that is trained where `train.parameters` is `lora`."),
     train: train.prefault({}).describe("The optimiser steps of a stage."),

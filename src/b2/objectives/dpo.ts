@@ -54,11 +54,14 @@ export function dpoLoss(
   });
 }
 
-/** The [best, worst] rows of every root that has two selected branches. */
+/** The [best, worst] rows of every root, or node of a tree, that has two selected branches. */
 function bestAndWorst({ keys, advantages }: Pick<TrainSet, "keys" | "advantages">): Item[] {
-  const byRoot = new Map<number, number[]>();
-  keys.forEach(({ root }, row) => byRoot.set(root, [...(byRoot.get(root) ?? []), row]));
-  return [...byRoot.values()]
+  const byNode = new Map<string, number[]>();
+  keys.forEach(({ stage, root, edge }, row) => {
+    const node = [stage, edge?.from, edge?.parent ?? root].join();
+    byNode.set(node, [...(byNode.get(node) ?? []), row]);
+  });
+  return [...byNode.values()]
     .filter((rows) => rows.length === 2)
     .map((rows) => rows.sort((a, b) => advantages[b]! - advantages[a]!));
 }

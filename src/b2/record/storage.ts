@@ -12,7 +12,7 @@ import {
 } from "../../safetensors/index.js";
 import { tensor, tidy, type Tensor } from "../../torch/index.js";
 import type { LearnsFrom } from "../objectives/index.js";
-import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "../records.js";
+import { disposeRecord, edgeOf, type BranchBatch, type Edge, type ScoredBatch, type TrainSet } from "../records.js";
 
 const natural = z.int().min(0);
 const sampledSchema = z.object({
@@ -67,8 +67,13 @@ export function sampleLines(
 }
 
 /** Saves the selected trajectories. `samples` are their line numbers in samples.jsonl, from 0. */
-export function saveTrainSet(run: RunWriter, trainSet: TrainSet, samples: readonly number[]): void {
-  const { stage, timesteps, latents, logProbs, advantages } = trainSet;
+export function saveTrainSet(
+  run: RunWriter,
+  trainSet: TrainSet,
+  samples: readonly number[],
+  { isTree }: Pick<RecordShape, "isTree">,
+): void {
+  const { stage, keys, timesteps, latents, logProbs, advantages } = trainSet;
   tidy(() => {
     saveSafetensors(run.stagePath(stage, "selected"), {
       latents,
@@ -76,6 +81,7 @@ export function saveTrainSet(run: RunWriter, trainSet: TrainSet, samples: readon
       advantages: tensor(Float64Array.from(advantages)),
       timesteps: tensor(Float64Array.from(timesteps)),
       samples: tensor(BigInt64Array.from(samples, BigInt)),
+      ...(isTree && { edges: edgesTensor(keys.map((key) => edgeOf(key, timesteps.length))) }),
     });
   });
 }
@@ -93,12 +99,14 @@ export function loadTrainSet(run: RunReader, stage: number, shape: RecordShape):
     advantages: { dtype: "float64", shape: [m] },
     timesteps: { dtype: "float64", shape: [s] },
     samples: { dtype: "int64", shape: [m] },
+    ...(shape.isTree && { edges: { dtype: "int64", shape: [m, 3] } }),
   });
   const trajectories = { latents: tensors["latents"]!, logProbs: tensors["log_probs"] };
   const advantages = numbersOf(tensors["advantages"]!);
   const timesteps = numbersOf(tensors["timesteps"]!);
+  const edges = tensors["edges"] && edgesOf(tensors["edges"]);
   const lines = run.samples(stage);
-  const keys = numbersOf(tensors["samples"]!).map((i) => {
+  const keys = numbersOf(tensors["samples"]!).map((i, row) => {
     const line = lines[i];
     if (line === undefined) {
       disposeRecord(trajectories);
@@ -106,7 +114,7 @@ export function loadTrainSet(run: RunReader, stage: number, shape: RecordShape):
       throw new SafetensorsError(file, received, "samples");
     }
     const { root, branch, prompt } = line;
-    return { root, branch, prompt };
+    return { root, branch, prompt, ...(edges && { edge: edges[row]! }) };
   });
   return { stage, keys, timesteps, advantages, ...trajectories };
 }
@@ -116,6 +124,8 @@ export interface RecordShape {
   readonly learnsFrom: LearnsFrom;
   /** Shape of one image's latents. */
   readonly latentShape: readonly number[];
+  /** Whether rows of a train set are edges. */
+  readonly isTree: boolean;
 }
 
 const [m, s] = [new Dimension("m"), new Dimension("s")];
@@ -143,6 +153,27 @@ function load(file: string, expected: Readonly<Record<string, ExpectedTensor>>):
     const stored = loadSafetensors(file);
     checkTensors(file, stored, expected, "the trajectories of this run");
     return Object.fromEntries([...stored].map(([name, tensor]) => [name, tensor.clone()]));
+  });
+}
+
+/** [m, 3]: first step, step after the last, parent. */
+const edgesTensor = (edges: readonly Edge[]): Tensor =>
+  tensor(
+    BigInt64Array.from(
+      edges.flatMap(({ from, to, parent }) => [from, to, parent]),
+      BigInt,
+    ),
+    {
+      shape: [edges.length, 3],
+    },
+  );
+
+/** What `edgesTensor` holds; the tensor is freed. */
+function edgesOf(stored: Tensor): Edge[] {
+  const values = numbersOf(stored);
+  return Array.from({ length: values.length / 3 }, (_, row) => {
+    const [from, to, parent] = values.slice(row * 3, row * 3 + 3) as [number, number, number];
+    return { from, to, parent };
   });
 }
 

@@ -6,6 +6,7 @@
  * Flow-GRPO's group: all images of the prompt in the stage, of whichever roots.
  */
 import { meanAndDeviation } from "../../base/statistics.js";
+import type { Level } from "./tree.js";
 
 /** Rewards of one prompt's samples, stage by stage; `rewards[i]` belongs to `prompts[i]`. */
 export interface PromptRewards {
@@ -62,6 +63,35 @@ export function advantages(
       mode === "branch-centred" ? meanAndDeviation(current.rewards.slice(root, root + branchCount)).mean : mean;
     return (reward - baseline) / (deviation + 1e-8);
   });
+}
+
+/**
+ * The advantages of a tree's nodes, level by level, the images last. A node is worth the mean reward of its images, and
+ * is compared with the nodes of its level: of its prompt, or for "branch-centred" of its parent.
+ *
+ * @param current this stage, ordered by root, then by branch
+ * @param history the last H stages, of the same levels
+ */
+export function advantagesByLevel(
+  current: PromptRewards,
+  history: readonly PromptRewards[],
+  levels: readonly Pick<Level, "count" | "images">[],
+  options: Omit<AdvantageOptions, "branchCount">,
+): number[][] {
+  return levels.map(({ count, images }) => {
+    const nodes = (stage: PromptRewards): PromptRewards => nodeRewards(stage, images);
+    return advantages(nodes(current), history.map(nodes), { ...options, branchCount: count });
+  });
+}
+
+/** The mean rewards of nodes with so many adjacent images each. */
+function nodeRewards(stage: PromptRewards, images: number): PromptRewards {
+  if (images === 1) return stage;
+  const first = Array.from({ length: stage.rewards.length / images }, (_, node) => node * images);
+  return {
+    prompts: first.map((i) => stage.prompts[i]!),
+    rewards: first.map((i) => meanAndDeviation(stage.rewards.slice(i, i + images)).mean),
+  };
 }
 
 /** Advantages as the update uses them: clipped, then weighted by sign (beta1 and beta2 of the paper). */

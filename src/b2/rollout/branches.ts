@@ -1,6 +1,6 @@
 /**
  * Branch-based sampling (BS, section 4.2 of the paper): one root per prompt is denoised up to the split; from there K
- * branches continue, each with its own noise.
+ * branches continue, each with its own noise. In a tree they split again on the way (tree.ts).
  *
  * Departure from the reference: branches and prompts run as one batch, cut into chunks that fit into memory, and a
  * sample's noise is derived from its (seed, stage, root, branch, step), so it does not depend on batching.
@@ -13,6 +13,7 @@ import type { LearnsFrom } from "../objectives/index.js";
 import type { Policy } from "../policy/policy.js";
 import type { BranchBatch, SampleKey } from "../records.js";
 import { denoise, gaussian, type NoiseKey } from "./denoise.js";
+import { imagesOf, levelsOf } from "./tree.js";
 
 /** What to sample for a stage. */
 export interface Rollout {
@@ -40,22 +41,22 @@ export async function sampleBranches(
   { progress, signal }: RunContext,
 ): Promise<BranchBatch> {
   const { steps, batchSize, noise } = config.sample;
-  const branches = config.branch.count;
   const { timesteps, device, latentShape: shape } = policy;
   const split = steps - interval;
+  const levels = levelsOf(config.branch, interval);
+  const images = imagesOf(config.branch);
   const keys: SampleKey[] = prompts.flatMap((prompt, root) =>
-    Array.from({ length: branches }, (_, branch) => ({ root, branch, prompt })),
+    Array.from({ length: images }, (_, branch) => ({ root, branch, prompt })),
   );
-  const n = keys.length;
-  const record = new Recorder(n, interval, shape, data === "transitions");
+  const record = new Recorder(keys.length, interval, shape, data === "transitions");
   const noiseKey = (root: number, branch: number): NoiseKey => {
     return { seed: config.seed, stream: "trajectory", stage, root, branch };
   };
-
   const trained = { from: split, to: steps - skipLast };
   const isNoisy = (step: number): boolean => noise === "everywhere" || (step >= trained.from && step < trained.to);
 
-  const task = progress.task("sampling", prompts.length * split + n * interval, "steps");
+  const branchSteps = levels.reduce((sum, { from, to, edges }) => sum + edges * (to - from), 0);
+  const task = progress.task("sampling", prompts.length * (split + branchSteps), "steps");
   try {
     // Roots: from x_T to the split. Their latents are kept in state 0 of their branches' records.
     for (const [start, rows] of chunks(prompts.length, batchSize)) {
@@ -69,37 +70,34 @@ export async function sampleBranches(
         signal,
         onStep: () => task.advance(rows),
       });
-      tidy(() => void record.place(start * branches, rows * branches, 0).copy_(x.repeatInterleave(branches, 0)));
+      tidy(() => void record.place(start * images, rows * images, 0).copy_(x.repeatInterleave(images, 0)));
       x.dispose();
     }
-    // Branches: from the split to the image.
-    for (const [start, rows] of chunks(n, batchSize)) {
-      const chunk = keys.slice(start, start + rows);
-      const addresses = chunk.map(({ root, branch }) => noiseKey(root, branch + 1));
-      const first = tidy(() => record.place(start, rows, 0).clone().to({ device }));
-      const held = record.chunk(start, rows, device);
-      try {
-        const last = await denoise(
-          policy,
-          first,
-          chunk.map(({ prompt }) => prompt),
-          addresses,
-          {
+    // Branches: from the split to the image, or in a tree from one split to the next.
+    for (const level of levels) {
+      const { from, to, edges } = level;
+      for (const [start, rows] of chunks(prompts.length * edges, batchSize)) {
+        const numbers = Array.from({ length: rows }, (_, i) => start + i);
+        const chunk = numbers.map((edge) => prompts[Math.floor(edge / edges)]!);
+        const addresses = numbers.map((edge) => noiseKey(Math.floor(edge / edges), (edge % edges) + 1));
+        const held = record.edges(start, rows, level.images, device);
+        try {
+          const last = await denoise(policy, held.state(from), chunk, addresses, {
             timesteps,
-            from: split,
-            to: steps,
+            from: split + from,
+            to: split + to,
             isNoisy,
             signal,
             onStep: (step, x, logProb) => {
               held.keep(step - split, x, logProb);
               task.advance(rows);
             },
-          },
-        );
-        last.dispose();
-        held.finish();
-      } finally {
-        held.dispose();
+          });
+          last.dispose();
+          held.finish();
+        } finally {
+          held.dispose();
+        }
       }
     }
   } catch (error) {
@@ -128,8 +126,11 @@ class Recorder {
     return this.latents.narrow(0, start, rows).select(1, state);
   }
 
-  chunk(start: number, rows: number, device: Device): ChunkRecord {
-    return new ChunkRecord(this.latents.narrow(0, start, rows), this.logProbs?.narrow(0, start, rows), device);
+  /** The rows of some edges of a level, each with so many images below it. */
+  edges(start: number, rows: number, images: number, device: Device): ChunkRecord {
+    const part = (record: Tensor): Tensor =>
+      tidy(() => record.narrow(0, start * images, rows * images).view([rows, images, ...record.shape.slice(1)]));
+    return new ChunkRecord(part(this.latents), this.logProbs && part(this.logProbs), device);
   }
 
   dispose(): void {
@@ -139,37 +140,52 @@ class Recorder {
 }
 
 /**
- * Records the steps of some rows. On a GPU they are collected there and copied to the CPU once per chunk: a copy per
- * step would make the GPU wait for the CPU each time.
+ * Records the steps of some edges, in the rows of the first image below each, and then in those of the others. On a GPU
+ * they are collected there and copied to the CPU once per chunk: a copy per step would make the GPU wait for the CPU each
+ * time.
  */
 class ChunkRecord {
-  /** Views of the record, and where steps are collected; on the CPU the two are the same. */
-  readonly #latents: Tensor;
-  readonly #logProbs: Tensor | undefined;
-  readonly #heldLatents: Tensor;
-  readonly #heldLogProbs: Tensor | undefined;
+  /** Views of the record, [rows, images, ...]. */
+  readonly #records: readonly Tensor[];
+  /** Of each, the first image's: as views, and where steps are collected; on the CPU the two are the same. */
+  readonly #first: readonly Tensor[];
+  readonly #held: readonly Tensor[];
 
   constructor(latents: Tensor, logProbs: Tensor | undefined, device: Device) {
-    const held = (x: Tensor): Tensor => (device === "cpu" ? x : tidy(() => x.to({ device })));
-    this.#latents = latents;
-    this.#logProbs = logProbs;
-    this.#heldLatents = held(latents);
-    this.#heldLogProbs = logProbs && held(logProbs);
+    this.#records = logProbs === undefined ? [latents] : [latents, logProbs];
+    this.#first = this.#records.map((record) => record.select(1, 0));
+    this.#held = device === "cpu" ? this.#first : this.#first.map((first) => tidy(() => first.to({ device })));
+  }
+
+  /** A copy of the latents before a step, on the device. */
+  state(step: number): Tensor {
+    return tidy(() => this.#latents.select(1, this.#logProbs === undefined ? 0 : step).clone());
   }
 
   /** Without transitions each step overwrites the one before, which leaves the final latents. */
   keep(step: number, x: Tensor, logProb: Tensor): void {
-    this.#heldLatents.select(1, this.#heldLogProbs === undefined ? 0 : step + 1).copy_(x);
-    this.#heldLogProbs?.select(1, step).copy_(logProb);
+    this.#latents.select(1, this.#logProbs === undefined ? 0 : step + 1).copy_(x);
+    this.#logProbs?.select(1, step).copy_(logProb);
   }
 
   finish(): void {
-    if (this.#heldLatents === this.#latents) return;
-    this.#latents.copy_(this.#heldLatents);
-    if (this.#heldLogProbs !== undefined) this.#logProbs?.copy_(this.#heldLogProbs);
+    this.#records.forEach((record, i) => {
+      const first = this.#first[i]!;
+      if (this.#held !== this.#first) first.copy_(this.#held[i]!);
+      const others = record.size(1) - 1;
+      if (others > 0) tidy(() => void record.narrow(1, 1, others).copy_(first.unsqueeze(1)));
+    });
   }
 
   dispose(): void {
-    for (const tensor of [this.#latents, this.#logProbs, this.#heldLatents, this.#heldLogProbs]) tensor?.dispose();
+    for (const tensor of [...this.#records, ...this.#first, ...this.#held]) tensor.dispose();
+  }
+
+  get #latents(): Tensor {
+    return this.#held[0]!;
+  }
+
+  get #logProbs(): Tensor | undefined {
+    return this.#held[1];
   }
 }

@@ -1,4 +1,9 @@
-/** Selects the branches that train (section 4.2 of the paper): of each root the best, the worst, both or neither. */
+/**
+ * Selects the branches that train (section 4.2 of the paper): of each root the best, the worst, both or neither. In a
+ * tree the same applies to the children of every node.
+ */
+import type { Edge } from "../records.js";
+import type { Level } from "./tree.js";
 
 /** How branches are selected; thresholds apply to advantages. */
 export interface SelectionOptions {
@@ -33,4 +38,39 @@ export function selectSamples(
     if (advantages[worst]! < negativeThreshold) selected.push(worst);
   }
   return selected;
+}
+
+/** What a row of the train set will be. */
+export interface SelectedRow {
+  /** Index of the image whose trajectory it is. */
+  readonly sample: number;
+  readonly advantage: number;
+  /** In a tree: the part that trains. */
+  readonly edge?: Edge;
+}
+
+/**
+ * The rows that train, level by level.
+ *
+ * @param advantages of each level's nodes, ordered by root, parent and branch
+ * @param options.steps how many of the interval's steps train
+ * @param options.ofImages whether an edge trains once for each image below it, which final latents do, and not once for
+ *   all, since its transitions are the same in all of them
+ */
+export function selectRows(
+  advantages: readonly (readonly number[])[],
+  levels: readonly Level[],
+  { steps, ofImages, ...selection }: Omit<SelectionOptions, "branchCount"> & { steps: number; ofImages: boolean },
+): SelectedRow[] {
+  return levels.flatMap(({ from, to, count, images }, depth) => {
+    const values = advantages[depth]!;
+    const rows = ofImages ? images : 1;
+    return selectSamples(values, { ...selection, branchCount: count }).flatMap((node) =>
+      Array.from({ length: rows }, (_, image) => ({
+        sample: node * images + image,
+        advantage: values[node]!,
+        ...(levels.length > 1 && { edge: { from, to: Math.min(to, steps), parent: Math.floor(node / count) } }),
+      })),
+    );
+  });
 }

@@ -15,7 +15,7 @@ import type {
 } from "../objectives/index.js";
 import type { Policy } from "../policy/policy.js";
 import type { WeightCopy } from "../policy/weight-copy.js";
-import type { TrainSet } from "../records.js";
+import { addressedRoot, type TrainSet } from "../records.js";
 import { gaussian } from "../rollout/denoise.js";
 import { rowsOf, type MicroBatch, type Row } from "./plan.js";
 import type { StepWeight } from "./step-weights.js";
@@ -124,14 +124,15 @@ function commonOf(
 /** Fresh noise for every draw of every sample, independent of batching. */
 function noiseOf(
   rows: readonly Row[],
-  { seed, trainSet: { stage, keys }, policy }: Pick<StageData, "seed" | "trainSet" | "policy">,
+  { seed, trainSet, policy }: Pick<StageData, "seed" | "trainSet" | "policy">,
 ): Tensor {
   const size = policy.latentShape;
   return tidy(() => {
     const parts = rows.map(({ row, draw }) => {
-      const { root, branch } = keys[row]!;
-      const key = { seed, stream: "train-noise", stage, root, branch: branch + 1 } as const;
-      return gaussian([key], draw, size);
+      const key = trainSet.keys[row]!;
+      const root = addressedRoot(key, trainSet);
+      const address = { seed, stream: "train-noise", stage: trainSet.stage, root, branch: key.branch + 1 } as const;
+      return gaussian([address], draw, size);
     });
     return cat(parts).to({ device: policy.device });
   });

@@ -27,17 +27,21 @@ export function rowsOf(pairs: MicroBatch): Row[] {
   );
 }
 
+/** The items of a train set: those that the objective makes, or each row alone. */
+export const itemsOf = (trainSet: TrainSet, objective: Pick<ObjectiveKind, "items">): Item[] =>
+  objective.items?.(trainSet) ?? trainSet.keys.map((_, row) => [row]);
+
 /**
  * The micro-batches of each optimiser step. Every epoch visits all items in a new order, each with timesteps drawn anew.
  * An optimiser step may span two epochs.
  */
 export function planUpdates(
   trainSet: TrainSet,
-  { items: itemsOf, itemSize = 1 }: Pick<ObjectiveKind, "items" | "itemSize">,
+  objective: Pick<ObjectiveKind, "items" | "itemSize">,
   { seed, train }: Pick<Config, "seed" | "train">,
   drawTimesteps: DrawTimesteps,
 ): MicroBatch[][] {
-  const items = itemsOf === undefined ? trainSet.keys.map((_, row) => [row]) : itemsOf(trainSet);
+  const items = itemsOf(trainSet, objective);
   const stream: Pair[][] = [];
   for (let epoch = 0; epoch < train.epochs; epoch++) {
     const address = { seed, stage: trainSet.stage, stream: "shuffle", root: 0, branch: 0, step: epoch } as const;
@@ -45,10 +49,10 @@ export function planUpdates(
     for (const index of order) {
       const item = items[index]!;
       const trained = drawTimesteps({ index, first: trainSet.keys[item[0]!]!, epoch });
-      stream.push(trained.map((each) => ({ item, ...each })));
+      if (trained.length > 0) stream.push(trained.map((each) => ({ item, ...each })));
     }
   }
-  const itemsPerUpdate = Math.max(1, Math.floor(train.samplesPerUpdate / itemSize));
+  const itemsPerUpdate = Math.max(1, Math.floor(train.samplesPerUpdate / (objective.itemSize ?? 1)));
   return cut(stream, itemsPerUpdate).map((some) => cut(some.flat(), train.microBatch));
 }
 

@@ -7,7 +7,8 @@ test("a step weighs its squared change over the mean squared change of its sampl
   // Two samples of 2 latent dimensions, 3 states each: squared changes 1 and 4, then 0 and 0 for the second.
   const states = [[0, 0], [1, 1], [3, -1], [5, 5], [5, 5], [5, 5]]; // prettier-ignore
   const latents = tensor(Float32Array.from(states.flat()), { shape: [2, 3, 2] });
-  const weight = changeWeights({ latents, timesteps: [500, 250] });
+  const keys = [0, 1].map((root) => ({ root, branch: 0, prompt: "a" }));
+  const weight = changeWeights({ keys, latents, timesteps: [500, 250] });
   assert.deepEqual(
     [0, 1].map((step) => weight({ row: 0, step })),
     [1 / 2.5, 4 / 2.5],

@@ -5,7 +5,7 @@
  * A positive factor commutes with the clipped surrogate of PPO, so it multiplies the advantage.
  */
 import { tidy } from "../../torch/index.js";
-import type { TrainSet } from "../records.js";
+import { edgeOf, type TrainSet } from "../records.js";
 import type { Row } from "./plan.js";
 
 /** The weight of a row's step. */
@@ -13,9 +13,10 @@ export type StepWeight = (row: Pick<Row, "row" | "step">) => number;
 
 /** The weights of all steps of a train set with transitions. */
 export function changeWeights({
+  keys,
   latents,
   timesteps: { length: steps },
-}: Pick<TrainSet, "latents" | "timesteps">): StepWeight {
+}: Pick<TrainSet, "keys" | "latents" | "timesteps">): StepWeight {
   const changes = tidy(
     () =>
       latents
@@ -26,11 +27,10 @@ export function changeWeights({
         .mean({ dim: 2 })
         .toTypedArray() as Float32Array, // [m, s]
   );
-  const means = Array.from({ length: latents.size(0) }, (_, row) =>
-    meanOf(changes.subarray(row * steps, (row + 1) * steps)),
-  );
+  const means = keys.map((key, row) => {
+    const { from, to } = edgeOf(key, steps);
+    return changes.subarray(row * steps + from, row * steps + to).reduce((sum, value) => sum + value, 0) / (to - from);
+  });
   // Latents that never move have no step to prefer.
   return ({ row, step }) => (means[row]! > 0 ? changes[row * steps + step]! / means[row]! : 1);
 }
-
-const meanOf = (values: Float32Array): number => values.reduce((sum, value) => sum + value, 0) / values.length;

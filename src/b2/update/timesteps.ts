@@ -3,7 +3,8 @@ import { InputError } from "../../base/errors.js";
 import { permutation, uniform } from "../../base/philox.js";
 import { intervalOf, type Config } from "../config/schema.js";
 import { timestepChoiceOf, type TimestepChoice } from "../objectives/index.js";
-import type { SampleKey, TrainSet } from "../records.js";
+import { addressedRoot, edgeOf, type Edge, type TrainKey, type TrainSet } from "../records.js";
+import { imagesOf } from "../rollout/tree.js";
 
 /** A timestep that a sample is trained at. */
 export interface TrainedTimestep {
@@ -22,7 +23,7 @@ export interface TrainedTimestep {
  */
 export type DrawTimesteps = (of: {
   readonly index: number;
-  readonly first: SampleKey;
+  readonly first: TrainKey;
   readonly epoch: number;
 }) => TrainedTimestep[];
 
@@ -36,41 +37,52 @@ export function timestepsOfStage(
 ): DrawTimesteps {
   const choice = timestepChoiceOf(objective);
   const interval = trainSet.timesteps;
-  const steps = isWithinInterval(choice, branch) ? interval : trajectory.slice(0, trajectory.length - skipLast);
+  const isWithin = isWithinInterval(choice, branch);
+  const steps = isWithin ? interval : trajectory.slice(0, trajectory.length - skipLast);
+  const partOf = (key: TrainKey): Pick<Edge, "from" | "to"> =>
+    isWithin ? edgeOf(key, steps.length) : { from: 0, to: steps.length };
   const address = { seed, stage: trainSet.stage, stream: "timesteps" } as const;
 
   if (choice?.from === "any") {
     const count = timestepsPerSample(choice, steps.length, train);
-    const [least, most] = boundsOf(choice, steps, skipLast);
-    return ({ first: { root, branch: k }, epoch }) =>
-      Array.from({ length: count }, (_, step) => {
-        const draw = epoch * count + step;
+    return ({ first, epoch }) => {
+      const { from, to } = partOf(first);
+      const [least, most] = boundsOf(choice, steps.slice(from, to), {
+        endsAtImage: to === steps.length && skipLast === 0,
+      });
+      if (least > most) return [];
+      const root = addressedRoot(first, trainSet);
+      return Array.from({ length: count }, (_, step) => {
+        // Parts of one trajectory have numbers of their own.
+        const draw = (epoch + from * train.epochs) * count + step;
         // One in each of `count` equal parts.
-        const share = (step + uniform({ ...address, root, branch: k + 1, step: draw })) / count;
+        const share = (step + uniform({ ...address, root, branch: first.branch + 1, step: draw })) / count;
         const timestep = isWhole(steps)
           ? least + Math.floor(share * (most - least + 1))
           : least + share * (most - least);
         return { timestep, step, draw };
       });
+    };
   }
 
   const known = inRange(choice, steps);
-  const count = timestepsPerSample(choice, known.length, train);
-  return ({ index, epoch }) => {
-    const order = permutation(known.length, { ...address, root: index, branch: 0, step: epoch });
-    return [...order.subarray(0, count)].map((step) => {
+  return ({ index, first, epoch }) => {
+    const { from, to } = partOf(first);
+    const part = new Set(steps.slice(from, to));
+    const own = known.flatMap((timestep, step) => (part.has(timestep) ? [step] : []));
+    const order = permutation(own.length, { ...address, root: index, branch: 0, step: epoch });
+    const count = timestepsPerSample(choice, own.length, train);
+    return [...order.subarray(0, count)].map((place) => {
+      const step = own[place]!;
       return { timestep: known[step]!, step, draw: epoch * known.length + step };
     });
   };
 }
 
 /** Whether the timesteps are those of the trained interval, or of the whole trajectory. */
-export function isWithinInterval(
-  choice: TimestepChoice | undefined,
-  { count }: Pick<Config["branch"], "count">,
-): boolean {
+export function isWithinInterval(choice: TimestepChoice | undefined, branch: Config["branch"]): boolean {
   if (choice === undefined) return true;
-  return choice.part === null ? count > 1 : choice.part === "interval";
+  return choice.part === null ? imagesOf(branch) > 1 : choice.part === "interval";
 }
 
 /** Timesteps of each sample in an epoch, of `available` ones. */
@@ -94,7 +106,7 @@ export function checkTimesteps(config: TimestepConfig & Pick<Config, "sample">, 
   if (choice === undefined) return;
   const from = isWithinInterval(choice, branch) ? trajectory.length - intervalOf(config).first : 0;
   const steps = trajectory.slice(from, trajectory.length - interval.skipLast);
-  const [least, most] = boundsOf(choice, steps, interval.skipLast);
+  const [least, most] = boundsOf(choice, steps, { endsAtImage: interval.skipLast === 0 });
   if (choice.from === "any" ? least <= most : inRange(choice, steps).length > 0) return;
   const part = from === 0 ? "trajectory" : "first stage's interval";
   throw new InputError(
@@ -108,13 +120,13 @@ const inRange = (choice: TimestepChoice | undefined, steps: readonly number[]): 
 /** A model of whole timesteps knows no others. */
 const isWhole = (steps: readonly number[]): boolean => steps.every(Number.isInteger);
 
-/** Least and largest timestep. Where the last steps are left out, so are the noise levels that they pass. */
+/** Least and largest timestep. Where later steps are left out, so are the noise levels that they pass. */
 function boundsOf(
   { min, max }: TimestepChoice,
   steps: readonly number[],
-  skipLast: number,
+  { endsAtImage }: { endsAtImage: boolean },
 ): [least: number, most: number] {
-  const end = skipLast > 0 ? steps.at(-1)! : 0;
+  const end = endsAtImage ? 0 : steps.at(-1)!;
   const [least, most] = [Math.max(min ?? 0, end), Math.min(max ?? Infinity, steps[0]!)];
   return isWhole(steps) ? [Math.ceil(least), Math.floor(most)] : [least, most];
 }
