@@ -9,7 +9,7 @@
  *       sampled.safetensors          `b2 sample`: the branched part of every trajectory; deleted when the stage is finished
  *       sampled.json                 their prompts, roots and branches
  *       samples.jsonl                a line per image: prompt, root, branch, reward, advantage, whether it trains
- *       selected.safetensors         the selected trajectories: latents, log-probs, advantages
+ *       selected.safetensors         the selected trajectories: latents, log-probs, advantages; the edges of a tree
  *       partial.json                 seconds and cost of the phases so far, when each runs in a process of its own
  *       updates.jsonl                a line per optimiser step
  *       images/*.png
