@@ -25,6 +25,20 @@ test("the interval of many units is that of the normal distribution", () => {
   assert.deepEqual(meanInterval(sample), interval, "the same at every call");
 });
 
+test("intervals of few units hold the true mean less often than in 95% of samples, as docs/compare.md says", () => {
+  const SAMPLES = 500;
+  const coverage = (n: number): number => {
+    const held = Array.from({ length: SAMPLES }, (_, sample) => {
+      const values = new Float32Array(n);
+      fillNormal(values, 0, n, { seed: 1, stream: "evaluation", stage: sample, root: n, branch: 0, step: 0 });
+      const { low, high } = meanInterval([...values])!;
+      return low! <= 0 && high! >= 0;
+    });
+    return Math.round((100 * held.filter(Boolean).length) / SAMPLES);
+  };
+  assert.deepEqual([2, 4, 8].map(coverage), [48, 77, 86]);
+});
+
 test("paired differences of units that agree have no width, whatever the spread between units", () => {
   const before = [0.1, 0.9, 0.4, 0.7, 0.2, 0.6, 0.5];
   const after = before.map((x) => x + 0.05);

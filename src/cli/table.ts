@@ -64,8 +64,8 @@ const slotLines = ({ slots }: EvaluationRow): Line[] =>
  */
 export function evaluationTable(evaluations: Readonly<Record<string, Evaluation>>): string {
   const rows = Object.values(evaluations).flatMap((evaluation) => evaluation.rows);
-  const notes = ["± is the standard error over prompts"];
-  if (rows.some(({ rightPairs }) => rightPairs !== null)) notes.push("in brackets: pairs of right images");
+  const notes = ["in square brackets: 95% bootstrap intervals over prompts"];
+  if (rows.some(({ rightPairs }) => rightPairs !== null)) notes.push("in round ones: pairs of right images");
   const bySlot = rows.some(({ slots }) => Object.keys(slots).length > 0);
   const tables = [
     table(evaluations, "measure", measureLines),
@@ -91,7 +91,7 @@ function table(
       const cells = [row.prompts, title, cell(row)];
       if (other !== undefined) {
         const difference = compare(row, other, quantity);
-        cells.push(cell(other), `${(difference?.mean ?? 0) > 0 ? "+" : ""}${show(difference, isShare)}`);
+        cells.push(cell(other), show(difference, isShare, { signed: true }));
       }
       lines.push(cells);
     }
@@ -100,12 +100,15 @@ function table(
 }
 
 /** Shares as percent; everything else as it is. */
-function show(estimate: Estimate | null, isShare: boolean): string {
+function show(estimate: Estimate | null, isShare: boolean, { signed = false } = {}): string {
   if (estimate === null) return "-";
-  const { mean, error } = estimate;
-  return isShare
-    ? `${(100 * mean).toFixed(1)}% ± ${(100 * error).toFixed(1)}`
-    : `${mean.toFixed(4)} ± ${error.toFixed(4)}`;
+  const { mean, low, high } = estimate;
+  const number = (value: number): string => {
+    const text = isShare ? (100 * value).toFixed(1) : value.toFixed(4);
+    return signed && Number(text) > 0 ? `+${text}` : text;
+  };
+  const bounds = low === null || high === null ? "" : ` [${number(low)}, ${number(high)}]`;
+  return `${number(mean)}${isShare ? "%" : ""}${bounds}`;
 }
 
 /** Pads cells to columns, and adds a rule under the first line. */

@@ -2,8 +2,8 @@
 import type { Axis, PromptList } from "./curves.js";
 
 const TITLES: Readonly<Record<string, string>> = {
-  reward: "reward",
   trueAlignment: "true alignment",
+  reward: "reward",
   diversity: "diversity",
   diversityAmongRight: "diversity among right images",
   pixelDiversityAmongRight: "pixel diversity among right images",

@@ -5,7 +5,7 @@
 import { escape, stylesOf } from "../images/index.js";
 import { figuresOf, ordered } from "./figures.js";
 import type { Report } from "./report.js";
-import { tablesOf, type Table } from "./tables.js";
+import { detailTables, summaryTables, type Table } from "./tables.js";
 
 export function reportPage(title: string, report: Report, how: string): string {
   const styles = stylesOf(ordered(report));
@@ -24,8 +24,9 @@ export function reportPage(title: string, report: Report, how: string): string {
 <h1>${escape(title)}</h1>
 <p>${escape(how)}</p>
 <nav>${legend.join("")}</nav>
+${summaryTables(report).map(tableHtml).join("\n")}
 ${figures.join("\n")}
-${tablesOf(report).map(tableHtml).join("\n")}
+${detailTables(report).map(tableHtml).join("\n")}
 <script>${SCRIPT}</script>
 </html>
 `;

@@ -31,10 +31,9 @@ export interface Table {
 
 const NOTHING: Cell = { text: "-" };
 
-/** All tables, in the order in which they are read. */
-export function tablesOf(report: Report): Table[] {
+/** All measures after training, and their differences at equal cost. */
+export function detailTables(report: Report): Table[] {
   return [
-    ...summaryTables(report),
     ...listsOf(report).map((list) => finalTable(report, list)),
     ...report.axes.flatMap((axis) => listsOf(report).map((list) => equalTable(report, list, axis))),
   ];

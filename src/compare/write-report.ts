@@ -6,7 +6,7 @@ import { figuresOf } from "./figures.js";
 import { gridFile, readGrid } from "./grid.js";
 import { reportPage } from "./page.js";
 import { buildReport, takesPart, type Report, type ReportOptions } from "./report.js";
-import { tablesMarkdown, tablesOf } from "./tables.js";
+import { detailTables, summaryTables, tablesMarkdown } from "./tables.js";
 
 /** A report and the files that hold it. */
 export interface WrittenReport {
@@ -27,7 +27,8 @@ export function writeReport(folder: string, options: ReportOptions = {}): Writte
   const figures = figuresOf(report, { legend: true });
   for (const { name, svg } of figures) writeFileAtomic(join(folder, `${name}.png`), renderSvg(svg));
   const pictures = figures.map(({ name }) => `![${name}](${name}.png)\n`).join("\n");
-  const markdown = `# ${title}\n\n${how}\n\n${pictures}\n${tablesMarkdown(tablesOf(report))}`;
+  const [summary, details] = [summaryTables(report), detailTables(report)].map(tablesMarkdown);
+  const markdown = [`# ${title}`, how, summary, pictures, details].join("\n\n");
   const files = ["report.html", "report.md"].map((name) => join(folder, name));
   writeJson(join(folder, "report.json"), report);
   writeFileAtomic(files[0]!, reportPage(title, report, how));

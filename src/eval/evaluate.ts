@@ -2,8 +2,7 @@
  * Evaluates a model on prompts it trains on and on prompts it never sees: reward, true alignment as a whole and slot by
  * slot, and diversity.
  *
- * Every evaluation draws the same noise for the same prompts, so that two of them can be compared prompt by
- * prompt. Errors are standard errors over prompts, because images of one prompt are not independent.
+ * Every evaluation draws the same noise for the same prompts, so that two of them can be compared prompt by prompt.
  */
 import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
@@ -14,18 +13,7 @@ import type { Tensor } from "../torch/index.js";
 import { cosineDistance, meanOverPairs, pairsOf, pixelDistance, pixelRows, unitRows } from "./diversity.js";
 import { evaluationNoise, generateImages } from "./images.js";
 import type { Judges, Verdict } from "./judges.js";
-import {
-  meanOf,
-  measureOf,
-  measures,
-  rewardOf,
-  slotOf,
-  type Estimate,
-  type Evaluation,
-  type EvaluationRow,
-  type PromptMeasures,
-  type Quantity,
-} from "./measures.js";
+import { rowOf, type Evaluation, type EvaluationRow, type PromptMeasures } from "./measures.js";
 
 type EvaluationConfig = Pick<Config, "seed" | "sample" | "eval">;
 
@@ -92,17 +80,7 @@ async function evaluateList(
       rewards: Object.fromEntries(labels.map((label) => [label, mean(parts[label]!)])),
     };
   });
-  const slots = [...new Set(perPrompt.flatMap((prompt) => Object.keys(prompt.slots)))];
-  const over = (quantity: Quantity): Estimate | null => meanOf(perPrompt, quantity);
-  return {
-    prompts: name,
-    images: wanted.length,
-    ...record(measures, (measure) => over(measureOf(measure))),
-    rightPairs: judges.truth === undefined ? null : perPrompt.reduce((sum, prompt) => sum + prompt.rightPairs!, 0),
-    slots: record(slots, (slot) => over(slotOf(slot))!),
-    rewards: record(labels, (label) => over(rewardOf(label))!),
-    perPrompt,
-  };
+  return rowOf({ prompts: name, images: wanted.length, perPrompt });
 }
 
 /** By slot, the share of a prompt's images in which it is right. */

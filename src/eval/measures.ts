@@ -1,4 +1,5 @@
 /** The results of evaluations, and how two are compared. Needs no libtorch, so that tables can be made from files. */
+import { meanInterval, type Interval } from "../base/intervals.js";
 
 /** All measures, in the order of the tables. */
 export const measures = [
@@ -18,11 +19,11 @@ const amongRight: readonly Measure[] = ["diversityAmongRight", "pixelDiversityAm
 /** Whether a measure is one of pairs of right images, whose number differs from prompt to prompt. */
 export const isAmongRight = (measure: Measure): boolean => amongRight.includes(measure);
 
-/** A mean over prompts and its standard error. */
-export interface Estimate {
-  readonly mean: number;
-  readonly error: number;
-}
+/**
+ * A mean over prompts, and its 95% bootstrap interval over prompts, because images of one prompt are not independent; no
+ * interval for a single prompt.
+ */
+export type Estimate = Interval;
 
 /** The measures of one prompt: means over its images, or pairs of them; null for a measure that was not taken. */
 export interface PromptMeasures extends Readonly<Record<Measure, number | null>> {
@@ -53,20 +54,40 @@ export interface Evaluation {
   readonly rows: readonly EvaluationRow[];
 }
 
-/** An evaluation from a file. Those of 0.2.0 lack slots and the measures among right images. */
+/** The results of one prompt list from those of its prompts. */
+export function rowOf({
+  prompts,
+  images,
+  perPrompt,
+}: Pick<EvaluationRow, "prompts" | "images" | "perPrompt">): EvaluationRow {
+  const over = (quantity: Quantity): Estimate | null => meanOf(perPrompt, quantity);
+  const slots = [...new Set(perPrompt.flatMap((prompt) => Object.keys(prompt.slots)))];
+  const labels = Object.keys(perPrompt[0]?.rewards ?? {});
+  return {
+    prompts,
+    images,
+    ...record(measures, (measure) => over(measureOf(measure))),
+    rightPairs: perPrompt.reduce<number | null>(
+      (sum, { rightPairs }) => (sum === null || rightPairs === null ? null : sum + rightPairs),
+      0,
+    ),
+    slots: record(slots, (slot) => over(slotOf(slot))!),
+    rewards: record(labels, (label) => over(rewardOf(label))!),
+    perPrompt,
+  };
+}
+
+/** An evaluation from a file. Those of 0.2.0 lack slots, the measures among right images, and intervals. */
 export function parseEvaluation(json: unknown): Evaluation {
-  const missing = { rightPairs: null, slots: {}, ...Object.fromEntries(measures.map((measure) => [measure, null])) };
+  const missing = { rightPairs: null, slots: {}, ...record(measures, () => null) };
   const { rows } = json as Evaluation;
   return {
-    rows: rows.map((row) => {
-      return { ...missing, ...row, perPrompt: row.perPrompt.map((prompt) => ({ ...missing, ...prompt })) };
-    }),
+    rows: rows.map((row) => rowOf({ ...row, perPrompt: row.perPrompt.map((prompt) => ({ ...missing, ...prompt })) })),
   };
 }
 
 /**
- * Weighted mean over prompts and its standard error (that of a ratio estimator; for equal weights the usual one of a
- * mean). Values that are null or have no weight are left out; null if none is left.
+ * Weighted mean over prompts and its interval. Values that are null or have no weight are left out; null if none is left.
  *
  * @param weights one per value; all 1 by default
  */
@@ -75,14 +96,10 @@ export function estimate(values: readonly (number | null)[], weights?: readonly 
     const weight = weights?.[i] ?? 1;
     return value === null || weight === 0 ? [] : [{ value, weight }];
   });
-  if (known.length === 0) return null;
-  const sum = (of: (item: { value: number; weight: number }) => number): number =>
-    known.reduce((total, item) => total + of(item), 0);
-  const total = sum(({ weight }) => weight);
-  const mean = sum(({ value, weight }) => weight * value) / total;
-  const squares = sum(({ value, weight }) => (weight * (value - mean)) ** 2);
-  const n = known.length;
-  return { mean, error: n === 1 ? 0 : Math.sqrt((n / (n - 1)) * squares) / total };
+  return meanInterval(
+    known.map(({ value }) => value),
+    known.map(({ weight }) => weight),
+  );
 }
 
 /** A number of each prompt: a measure, the alignment of a slot, or a reward by its label. */
@@ -134,3 +151,6 @@ export function compare(before: EvaluationRow, after: EvaluationRow, { of, weigh
   });
   return estimate(changes, weights);
 }
+
+const record = <K extends string, T>(keys: readonly K[], value: (key: K) => T): Record<K, T> =>
+  Object.fromEntries(keys.map((key) => [key, value(key)])) as Record<K, T>;

@@ -50,8 +50,7 @@ const KL_STAGES = 5;
 /** The share of a stage's prompts that may have images of equal reward only. */
 const FLAT_SHARE = 0.5;
 
-/** How many standard errors a change of an evaluation must be from 0 to count, and over how many prompts at least. */
-const ERRORS = 2;
+/** Over how many prompts at least a change of an evaluation counts. */
 const PROMPTS = 3;
 
 type StageRule = (metrics: StageMetrics, earlier: readonly StageMetrics[]) => string | undefined;
@@ -106,7 +105,7 @@ export function stageWarnings(metrics: StageMetrics, earlier: readonly StageMetr
 
 /**
  * Warnings about an evaluation beside an earlier one: the reward rises, but what it stands for falls. A change counts if
- * it is two standard errors from 0.
+ * its 95% interval excludes 0.
  */
 export function evaluationWarnings(before: EvaluationAt, after: EvaluationAt): Warning[] {
   const since = before.stage === 0 ? "since the base model" : `since stage ${before.stage}`;
@@ -155,8 +154,8 @@ export function summarise(warnings: readonly Warning[]): string[] {
   });
 }
 
-const rises = (change: Estimate | null): boolean => change !== null && change.mean > ERRORS * change.error;
-const falls = (change: Estimate | null): boolean => change !== null && -change.mean > ERRORS * change.error;
+const rises = (change: Estimate | null): boolean => (change?.low ?? 0) > 0;
+const falls = (change: Estimate | null): boolean => (change?.high ?? 0) < 0;
 
 const number = (value: number): string => String(Number(value.toPrecision(3)));
 const percent = (share: number): string => `${(-100 * share).toFixed(1)} points`;

@@ -19,7 +19,7 @@ interface EvalOptions extends ConfigOptions, LoraOption {
 export function addEvalCommand(program: Command): void {
   addConfigOptions(loraOption(program.command("eval")))
     .description("Measure rewards, true alignment and diversity on training and held-out prompts.")
-    .option("--compare", "also measure the base model, on the same noise, and print the change with its standard error")
+    .option("--compare", "also measure the base model, on the same noise, and print the change with its 95% interval")
     .option("--out <file>", "also write the results as JSON, with those of every prompt")
     .addHelpText("after", example("b2 eval --preset demo", "b2 eval --lora runs/demo --compare --out eval.json"))
     .action(async (options: EvalOptions) => {
