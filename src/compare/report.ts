@@ -3,8 +3,8 @@
  * it: tables.ts, figures.ts, page.ts.
  */
 import { join } from "node:path";
-import { meanInterval, type Interval } from "../base/intervals.js";
 import { InputError } from "../base/errors.js";
+import { meanInterval, type Interval } from "../base/intervals.js";
 import { RunReader } from "../runs/reader.js";
 import {
   atEqualCost,

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { tensor, tidy } from "../../torch/index.js";
 import { DDIMScheduler } from "../../schedulers/index.js";
+import { tensor, tidy } from "../../torch/index.js";
 import { dpoLoss, forwardLoss, ppoLoss, type ForwardOptions } from "./index.js";
 
 // Log-ratios of two pairs of branches: the best ones first. The last is beyond 1 + e.

@@ -17,7 +17,9 @@ test("prompts are read from lists, JSON, text and the embedded world", () => {
   assert.deepEqual(readPrompts(file("p.json", '["a cat", "a dog"]')), ["a cat", "a dog"]);
   assert.deepEqual(readPrompts(file("p.txt", "a cat\r\n\n  a dog \n")), ["a cat", "a dog"]);
   const all = readPrompts("emoji:train");
-  const parts = ["activity", "colour", "relation", "combined"].flatMap((template) => readPrompts(`emoji:train/${template}`));
+  const parts = ["activity", "colour", "relation", "combined"].flatMap((template) =>
+    readPrompts(`emoji:train/${template}`),
+  );
   assert.deepEqual(all, parts);
   const heldOut = new Set(readPrompts("emoji:held-out"));
   assert.ok(all.every((prompt) => !heldOut.has(prompt)));
