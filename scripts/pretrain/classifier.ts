@@ -13,8 +13,8 @@ import {
   type Scene,
   type Slot,
 } from "../../src/world/index.js";
-import { sceneAlignment, type SceneAlignment } from "./scene-alignment.js";
 import { CLASSIFIER_CONFIG, RECONSTRUCTIONS, TRAINING } from "./recipe.js";
+import { sceneAlignment, type SceneAlignment } from "./scene-alignment.js";
 import { train } from "./training.js";
 import { classifierFolder, drawScenes, mixedBatch, reconstructedPictures, renderScenes, shortened, storeInHalf, writeJson, type Workplace } from "./workplace.js"; // prettier-ignore
 

@@ -68,16 +68,16 @@ const workplace: Workplace = {
 };
 
 /** The finished steps, and what they were run with. */
-const doneFile = join(options.work, "done.json");
-const settings = JSON.stringify({ out: options.out, seed: options.seed, scale: options.scale });
-const done = existsSync(doneFile) ? (JSON.parse(readFileSync(doneFile, "utf8")) as Record<string, string>) : {};
+const DONE_FILE = join(options.work, "done.json");
+const SETTINGS = JSON.stringify({ out: options.out, seed: options.seed, scale: options.scale });
+const done = existsSync(DONE_FILE) ? (JSON.parse(readFileSync(DONE_FILE, "utf8")) as Record<string, string>) : {};
 for (const step of STEPS) {
   if (options.only !== undefined && !options.only.includes(step)) continue;
-  if (options.only === undefined && done[step] === settings) {
+  if (options.only === undefined && done[step] === SETTINGS) {
     console.log(`${step}: finished before; --only ${step} trains it again`);
     continue;
   }
   await RUN[step](workplace);
-  done[step] = settings;
-  writeJson(doneFile, done);
+  done[step] = SETTINGS;
+  writeJson(DONE_FILE, done);
 }
