@@ -50,12 +50,10 @@ export interface SelectedRow {
 }
 
 /**
- * The rows that train, level by level.
+ * The rows that train, level by level. `steps` is how many of the interval's steps train. `ofImages` says whether an edge
+ * trains once for each image below it, as final latents do, or once for all, since its transitions are the same in all.
  *
  * @param advantages of each level's nodes, ordered by root, parent and branch
- * @param options.steps how many of the interval's steps train
- * @param options.ofImages whether an edge trains once for each image below it, which final latents do, and not once for
- *   all, since its transitions are the same in all of them
  */
 export function selectRows(
   advantages: readonly (readonly number[])[],
