@@ -1,10 +1,11 @@
 /** Generates images in batches, for evaluations, contact sheets and `b2 generate`. */
 import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
+import { decodeInBatches } from "../b2/rollout/decode.js";
 import { denoise, gaussian, type NoiseKey } from "../b2/rollout/denoise.js";
 import { chunks } from "../base/chunks.js";
-import { checkInterrupted, type RunContext } from "../base/progress.js";
-import { inference, yieldToEventLoop, type Tensor } from "../torch/index.js";
+import type { RunContext } from "../base/progress.js";
+import type { Tensor } from "../torch/index.js";
 
 /** An image to generate: its prompt, and the address of its noise. */
 export interface WantedImage {
@@ -45,16 +46,10 @@ export async function generateImages(
         onStep: () => task.advance(rows),
       });
       try {
-        for (const [from, length] of chunks(rows, sample.decodeBatchSize)) {
-          checkInterrupted(signal);
-          const images = inference(() => policy.decode(latents.narrow(0, from, length)));
-          try {
-            await use(images, prompts.slice(from, from + length), start + from);
-          } finally {
-            images.dispose();
-          }
-          await yieldToEventLoop();
-        }
+        const decoding = { batchSize: sample.decodeBatchSize, signal };
+        await decodeInBatches(policy, latents, decoding, (images, from) =>
+          use(images, prompts.slice(from, from + images.size(0)), start + from),
+        );
       } finally {
         latents.dispose();
       }

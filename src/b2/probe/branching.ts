@@ -5,11 +5,12 @@
  */
 import { chunks } from "../../base/chunks.js";
 import { InputError } from "../../base/errors.js";
-import { checkInterrupted, type ProgressTask, type RunContext } from "../../base/progress.js";
+import type { ProgressTask, RunContext } from "../../base/progress.js";
 import type { RewardSet } from "../../rewards/index.js";
-import { inference, tidy, yieldToEventLoop, zeros, type Tensor } from "../../torch/index.js";
+import { tidy, zeros, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import type { Policy } from "../policy/policy.js";
+import { decodeInBatches } from "../rollout/decode.js";
 import { denoise, gaussian, type NoiseKey } from "../rollout/denoise.js";
 
 /** What a probe samples. */
@@ -175,16 +176,10 @@ class Probe {
         const x = tidy(() => first.narrow(0, start, rows).clone());
         const latents = await this.#denoise(x, part, noise.slice(start, start + rows), from, this.#plan.splits.at(-1)!);
         try {
-          for (const [offset, length] of chunks(rows, decodeBatchSize)) {
-            checkInterrupted(this.#options.signal);
-            const images = inference(() => this.#policy.decode(latents.narrow(0, offset, length)));
-            try {
-              measured.push(...(await this.#score(images, part.slice(offset, offset + length))));
-            } finally {
-              images.dispose();
-            }
-            await yieldToEventLoop();
-          }
+          const decoding = { batchSize: decodeBatchSize, signal: this.#options.signal };
+          await decodeInBatches(this.#policy, latents, decoding, async (images, offset) => {
+            measured.push(...(await this.#score(images, part.slice(offset, offset + images.size(0)))));
+          });
         } finally {
           latents.dispose();
         }

@@ -1,0 +1,36 @@
+/** Decodes latents in batches that fit into memory. */
+import { chunks } from "../../base/chunks.js";
+import { checkInterrupted } from "../../base/progress.js";
+import { inference, yieldToEventLoop, type Tensor } from "../../torch/index.js";
+import type { Policy } from "../policy/policy.js";
+
+/** How many images to decode at once, and what stops between two batches. */
+export interface DecodeOptions {
+  readonly batchSize: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Decodes latents batch by batch.
+ *
+ * @param latents [n, ...latent], not disposed of
+ * @param use called with images [B, 3, H, W] in 0..1, which are freed afterwards, and the index of the first
+ * @throws Interrupted when the signal aborts
+ */
+export async function decodeInBatches(
+  policy: Policy,
+  latents: Tensor,
+  { batchSize, signal }: DecodeOptions,
+  use: (images: Tensor, start: number) => void | Promise<void>,
+): Promise<void> {
+  for (const [start, length] of chunks(latents.size(0), batchSize)) {
+    checkInterrupted(signal);
+    const images = inference(() => policy.decode(latents.narrow(0, start, length)));
+    try {
+      await use(images, start);
+    } finally {
+      images.dispose();
+    }
+    await yieldToEventLoop();
+  }
+}
