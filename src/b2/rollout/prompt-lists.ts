@@ -27,15 +27,25 @@ export const promptListNames = (): string[] => [...lists.keys()];
 /** Whether a text is the name of a list, known or not, rather than a file. */
 export const isListName = (source: string): boolean => /^(emoji|paper|ddpo):/.test(source);
 
-/** The prompts of a list. @throws InputError naming the known lists */
-export function promptList(name: string): string[] {
+/**
+ * The prompts of a list, or some of them: `paper:train[:72]` are the first 72, as in Hugging Face's datasets.
+ *
+ * @throws InputError naming the known lists, and for a part that is empty
+ */
+export function promptList(source: string): string[] {
+  const [, name = source, begin, end] = /^(.*)\[(\d*):(\d*)\]$/.exec(source) ?? [];
   const list = lists.get(name);
-  if (list !== undefined) return list();
-  const close = nearest(name, promptListNames());
-  throw new InputError(
-    `Expected ${promptListNames().join(", ")} for the name of a list of prompts but received ${show(name)}` +
-      (close === undefined ? "" : `; did you mean ${close}?`),
-  );
+  if (list === undefined) {
+    const close = nearest(name, promptListNames());
+    throw new InputError(
+      `Expected ${promptListNames().join(", ")} for the name of a list of prompts but received ${show(name)}` +
+        (close === undefined ? "" : `; did you mean ${close}?`),
+    );
+  }
+  const all = list();
+  const part = all.slice(begin ? Number(begin) : 0, end ? Number(end) : undefined);
+  if (part.length > 0) return part;
+  throw new InputError(`Expected a part of the ${all.length} prompts of ${name} but received ${show(source)}`);
 }
 
 /** All templates of the embedded world together, and each alone. */

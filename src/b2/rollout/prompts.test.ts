@@ -66,6 +66,19 @@ test("every list by name can be read, and a name that is none is answered with t
   );
 });
 
+test("a part of a list is named as in Hugging Face's datasets", () => {
+  const all = readPrompts("emoji:train/combined");
+  assert.deepEqual(readPrompts("emoji:train/combined[:72]"), all.slice(0, 72));
+  assert.deepEqual(readPrompts("emoji:train/combined[72:75]"), all.slice(72, 75));
+  assert.deepEqual(readPrompts("ddpo:animals[40:]"), readPrompts("ddpo:animals").slice(40));
+  assert.throws(
+    () => readPrompts("ddpo:animals[45:]"),
+    /a part of the 45 prompts of ddpo:animals but .*"\w+:\w+\[45:\]"/,
+  );
+  assert.throws(() => readPrompts("ddpo:animal[:3]"), /received "ddpo:animal"; did you mean ddpo:animals\?/);
+  assert.throws(() => readPrompts("ddpo:animals[-3:]"), /received "ddpo:animals\[-3:\]"/);
+});
+
 test("roots get their prompts at random, in turn, or one fixed", () => {
   const list = ["a", "b", "c"];
   const stage = (order: string, index: number, rootsPerStage = 4): string[] =>
