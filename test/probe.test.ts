@@ -54,7 +54,7 @@ async function probe(reward: typeof redness, own: Partial<ProbePlan> = {}, layer
 }
 
 const sharesOf = (roots: readonly ProbedRoot[]): (number | null)[] =>
-  measureShares(roots, "reward", plan.splits, 1).shares.map(({ share }) => share);
+  measureShares(roots, "reward", plan.splits).shares.map(({ share }) => share);
 
 /** DDIM that changes some of its transitions: t is the timestep, first and last those of four steps. */
 function variant(
@@ -95,7 +95,7 @@ describe("what the last steps decide", () => {
     });
     const own = { prompts: Array.from({ length: 48 }, () => "a cat"), splits: [1, 4] };
     const roots = await probe(redness, own, { scheduler: { name: "late" } });
-    const [{ share, low, high }] = measureShares(roots, "reward", own.splits, 1).shares as [ShareEstimate];
+    const [{ share, low, high }] = measureShares(roots, "reward", own.splits).shares as [ShareEstimate];
     assert.ok(share! > 0.6 && low! <= 1 && high! >= 1, `${low} ${share} ${high}`);
   });
 

@@ -15,7 +15,6 @@ export const streams = {
   evaluation: 5,
   "train-noise": 7,
   probe: 11,
-  bootstrap: 12,
 } as const;
 
 export type RandomStream = keyof typeof streams;

@@ -133,6 +133,14 @@ test("impossible values are refused", () => {
       { advantage: { mode: "group-relative", historyStages: 3 } },
       /no advantage.historyStages for advantage.mode "group-relative"/,
     ],
+    [
+      { advantage: { historyImages: 8, minImages: 9 } },
+      /minImages to be at most advantage.historyImages \(8\) but received 9/,
+    ],
+    [
+      { objective: { name: "forward" }, train: { oldLogProbs: "recomputed" } },
+      /no train.oldLogProbs for the objective forward/,
+    ],
     [{ prompts: { order: "fixed" } }, /prompts.fixed/],
     [{ prompts: { train: [] } }, /prompts.train/],
     [{ train: { objective: "dpo" }, branch: { count: 1 } }, /compares branches/],

@@ -82,6 +82,11 @@ export function conflicts(config: Config): Conflict[] {
     ["train.stepWeights", "objective.name"],
     `Expected train.stepWeights "none" for the objective ${objective.name}, which does not learn from steps, but received "${train.stepWeights}"`,
   );
+  unless(
+    train.oldLogProbs === null || objective.learnsFrom !== "final-latents",
+    ["train.oldLogProbs", "objective.name"],
+    `Expected no train.oldLogProbs for the objective ${objective.name}, which learns from final latents, but received "${train.oldLogProbs}"`,
+  );
   if (isDeterministic(config)) {
     unless(
       objective.learnsFrom === "final-latents",
@@ -117,7 +122,12 @@ export function conflicts(config: Config): Conflict[] {
     ["advantage.mode", "branch.count"],
     `Expected branch.count of 2 or more for advantage.mode "branch-centred" but received ${branch.count}`,
   );
-  const { historyStages } = advantage;
+  const { historyStages, historyImages, minImages } = advantage;
+  unless(
+    historyImages === null || minImages <= historyImages,
+    ["advantage.minImages", "advantage.historyImages"],
+    `Expected advantage.minImages to be at most advantage.historyImages (${historyImages}) but received ${minImages}`,
+  );
   unless(
     advantage.mode !== "group-relative" || historyStages === 0 || historyStages === defaults.advantage.historyStages,
     ["advantage.mode", "advantage.historyStages"],

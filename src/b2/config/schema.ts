@@ -122,7 +122,12 @@ const sample = z.strictObject({
     .describe(
       "Which steps of a stage's trajectories draw noise. `everywhere`: all of them. `interval`: only the trained ones (MixGRPO); the steps before the split, and the last `interval.skipLast`, are deterministic. Evaluations are not affected.",
     ),
-  rootsPerStage: count().default(256).describe("Roots per stage, one prompt each (the reference: 32 batches of 8)."),
+  rootsPerStage: count().default(256).describe("Roots per stage, which have one prompt each (the reference: 32 batches of 8)."),
+  rootsPerPrompt: count()
+    .default(1)
+    .describe(
+      "How many roots in a row have the same prompt. Several give a group of independent images without branches, as in GRPO.",
+    ),
   batchSize: count()
     .default(40)
     .describe(

@@ -44,7 +44,7 @@ export async function measureInterval(
   };
   const probed: ProbedRoot[] = [];
   for await (const some of probeRoots(policy, rewards, plan, config, context)) probed.push(...some);
-  const { shares } = measureShares(probed, "reward", plan.splits, config.seed);
+  const { shares } = measureShares(probed, "reward", plan.splits);
   return { stage, ...proposeInterval(shares), shares };
 }
 

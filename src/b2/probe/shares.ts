@@ -11,7 +11,7 @@
  * Training at an interval of T steps branches from a common x_T, so it decides a little less than share(T): what x_T
  * itself decides is not in it.
  */
-import { bootstrap } from "../../base/bootstrap.js";
+import { bootstrapInterval } from "../../base/intervals.js";
 import { meanAndDeviation } from "../../base/statistics.js";
 import type { ProbedRoot } from "./branching.js";
 
@@ -51,7 +51,6 @@ export function measureShares(
   roots: readonly ProbedRoot[],
   measure: string,
   splits: readonly number[],
-  seed: number,
 ): MeasureShares {
   const having = roots.filter(({ values }) => values[measure] !== undefined);
   const variances = having.map(({ prompt, values }) => {
@@ -63,8 +62,15 @@ export function measureShares(
       ? variances.map((root) => [root])
       : prompts.map((prompt) => variances.filter((root) => root.prompt === prompt));
   const sums = units.map((unit) => splits.map((_, i) => unit.reduce((sum, root) => sum + root.variances[i]!, 0)));
-  const shares = ratios(sums);
-  const intervals = bootstrap(sums, ratios, { seed });
+  // The last split is that of independent images.
+  const shareOf = (i: number, drawn: Iterable<number>): number => {
+    let [part, whole] = [0, 0];
+    for (const unit of drawn) {
+      part += sums[unit]![i]!;
+      whole += sums[unit]!.at(-1)!;
+    }
+    return part / whole;
+  };
   const means = splits.map((_, i) => sums.reduce((sum, unit) => sum + unit[i]!, 0) / having.length);
   const { mean } = meanAndDeviation(having.flatMap(({ values }) => values[measure]!.at(-1)!));
   const varies = Math.sqrt(means.at(-1)!) > ROUNDING * Math.abs(mean);
@@ -72,31 +78,24 @@ export function measureShares(
   return {
     roots: having.length,
     mean,
-    shares: splits.map((steps, i) => ({
-      steps,
-      variance: means[i]!,
-      share: varies ? finite(shares[i]!) : null,
-      low: varies ? finite(intervals[i]!.low) : null,
-      high: varies ? finite(intervals[i]!.high) : null,
-      differing: variances.filter((root) => root.variances[i]! > negligible).length / having.length,
-    })),
+    shares: splits.map((steps, i) => {
+      const interval = varies ? bootstrapInterval(sums.length, (drawn) => shareOf(i, drawn)) : null;
+      return {
+        steps,
+        variance: means[i]!,
+        share: varies ? finite(shareOf(i, sums.keys())) : null,
+        low: finite(interval?.low ?? NaN),
+        high: finite(interval?.high ?? NaN),
+        differing: variances.filter((root) => root.variances[i]! > negligible).length / having.length,
+      };
+    }),
   };
 }
 
 /** The shares of every measure that a root has, by name. */
-export function allShares(
-  roots: readonly ProbedRoot[],
-  splits: readonly number[],
-  seed: number,
-): Record<string, MeasureShares> {
+export function allShares(roots: readonly ProbedRoot[], splits: readonly number[]): Record<string, MeasureShares> {
   const names = [...new Set(roots.flatMap(({ values }) => Object.keys(values)))];
-  return Object.fromEntries(names.map((name) => [name, measureShares(roots, name, splits, seed)]));
-}
-
-/** Sums of each split's variances over the sum of the last, which is that of independent images. */
-function ratios(units: readonly (readonly number[])[]): number[] {
-  const totals = (units[0] ?? []).map((_, i) => units.reduce((sum, unit) => sum + unit[i]!, 0));
-  return totals.map((total) => total / totals.at(-1)!);
+  return Object.fromEntries(names.map((name) => [name, measureShares(roots, name, splits)]));
 }
 
 /** The sample variance. */

@@ -81,14 +81,23 @@ test("a part of a list is named as in Hugging Face's datasets", () => {
 
 test("roots get their prompts at random, in turn, or one fixed", () => {
   const list = ["a", "b", "c"];
-  const stage = (order: string, index: number, rootsPerStage = 4): string[] =>
-    promptsOfStage(list, index, resolveConfig({ prompts: { order, fixed: "z" }, sample: { rootsPerStage } }));
+  const stage = (order: string, index: number, rootsPerStage = 4, rootsPerPrompt = 1): string[] => {
+    const sample = { rootsPerStage, rootsPerPrompt };
+    return promptsOfStage(list, index, resolveConfig({ prompts: { order, fixed: "z" }, sample }));
+  };
   assert.deepEqual(stage("in-turn", 0), ["a", "b", "c", "a"]);
   assert.deepEqual(stage("in-turn", 1), ["b", "c", "a", "b"]);
+  assert.deepEqual(stage("in-turn", 0, 4, 2), ["a", "a", "b", "b"]);
+  assert.deepEqual(stage("in-turn", 1, 4, 2), ["c", "c", "a", "a"]);
+  assert.deepEqual(stage("in-turn", 1, 5, 2), ["a", "a", "b", "b", "c"]);
   assert.deepEqual(stage("fixed", 1), ["z", "z", "z", "z"]);
   const random = stage("random", 0, 300);
   for (const prompt of list) assert.ok(random.filter((p) => p === prompt).length > 70);
   assert.deepEqual(stage("random", 0, 10), random.slice(0, 10));
+  assert.deepEqual(
+    stage("random", 0, 9, 3),
+    random.slice(0, 3).flatMap((prompt) => [prompt, prompt, prompt]),
+  );
   assert.notDeepEqual(stage("random", 1, 300), random);
 });
 

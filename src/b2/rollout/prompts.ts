@@ -25,23 +25,26 @@ export function readPrompts(source: string | readonly string[]): string[] {
 }
 
 /**
- * The prompts of a stage's roots, one each.
+ * The prompts of a stage's roots, one each; `rootsPerPrompt` neighbours share one.
  *
- * "random" depends on (seed, stage, root) alone; "in-turn" cycles through the list across stages.
+ * "random" depends on (seed, stage, group of neighbours) alone; "in-turn" cycles through the list across stages.
  */
 export function promptsOfStage(
   list: readonly string[],
   stage: number,
   { seed, prompts, sample }: Pick<Config, "seed" | "prompts" | "sample">,
 ): string[] {
-  return Array.from({ length: sample.rootsPerStage }, (_, root) => {
+  const { rootsPerStage, rootsPerPrompt } = sample;
+  const groups = Math.ceil(rootsPerStage / rootsPerPrompt);
+  return Array.from({ length: rootsPerStage }, (_, root) => {
+    const group = Math.floor(root / rootsPerPrompt);
     switch (prompts.order) {
       case "random": {
-        const u = uniform({ seed, stream: "prompt", stage, root, branch: 0, step: 0 });
+        const u = uniform({ seed, stream: "prompt", stage, root: group, branch: 0, step: 0 });
         return list[Math.floor(u * list.length)]!;
       }
       case "in-turn":
-        return list[(stage * sample.rootsPerStage + root) % list.length]!;
+        return list[(stage * groups + group) % list.length]!;
       case "fixed":
         return prompts.fixed!;
       default:

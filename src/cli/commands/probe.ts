@@ -128,7 +128,7 @@ async function probe(
       }
       isFirst = false;
     }
-    const measures = allShares(samples, plan.splits, config.seed);
+    const measures = allShares(samples, plan.splits);
     return {
       model: config.model.path,
       lora: options.lora,
