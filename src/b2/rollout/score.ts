@@ -2,13 +2,13 @@
  * From final latents to rewards: images are decoded and passed to the rewards as tensors, one batch at a time. Some are
  * also saved as PNG files for people to look at.
  */
-import { chunks } from "../../base/chunks.js";
-import { checkInterrupted, type RunContext } from "../../base/progress.js";
+import type { RunContext } from "../../base/progress.js";
 import { writePng } from "../../images/index.js";
 import type { RewardSet } from "../../rewards/index.js";
-import { inference, tidy, yieldToEventLoop, type Tensor } from "../../torch/index.js";
+import { tidy, type Tensor } from "../../torch/index.js";
 import type { Policy } from "../policy/policy.js";
 import type { BranchBatch, ScoredBatch } from "../records.js";
+import { decodeInBatches } from "./decode.js";
 
 /** The rewards of a stage's images. */
 export type BranchScores = Pick<ScoredBatch, "rewards" | "parts" | "rewardSeconds">;
@@ -31,26 +31,23 @@ export async function scoreBranches(
   const total: number[] = [];
   const parts: Record<string, number[]> = Object.fromEntries(rewards.labels.map((label) => [label, []]));
   const rewardSeconds: Record<string, number> = {};
+  // The last latents of each trajectory, a view.
+  const latents = batch.latents.select(1, -1);
   try {
-    for (const [start, rows] of chunks(n, batchSize)) {
-      checkInterrupted(signal);
-      const images = inference(() => policy.decode(batch.latents.narrow(0, start, rows).select(1, -1)));
-      try {
-        const prompts = batch.keys.slice(start, start + rows).map(({ prompt }) => prompt);
-        const scores = await rewards.score(images, prompts);
-        total.push(...scores.total);
-        for (const label of rewards.labels) {
-          parts[label]!.push(...scores.parts[label]!);
-          rewardSeconds[label] = (rewardSeconds[label] ?? 0) + scores.seconds[label]!;
-        }
-        saveImages(images, (row) => imageFile(start + row));
-      } finally {
-        images.dispose();
+    await decodeInBatches(policy, latents, { batchSize, signal }, async (images, start) => {
+      const rows = images.size(0);
+      const prompts = batch.keys.slice(start, start + rows).map(({ prompt }) => prompt);
+      const scores = await rewards.score(images, prompts);
+      total.push(...scores.total);
+      for (const label of rewards.labels) {
+        parts[label]!.push(...scores.parts[label]!);
+        rewardSeconds[label] = (rewardSeconds[label] ?? 0) + scores.seconds[label]!;
       }
+      saveImages(images, (row) => imageFile(start + row));
       task.advance(rows);
-      await yieldToEventLoop();
-    }
+    });
   } finally {
+    latents.dispose();
     task.done();
   }
   return { rewards: total, parts, rewardSeconds };
