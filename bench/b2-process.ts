@@ -24,6 +24,19 @@ export const trainingOnly: FormerConfig = {
   record: { images: 0 },
 };
 
+/** B2-DiffuRL on the embedded model, the same in every version, whose presets are not. */
+export const embedded: FormerConfig = {
+  prompts: {
+    train: ["a cat riding a bike", "a panda playing chess", "blue banana", "red lemon", "star on house"],
+    order: "in-turn",
+  },
+  sample: { steps: 10, guidanceScale: 1, rootsPerStage: 36, batchSize: 144, decodeBatchSize: 144 },
+  branch: { count: 4 },
+  interval: { first: 9, last: 10, skipLast: 4 },
+  select: { positiveThreshold: 0.3, negativeThreshold: -0.3 },
+  train: { learningRate: 3e-3, epochs: 1, clipRange: 3e-4, samplesPerUpdate: 20, microBatch: 128 },
+};
+
 /** How a process ended, and what it took. */
 export interface Ended {
   readonly code: number | null;
@@ -93,11 +106,11 @@ export async function runB2(
 }
 
 /** Writes a config beside the run's folder. @returns what `b2` needs to know of it */
-export function configArguments(folder: string, config: FormerConfig, preset?: string): string[] {
+export function configArguments(folder: string, config: FormerConfig): string[] {
   mkdirSync(dirname(folder), { recursive: true });
   const file = `${folder}.json`;
   writeFileSync(file, JSON.stringify(config, null, 2));
-  return [...(preset === undefined ? [] : ["--preset", preset]), "--config", file];
+  return ["--config", file];
 }
 
 /** What the bits and the seconds of a checkout hang on besides its code. */

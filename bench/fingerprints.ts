@@ -18,6 +18,7 @@ import { parseArgs } from "node:util";
 import {
   configArguments,
   describeB2,
+  embedded,
   layered,
   runB2,
   stageMetrics,
@@ -33,39 +34,37 @@ type Way = "run" | "phases" | "interrupted";
 
 interface Training {
   readonly name: string;
-  readonly preset?: string;
   readonly config: FormerConfig;
   readonly way?: Way;
 }
 
-/** The preset demo with fewer roots. */
-const demo = (name: string, config: FormerConfig = {}, way: Way = "run"): Training => ({
+/** The embedded model with few roots. */
+const small = (name: string, config: FormerConfig = {}, way: Way = "run"): Training => ({
   name,
-  preset: "demo",
-  config: layered({ sample: { rootsPerStage: 12 }, train: { samplesPerUpdate: 5 } }, config),
+  config: layered(embedded, { sample: { rootsPerStage: 12 }, train: { samplesPerUpdate: 5 } }, config),
   way,
 });
 
 const trainings: readonly Training[] = [
-  demo("demo"),
-  demo("random-prompts", { prompts: { order: "random" } }),
+  small("embedded"),
+  small("random-prompts", { prompts: { order: "random" } }),
   // Few prompts, so that each has several rewards to be compared with.
-  demo("ddpo", {
+  small("ddpo", {
     prompts: { train: ["a cat riding a bike", "blue banana", "star on house"] },
     branch: { count: 1 },
     select: { mode: "all" },
     interval: { first: 10, last: 10 },
   }),
-  demo("dpo", { train: { objective: "dpo", oldLogProbs: "recomputed" } }),
-  demo("guidance", { sample: { rootsPerStage: 6, guidanceScale: 5 } }),
-  demo("full", { reward: { name: "brightness" }, train: { parameters: "unet", learningRate: 1e-5 } }),
-  demo("branch-centred", {
+  small("dpo", { train: { objective: "dpo", oldLogProbs: "recomputed" } }),
+  small("guidance", { sample: { rootsPerStage: 6, guidanceScale: 5 } }),
+  small("full", { reward: { name: "brightness" }, train: { parameters: "unet", learningRate: 1e-5 } }),
+  small("branch-centred", {
     advantage: { mode: "branch-centred" },
     train: { timestepFraction: 0.5, gradientCheckpointing: true },
   }),
-  demo("jpeg", { reward: { name: "jpeg-compressibility" } }),
-  demo("phases", {}, "phases"),
-  demo("interrupted", {}, "interrupted"),
+  small("jpeg", { reward: { name: "jpeg-compressibility" } }),
+  small("phases", {}, "phases"),
+  small("interrupted", {}, "interrupted"),
   { name: "sd2", config: narrow("sd2") },
   { name: "sdxl", config: narrow("sdxl") },
   {
@@ -75,9 +74,9 @@ const trainings: readonly Training[] = [
 ];
 
 /** Trains in a folder that must be new. */
-async function train(b2: string, folder: string, { config, preset, way = "run" }: Training): Promise<void> {
+async function train(b2: string, folder: string, { config, way = "run" }: Training): Promise<void> {
   if (existsSync(folder)) throw new Error(`Expected a new folder for a run but received ${folder}`);
-  const given = configArguments(folder, layered(trainingOnly, { stages }, config), preset);
+  const given = configArguments(folder, layered(trainingOnly, { stages }, config));
   const cwd = resolve(folder, "..");
   switch (way) {
     case "run":

@@ -19,6 +19,7 @@ import { parseArgs } from "node:util";
 import {
   configArguments,
   describeB2,
+  embedded,
   layered,
   runB2,
   stageMetrics,
@@ -33,12 +34,11 @@ const turn = 50;
 
 interface Training {
   readonly name: string;
-  readonly preset?: string;
   readonly config: FormerConfig;
 }
 
 const trainings: readonly Training[] = [
-  { name: "demo", preset: "demo", config: {} },
+  { name: "embedded", config: embedded },
   { name: "narrow SDXL", config: narrow("sdxl", 12) },
 ];
 
@@ -49,8 +49,8 @@ interface Timed extends Record<(typeof phases)[number], readonly number[]> {
   readonly process: readonly number[];
 }
 
-async function timed(b2: string, folder: string, { config, preset }: Training, turns: Turns): Promise<Timed> {
-  const given = configArguments(folder, layered(trainingOnly, { stages }, config), preset);
+async function timed(b2: string, folder: string, { config }: Training, turns: Turns): Promise<Timed> {
+  const given = configArguments(folder, layered(trainingOnly, { stages }, config));
   const { processorSeconds } = await runB2(b2, ["run", folder, ...given], {
     cwd: scratch,
     onStart: (child) => turns.join(child),

@@ -50,8 +50,8 @@ test("presets go on top of each other: DDPO on Stable Diffusion", async () => {
   // The later one wins where both say something.
   const mixed = await Promise.all(
     [
-      ["demo", "ddpo"],
-      ["ddpo", "demo"],
+      ["demo-b2", "ddpo"],
+      ["ddpo", "demo-b2"],
     ].map(([a, b]) => b2("config", "--preset", a!, "--preset", b!)),
   );
   const counts = mixed.map((outcome) => (JSON.parse(outcome.stdout) as ReturnType<typeof resolveConfig>).branch.count);

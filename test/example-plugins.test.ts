@@ -185,6 +185,7 @@ describe("plugins that train", () => {
       "objective.name": "awr",
       "scheduler.name": "ddpm",
       "train.parameters": "full",
+      "lora.rank": 4,
       "eval.enabled": false,
       "eval.sheet": 0,
     };

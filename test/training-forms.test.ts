@@ -399,10 +399,10 @@ test("what cannot be computed is refused before any work, with a sentence", asyn
     [["--dtype", "half"], /for model.dtype but received "half"/],
     [["--set", "model.height=500"], /Expected a multiple of 8 for model.height but received 500/],
     [
-      ["--set", "train.parameters=full", "--dtype", "bfloat16"],
+      ["--set", "train.parameters=full", "--set", "lora.rank=4", "--dtype", "bfloat16"],
       /Expected model.dtype "float32" for train.parameters "full"/,
     ],
-    [["--set", "train.parameters=full", "--set", "lora.rank=8"], /Expected no lora.rank for train.parameters "full"/],
+    [["--set", "train.parameters=full"], /Expected lora.rank 4, its default, for train.parameters "full".* received 16/],
   ];
   if (skipOf("float16") !== false)
     cases.push([

@@ -3,9 +3,10 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { temporaryFolder } from "../../../test/support/folders.js";
-import { isHeldOut, parseCaption } from "../../world/index.js";
+import { promptsOfStage, readPrompts } from "../rollout/prompts.js";
 import { presets } from "./presets.js";
 import { ConfigError, differences, parseAssignments, readConfigFile, resolveConfig } from "./resolve.js";
+import type { Config } from "./schema.js";
 
 const problemsOf = (...layers: unknown[]): readonly string[] => {
   try {
@@ -56,13 +57,18 @@ test("presets differ from b2 in what they are named for", () => {
     keys("sd").filter((key) => !ofMachine.test(key)),
     [],
   );
-  assert.ok(resolveConfig(presets.demo).stages > 0);
 });
 
-test("the demo trains on captions of the embedded world that are not held out", () => {
-  for (const prompt of presets.demo.prompts.train) {
-    const scene = parseCaption(prompt);
-    assert.ok(scene !== undefined && !isHeldOut(scene), prompt);
+test("the demos have the same prompts, evaluation and images a stage", () => {
+  const [demo, ...others] = (["demo", "demo-b2", "demo-ddpo"] as const).map((name) => resolveConfig(presets[name]));
+  const images = ({ sample, branch }: Config): number => sample.rootsPerStage * branch.count;
+  for (const other of others) {
+    assert.deepEqual([other.prompts, other.eval, other.lora], [demo!.prompts, demo!.eval, demo!.lora]);
+    assert.equal(images(other), images(demo!));
+    assert.equal(
+      promptsOfStage(readPrompts(other.prompts.train), 3, other).at(-1),
+      promptsOfStage(readPrompts(demo!.prompts.train), 3, demo!).at(-1),
+    );
   }
 });
 
@@ -230,7 +236,7 @@ test("rewards are named in short or in full, and one of a list is changed by its
 });
 
 test("another objective keeps the options that it shares, and refuses what it does not know", () => {
-  const dpo = resolveConfig(presets.demo, parseAssignments(["objective.name=dpo"])).objective;
+  const dpo = resolveConfig(presets["demo-b2"], parseAssignments(["objective.name=dpo"])).objective;
   assert.deepEqual(dpo, { name: "dpo", clipRange: 3e-4, beta: 0.1, reference: "sampler" });
   const back = resolveConfig({ objective: { name: "dpo", beta: 0.5 } }, { objective: { name: "ppo" } }).objective;
   assert.deepEqual(back, { name: "ppo", clipRange: 0.1, kl: 0 });

@@ -143,7 +143,7 @@ export function conflicts(config: Config): Conflict[] {
       unless(
         JSON.stringify(config.lora[key]) === JSON.stringify(defaults.lora[key]),
         ["train.parameters", `lora.${key}`],
-        `Expected no lora.${key} for train.parameters "full", which trains without a LoRA, but received ${JSON.stringify(config.lora[key])}`,
+        `Expected lora.${key} ${JSON.stringify(defaults.lora[key])}, its default, for train.parameters "full", which trains without a LoRA, but received ${JSON.stringify(config.lora[key])}`,
       );
     }
   }

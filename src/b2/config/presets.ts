@@ -11,30 +11,36 @@ const WHOLE_TRAJECTORY = { interval: { first: null, last: null } } as const;
 /** One sample per root, and all samples train. 1,280 images a stage, as with 256 roots of 5 branches. */
 const NO_BRANCHES = { branch: { count: 1 }, select: { mode: "all" }, sample: { rootsPerStage: 1280 } } as const;
 
+/** Learning from final latents, at two of the sampler's timesteps an epoch. */
+const FORWARD = { name: "forward", beta: 0.1, timesteps: 2 } as const;
+
 /** Inside the interval of every preset. */
 const HALFWAY = [{ at: 7, count: 2 }];
 
-/** Six prompts of each template of the embedded world, none of them held out. */
-const DEMO_PROMPTS = [
-  "a cat riding a bike",
-  "a dog riding a bike",
-  "a panda playing chess",
-  "a frog playing chess",
-  "a fox washing dishes",
-  "a koala washing dishes",
-  "blue banana",
-  "green strawberry",
-  "purple pear",
-  "red lemon",
-  "pink apple",
-  "black cherry",
-  "cat on the right of house",
-  "car on the left of mushroom",
-  "rocket on the right of ball",
-  "star on house",
-  "guitar on chair",
-  "dog under umbrella",
-];
+/** The embedded world's combined scenes (docs/world.md), and what fits two cores. */
+const EMOJI = {
+  prompts: { train: "emoji:train/combined", heldOut: "emoji:held-out/combined", order: "in-turn" },
+  sample: { steps: 10, guidanceScale: 1, batchSize: 144, decodeBatchSize: 144 },
+  lora: { rank: 16 },
+  eval: { imagesPerPrompt: 8, maxPrompts: 36 },
+} as const satisfies ConfigInput;
+
+/** 18 prompts a stage, 8 images each from noise of their own. */
+const EMOJI_GROUPS = {
+  ...EMOJI,
+  sample: { ...EMOJI.sample, rootsPerStage: 144, rootsPerPrompt: 8 },
+  branch: { count: 1 },
+  select: { mode: "all" },
+} as const satisfies ConfigInput;
+
+/**
+ * For policy gradients on the embedded model. `clipRange` 3e-4 applies to mean log-probs; over 512 latent dimensions it
+ * equals a PPO clip of about 0.15. `skipLast` leaves out steps whose noise drowns the gradient (docs/log.md).
+ */
+const EMOJI_PPO = {
+  objective: { name: "ppo", clipRange: 3e-4 },
+  train: { learningRate: 3e-3, epochs: 1, microBatch: 128 },
+} as const satisfies ConfigInput;
 
 /** CLIP ViT-H-14 of LAION, the paper's reward. */
 const CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K";
@@ -52,6 +58,15 @@ export const presets = {
 
   /** DDPO with branch-based sampling only. */
   "ddpo-bs": WHOLE_TRAJECTORY,
+
+  /** Groups of 8 images of a prompt, which the forward objective learns from (DiffusionNFT's beta). */
+  forward: {
+    ...WHOLE_TRAJECTORY,
+    branch: { count: 1 },
+    select: { mode: "all" },
+    sample: { rootsPerPrompt: 8 },
+    objective: FORWARD,
+  },
 
   /** Advantages that compare the branches of a root with each other. */
   "branch-centred": { advantage: { mode: "branch-centred" } },
@@ -104,22 +119,34 @@ export const presets = {
     eval: { clip: CLIP_H, truth: "none", maxPrompts: 16 },
   },
 
-  /**
-   * B2-DiffuRL on the embedded emoji model, sized for two cores and ten minutes; docs/log.md records how it was tuned.
-   *
-   * `clipRange` 3e-4 applies to mean log-probs; over 512 latent dimensions it equals a PPO clip of about 0.15. It keeps
-   * the high learning rate stable.
-   */
+  /** The forward objective on the embedded model: the fastest of what docs/results.md compares. */
   demo: {
-    stages: 50,
-    prompts: { train: DEMO_PROMPTS, order: "in-turn" },
-    sample: { steps: 10, guidanceScale: 1, rootsPerStage: 36, batchSize: 144, decodeBatchSize: 144 },
+    ...EMOJI_GROUPS,
+    ...WHOLE_TRAJECTORY,
+    stages: 20,
+    objective: FORWARD,
+    train: { learningRate: 3e-3, epochs: 4, samplesPerUpdate: 24, microBatch: 128 },
+  },
+
+  /** B2-DiffuRL on the embedded model: the same prompts and as many images a stage, two roots of 4 branches a prompt. */
+  "demo-b2": {
+    ...EMOJI,
+    ...EMOJI_PPO,
+    stages: 20,
+    sample: { ...EMOJI.sample, rootsPerStage: 36, rootsPerPrompt: 2 },
     branch: { count: 4 },
-    interval: { first: 9, last: 10, skipLast: 4 },
+    interval: { first: 7, last: 10, skipLast: 4 },
     select: { positiveThreshold: 0.3, negativeThreshold: -0.3 },
-    objective: { clipRange: 3e-4 },
-    train: { learningRate: 3e-3, epochs: 1, samplesPerUpdate: 20, microBatch: 128 },
-    eval: { imagesPerPrompt: 8, maxPrompts: 36 },
+    train: { ...EMOJI_PPO.train, samplesPerUpdate: 12 },
+  },
+
+  /** DDPO on the embedded model. */
+  "demo-ddpo": {
+    ...EMOJI_GROUPS,
+    ...EMOJI_PPO,
+    stages: 20,
+    interval: { first: null, last: null, skipLast: 4 },
+    train: { ...EMOJI_PPO.train, samplesPerUpdate: 24 },
   },
 } as const satisfies Record<string, ConfigInput>;
 
@@ -133,6 +160,7 @@ export const presetSummaries: Readonly<Record<PresetName, string>> = {
   "ddpo-bpt": "DDPO with backward progressive training",
   "ddpo-bs": "DDPO with branch-based sampling",
   "ddpo-pytorch": "DDPO with ddpo-pytorch's numbers for Stable Diffusion; combine it with sd",
+  forward: "learns from final latents alone, 8 images a prompt (DiffusionNFT); combine it with sd",
   "branch-centred": "advantages relative to the mean of a root's branches; combine it with the others",
   "group-relative": "advantages relative to a prompt's images of the stage, as in GRPO; combine it with the others",
   "step-weights": "steps count by how far they move the latents; combine it with the others",
@@ -141,5 +169,7 @@ export const presetSummaries: Readonly<Record<PresetName, string>> = {
   window: "noise only in the trained steps, as in MixGRPO; combine it with the others",
   "tight-clip": "a clip range of 1e-4, as elsewhere for mean log-probs; combine it with the others",
   sd: "Stable Diffusion at full size, model and reward from the hub, for one GPU of 24 GB; combine it with the others",
-  demo: "B2-DiffuRL on the embedded model, within ten minutes on two cores",
+  demo: "the forward objective on the embedded model, within five minutes on two cores",
+  "demo-b2": "B2-DiffuRL on the embedded model",
+  "demo-ddpo": "DDPO on the embedded model",
 };
