@@ -1,7 +1,7 @@
 // Settings at equal costs, against numbers worked out by hand.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { atEqualCost, costToTarget, finalValue, meanCurve, valueAt } from "./analysis.js";
+import { atEqualCost, atTarget, costToTarget, finalValue, meanCurve, valueAt } from "./analysis.js";
 import type { RunCurves } from "./curves.js";
 
 const key = "training/reward";
@@ -74,4 +74,30 @@ test("without a target it is what the baseline reaches in the end, in each resam
     [found.ratio!.mean, found.ratio!.low, found.ratio!.high].map((ratio) => Math.round(1e6 * ratio!) / 1e6),
     [0.5, 0.5, 0.5],
   );
+});
+
+test("what another measure is where a target is reached", () => {
+  const other = "training/diversity";
+  const falling = (runs: readonly RunCurves[], perQuery: number): RunCurves[] =>
+    runs.map((one) => ({
+      ...one,
+      points: one.points.map((point) => {
+        return { ...point, measures: { ...point.measures, [other]: 1 - perQuery * point.cost.queries } };
+      }),
+    }));
+  const [own, others] = [falling(fast, 0.004), falling(baseline, 0.001)];
+  // The fast ones reach 0.25 with 50 queries, the baseline with 100.
+  const left = atTarget(own, others, { reaches: key, key: other, target: 0.25 })!;
+  assert.ok(Math.abs(left.value.mean - 0.8) < 1e-9);
+  assert.ok(Math.abs(left.difference!.mean - (0.8 - 0.9)) < 1e-9);
+  // Seed 1 alone reaches it with 62.5 and 125, seed 2 alone with 37.5 and 75.
+  assert.ok(Math.abs(left.value.low! - 0.75) < 1e-9 && Math.abs(left.value.high! - 0.85) < 1e-9);
+  // The baseline's own end, 0.45, which the fast ones reach with 100 queries.
+  assert.ok(Math.abs(atTarget(own, others, { reaches: key, key: other })!.value.mean - 0.6) < 1e-9);
+  assert.equal(atTarget(own, others, { reaches: key, key: other, target: 0.9 }), null);
+  // Where the baseline does not get there, there is nothing to compare with.
+  const further = falling([run(1, [0, 0], [50, 1]), run(2, [0, 0], [50, 1])], 0.004);
+  const alone = atTarget(further, others, { reaches: key, key: other, target: 0.9 })!;
+  assert.ok(Math.abs(alone.value.mean - 0.82) < 1e-9);
+  assert.equal(alone.difference, null);
 });

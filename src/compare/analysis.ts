@@ -29,6 +29,13 @@ export interface CostToTarget {
   readonly ratio: Interval | null;
 }
 
+/** A measure where another first reaches a target, with its 95% interval. */
+export interface AtTarget {
+  readonly value: Interval;
+  /** Minus the baseline's where that reaches the target, over the seeds that both have. */
+  readonly difference: Interval | null;
+}
+
 /** Points of a mean curve. */
 const CURVE_POINTS = 41;
 
@@ -128,6 +135,43 @@ export function costToTarget(
     high: bounds?.high ?? null,
     ratio: Number.isNaN(ratio) ? null : { mean: ratio, low: ratioBounds?.low ?? null, high: ratioBounds?.high ?? null },
   };
+}
+
+/**
+ * The mean over seeds of a measure at the queries with which the mean of another first reaches the target: what diversity
+ * is left at equal alignment.
+ *
+ * @param target undefined for what the baseline reaches in the end; each resample then has its own
+ * @returns null where the target is never reached
+ */
+export function atTarget(
+  runs: readonly RunCurves[],
+  baseline: readonly RunCurves[],
+  { reaches, key, target }: { reaches: string; key: string; target?: number | undefined },
+): AtTarget | null {
+  const paired = pairs(runs, baseline);
+  const lasts = paired.map(([, run]) => lastValue(run, reaches));
+  const meanOver = (of: readonly RunCurves[]): ((drawn: readonly number[]) => number) => {
+    const reach = reachOf(of, reaches, "queries");
+    return (drawn) => {
+      const at = reach(drawn, target ?? mean(drawn.map((seed) => lasts[seed]!)));
+      return Number.isFinite(at) ? mean(drawn.map((run) => valueAt(of[run]!, key, "queries", at))) : NaN;
+    };
+  };
+  const own = meanOver(paired.map(([run]) => run));
+  const others = meanOver(paired.map(([, run]) => run));
+  const value = estimate(paired.length, own);
+  return value && { value, difference: estimate(paired.length, (drawn) => own(drawn) - others(drawn)) };
+}
+
+const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** A statistic of all units and its interval; null where it is not a number. */
+function estimate(n: number, statistic: (drawn: readonly number[]) => number): Interval | null {
+  const whole = n === 0 ? NaN : statistic([...Array(n).keys()]);
+  if (Number.isNaN(whole)) return null;
+  const bounds = bootstrapInterval(n, (drawn) => statistic([...drawn]));
+  return { mean: whole, low: bounds?.low ?? null, high: bounds?.high ?? null };
 }
 
 /**

@@ -8,10 +8,12 @@ import { meanInterval, type Interval } from "../base/intervals.js";
 import { RunReader } from "../runs/reader.js";
 import {
   atEqualCost,
+  atTarget,
   costToTarget,
   finalValue,
   meanCurve,
   runsOf,
+  type AtTarget,
   type CostToTarget,
   type CurvePoint,
   type EqualCost,
@@ -46,6 +48,8 @@ export interface TargetReport {
   readonly key: string;
   readonly target: number;
   readonly costs: Readonly<Partial<Record<Axis, BySetting<CostToTarget>>>>;
+  /** What diversity is left there, by the key of its measure; without settings that do not get there. */
+  readonly diversities: Readonly<Record<string, BySetting<AtTarget>>>;
 }
 
 /** See the top of this file. */
@@ -90,7 +94,17 @@ export function buildReport(folder: string, grid: Grid, { target }: ReportOption
         of(setting).length === 0 ? undefined : costToTarget(of(setting), of(baseline), key, axis, target),
       ),
     );
-    return { key, target: value, costs };
+    const list = splitKey(key).list;
+    const diverse = keys.filter((other) => splitKey(other).list === list && isDiversity(splitKey(other).name));
+    const diversities = Object.fromEntries(
+      diverse.map((other) => {
+        const having = (setting: string): RunCurves[] => runsOf(of(setting), setting, other);
+        const left = (setting: string): AtTarget | undefined =>
+          atTarget(having(setting), having(baseline), { reaches: key, key: other, target }) ?? undefined;
+        return [other, bySetting(settings, left)];
+      }),
+    );
+    return { key, target: value, costs, diversities };
   });
   const seeds = grid.seeds.filter((seed) => compared.some((run) => run.seed === seed));
   return { baseline, settings, seeds, axes, runs: all, measures, targets };

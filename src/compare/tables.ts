@@ -34,6 +34,7 @@ const NOTHING: Cell = { text: "-" };
 /** All measures after training, and their differences at equal cost. */
 export function detailTables(report: Report): Table[] {
   return [
+    ...diversityTables(report),
     ...listsOf(report).map((list) => finalTable(report, list)),
     ...report.axes.flatMap((axis) => listsOf(report).map((list) => equalTable(report, list, axis))),
   ];
@@ -108,6 +109,35 @@ function targetTables({ targets, settings, axes, baseline }: Report): Table[] {
         }),
       ]),
     };
+  });
+}
+
+/** What diversity is left where the alignment is the baseline's. */
+function diversityTables({ targets, settings, baseline }: Report): Table[] {
+  return targets.flatMap(({ key, target, diversities }): Table[] => {
+    const { list, name } = splitKey(key);
+    const measured = Object.entries(diversities);
+    if (measured.length === 0) return [];
+    return [
+      {
+        title: `Diversity where ${measureTitle(name)} on ${listTitle(list)} is ${showValue(name, target)}`,
+        note:
+          `Mean over seeds and its 95% interval at the queries where the mean first gets there, and the difference to ` +
+          `${baseline}. Bold: the interval excludes zero.`,
+        head: ["setting", ...measured.flatMap(([other]) => [measureTitle(splitKey(other).name), `to ${baseline}'s`])],
+        rows: settings.map((setting) => [
+          { text: setting },
+          ...measured.flatMap(([other, found]): Cell[] => {
+            const left = found[setting];
+            if (left === undefined) return [NOTHING, NOTHING];
+            const own = { text: withBounds(left.value, (value) => showValue(splitKey(other).name, value)) };
+            if (left.difference === null || setting === baseline) return [own, NOTHING];
+            const text = withBounds(left.difference, (value) => showDifference(splitKey(other).name, value));
+            return [own, { text, strong: excludes(left.difference, 0) }];
+          }),
+        ]),
+      },
+    ];
   });
 }
 
