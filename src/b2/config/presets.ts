@@ -15,7 +15,7 @@ const NO_BRANCHES = { branch: { count: 1 }, select: { mode: "all" }, sample: { r
 const FORWARD = { name: "forward", beta: 0.1, timesteps: 2 } as const;
 
 /** Inside the interval of every preset. */
-const HALFWAY = [{ at: 7, count: 2 }];
+const HALFWAY = [{ at: 6, count: 2 }];
 
 /** The embedded world's combined scenes (docs/world.md), and what fits two cores. */
 const EMOJI = {
@@ -77,7 +77,7 @@ export const presets = {
   /** Steps count by how far they move the latents. */
   "step-weights": { train: { stepWeights: "change" } },
 
-  /** Each root is a tree: two branches, which both divide again where 7 steps are left. Four images a root. */
+  /** Each root is a tree: two branches, which both divide again where 6 steps are left. Four images a root. */
   tree: { branch: { count: 2, splits: HALFWAY } },
 
   /** The strongest trajectories of the last three stages train again, one for every two new ones. */

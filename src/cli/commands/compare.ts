@@ -55,7 +55,7 @@ export function addCompareCommand(program: Command): void {
     .addHelpText(
       "after",
       example(
-        'b2 compare comparisons/demo "ddpo=demo+ddpo sample.rootsPerStage=144" demo --seeds 1,2,3,4 --queries 4320',
+        "b2 compare comparisons/demo demo-ddpo demo-b2 demo --seeds 1,2,3,4 --queries 2880",
         'b2 compare comparisons/rate demo "fast=demo train.learningRate=6e-3" --jobs 2',
         "b2 compare comparisons/demo",
       ),
