@@ -76,6 +76,12 @@ test("without a target it is what the baseline reaches in the end, in each resam
   );
 });
 
+test("a setting reaches its own end, though its runs end at different costs", () => {
+  const uneven = [run(1, [0, 0], [90, 0.1], [190, 0.3]), run(2, [0, 0.1], [110, 0.3], [210, 0.7])];
+  assert.ok(Math.abs(costToTarget(uneven, uneven, key, "queries").cost - 210) < 1e-9);
+  assert.equal(costToTarget(uneven, uneven, key, "queries").ratio!.mean, 1);
+});
+
 test("what another measure is where a target is reached", () => {
   const other = "training/diversity";
   const falling = (runs: readonly RunCurves[], perQuery: number): RunCurves[] =>

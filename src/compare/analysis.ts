@@ -36,6 +36,9 @@ export interface AtTarget {
   readonly difference: Interval | null;
 }
 
+/** Of sums over seeds. */
+const ROUNDING = 1e-12;
+
 /** Points of a mean curve. */
 const CURVE_POINTS = 41;
 
@@ -176,7 +179,8 @@ function estimate(n: number, statistic: (drawn: readonly number[]) => number): I
 
 /**
  * Where the mean curve of some of these runs, given by their indices, first reaches a target. The mean is linear between
- * two costs at which any run was evaluated.
+ * two costs at which any run was evaluated. Runs of one setting differ in seconds; one that has ended counts with its last
+ * value, so that every setting reaches its own end.
  */
 function reachOf(
   runs: readonly RunCurves[],
@@ -187,12 +191,12 @@ function reachOf(
   const values = runs.map((run) => costs.map((at) => valueAt(run, key, axis, at)));
   const ends = runs.map((run) => commonCost([run], axis));
   return (drawn, target) => {
-    const end = Math.min(...drawn.map((run) => ends[run]!));
+    const end = Math.max(...drawn.map((run) => ends[run]!));
     let before = { at: 0, value: -Infinity };
     for (const [i, at] of costs.entries()) {
       if (at > end) break;
       const value = drawn.reduce((sum, run) => sum + values[run]![i]!, 0) / drawn.length;
-      if (value >= target) {
+      if (value >= target - ROUNDING) {
         const share = before.value === -Infinity ? 1 : (target - before.value) / (value - before.value);
         return before.at + share * (at - before.at);
       }
