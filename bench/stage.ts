@@ -2,7 +2,7 @@
  * One stage of training, timed: seconds of sampling, scoring and training, images and pairs per second, and the share
  * of the machine's matmul peak that the UNet reaches.
  *
- *     npm run build && node dist/bench/stage.js [--preset demo] [--set key=value ...] [--rounds 1] [--clock wall]
+ *     npm run build && node dist/bench/stage.js [--preset demo-b2] [--set key=value ...] [--rounds 1] [--clock wall]
  *       [--python python3]
  *
  * The first stage warms up and makes Adam's moments; then `--rounds` stages are timed and summed. With `--python`,
@@ -38,7 +38,7 @@ import { PyTorchStage, type Seconds } from "./pytorch-stage.js";
 
 const { values } = parseArgs({
   options: {
-    preset: { type: "string", default: "demo" },
+    preset: { type: "string", default: "demo-b2" },
     set: { type: "string", multiple: true },
     rounds: { type: "string", default: "1" },
     clock: { type: "string", default: "wall" },
