@@ -76,7 +76,13 @@ test("sheets, grids and charts are PNGs of some size", () => {
     assert(isPng(imageGrid(images, { columns: 2 })));
     const column = { images: images.split(1).map((image) => image.squeeze(0)) };
     assert(isPng(contactSheet([column], ["a <cat> & dog", "b", "c"], { title: "Three" })));
-    assert.throws(() => contactSheet([column], ["one"]), /Expected 1 images/);
+    const sections = [{ title: "Two", length: 2 }, { length: 1 }];
+    const [small, tall] = [
+      contactSheet([column], ["a"]),
+      contactSheet([column, column], ["a", "b", "c"], { sections }),
+    ];
+    assert(isPng(small) && isPng(tall));
+    assert.throws(() => contactSheet([column], ["a", "b"]), /Expected 4 images, 2 per caption, .* but received 3/);
   });
   assert(isPng(lineChart([{ name: "reward", values: [] }])));
   assert(isPng(lineChart([{ name: "reward", values: [1, NaN, 1], spread: [0, 0, 0.1] }])));

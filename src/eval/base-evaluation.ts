@@ -8,7 +8,7 @@ import { parseEvaluation, type Evaluation } from "./measures.js";
 
 /** Config keys that an evaluation of the base model depends on, and those among them that it does not. */
 const DECIDING = /^(seed|model|scheduler|prompts|sample|rewards|plugins|eval)\b/;
-const OTHERS = /^(sample\.roots\w+|prompts\.(order|fixed)|eval\.(enabled|every|sheet))$/;
+const OTHERS = /^(sample\.roots\w+|prompts\.(order|fixed)|eval\.(enabled|every|sheet\w*))$/;
 
 /**
  * The evaluation before training of the run in `folder`, if the base model of `config` has the same, bit by bit.

@@ -169,13 +169,18 @@ export class Experiment {
   /** Writes the sheet of the model before training, or of before and after side by side, from the same noise. */
   async #sheet(name: "before" | "before-after"): Promise<string | undefined> {
     const { writer, policy, config } = this.trainer;
-    const prompts = thinOut(this.#lists.training, config.eval.sheet);
+    const { training, "held-out": heldOut = [] } = this.#lists;
+    const lists = { "training prompts": training, "held-out prompts": heldOut };
+    const chosen = Object.entries(lists).map(([title, list]) => ({ title, list: thinOut(list, config.eval.sheet) }));
+    const parts = chosen.filter(({ list }) => list.length > 0);
+    const prompts = parts.flatMap(({ list }) => list);
     if (prompts.length === 0) return undefined;
+    const sections = parts.map(({ title, list }) => ({ length: list.length, ...(parts.length > 1 && { title }) }));
     const images = await this.trainer.evaluating(() => sheetImages(policy, prompts, config, this.#context));
     const file = writer.picturePath(`${name}.png`);
     if (name === "before") {
       this.#before = images;
-      writeFileAtomic(file, contactSheet([{ title: "before", images }], prompts));
+      writeFileAtomic(file, contactSheet([{ title: "before", images }], prompts, { sections }));
       return file;
     }
     try {
@@ -183,7 +188,7 @@ export class Experiment {
         { title: "before", images: this.#before },
         { title: "after", images },
       ];
-      writeFileAtomic(file, contactSheet(columns, prompts));
+      writeFileAtomic(file, contactSheet(columns, prompts, { sections }));
     } finally {
       for (const image of images) image.dispose();
     }

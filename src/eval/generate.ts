@@ -1,4 +1,4 @@
-/** Generates images for people to look at: PNG files of prompts, and one image per prompt for a contact sheet. */
+/** Generates images for people to look at: PNG files of prompts, and images for a contact sheet. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../b2/config/schema.js";
@@ -47,17 +47,21 @@ export async function generateToFolder(
 }
 
 /**
- * One image of each prompt, from the same noise at every call.
+ * `config.eval.sheetImages` images of each prompt, from the same noise at every call.
  *
- * @returns [3, H, W] each; the caller disposes of them
+ * @returns [3, H, W] each, those of the first prompt first; the caller disposes of them
  */
 export async function sheetImages(
   policy: Policy,
   prompts: readonly string[],
-  config: Pick<Config, "seed" | "sample">,
+  config: Pick<Config, "seed" | "sample" | "eval">,
   context: RunContext,
 ): Promise<Tensor[]> {
-  const wanted = prompts.map((prompt, root) => ({ prompt, noise: evaluationNoise(config.seed, root, 0) }));
+  const wanted = prompts.flatMap((prompt, root) =>
+    Array.from({ length: config.eval.sheetImages }, (_, image) => {
+      return { prompt, noise: evaluationNoise(config.seed, root, image) };
+    }),
+  );
   const kept: Tensor[] = [];
   const use = (images: Tensor, batch: readonly string[]): void => {
     for (let row = 0; row < batch.length; row++) kept.push(tidy(() => images.select(0, row).clone()));

@@ -1,6 +1,6 @@
-/** Reports of a run for people: a line for every stage, the curve of the reward, contact sheets. */
+/** Reports of a run for people: a line for every stage, the curve of the reward. */
 import type { Config } from "../b2/config/schema.js";
-import { contactSheet, lineChart, type SheetColumn } from "../images/index.js";
+import { lineChart } from "../images/index.js";
 import type { StageMetrics } from "../runs/index.js";
 
 /** A finished stage in one line. */
@@ -29,7 +29,3 @@ export function rewardCurve(metrics: readonly StageMetrics[]): Uint8Array {
   };
   return lineChart([reward], { title: "Mean reward of a stage's images", xLabel: "stage" });
 }
-
-/** Images of the same prompts side by side, one column per model, as PNG. */
-export const sheet = (columns: readonly SheetColumn[], prompts: readonly string[]): Uint8Array =>
-  contactSheet(columns, prompts);

@@ -6,13 +6,21 @@ import { HAIRLINE, MUTED, renderSvg, round, svg, text, wrap } from "./svg.js";
 export interface SheetColumn {
   /** Title above the images, such as "before". */
   readonly title?: string;
-  /** [3, H, W] in 0..1, one per caption. */
+  /** [3, H, W] in 0..1, the same number for every caption, one below the other; those of the first caption first. */
   readonly images: readonly Tensor[];
+}
+
+export interface SheetSection {
+  readonly title?: string;
+  /** How many of the captions it has. */
+  readonly length: number;
 }
 
 export interface ContactSheetOptions {
   readonly title?: string;
   readonly subtitle?: string;
+  /** Parts with a heading each, as numbers of captions. Default: one without a heading. */
+  readonly sections?: readonly SheetSection[];
   /** Captions per row. Default: such that the page is about as wide as it is high. */
   readonly perRow?: number;
   /** Side of an image in points, of two pixels each. Default 112. */
@@ -27,17 +35,19 @@ const CAPTION = { size: 11, lineHeight: 15, most: 2 };
 /**
  * A page of captioned images as PNG: for every caption, the columns' images side by side.
  *
- * @param columns one image per caption in each
+ * @param columns as many images in each, one or several per caption
+ * @throws RangeError if the images are no multiple of the captions, or another number than the first column's
  */
 export function contactSheet(
   columns: readonly SheetColumn[],
   captions: readonly string[],
-  { title, subtitle, side = 112, perRow }: ContactSheetOptions = {},
+  { title, subtitle, sections = [{ length: captions.length }], side = 112, perRow }: ContactSheetOptions = {},
 ): Uint8Array {
+  const count = Math.max(1, Math.round((columns[0]?.images.length ?? 0) / captions.length));
   for (const { images, title: name = "a column" } of columns) {
-    if (images.length === captions.length) continue;
+    if (images.length === count * captions.length) continue;
     throw new RangeError(
-      `Expected ${captions.length} images, one per caption, for ${name} but received ${images.length}`,
+      `Expected ${count * captions.length} images, ${count} per caption, for ${name} but received ${images.length}`,
     );
   }
   const cellWidth = columns.length * (side + NARROW_GAP) - NARROW_GAP;
@@ -45,11 +55,11 @@ export function contactSheet(
   const labelHeight = labelled ? 18 : 0;
   const wrapped = captions.map((caption) => wrap(caption, cellWidth, CAPTION.size, CAPTION.most));
   const lines = Math.max(1, ...wrapped.map(({ length }) => length));
-  const cellHeight = labelHeight + side + 8 + lines * CAPTION.lineHeight;
+  const imagesHeight = count * (side + NARROW_GAP) - NARROW_GAP;
+  const cellHeight = labelHeight + imagesHeight + 8 + lines * CAPTION.lineHeight;
   const aCellIsHigh = (cellHeight + GAP) / (cellWidth + GAP);
   const fitting = Math.ceil(Math.sqrt(captions.length * aCellIsHigh * 1.3));
   const across = Math.max(1, Math.min(perRow ?? fitting, captions.length));
-  const down = Math.ceil(captions.length / across);
 
   const parts: string[] = [];
   let top = MARGIN;
@@ -63,22 +73,35 @@ export function contactSheet(
   }
   if (title !== undefined || subtitle !== undefined) top += 12;
 
-  wrapped.forEach((caption, i) => {
-    const x = MARGIN + (i % across) * (cellWidth + GAP);
-    const y = top + Math.floor(i / across) * (cellHeight + GAP);
+  const cell = (i: number, x: number, y: number): void => {
     columns.forEach((column, j) => {
       const left = x + j * (side + NARROW_GAP);
       if (column.title !== undefined) parts.push(text(left, y + 11, column.title, { size: 10, colour: MUTED }));
-      parts.push(imageTag(left, y + labelHeight, side, column.images[i]!));
+      for (let k = 0; k < count; k++) {
+        const down = y + labelHeight + k * (side + NARROW_GAP);
+        parts.push(imageTag(left, down, side, column.images[i * count + k]!));
+      }
     });
-    caption.forEach((line, k) => {
-      const baseline = y + labelHeight + side + 16 + k * CAPTION.lineHeight;
+    wrapped[i]!.forEach((line, k) => {
+      const baseline = y + labelHeight + imagesHeight + 16 + k * CAPTION.lineHeight;
       parts.push(text(x, baseline, line, { size: CAPTION.size }));
     });
-  });
+  };
+  let first = 0;
+  for (const section of sections) {
+    if (section.title !== undefined) {
+      parts.push(text(MARGIN, top + 13, section.title, { size: 14, bold: true }));
+      top += 30;
+    }
+    for (let i = 0; i < section.length; i++) {
+      cell(first + i, MARGIN + (i % across) * (cellWidth + GAP), top + Math.floor(i / across) * (cellHeight + GAP));
+    }
+    top += Math.ceil(section.length / across) * (cellHeight + GAP);
+    first += section.length;
+  }
 
   const width = 2 * MARGIN + across * (cellWidth + GAP) - GAP;
-  const height = top + down * (cellHeight + GAP) - GAP + MARGIN;
+  const height = top - GAP + MARGIN;
   return renderSvg(svg(width, height, parts));
 }
 

@@ -22,7 +22,7 @@ const EMOJI = {
   prompts: { train: "emoji:train/combined", heldOut: "emoji:held-out/combined", order: "in-turn" },
   sample: { steps: 10, guidanceScale: 1, batchSize: 144, decodeBatchSize: 144 },
   lora: { rank: 16 },
-  eval: { imagesPerPrompt: 8, maxPrompts: 36 },
+  eval: { imagesPerPrompt: 8, maxPrompts: 36, sheet: 8, sheetImages: 4 },
 } as const satisfies ConfigInput;
 
 /** 18 prompts a stage, 8 images each from noise of their own. */

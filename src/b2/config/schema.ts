@@ -122,7 +122,9 @@ const sample = z.strictObject({
     .describe(
       "Which steps of a stage's trajectories draw noise. `everywhere`: all of them. `interval`: only the trained ones (MixGRPO); the steps before the split, and the last `interval.skipLast`, are deterministic. Evaluations are not affected.",
     ),
-  rootsPerStage: count().default(256).describe("Roots per stage, which have one prompt each (the reference: 32 batches of 8)."),
+  rootsPerStage: count()
+    .default(256)
+    .describe("Roots per stage, which have one prompt each (the reference: 32 batches of 8)."),
   rootsPerPrompt: count()
     .default(1)
     .describe(
@@ -363,9 +365,10 @@ const evaluation = z.strictObject({
   sheet: z
     .int()
     .min(0)
-    .default(24)
-    .describe("Number of training prompts on the contact sheets; 0 for no sheets.")
+    .default(12)
+    .describe("Number of prompts of each list on the contact sheets; 0 for no sheets.")
     .meta(nothing),
+  sheetImages: count().default(2).describe("Images of each of them, below each other.").meta(nothing),
 });
 
 const record = z.strictObject({

@@ -47,11 +47,7 @@ const ROUNDING = 1e-6;
 const FEWEST_PROMPTS = 8;
 
 /** The shares of a measure, with bootstrap intervals over prompts, or over roots where prompts are few. */
-export function measureShares(
-  roots: readonly ProbedRoot[],
-  measure: string,
-  splits: readonly number[],
-): MeasureShares {
+export function measureShares(roots: readonly ProbedRoot[], measure: string, splits: readonly number[]): MeasureShares {
   const having = roots.filter(({ values }) => values[measure] !== undefined);
   const variances = having.map(({ prompt, values }) => {
     return { prompt, variances: values[measure]!.map(varianceOf) };
