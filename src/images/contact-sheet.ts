@@ -59,7 +59,10 @@ export function contactSheet(
   const cellHeight = labelHeight + imagesHeight + 8 + lines * CAPTION.lineHeight;
   const aCellIsHigh = (cellHeight + GAP) / (cellWidth + GAP);
   const fitting = Math.ceil(Math.sqrt(captions.length * aCellIsHigh * 1.3));
-  const across = Math.max(1, Math.min(perRow ?? fitting, captions.length));
+  const longest = Math.max(1, ...sections.map(({ length }) => length));
+  // As many as fit, but rows of a section alike: 8 captions are no row of 7 and a single one.
+  const rows = Math.max(1, Math.round(longest / fitting));
+  const across = Math.max(1, Math.min(perRow ?? Math.ceil(longest / rows), longest));
 
   const parts: string[] = [];
   let top = MARGIN;
