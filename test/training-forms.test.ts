@@ -402,7 +402,10 @@ test("what cannot be computed is refused before any work, with a sentence", asyn
       ["--set", "train.parameters=full", "--set", "lora.rank=4", "--dtype", "bfloat16"],
       /Expected model.dtype "float32" for train.parameters "full"/,
     ],
-    [["--set", "train.parameters=full"], /Expected lora.rank 4, its default, for train.parameters "full".* received 16/],
+    [
+      ["--set", "train.parameters=full"],
+      /Expected lora.rank 4, its default, for train.parameters "full".* received 16/,
+    ],
   ];
   if (skipOf("float16") !== false)
     cases.push([
