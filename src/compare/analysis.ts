@@ -124,9 +124,7 @@ export function costToTarget(
   const paired = pairs(runs, baseline);
   const [own, other] = [paired.map(([run]) => run), paired.map(([, run]) => run)];
   const [reachOfOwn, reachOfOther] = [reachOf(own, key, axis), reachOf(other, key, axis)];
-  const lasts = other.map((run) => lastValue(run, key));
-  const targetOf = (seeds: readonly number[]): number =>
-    target ?? seeds.reduce((sum, seed) => sum + lasts[seed]!, 0) / seeds.length;
+  const targetOf = targetFor(other, key, target);
   const costOf = (seeds: readonly number[]): number => reachOfOwn(seeds, targetOf(seeds));
   const ratioOf = (seeds: readonly number[]): number => costOf(seeds) / reachOfOther(seeds, targetOf(seeds));
   const bounds = bootstrapInterval(paired.length, (seeds) => costOf([...seeds]));
@@ -153,11 +151,15 @@ export function atTarget(
   { reaches, key, target }: { reaches: string; key: string; target?: number | undefined },
 ): AtTarget | null {
   const paired = pairs(runs, baseline);
-  const lasts = paired.map(([, run]) => lastValue(run, reaches));
+  const targetOf = targetFor(
+    paired.map(([, run]) => run),
+    reaches,
+    target,
+  );
   const meanOver = (of: readonly RunCurves[]): ((drawn: readonly number[]) => number) => {
     const reach = reachOf(of, reaches, "queries");
     return (drawn) => {
-      const at = reach(drawn, target ?? mean(drawn.map((seed) => lasts[seed]!)));
+      const at = reach(drawn, targetOf(drawn));
       return Number.isFinite(at) ? mean(drawn.map((run) => valueAt(of[run]!, key, "queries", at))) : NaN;
     };
   };
@@ -165,6 +167,16 @@ export function atTarget(
   const others = meanOver(paired.map(([, run]) => run));
   const value = estimate(paired.length, own);
   return value && { value, difference: estimate(paired.length, (drawn) => own(drawn) - others(drawn)) };
+}
+
+/** What some of the runs, given by their indices, have to reach: the target, or what the baseline does in the end. */
+function targetFor(
+  baseline: readonly RunCurves[],
+  key: string,
+  target: number | undefined,
+): (drawn: readonly number[]) => number {
+  const lasts = baseline.map((run) => lastValue(run, key));
+  return (drawn) => target ?? mean(drawn.map((run) => lasts[run]!));
 }
 
 const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
