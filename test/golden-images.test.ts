@@ -76,12 +76,22 @@ test("sheets, grids and charts are PNGs of some size", () => {
     assert(isPng(imageGrid(images, { columns: 2 })));
     const column = { images: images.split(1).map((image) => image.squeeze(0)) };
     assert(isPng(contactSheet([column], ["a <cat> & dog", "b", "c"], { title: "Three" })));
-    const sections = [{ title: "Two", length: 2 }, { length: 1 }];
-    const [small, tall] = [
-      contactSheet([column], ["a"]),
-      contactSheet([column, column], ["a", "b", "c"], { sections }),
+    const heightOf = (bytes: Uint8Array) => Buffer.from(bytes).readUInt32BE(20);
+    const captions = ["a", "b", "c"];
+    // Three images of one caption below each other, 112 points of two pixels each and a gap of 4.
+    const row = heightOf(contactSheet([column], captions, { perRow: 3 }));
+    assert.equal(heightOf(contactSheet([column], ["a"])) - row, 2 * 2 * (112 + 4));
+    // A second part is a second row, 24 points below, and each heading takes 30.
+    const sections = [
+      { title: "Two", length: 2 },
+      { title: "One", length: 1 },
     ];
-    assert(isPng(small) && isPng(tall));
+    const inParts = heightOf(contactSheet([column], captions, { sections, perRow: 3 }));
+    assert.equal(inParts - row, row - 2 * 2 * 32 + 2 * (24 + 2 * 30));
+    assert.throws(
+      () => contactSheet([column], captions, { sections: [{ length: 2 }] }),
+      /Expected sections of 3 captions in all but received 2/,
+    );
     assert.throws(() => contactSheet([column], ["a", "b"]), /Expected 4 images, 2 per caption, .* but received 3/);
   });
   assert(isPng(lineChart([{ name: "reward", values: [] }])));

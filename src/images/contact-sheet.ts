@@ -36,7 +36,8 @@ const CAPTION = { size: 11, lineHeight: 15, most: 2 };
  * A page of captioned images as PNG: for every caption, the columns' images side by side.
  *
  * @param columns as many images in each, one or several per caption
- * @throws RangeError if the images are no multiple of the captions, or another number than the first column's
+ * @throws RangeError if the images are no multiple of the captions, or another number than the first column's, or
+ *   if the sections have another number of captions
  */
 export function contactSheet(
   columns: readonly SheetColumn[],
@@ -49,6 +50,10 @@ export function contactSheet(
     throw new RangeError(
       `Expected ${count * captions.length} images, ${count} per caption, for ${name} but received ${images.length}`,
     );
+  }
+  const inSections = sections.reduce((sum, { length }) => sum + length, 0);
+  if (inSections !== captions.length) {
+    throw new RangeError(`Expected sections of ${captions.length} captions in all but received ${inSections}`);
   }
   const cellWidth = columns.length * (side + NARROW_GAP) - NARROW_GAP;
   const labelled = columns.some((column) => column.title !== undefined);
