@@ -10,6 +10,7 @@
         "native/attention.cc",
         "native/autograd.cc",
         "native/convert.cc",
+        "native/device.cc",
         "native/dispatch.cc",
         "native/error.cc",
         "native/memory.cc",

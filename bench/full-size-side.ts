@@ -2,7 +2,7 @@
  * One side of bench/full-size.ts, in a process of its own so that its memory can be measured: loads a model, then does
  * one piece of work for each line on standard input and answers with a line of JSON.
  *
- *     node dist/bench/full-size-side.js <model folder> <dtype> <pixels a side> <file for the example> [checkpointing]
+ *     node dist/bench/full-size-side.js '<settings as JSON, see SideSettings>'
  */
 import { createInterface } from "node:readline";
 import { LoraAdapter } from "../src/lora/index.js";
@@ -12,29 +12,48 @@ import { saveSafetensors } from "../src/safetensors/index.js";
 import {
   Generator,
   inference,
+  noGrad,
   randn,
+  synchronize,
   tensor,
   tidy,
   torchVersion,
+  type Device,
   type DType,
   type Tensor,
 } from "../src/torch/index.js";
 import { countFlops } from "./flops.js";
 import { matmulPeak, peakMemory, resetPeakMemory } from "./machine.js";
 
-const [folder, dtype, pixels, example, flag] = process.argv.slice(2) as [string, DType, string, string, string?];
+/** What a side is told; bench/full_size_torch.py reads the same. */
+export interface SideSettings {
+  /** The model's folder. */
+  readonly folder: string;
+  /** Where the example goes: inputs, and this side's output for them. */
+  readonly example: string;
+  readonly dtype: DType;
+  readonly device: Device;
+  /** A side of the image. */
+  readonly pixels: number;
+  /** Images at a time. */
+  readonly images: number;
+  readonly checkpointing: boolean;
+}
+
+const { folder, example, dtype, device, pixels, images, checkpointing } = JSON.parse(process.argv[2]!) as SideSettings;
 
 /** Runs `work` and measures its seconds and peak memory, weights included. */
 function measured(work: () => unknown): { seconds: number; peak: number } {
-  resetPeakMemory();
+  resetPeakMemory(device);
   const start = performance.now();
   work();
-  return { seconds: (performance.now() - start) / 1000, peak: peakMemory() };
+  synchronize(device);
+  return { seconds: (performance.now() - start) / 1000, peak: peakMemory(device) };
 }
 
-const before = peakMemory();
+const before = peakMemory(device);
 let pipeline!: StableDiffusionPipeline;
-const load = measured(() => (pipeline = StableDiffusionPipeline.fromPretrained(folder, { dtype })));
+const load = measured(() => (pipeline = StableDiffusionPipeline.fromPretrained(folder, { dtype, device })));
 const parts = [
   pipeline.unet,
   pipeline.vae,
@@ -45,38 +64,56 @@ const weights = parts.flatMap((part) => [...part.parameters().values()]);
 const weightBytes = weights.reduce((sum, { numel }) => sum + numel * (dtype === "float32" ? 4 : 2), 0);
 
 const { computeDtype } = pipeline;
-pipeline.unet.gradientCheckpointing = flag === "checkpointing";
+pipeline.unet.gradientCheckpointing = checkpointing;
 
 const generator = new Generator(0);
-const size = { height: Number(pixels), width: Number(pixels) };
-const latents = randn([1, ...pipeline.latentShape(size)], { generator });
+const size = { height: pixels, width: pixels };
+const latents = randn([images, ...pipeline.latentShape(size)], { generator }).to({ device });
 const prompts = pipeline.encodePrompts(["a cat riding a bike", ""]);
-const [positive, negative] = [prompts.select([0]), prompts.select([1])];
+const rows = (prompt: number) => prompts.select(Array<number>(images).fill(prompt));
+const [positive, negative] = [rows(0), rows(1)];
 const guidance = { guidanceScale: 5, negative };
 const steps = 20;
 const timestep = pipeline.scheduler.timesteps(steps)[steps / 2]!;
-const noise = randn(latents.shape, { generator });
+const noise = randn(latents.shape, { generator }).to({ device });
 
 /** A guided prediction, with the text encoded beforehand. */
 const predicted = (): Tensor =>
   inference(() => pipeline.predict(latents, timestep, pipeline.condition(positive, guidance)));
 
 /** One guided transition of a sampler, with the keys and values of the text computed beforehand. */
-function step(): void {
-  tidy(() =>
-    inference(() => {
-      const modelOutput = pipeline.predict(latents, timestep, prepared);
-      return pipeline.scheduler.step({ modelOutput, timestep, sample: latents, numInferenceSteps: steps, noise });
-    }),
-  );
+const step = () =>
+  inference(() => {
+    const modelOutput = pipeline.predict(latents, timestep, prepared);
+    return pipeline.scheduler.step({ modelOutput, timestep, sample: latents, numInferenceSteps: steps, noise });
+  });
+
+/** The log-prob of a transition, as training computes it. */
+function logProbOf(prevSample: Tensor): Tensor {
+  const modelOutput = pipeline.predict(latents, timestep, pipeline.condition(positive, guidance));
+  const given = { sample: latents, numInferenceSteps: steps, prevSample };
+  return pipeline.scheduler.step({ modelOutput, timestep, ...given }).logProb;
 }
 
-/** One clipped policy-gradient update of a LoRA on a single transition: forward, backward, AdamW. */
+/** How far the ratio of policies is from 1 before any update, with a LoRA that adds nothing yet: 0 where rounding agrees. */
+function firstRatioError(): number {
+  const { lora, optimizer } = training();
+  try {
+    return tidy(() => {
+      const { prevSample, logProb } = step();
+      const ratio = noGrad(() => logProbOf(prevSample).sub(logProb).exp());
+      return ratio.sub(1).abs().amax().item();
+    });
+  } finally {
+    optimizer.dispose();
+    lora.dispose();
+  }
+}
+
+/** One policy-gradient update of a LoRA on a transition of each image: forward, backward, AdamW. */
 function trainStep({ lora, optimizer }: Trained): void {
   tidy(() => {
-    const modelOutput = pipeline.predict(latents, timestep, pipeline.condition(positive, guidance));
-    const given = { sample: latents, numInferenceSteps: steps, prevSample: noise };
-    const { logProb } = pipeline.scheduler.step({ modelOutput, timestep, ...given });
+    const logProb = logProbOf(noise);
     logProb.sub(logProb.detach()).exp().neg().mean().backward();
   });
   clipGradNorm(lora.parameters.values(), 1);
@@ -99,7 +136,7 @@ let trained: Trained | undefined;
 
 const work: Record<string, () => void> = {
   forward: () => tidy(() => void predicted()),
-  step,
+  step: () => tidy(() => void step()),
   train: () => trainStep((trained ??= training())),
   decode: () => tidy(() => void inference(() => pipeline.decode(latents))),
 };
@@ -117,12 +154,13 @@ tidy(() => {
     ...(own.pooled && { pooled: own.pooled, negativePooled: other.pooled! }),
   });
 });
+const firstRatio = firstRatioError();
 answer({
   version: torchVersion(),
   load,
   before,
   weightBytes,
-  timestep,
+  firstRatio,
   flops: countFlops(work["forward"]!),
   parameters: pipeline.unet.parameterCount(),
   computeDtype,
@@ -133,7 +171,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     trained?.lora.dispose();
     trained = undefined;
   }
-  const matmulBefore = matmulPeak({ dtype: computeDtype });
+  const peak = (): number => matmulPeak({ dtype: computeDtype, device, n: device === "cpu" ? 2048 : 8192 });
+  const matmulBefore = peak();
   const result = measured(work[line]!);
-  answer({ ...result, matmul: Math.max(matmulBefore, matmulPeak({ dtype: computeDtype })) });
+  answer({ ...result, matmul: Math.max(matmulBefore, peak()) });
 }

@@ -1,11 +1,14 @@
 /**
  * Stable Diffusion 1.4 and SDXL at their true sizes on this machine: seconds, GFLOP/s, share of the machine's own
- * matmul peak and peak memory of loading, a guided denoising step, a LoRA training step and decoding, for one image.
+ * matmul peak and peak memory of loading, a guided denoising step, a LoRA training step and decoding, for one image or
+ * several at a time.
  *
- *     npm run build && node dist/bench/full-size.js [--model sd14|sdxl] [--dtype float32] [--pixels 512]
- *       [--work forward,step,train,decode] [--rounds 3] [--python python3] [--cache <folder>]
+ *     npm run build && node dist/bench/full-size.js [--model sd14|sdxl] [--dtype float32] [--device cpu] [--pixels 512]
+ *       [--images 1] [--work forward,step,train,decode] [--rounds 3] [--python python3] [--cache <folder>]
+ *       [--stored <dtype of the file>]
  *
- * The weights are random (bench/full-size-models.ts), created once in `--cache`. With `--python`, a Python with torch
+ * The weights are random (bench/full-size-models.ts), created once in `--cache`, in the dtype they are loaded in unless
+ * `--stored` names another. On an accelerator, memory is that of its tensors, and both sides compute float32 in full. With `--python`, a Python with torch
  * and safetensors, PyTorch's eager mode does the same forward and training in turn (bench/full_size_torch.py), so that
  * a busy machine slows both; the fastest round of each counts. Each side is a process of its own, so that its memory
  * can be measured.
@@ -20,15 +23,19 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { InputError } from "../src/base/errors.js";
 import { listOf } from "../src/base/show.js";
-import type { DType } from "../src/torch/index.js";
+import type { Device, DType } from "../src/torch/index.js";
 import { modelNames } from "./full-size-models.js";
+import type { SideSettings } from "./full-size-side.js";
 import { LineProcess, pytorchEnvironment } from "./line-process.js";
 
 const { values } = parseArgs({
   options: {
     model: { type: "string", default: "sd14" },
     dtype: { type: "string", default: "float32" },
+    stored: { type: "string" },
+    device: { type: "string", default: "cpu" },
     pixels: { type: "string", default: "512" },
+    images: { type: "string", default: "1" },
     work: { type: "string", default: "forward,step,train,decode" },
     rounds: { type: "string", default: "3" },
     python: { type: "string" },
@@ -48,12 +55,14 @@ function oneOf<T extends string>(option: string, known: readonly T[], value: str
 }
 
 const model = oneOf("model", modelNames, values.model);
-const dtype = oneOf("dtype", ["float32", "bfloat16", "float16"] as const, values.dtype);
+const dtypes = ["float32", "bfloat16", "float16"] as const;
+const dtype = oneOf("dtype", dtypes, values.dtype);
+const stored = oneOf("stored", dtypes, values.stored ?? dtype);
 const chosen = values.work.split(",").map((name) => oneOf("work", works, name.trim()));
 
 interface Measured {
   readonly seconds: number;
-  /** Peak of resident bytes. */
+  /** Peak of resident bytes, or of an accelerator's. */
   readonly peak: number;
   /** GFLOP/s of a matmul right before or right after, whichever was higher. */
   readonly matmul?: number;
@@ -62,9 +71,11 @@ interface Measured {
 interface Greeting {
   readonly version: string;
   readonly load: Measured;
-  /** Bytes resident before the load. */
+  /** Bytes in use before the load. */
   readonly before: number;
   readonly weightBytes: number;
+  /** Largest distance of the first ratio from 1. */
+  readonly firstRatio: number;
   readonly parameters: number;
   /** The dtype of forward passes. */
   readonly computeDtype: DType;
@@ -96,6 +107,7 @@ async function best(work: string, sides: readonly Side<unknown>[], rounds: numbe
   }));
 }
 
+const shown = (seconds: number): string => seconds.toPrecision(3);
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
 
 const scratch = mkdtempSync(join(tmpdir(), "b2-full-size-"));
@@ -103,23 +115,32 @@ try {
   mkdirSync(values.cache, { recursive: true });
   const script = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
   const folder = await drawn();
-  const example = join(scratch, "example.safetensors");
-  const sideArgs = [script("full-size-side.js"), folder, dtype, values.pixels, example];
-  const flags = values.checkpointing ? ["checkpointing"] : [];
-  const ours = await start<Greeting>(process.execPath, [...sideArgs, ...flags]);
+  const settings: SideSettings = {
+    folder,
+    example: join(scratch, "example.safetensors"),
+    dtype,
+    device: values.device as Device,
+    pixels: Number(values.pixels),
+    images: Number(values.images),
+    checkpointing: values.checkpointing,
+  };
+  const told = JSON.stringify(settings);
+  const ours = await start<Greeting>(process.execPath, [script("full-size-side.js"), told]);
   const theirs =
     values.python === undefined
       ? undefined
       : await start<{ version: string; error: number }>(
           values.python,
-          [script("../../bench/full_size_torch.py"), folder, dtype, example],
+          [script("../../bench/full_size_torch.py"), told],
           pytorchEnvironment(),
         );
 
-  const { load, before, weightBytes, parameters, computeDtype, flops, version } = ours.greeting;
+  const { load, before, weightBytes, firstRatio, parameters, computeDtype, flops, version } = ours.greeting;
   console.log(
-    `${model}, weights in ${dtype}, computed in ${computeDtype}, ${values.pixels}x${values.pixels} pixels, one image; UNet of ` +
-      `${(parameters / 1e6).toFixed(0)} M parameters, all weights ${gigabytes(weightBytes)}; libtorch ${version}` +
+    `${model}, weights in ${dtype}, computed in ${computeDtype}, ${values.pixels}x${values.pixels} pixels, ` +
+      `images at a time: ${values.images}, device ${values.device}; UNet of ` +
+      `${(parameters / 1e6).toFixed(0)} M parameters, all weights ${gigabytes(weightBytes)}; libtorch ${version}; ` +
+      `the first ratio is 1 but for ${firstRatio.toExponential(1)}` +
       (theirs === undefined
         ? ""
         : `; PyTorch ${theirs.greeting.version}, outputs differ by ${theirs.greeting.error.toExponential(1)}`),
@@ -139,11 +160,11 @@ try {
     const rate = passes[work] === undefined ? undefined : (passes[work] * flops) / seconds / 1e9;
     const cells = [
       work,
-      seconds.toFixed(2),
+      shown(seconds),
       rate?.toFixed(0) ?? "",
       rate === undefined ? "" : `${((100 * rate) / matmulBest).toFixed(0)}% of ${matmulBest.toFixed(0)}`,
       gigabytes(peak),
-      other === undefined ? "" : `${other.seconds.toFixed(2)} s, ${gigabytes(other.peak)}`,
+      other === undefined ? "" : `${shown(other.seconds)} s, ${gigabytes(other.peak)}`,
       other === undefined ? "" : (seconds / other.seconds).toFixed(2),
     ];
     console.log(`| ${cells.join(" | ")} |`);
@@ -157,7 +178,7 @@ try {
 /** The model's folder, created by a separate process, so that its memory is returned to the system. */
 async function drawn(): Promise<string> {
   const module = new URL("full-size-models.js", import.meta.url).href;
-  const call = `fullSizeModel(${[model, dtype, values.cache].map((text) => JSON.stringify(text)).join(", ")})`;
+  const call = `fullSizeModel(${[model, stored, values.cache].map((text) => JSON.stringify(text)).join(", ")})`;
   const code = `import { fullSizeModel } from ${JSON.stringify(module)}; console.log(JSON.stringify(${call}));`;
   const side = await start<string>(process.execPath, ["--input-type=module", "-e", code]);
   side.process.end();

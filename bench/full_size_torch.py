@@ -1,6 +1,6 @@
 """The PyTorch side of bench/full-size.ts: the same UNet in eager mode, as diffusers runs it (unet_torch.py).
 
-    python3 bench/full_size_torch.py <model folder> <dtype> <file with the example>
+    python3 bench/full_size_torch.py '<settings as JSON, see SideSettings of full-size-side.ts>'
 
 Says how far its output is from the example's, then does one piece of work for each line on standard input and answers
 with a line of JSON.
@@ -15,10 +15,18 @@ from safetensors.torch import load_file
 
 from unet_torch import LoraLinear, UNet
 
-folder, dtype, example = sys.argv[1], getattr(torch, sys.argv[2]), sys.argv[3]
+settings = json.loads(sys.argv[1])
+folder, device = settings["folder"], torch.device(settings["device"])
+dtype = getattr(torch, settings["dtype"])
+# On NVIDIA's GPUs PyTorch's convolutions of float32 keep 10 bits unless told otherwise; the other side's keep all 23.
+torch.backends.cudnn.allow_tf32 = False
 
 
 def peak(reset=False):
+    if device.type == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
     if reset:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
@@ -29,18 +37,21 @@ def peak(reset=False):
 config = json.load(open(f"{folder}/unet/config.json"))
 with torch.device("meta"):
     unet = UNet(config)
+if settings["checkpointing"]:
+    raise SystemExit("Expected no --checkpointing with --python: this side has none")
 unet.load_state_dict(load_file(f"{folder}/unet/diffusion_pytorch_model.safetensors"), assign=True)
-unet = unet.to(dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
+unet = unet.to(device=device, dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
 
-io = load_file(example)
+io = {name: x.to(device) for name, x in load_file(settings["example"]).items()}
 scale = 5
 latents = io["latents"].to(dtype)
+rows = settings["images"]
 text = torch.cat([io["negative"], io["text"]]).to(dtype)
-timesteps = io["timestep"].repeat(2)
+timesteps = io["timestep"].repeat(2 * rows)
 added = ()
 if "pooled" in io:
     side = latents.shape[-1] * 8
-    sizes = torch.tensor([[side, side, 0, 0, side, side]] * 2)
+    sizes = torch.tensor([[side, side, 0, 0, side, side]] * 2 * rows, device=device)
     added = (torch.cat([io["negativePooled"], io["pooled"]]).to(dtype), sizes)
 
 
@@ -63,8 +74,8 @@ def train():
     if optimizer is None:
         layers = [module for module in unet.modules() if isinstance(module, LoraLinear)]
         for layer in layers:
-            a = torch.randn(4, layer.in_features, requires_grad=True)
-            layer.lora = (a, torch.zeros(layer.out_features, 4, requires_grad=True))
+            a = torch.randn(4, layer.in_features, device=device, requires_grad=True)
+            layer.lora = (a, torch.zeros(layer.out_features, 4, device=device, requires_grad=True))
         optimizer = torch.optim.AdamW([parameter for layer in layers for parameter in layer.lora], lr=1e-4)
     log_prob = -(predict() - io["latents"]).square().mean()
     (-(log_prob - log_prob.detach()).exp()).backward()
@@ -80,4 +91,6 @@ for line in sys.stdin:
     peak(reset=True)
     start = time.perf_counter()
     {"forward": forward, "train": train}[line.strip()]()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     print(json.dumps({"seconds": time.perf_counter() - start, "peak": peak()}), flush=True)

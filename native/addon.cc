@@ -1,6 +1,5 @@
 // The addon's entry: one Engine per JavaScript environment, and everything it exports to src/torch/native.ts.
 
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <napi.h>
 #include <torch/version.h>
@@ -8,6 +7,7 @@
 #include "attention.h"
 #include "autograd.h"
 #include "convert.h"
+#include "device.h"
 #include "dispatch.h"
 #include "engine.h"
 #include "error.h"
@@ -39,14 +39,6 @@ Napi::Value version(Engine&, const Napi::CallbackInfo& info) {
                                            "." + std::to_string(TORCH_VERSION_PATCH));
 }
 
-Napi::Value deviceCount(Engine&, const Napi::CallbackInfo& info) {
-  const std::string kind = info[0].ToString();
-  size_t count = 0;
-  if (kind == "cuda" && at::hasCUDA()) count = at::getNumGPUs();
-  if (kind == "mps" && at::hasMPS()) count = 1;
-  return Napi::Number::New(info.Env(), static_cast<double>(count));
-}
-
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   installAllocator();
   auto* engine = new Engine(env);
@@ -55,8 +47,8 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   expose<setNumThreads>(*engine, exports, "setNumThreads");
   expose<numThreads>(*engine, exports, "numThreads");
   expose<version>(*engine, exports, "version");
-  expose<deviceCount>(*engine, exports, "deviceCount");
   exposeAttention(*engine, exports);
+  exposeDevice(*engine, exports);
   exposeDispatch(*engine, exports);
   exposeTensor(*engine, exports);
   exposeAutograd(*engine, exports);

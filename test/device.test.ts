@@ -18,14 +18,19 @@ import { AdamW } from "../src/optim/index.js";
 import { DDIMScheduler } from "../src/schedulers/index.js";
 import {
   deviceCount,
+  deviceMemory,
   Generator,
   liveTensors,
   noGrad,
+  profileOperators,
+  resetPeakDeviceMemory,
+  synchronize,
   tidy,
   torchVersion,
   zeros,
   type Device,
   type DType,
+  type OperatorProfile,
   type Tensor,
 } from "../src/torch/index.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
@@ -88,6 +93,35 @@ for (const device of ["cuda", "mps"] as const) {
       });
     });
   }
+
+  test(`the memory of ${device} is counted: now, and the most since the last reset`, { skip }, async () => {
+    await collectGarbage();
+    zeros([1], { device }).dispose();
+    const before = deviceMemory(device);
+    if (before === undefined) return; // libtorch before 2.9
+    const megabytes = (n: number): Tensor => zeros([n * 2 ** 18], { device });
+    resetPeakDeviceMemory(device);
+    const kept = megabytes(8);
+    megabytes(32).dispose();
+    synchronize(device);
+    const after = deviceMemory(device)!;
+    assert.equal(after.allocated - before.allocated, 8 * 2 ** 20);
+    assert.equal(after.peak - before.allocated, 40 * 2 ** 20);
+    resetPeakDeviceMemory(device);
+    assert.equal(deviceMemory(device)!.peak, after.allocated);
+    kept.dispose();
+    assert.equal(deviceMemory(device)!.allocated, before.allocated);
+  });
+
+  test(`a profile that waits for ${device} counts the same operators, and its times add up`, { skip }, () => {
+    const a = zeros([2048, 2048], { device });
+    const work = (): void => tidy(() => void a.matmul(a).matmul(a));
+    work();
+    const [queued, waited] = [profileOperators(work), profileOperators(work, { waitFor: device })];
+    const calls = (profile: OperatorProfile[]) => profile.map(({ name, calls }) => [name, calls]);
+    assert.deepEqual(calls(waited), calls(queued));
+    a.dispose();
+  });
 
   test(`a run on ${device} resumes, and gives its memory back`, { skip }, async () => {
     await collectGarbage();

@@ -22,7 +22,7 @@ import {
   type UpdateMetrics,
 } from "../runs/index.js";
 import { loadSafetensors, saveSafetensors } from "../safetensors/index.js";
-import { tensor, tidy } from "../torch/index.js";
+import { deviceMemory, resetPeakDeviceMemory, tensor, tidy } from "../torch/index.js";
 import { resolveConfig } from "./config/resolve.js";
 import { intervalOf, type Config, type ConfigInput } from "./config/schema.js";
 import { fetchModels } from "./models.js";
@@ -296,8 +296,10 @@ export class Trainer {
       trainedSteps: this.#interval(stage),
       emaDistance: this.#followers.emaDistance,
       branchCount: imagesOf(branch),
+      deviceBytes: deviceMemory(this.policy.device)?.peak ?? null,
       cost: before && addCost(before, cost),
     });
+    resetPeakDeviceMemory(this.policy.device);
     this.writer.finishStage(stage, metrics, { ...record, trajectories: this.#keptTrajectories });
     return metrics;
   }

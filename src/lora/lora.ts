@@ -79,8 +79,8 @@ class LoraLayerAdapter implements LayerAdapter, AdaptedLayer {
     if (output.dtype === "float32" && output.ndim === 2) {
       return addmm_(output, low, this.b.transpose(0, 1), { alpha: this.scale });
     }
-    const update = linear(low, this.b).mul(this.scale);
-    return output.add(update.to({ dtype: output.dtype }));
+    // The sum is float32 and rounded once to the output's dtype, as in PEFT.
+    return output.add_(linear(this.#scaled(low), this.b));
   }
 
   addToImage(input: Tensor, output: Tensor, options: { readonly stride: number; readonly padding: number }): Tensor {
@@ -89,8 +89,12 @@ class LoraLayerAdapter implements LayerAdapter, AdaptedLayer {
     const [height, width] = kernelOf(this.layer) ?? [1, 1];
     const down = this.a.reshape([rank, -1, height, width]);
     const low = conv2d(input.to({ dtype: "float32" }), down, undefined, options); // [B, rank, H', W']
-    const update = conv2d(low, this.b.reshape([outputs, rank, 1, 1])).mul(this.scale);
-    return output.add(update.to({ dtype: output.dtype }));
+    return output.add_(conv2d(this.#scaled(low), this.b.reshape([outputs, rank, 1, 1])));
+  }
+
+  /** Of the smallest tensor on the way, and none of the usual scale 1. */
+  #scaled(low: Tensor): Tensor {
+    return this.scale === 1 ? low : low.mul(this.scale);
   }
 
   /** B A scaled, [out, in]. */

@@ -57,6 +57,8 @@ export interface StageMetrics {
   readonly pairsPerSecond: number | null;
   readonly liveTensors: number;
   readonly residentMegabytes: number;
+  /** null on the CPU, and where libtorch does not count. */
+  readonly deviceMegabytes: number | null;
 }
 
 /** Wall time of a stage's phases, and of each reward within scoring, in seconds. */

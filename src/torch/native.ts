@@ -86,7 +86,12 @@ export interface Addon {
   setNumThreads(threads: number): void;
   numThreads(): number;
   version(): string;
+
   deviceCount(kind: string): number;
+  synchronize(device: string): void;
+  /** Bytes in tensors now, and the most since the last reset; undefined where nobody counts. */
+  deviceBytes(device: string): [number, number] | undefined;
+  resetPeakDeviceBytes(device: string): void;
 }
 
 /** What scripts/libtorch/build.mjs writes beside each build. */

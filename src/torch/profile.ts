@@ -1,5 +1,7 @@
 /** Where the time goes: the operators of a piece of work, how often each ran, how long, and on what shapes. */
 import { performance } from "node:perf_hooks";
+import { synchronize } from "./device.js";
+import type { Device } from "./dtypes.js";
 import { isThenable } from "./memory.js";
 import { native, watchComputations, type Computation } from "./native.js";
 
@@ -10,7 +12,7 @@ export interface OperatorProfile {
    */
   readonly name: string;
   readonly calls: number;
-  /** Until libtorch returned: on a GPU, which goes on by itself, the time to queue the work. */
+  /** Until libtorch returned: on a GPU, which goes on by itself, the time to queue the work; see ProfileOptions.waitFor. */
   readonly milliseconds: number;
   /** Its calls by the shapes they were on; none for "backward" and "gradients". */
   readonly shapes: readonly CallShapes[];
@@ -24,19 +26,32 @@ export interface CallShapes {
   readonly calls: number;
 }
 
+export interface ProfileOptions {
+  /**
+   * Waits for this GPU after every operator, so that the times are those of the work and not of queueing it. The whole
+   * takes longer, because nothing is queued ahead.
+   */
+  readonly waitFor?: Device;
+}
+
 /**
  * Runs `work` and returns its operators, those that took longest first. Costs nothing but while it runs. What other code
  * does meanwhile, while an async `work` waits, counts too. Profiles may be nested.
  */
-export function profileOperators(work: () => Promise<unknown>): Promise<OperatorProfile[]>;
-export function profileOperators(work: () => unknown): OperatorProfile[];
-export function profileOperators(work: () => unknown): OperatorProfile[] | Promise<OperatorProfile[]> {
+export function profileOperators(work: () => Promise<unknown>, options?: ProfileOptions): Promise<OperatorProfile[]>;
+export function profileOperators(work: () => unknown, options?: ProfileOptions): OperatorProfile[];
+export function profileOperators(
+  work: () => unknown,
+  { waitFor = "cpu" }: ProfileOptions = {},
+): OperatorProfile[] | Promise<OperatorProfile[]> {
+  synchronize(waitFor);
   const entries = new Map<string, Entry>();
   const stop = watchComputations((computation, args, run) => {
     const { name, tensors, returnsTensor } = signatureOf(computation, args);
     const inputs = args.slice(computation === "call" ? 1 : 0).map((arg, i) => (tensors[i] ? shapeOf(arg) : null));
     const start = performance.now();
     const result = run();
+    synchronize(waitFor);
     const milliseconds = performance.now() - start;
     const entry = entries.get(name) ?? new Entry(name);
     entries.set(name, entry);

@@ -1,4 +1,4 @@
-/** The process around the tensors: threads, versions, devices, and the event loop. */
+/** The process around the tensors: threads, versions, and the event loop. */
 import { performance } from "node:perf_hooks";
 import { setImmediate } from "node:timers/promises";
 import { inWords, TorchError } from "./error.js";
@@ -19,11 +19,6 @@ export function numThreads(): number {
 /** The version of the libtorch that was loaded, as "2.13.0". */
 export function torchVersion(): string {
   return native.version();
-}
-
-/** How many CUDA or MPS devices there are; 0 where this libtorch was built without. */
-export function deviceCount(kind: "cuda" | "mps"): number {
-  return native.deviceCount(kind);
 }
 
 /** How long the event loop may be blocked before yieldToEventLoop() lets it run. */

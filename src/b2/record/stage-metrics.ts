@@ -14,13 +14,15 @@ export interface StageOutcome {
   readonly emaDistance: number | null;
   readonly branchCount: number;
   readonly seconds: PhaseSeconds;
+  /** The most that tensors took on an accelerator; null on the CPU, and where nobody counts. */
+  readonly deviceBytes: number | null;
   /** Of all stages so far; null if an earlier one's is unknown. */
   readonly cost: Cost | null;
 }
 
 /** A stage's line of metrics.jsonl; null where there is nothing to average. */
 export function stageMetrics(outcome: StageOutcome): StageMetrics {
-  const { scored, trainedSteps, trainSet, updates, emaDistance, branchCount, seconds, cost } = outcome;
+  const { scored, trainedSteps, trainSet, updates, emaDistance, branchCount, seconds, deviceBytes, cost } = outcome;
   const { stage, rewards } = scored;
   const { mean, deviation } = meanAndDeviation(rewards);
   const spreads: number[] = [];
@@ -83,6 +85,7 @@ export function stageMetrics(outcome: StageOutcome): StageMetrics {
     pairsPerSecond: pairs === 0 ? null : finite(pairs / seconds.train),
     liveTensors: liveTensors(),
     residentMegabytes: process.memoryUsage.rss() / 2 ** 20,
+    deviceMegabytes: deviceBytes === null ? null : deviceBytes / 2 ** 20,
   };
 }
 
