@@ -4,13 +4,31 @@
 
 /** A value as JSON, cut to `length` characters. */
 export function show(value: unknown, length = 200): string {
-  const text = value === undefined ? "nothing" : ((JSON.stringify(value) as string | undefined) ?? typeof value);
+  const text = visible(textOf(value));
   return text.length > length ? `${text.slice(0, length - 3)}...` : text;
 }
 
-/** A shape as [2, 3]; "none" for undefined. */
+/** A value as JSON, which has no words for nothing, functions and numbers without an end. */
+function textOf(value: unknown): string {
+  if (value === undefined) return "nothing";
+  if (typeof value === "number") return String(value);
+  return (JSON.stringify(value) as string | undefined) ?? typeof value;
+}
+
+/**
+ * Text with control characters escaped, line breaks and tabs aside: what a file or a person says must not move the
+ * cursor, recolour the terminal, or run from right to left over what follows.
+ */
+export function visible(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replaceAll(/[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g, (character) => {
+    return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  });
+}
+
+/** A shape as [2, 3], the first 16 sizes of it; "none" for undefined. */
 export const showShape = (shape: readonly (number | string)[] | undefined): string =>
-  shape === undefined ? "none" : `[${shape.join(", ")}]`;
+  shape === undefined ? "none" : `[${shape.slice(0, 16).join(", ")}${shape.length > 16 ? ", ..." : ""}]`;
 
 /** Joins words as in a sentence: "a, b or c". */
 export function listOf(words: readonly string[], last = "or"): string {

@@ -1,23 +1,25 @@
 /** Checks output paths before any work is done. */
-import { existsSync, mkdirSync, statSync } from "node:fs";
+import { accessSync, constants, statSync } from "node:fs";
 import { dirname } from "node:path";
+import { makeFolder, writeFailure } from "../base/files.js";
 import { InputError } from "../base/errors.js";
 
-/** Creates a folder unless it exists. @throws InputError when it cannot be made */
-export function makeFolder(folder: string): void {
+/** Creates a folder to write to, unless it exists. @throws InputError when it cannot be made, or not written to */
+export function makeOutputFolder(folder: string): void {
+  makeFolder(folder);
   try {
-    mkdirSync(folder, { recursive: true });
-  } catch (cause) {
-    throw new InputError(`Expected a folder to write to but received ${folder} (${(cause as Error).message})`, {
-      cause,
-    });
+    accessSync(folder, constants.W_OK);
+  } catch (error) {
+    throw writeFailure(folder, error);
   }
 }
 
-/** Creates the folder of a file. @throws InputError when it cannot be created, or the file is a folder */
+/** Creates the folder of a file. @throws InputError when it cannot be created, or the file is something else */
 export function makeFolderOf(file: string): void {
-  if (existsSync(file) && statSync(file).isDirectory()) {
-    throw new InputError(`Expected a file to write to but received ${file}, which is a folder`);
+  const stat = statSync(file, { throwIfNoEntry: false });
+  if (stat !== undefined && !stat.isFile()) {
+    const what = stat.isDirectory() ? "a folder" : "no regular file";
+    throw new InputError(`Expected a file to write to but received ${file}, which is ${what}`);
   }
-  makeFolder(dirname(file));
+  makeOutputFolder(dirname(file));
 }

@@ -3,10 +3,10 @@
  * to a log beside the run's folder.
  */
 import { spawn, type ChildProcess } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, existsSync, openSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { Interrupted } from "../base/errors.js";
-import { readText, writeJson } from "../base/files.js";
+import { makeFolder, readText, writeJson } from "../base/files.js";
 import { packageRoot } from "../base/package-root.js";
 import { hasBaseEvaluation } from "../eval/base-evaluation.js";
 import { isFinished, type PlannedRun } from "./plan.js";
@@ -70,7 +70,7 @@ export function logTail(run: PlannedRun, lines = 5): string {
 async function execute(run: PlannedRun, all: readonly PlannedRun[], signal: AbortSignal | undefined): Promise<boolean> {
   const { folder, config } = run;
   const values = `${folder}.json`;
-  mkdirSync(dirname(folder), { recursive: true });
+  makeFolder(dirname(folder));
   writeJson(values, config);
   const log = openSync(logFile(run), "a");
   // Evaluating the base model again would give the same numbers.

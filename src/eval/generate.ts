@@ -1,8 +1,8 @@
 /** Generates images for people to look at: PNG files of prompts, and images for a contact sheet. */
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
+import { makeFolder } from "../base/files.js";
 import type { RunContext } from "../base/progress.js";
 import { writePng } from "../images/index.js";
 import { tidy, type Tensor } from "../torch/index.js";
@@ -36,7 +36,7 @@ export async function generateToFolder(
       file: join(folder, `${String(root).padStart(digits, "0")}-${image}-${slug(prompt)}.png`),
     })),
   );
-  mkdirSync(folder, { recursive: true });
+  makeFolder(folder);
   const use = (images: Tensor, batch: readonly string[], start: number): void => {
     for (let row = 0; row < batch.length; row++) {
       tidy(() => writePng(wanted[start + row]!.file, images.select(0, row)));

@@ -5,7 +5,6 @@
 import {
   copyFileSync,
   existsSync,
-  mkdirSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -13,6 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
+import { makeFolder } from "../base/files.js";
 
 /** A file of a repository, as the hub lists it. */
 export interface HubFile {
@@ -61,7 +61,7 @@ export class CachedRepository {
   setRef(revision: string, commit: string): void {
     if (revision === commit) return;
     const ref = join(this.folder, "refs", revision);
-    mkdirSync(dirname(ref), { recursive: true });
+    makeFolder(dirname(ref));
     writeFileSync(ref, commit);
   }
 
@@ -69,7 +69,7 @@ export class CachedRepository {
   link(commit: string, { path, etag }: HubFile): void {
     const file = join(this.snapshot(commit), path);
     if (existsSync(file)) return;
-    mkdirSync(dirname(file), { recursive: true });
+    makeFolder(dirname(file));
     rmSync(file, { force: true }); // a link to a deleted blob
     try {
       symlinkSync(relative(dirname(file), this.blob(etag)), file);

@@ -8,7 +8,6 @@ import {
   createReadStream,
   existsSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   renameSync,
   rmSync,
@@ -17,6 +16,7 @@ import {
 } from "node:fs";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { makeFolder } from "../base/files.js";
 import type { HubFile } from "./cache.js";
 import { HubError } from "./error.js";
 import { delayAfter, get, httpError, untilSilent } from "./http.js";
@@ -44,7 +44,7 @@ export async function downloadFile(
   target: string,
   options: DownloadOptions,
 ): Promise<void> {
-  mkdirSync(dirname(target), { recursive: true });
+  makeFolder(dirname(target));
   const unlock = await lock(`${target}.lock`, options.signal);
   try {
     if (existsSync(target)) return options.onBytes(file.size); // another process downloaded it meanwhile

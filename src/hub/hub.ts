@@ -111,7 +111,9 @@ export async function downloadModel(name: string, options: DownloadModelOptions 
     // Last, so that a branch never points to an incomplete snapshot.
     repository.setRef(revision, listed.commit);
   } catch (error) {
-    throw isFileError(error) ? cacheError(error, cache) : error;
+    const cause = error instanceof Error ? error.cause : undefined; // what makeFolder throws has one
+    const failure = isFileError(cause) ? cause : error;
+    throw isFileError(failure) ? cacheError(failure, cache) : error;
   }
   return placeOf(repository, listed.commit, wanted, paths);
 }

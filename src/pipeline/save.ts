@@ -1,7 +1,7 @@
 /** Writes Stable Diffusion's parts as a diffusers folder. */
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { writeJson } from "../base/files.js";
+import { makeFolder, writeJson } from "../base/files.js";
 import { ModelConfigError } from "../models/index.js";
 import { writeModelIndex } from "./model-index.js";
 import type { Parts } from "./parts.js";
@@ -24,7 +24,7 @@ export function saveParts(parts: Parts, folder: string): void {
   const temporary = join(dirname(target), `.${basename(target)}.${process.pid}.tmp`);
   const at = (part: string) => join(temporary, part);
   try {
-    mkdirSync(temporary, { recursive: true });
+    makeFolder(temporary);
     parts.unet.savePretrained(at("unet"));
     parts.vae.savePretrained(at("vae"));
     parts.textEncoder.savePretrained(at("text_encoder"));

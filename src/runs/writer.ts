@@ -1,9 +1,9 @@
 /**
  * Writes a run folder. A stage's files replace those of an earlier attempt; no file is ever appended to.
  */
-import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { writeJson, writeJsonLines } from "../base/files.js";
+import { makeFolder, writeJson, writeJsonLines } from "../base/files.js";
 import { layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
 import type { IntervalMeasurement, PartialStage, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 import { RunError, RunReader } from "./reader.js";
@@ -55,11 +55,7 @@ export class RunWriter {
    */
   static create(folder: string, { config, reward }: NewRun): RunWriter {
     RunWriter.expectNew(folder);
-    try {
-      mkdirSync(folder, { recursive: true });
-    } catch (error) {
-      throw new RunError(`Expected a folder to write the run to but received ${folder} (${(error as Error).message})`);
-    }
+    makeFolder(folder);
     writeJson(layout.config(folder), config);
     const run: RunFile = { format: RUN_FORMAT, version: RUN_VERSION, createdAt: new Date().toISOString(), reward };
     writeJson(layout.run(folder), run);
@@ -98,7 +94,7 @@ export class RunWriter {
     for (const file of files.slice(files.indexOf(from)).reverse()) {
       rmSync(this.stagePath(stage, file), { recursive: true, force: true });
     }
-    mkdirSync(layout.stage(this.folder, stage), { recursive: true });
+    makeFolder(layout.stage(this.folder, stage));
   }
 
   writeSampled(stage: number, sampled: unknown): void {

@@ -7,8 +7,8 @@
  *
  * Nothing here needs libtorch.
  */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
-import { isJsonObject, type JsonObject } from "../base/files.js";
+import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs";
+import { isJsonObject, isNestedTooDeep, type JsonObject } from "../base/files.js";
 import { showShape, show as showWhole } from "../base/show.js";
 import { SafetensorsError } from "./error.js";
 
@@ -77,8 +77,10 @@ export function byteLength(dtype: SafetensorsDType, shape: readonly number[]): n
 function readJson(file: string): { json: JsonObject; dataStart: number; size: number } {
   let fd: number;
   try {
+    if (statSync(file).isFIFO()) throw new SafetensorsError(file, "Expected a file but received a pipe");
     fd = openSync(file, "r");
   } catch (cause) {
+    if (cause instanceof SafetensorsError) throw cause;
     throw new SafetensorsError(file, `Expected a readable file but received ${describe(cause)}`);
   }
   try {
@@ -122,6 +124,7 @@ function parseJson(file: string, bytes: Buffer): JsonObject {
   } catch (cause) {
     throw new SafetensorsError(file, `Expected JSON for the header but received ${describe(cause)}`);
   }
+  if (isNestedTooDeep(json)) throw new SafetensorsError(file, "Expected a flat header but received deeply nested JSON");
   if (!isJsonObject(json)) {
     throw new SafetensorsError(file, `Expected a JSON object for the header but received ${show(json)}`);
   }

@@ -2,7 +2,7 @@
  * Weights that follow those in training: their moving average (EMA), which is evaluated and saved as the result, and
  * those that sample, where an objective wants them to lag behind.
  */
-import { mkdirSync } from "node:fs";
+import { makeFolder } from "../../base/files.js";
 import { SafetensorsError } from "../../safetensors/index.js";
 import { tensor, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
@@ -80,7 +80,7 @@ export class Followers {
   /** Writes each set to its folder. */
   save({ ema, sampler }: FollowerPaths): void {
     const saveTo = (folder: string) => (): void => {
-      mkdirSync(folder, { recursive: true });
+      makeFolder(folder);
       this.#trainable.save(folder);
     };
     this.#ema?.use(saveTo(ema));

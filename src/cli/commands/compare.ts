@@ -10,7 +10,7 @@ import type { PlannedRun } from "../../compare/plan.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { collect, wholeNumber } from "../options.js";
-import { makeFolder } from "../output.js";
+import { makeOutputFolder } from "../output.js";
 import { columns } from "../table.js";
 
 interface CompareOptions {
@@ -74,7 +74,7 @@ export function addCompareCommand(program: Command): void {
         process.stdout.write(`${await costTable(runs)}\n`);
         return;
       }
-      makeFolder(folder);
+      makeOutputFolder(folder);
       writeGrid(folder, grid);
       await interruptible(`b2 compare ${folder} resumes the runs.`, async (signal) => {
         const [{ executeRuns, logFile, logTail }, { CompareProgress }] = [

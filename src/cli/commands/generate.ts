@@ -5,7 +5,7 @@ import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, untrained, wholeNumber, type ConfigOptions } from "../options.js";
-import { makeFolder } from "../output.js";
+import { makeOutputFolder } from "../output.js";
 import { terminalProgress } from "../progress.js";
 
 interface GenerateOptions extends ConfigOptions, LoraOption {
@@ -36,7 +36,7 @@ export function addGenerateCommand(program: Command): void {
       await interruptible("Finished images stay.", async (signal) => {
         const context = { progress: terminalProgress(), signal };
         const policy = await loadPolicy(config, options, context);
-        makeFolder(options.out);
+        makeOutputFolder(options.out);
         const { generateToFolder } = await import("../../eval/generate.js");
         const folder = { folder: options.out, count: options.count };
         const files = await generateToFolder(policy, prompts, folder, config, context);

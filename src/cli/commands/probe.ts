@@ -13,7 +13,7 @@ import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configFor, loadPolicy, loraOption, parseLora, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, untrained, wholeNumber, type ConfigOptions } from "../options.js";
-import { makeFolder } from "../output.js";
+import { makeOutputFolder } from "../output.js";
 import { probeTable } from "../probe-table.js";
 import { duration, terminalProgress } from "../progress.js";
 
@@ -63,7 +63,7 @@ export function addProbeCommand(program: Command): void {
       }
       const { checkTruth } = await import("../../eval/judges.js");
       checkTruth(config, { training });
-      makeFolder(options.out);
+      makeOutputFolder(options.out);
       process.stderr.write(await costText(plan, config));
       const report = await interruptible("The same command goes on with the next roots.", (signal) =>
         probe(plan, config, options, signal),
