@@ -50,7 +50,9 @@ export function readText(file: string, ErrorOf: ErrorClass = InputError): string
     return new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(file));
   } catch (cause) {
     if (cause instanceof InputError) throw cause;
-    const reason = cause instanceof TypeError ? "it is not UTF-8 text" : (cause as Error).message;
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const absent = code === "ENOENT" ? "no such file" : code === "EACCES" ? "permission is denied" : message;
+    const reason = cause instanceof TypeError ? "it is not UTF-8 text" : absent;
     throw new ErrorOf(`${file}: Expected a readable text file but received: ${reason}`, { cause });
   }
 }

@@ -7,7 +7,7 @@ import type { Policy } from "../b2/policy/policy.js";
 import type { NamedWeights } from "../b2/policy/weights.js";
 import type { RunContext } from "../base/progress.js";
 import { RunReader } from "../runs/reader.js";
-import { collect, configFromOptions, type ConfigOptions } from "./options.js";
+import { collect, configFromOptions, configOfRunIn, type ConfigOptions } from "./options.js";
 
 export interface LoraOption {
   readonly lora: readonly string[];
@@ -30,7 +30,7 @@ export function parseLora(text: string): NamedWeights {
 /** The config of the options, on top of the config of the first run that --lora names, if any. */
 export async function configFor(options: LoraOption & ConfigOptions, last: object = {}): Promise<Config> {
   const run = options.lora.map((text) => parseLora(text).path).find((path) => RunReader.exists(path));
-  return configFromOptions(options, { ...(run !== undefined && { base: new RunReader(run).config() }), last });
+  return configFromOptions(options, { ...(run !== undefined && { base: configOfRunIn(run) }), last });
 }
 
 /**

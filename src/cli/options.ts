@@ -1,6 +1,7 @@
 /** Options that several commands share, and the config they make. */
 import { resolve } from "node:path";
 import { InvalidArgumentError, Option, type Command } from "commander";
+import { comesFrom } from "../b2/config/config-file.js";
 import { presets, type PresetName } from "../b2/config/presets.js";
 import { mergeLayers, parseAssignments, readConfigFile, resolveConfig } from "../b2/config/resolve.js";
 import type { Config } from "../b2/config/schema.js";
@@ -8,12 +9,13 @@ import { registries } from "../b2/config/sections.js";
 import { loadPlugins } from "../b2/plugins.js";
 import { InputError } from "../base/errors.js";
 import { modelFamilies } from "../pipeline/index.js";
+import { layout } from "../runs/layout.js";
 import { RunReader } from "../runs/reader.js";
 
 /** Options that set config values. */
 export interface ConfigOptions {
   readonly preset: readonly PresetName[];
-  readonly config?: string;
+  readonly config: readonly string[];
   readonly set: readonly string[];
   readonly plugin: readonly string[];
   readonly device?: string;
@@ -29,8 +31,13 @@ export function addConfigOptions(command: Command): Command {
         .default([])
         .argParser((name, previous: readonly string[]) => [...previous, knownPreset(name)]),
     )
-    .option("--config <file>", "JSON file with any part of the config; overrides the presets")
-    .option("--set <key=value>", "one value, such as branch.count=5; repeatable, overrides the file", collect, [])
+    .option(
+      "--config <file>",
+      "YAML or JSON file with any part of the config; repeatable, overrides the presets",
+      collect,
+      [],
+    )
+    .option("--set <key=value>", "one value, such as branch.count=5; repeatable, overrides the files", collect, [])
     .option("--plugin <module>", "a module that registers rewards, objectives and the like; repeatable", collect, [])
     .option("--device <name>", "cpu, cuda, cuda:<index> or mps; the same as --set model.device=<name>")
     .option("--dtype <name>", "float32, bfloat16 or float16; the same as --set model.dtype=<name>")
@@ -66,7 +73,7 @@ export async function configFromOptions(
   const layers = [
     base,
     ...preset.map((name) => presets[name]),
-    config === undefined ? {} : readConfigFile(config),
+    ...config.map(readConfigFile),
     parseAssignments(set),
     { model: { device, dtype } },
     last,
@@ -91,8 +98,8 @@ export const untrained = { interval: { first: null, last: null, skipLast: 0 } };
  */
 export async function configOfRun(folder: string, options: ConfigOptions): Promise<Config> {
   const { preset, config, set } = options;
-  const begun = RunReader.exists(folder) ? new RunReader(folder).config() : undefined;
-  if (preset.length > 0 || config !== undefined) {
+  const begun = RunReader.exists(folder) ? configOfRunIn(folder) : undefined;
+  if (preset.length > 0 || config.length > 0) {
     // What the run was begun with has to be read as well, to be compared: its plugins come along.
     const { plugins = [] } = (begun ?? {}) as { plugins?: readonly string[] };
     return configFromOptions({ ...options, plugin: [...options.plugin, ...plugins] });
@@ -103,6 +110,10 @@ export async function configOfRun(folder: string, options: ConfigOptions): Promi
     `Expected a run in ${folder}, or --preset, --config or --set to begin one there, but received none of them`,
   );
 }
+
+/** The config that a run was begun with, as a layer whose problems name the file. */
+export const configOfRunIn = (folder: string): object =>
+  comesFrom(layout.config(folder), new RunReader(folder).config());
 
 /** Parses a whole number of at least `minimum`. */
 export const wholeNumber =

@@ -8,7 +8,7 @@ import { z } from "zod";
 import { presets, type PresetName } from "../b2/config/presets.js";
 import { parseAssignments, readConfigFile } from "../b2/config/resolve.js";
 import { InputError } from "../base/errors.js";
-import { readJsonObject, writeJson } from "../base/files.js";
+import { writeJson } from "../base/files.js";
 import { listOf, show } from "../base/show.js";
 
 const GRID_FORMAT = "b2-compare";
@@ -74,7 +74,7 @@ export const gridFile = (folder: string): string => join(folder, "compare.json")
  * @throws InputError naming every problem of the file
  */
 export function readGrid(file: string): Grid {
-  const { data, error } = gridSchema.safeParse(readJsonObject(file));
+  const { data, error } = gridSchema.safeParse(readConfigFile(file));
   if (error !== undefined) throw new InputError(`${file}: ${z.prettifyError(error)}`);
   return checked({ ...data, settings: withFiles(data.settings) }, file);
 }
@@ -150,13 +150,13 @@ function withFiles(settings: Grid["settings"]): Grid["settings"] {
 /** A preset stays a name; a config file is read, so that the comparison does not depend on it later. */
 function readPart(source: string): Part {
   if (Object.hasOwn(presets, source)) return source;
-  if (/[/\\]|\.json$/.test(source) || existsSync(source)) return readConfigFile(source);
+  if (/[/\\]|\.(json|ya?ml)$/.test(source) || existsSync(source)) return readConfigFile(source);
   throw new InputError(
     `Expected a preset (${listOf(Object.keys(presets))}) or a config file but received ${show(source, 80)}`,
   );
 }
 
-const bareName = (source: string): string => basename(source).replace(/\.json$/, "");
+const bareName = (source: string): string => basename(source).replace(/\.(json|ya?ml)$/, "");
 
 function checked(grid: Grid, where: string): Grid {
   const names = Object.keys(grid.settings);

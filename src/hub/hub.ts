@@ -8,6 +8,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { listFiles, modelInfo } from "@huggingface/hub";
+import { InputError } from "../base/errors.js";
 import { CachedRepository, type HubFile } from "./cache.js";
 import { downloadFile, isFileError } from "./download.js";
 import { hubCache, hubEndpoint, hubToken, isOffline } from "./environment.js";
@@ -111,8 +112,8 @@ export async function downloadModel(name: string, options: DownloadModelOptions 
     // Last, so that a branch never points to an incomplete snapshot.
     repository.setRef(revision, listed.commit);
   } catch (error) {
-    const cause = error instanceof Error ? error.cause : undefined; // what makeFolder throws has one
-    const failure = isFileError(cause) ? cause : error;
+    // makeFolder has made a sentence of it.
+    const failure = error instanceof InputError && !(error instanceof HubError) ? error.cause : error;
     throw isFileError(failure) ? cacheError(failure, cache) : error;
   }
   return placeOf(repository, listed.commit, wanted, paths);

@@ -19,6 +19,9 @@ export function explain(issue: z.core.$ZodIssue): string[] {
         return `Unknown key ${full}${near === undefined ? "" : `; did you mean ${near}?`}`;
       });
     case "invalid_type":
+      if (typeof issue.input === "number" && !Number.isFinite(issue.input)) {
+        return [`Expected a finite number for ${key} but received ${received}`];
+      }
       return [
         `Expected ${issue.expected === "int" ? "a whole number" : withArticle(issue.expected)} for ${key} but received ${received}`,
       ];
@@ -51,7 +54,7 @@ export function explain(issue: z.core.$ZodIssue): string[] {
 
 const withArticle = (type: string): string => (/^[aeio]/.test(type) ? `an ${type}` : `a ${type}`);
 
-/** The known key that was probably meant: the same name in another section, or the smallest edit distance. */
+/** The known key that was probably meant: the same name in another section, its initials, or the fewest edits. */
 function nearest(full: string, leaf: string): string | undefined {
   const keys = configKeys();
   const [, index] = /^rewards\.(\d+)\./.exec(full) ?? [];
@@ -59,6 +62,9 @@ function nearest(full: string, leaf: string): string | undefined {
     index === undefined ? key : key?.replace(/^rewards\./, `rewards.${index}.`);
   const elsewhere = keys.filter((key) => key.split(".").pop()!.toLowerCase() === leaf.toLowerCase());
   if (elsewhere.length === 1) return inList(elsewhere[0]);
+  // "lr" is train.learningRate. One letter is no abbreviation.
+  const abbreviated = keys.filter((key) => leaf.length > 1 && initials(key) === leaf.toLowerCase());
+  if (abbreviated.length === 1) return inList(abbreviated[0]);
   const scored = keys
     .map((key) => ({ key, distance: Math.min(edits(key, full), edits(key.split(".").pop()!, leaf) + 1) }))
     .sort((a, b) => a.distance - b.distance);
@@ -66,6 +72,17 @@ function nearest(full: string, leaf: string): string | undefined {
     ? inList(scored[0].key)
     : undefined;
 }
+
+/** The first letters of a key's words: "lr" for "train.learningRate". */
+const initials = (key: string): string =>
+  [
+    ...key
+      .split(".")
+      .pop()!
+      .matchAll(/^[a-z]|[A-Z0-9]/g),
+  ]
+    .join("")
+    .toLowerCase();
 
 /** The registry behind a key such as "objective.name" or "rewards.0". */
 function registryOf(key: string): Registry<Entry> | undefined {

@@ -1,12 +1,13 @@
 /**
- * Turns presets, JSON files and `--set a.b=value` into a resolved Config, or throws one error that names every problem
+ * Turns presets, config files and `--set a.b=value` into a resolved Config, or throws one error that names every problem
  * at once.
  */
 import { InputError } from "../../base/errors.js";
-import { isJsonObject, readJsonObject, type JsonObject } from "../../base/files.js";
+import { isJsonObject, type JsonObject } from "../../base/files.js";
 import type { Entry, Registry } from "../../base/registry.js";
 import { show } from "../../base/show.js";
-import { conflicts } from "./conflicts.js";
+import { placeOf, readConfigText } from "./config-file.js";
+import { conflicts, type Conflict } from "./conflicts.js";
 import { explain } from "./explain.js";
 import { modernise } from "./legacy.js";
 import { configSchema, type Affects, type Config } from "./schema.js";
@@ -48,7 +49,8 @@ export function mergeLayers(...layers: readonly unknown[]): JsonObject {
 /**
  * Validates configuration values, see mergeLayers.
  *
- * @throws ConfigError naming every unknown key, every impossible value and every conflict
+ * @throws ConfigError naming every unknown key, every impossible value and every conflict, with the file and the line of
+ *   values that were read from one
  */
 export function resolveConfig(...layers: readonly unknown[]): Config {
   const merged = mergeLayers(...layers);
@@ -62,12 +64,20 @@ export function resolveConfig(...layers: readonly unknown[]): Config {
   const parsed = schema.safeParse(merged, { reportInput: true });
   if (parsed.success) {
     const found = conflicts(parsed.data);
-    if (found.length > 0) throw new ConfigError(found.map(({ reason }) => reason));
+    if (found.length > 0) throw new ConfigError(found.map((conflict) => withFile(conflict, layers)));
     return parsed.data;
   }
   // Conflicts among the valid values belong in the same report: remove the invalid values and check the rest.
   const faulty = new Set<string>();
-  const problems = parsed.error.issues.flatMap(explain);
+  const problems = parsed.error.issues.flatMap((issue) => {
+    const keys = issue.code === "unrecognized_keys" ? issue.keys : [undefined];
+    const sentences = explain(issue);
+    return sentences.map((sentence, i) => {
+      const key = keys[i];
+      const place = lastPlace(layers, key === undefined ? issue.path : [...issue.path, key]);
+      return place === undefined ? sentence : `${place}: ${sentence}`;
+    });
+  });
   for (const issue of parsed.error.issues) {
     const keys = issue.code === "unrecognized_keys" ? issue.keys.map((key) => [...issue.path, key]) : [issue.path];
     for (const key of keys) {
@@ -77,13 +87,40 @@ export function resolveConfig(...layers: readonly unknown[]): Config {
   }
   const rest = schema.safeParse(merged, { reportInput: true });
   if (rest.success) {
-    for (const { keys, reason } of conflicts(rest.data))
-      if (!keys.some((key) => faulty.has(key))) problems.push(reason);
+    for (const conflict of conflicts(rest.data))
+      if (!conflict.keys.some((key) => faulty.has(key))) problems.push(withFile(conflict, layers));
   }
   throw new ConfigError(problems);
 }
 
-/** A ConfigError with a single message, in the signature that readJsonObject expects. */
+/** Where the value that counts stands: in the last layer that has the key, if that one is a file. */
+function lastPlace(layers: readonly unknown[], path: readonly PropertyKey[]): string | undefined {
+  const layer = layers.findLast((layer) => isJsonObject(layer) && has(modernise(layer), path));
+  return placeOf(layer, path);
+}
+
+/** Whether a value is there, or a list or a text in whose stead it would be. */
+function has(layer: JsonObject, path: readonly PropertyKey[]): boolean {
+  let at: unknown = layer;
+  for (const step of path) {
+    if (typeof at !== "object" || at === null) return at !== undefined;
+    if (!Object.hasOwn(at, step)) return false;
+    at = (at as Record<PropertyKey, unknown>)[step];
+  }
+  return at !== undefined;
+}
+
+/** The reason of a conflict, with the file if all keys that are given come from it. */
+function withFile({ keys, reason }: Conflict, layers: readonly unknown[]): string {
+  const given = keys
+    .map((key) => key.split("."))
+    .filter((path) => layers.some((layer) => isJsonObject(layer) && has(modernise(layer), path)));
+  const files = new Set(given.map((path) => lastPlace(layers, path)?.replace(/:\d+$/, "")));
+  const [file] = files;
+  return files.size === 1 && file !== undefined ? `${file}: ${reason}` : reason;
+}
+
+/** A ConfigError with a single message, in the signature that readers of files expect. */
 class FileError extends ConfigError {
   constructor(message: string) {
     super([message]);
@@ -91,11 +128,12 @@ class FileError extends ConfigError {
 }
 
 /**
- * Reads a config file: a JSON object with any part of the keys.
+ * Reads a config file, YAML or JSON: an object with any part of the keys. As a layer of resolveConfig, problems with its
+ * values name the file and the line.
  *
- * @throws ConfigError when it cannot be read or is not a JSON object
+ * @throws ConfigError naming the file and the line, when it cannot be read or is not an object
  */
-export const readConfigFile = (file: string): JsonObject => readJsonObject(file, FileError);
+export const readConfigFile = (file: string): JsonObject => readConfigText(file, FileError);
 
 /**
  * Parses `--set` assignments such as `branch.count=5`. The value is JSON where it parses as JSON, else a string.

@@ -1,21 +1,44 @@
 /** `b2 config` and `b2 presets`: print configs and presets without running anything. */
+import { join } from "node:path";
 import type { Command } from "commander";
+import { stringify } from "yaml";
 import { configMarkdown } from "../../b2/config/docs.js";
+import { configJsonSchema, SCHEMA_FILE } from "../../b2/config/json-schema.js";
 import { presetSummaries } from "../../b2/config/presets.js";
+import type { Config } from "../../b2/config/schema.js";
+import { InputError } from "../../base/errors.js";
+import { packageRoot } from "../../base/package-root.js";
 import { example } from "../help.js";
 import { addConfigOptions, configFromOptions, type ConfigOptions } from "../options.js";
+
+/** A config as YAML. The schema of this package does not know what plugins add, so it is named without them alone. */
+function configYaml(config: Config): string {
+  const schema = `# yaml-language-server: $schema=${join(packageRoot(), SCHEMA_FILE)}\n`;
+  return (config.plugins.length === 0 ? schema : "") + stringify(config, { lineWidth: 0 });
+}
 
 export function addConfigCommands(program: Command): void {
   addConfigOptions(program.command("config"))
     .description("Print a resolved config as JSON, or list everything that is wrong with it.")
+    .option("--yaml", "print it as YAML, with the line by which editors find its schema")
+    .option("--schema", "print the JSON Schema of config files instead, including what plugins add")
     .option("--markdown", "print the reference of all keys (docs/config.md) instead, including those of plugins")
     .addHelpText(
       "after",
-      example("b2 config --preset demo --set branch.count=5 > mine.json", "b2 config --preset sd --preset ddpo"),
+      example(
+        "b2 config --preset demo-b2 --set branch.count=5 --yaml > mine.yaml",
+        "b2 config --preset sd --preset ddpo",
+      ),
     )
-    .action(async (options: ConfigOptions & { markdown?: true }) => {
+    .action(async (options: ConfigOptions & { yaml?: true; schema?: true; markdown?: true }) => {
+      const { yaml, schema, markdown } = options;
+      if ([yaml, schema, markdown].filter(Boolean).length > 1) {
+        throw new InputError("Expected one of --yaml, --schema and --markdown but received several");
+      }
       const config = await configFromOptions(options);
-      process.stdout.write(options.markdown === true ? configMarkdown() : `${JSON.stringify(config, null, 2)}\n`);
+      const inJson = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
+      const text = schema ? inJson(configJsonSchema()) : markdown ? configMarkdown() : undefined;
+      process.stdout.write(text ?? (yaml ? configYaml(config) : inJson(config)));
     });
 
   program
