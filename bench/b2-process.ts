@@ -48,8 +48,8 @@ export interface Ended {
 export interface B2Options {
   /** Where it runs; models whose paths are relative are then those of the checkout. */
   readonly cwd: string;
-  /** Sends one SIGINT as soon as standard error holds this. */
-  readonly interruptAt?: string;
+  /** Sends one SIGINT as soon as standard error matches this. */
+  readonly interruptAt?: RegExp;
   /** Is given the process as it starts. */
   readonly onStart?: (child: ChildProcess) => void;
   /** The exit code to expect. */
@@ -92,7 +92,7 @@ export async function runB2(
   let interrupted = false;
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     errors += text;
-    if (interruptAt === undefined || interrupted || !errors.includes(interruptAt)) return;
+    if (interruptAt === undefined || interrupted || !interruptAt.test(errors)) return;
     interrupted = child.kill("SIGINT");
   });
   const code = await new Promise<number | null>((done, fail) => {

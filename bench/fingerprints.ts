@@ -88,7 +88,9 @@ async function train(b2: string, folder: string, { config, way = "run" }: Traini
       }
       return;
     case "interrupted":
-      await runB2(b2, ["run", folder, ...given], { cwd, interruptAt: `stage 1/${stages}  reward`, code: 130 });
+      // "stage 1/4" in versions before 0.3.0
+      const interruptAt = new RegExp(`stage (1|0 \\(1)/${stages}\\)?  reward`);
+      await runB2(b2, ["run", folder, ...given], { cwd, interruptAt, code: 130 });
       await runB2(b2, ["run", folder, ...given], { cwd });
       return;
     default:

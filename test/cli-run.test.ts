@@ -79,7 +79,7 @@ test("Ctrl-C finishes the step and exits with 130; the run goes on afterwards", 
   const { child, outcome } = startB2("run", run, "--config", config, "--set", "stages=40");
   await new Promise<void>((started) => {
     child.stderr!.on("data", (data: Buffer) => {
-      if (data.toString().includes("stage 1/40  reward")) started();
+      if (data.toString().includes("stage 0 (1/40)  reward")) started();
     });
   });
   child.kill("SIGINT");

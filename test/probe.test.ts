@@ -266,7 +266,7 @@ describe("interval: measured", () => {
     const log = await train(whole, [], redness);
     assert.match(
       log,
-      /^before stage 1 the last \d of 4 steps decide \d+% of the reward's variance; .* grows .* to 4\n/,
+      /^before stage 0 the last \d of 4 steps decide \d+% of the reward's variance; .* grows .* to 4\n/,
     );
     const run = new RunReader(whole);
     assert.deepEqual(
@@ -309,7 +309,7 @@ describe("interval: measured", () => {
     const log = await train(run, [{ stages: 1 }], (images) =>
       Promise.resolve(Array.from({ length: images.size(0) }, () => 1)),
     );
-    assert.match(log, /^warning: before stage 1 all images of a prompt have the same reward/);
+    assert.match(log, /^warning: before stage 0 all images of a prompt have the same reward/);
     assert.equal(new RunReader(run).metrics()[0]!.trainedSteps, 4);
   });
 

@@ -30,7 +30,7 @@ import { objectives, type ObjectiveKind } from "./objectives/index.js";
 import { Followers, type FollowerPaths } from "./policy/followers.js";
 import { Policy } from "./policy/policy.js";
 import type { Trainable } from "./policy/trainable.js";
-import { isMeasured, measuredSteps, measureInterval, measurementLine } from "./probe/measured.js";
+import { isMeasured, measuredSteps, measureInterval, reportMeasurement } from "./probe/measured.js";
 import { imageNames } from "./record/images.js";
 import { stageMetrics } from "./record/stage-metrics.js";
 import { loadTrainSet, sampleLines, saveTrainSet, type RecordShape } from "./record/storage.js";
@@ -417,7 +417,7 @@ export class Trainer {
       measureInterval(policy, rewards, prompts, stage, config, this.#context),
     );
     this.writer.writeInterval({ ...measured, cost: costBetween(start, this.spent()) });
-    this.#context.progress.log(measurementLine(measured));
+    reportMeasurement(measured, this.#context.progress);
   }
 
   /** Rewards of the last H stages. */

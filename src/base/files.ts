@@ -83,7 +83,7 @@ export const MOST_NESTED = 200;
 export function isNestedTooDeep(value: unknown): boolean {
   let level = [value];
   for (let depth = 0; depth <= MOST_NESTED && level.length > 0; depth++) {
-    level = level.flatMap((one) => (typeof one === "object" && one !== null ? Object.values(one) : []));
+    level = level.flatMap((one) => (typeof one === "object" && one !== null ? (Object.values(one) as unknown[]) : []));
   }
   return level.length > 0;
 }

@@ -19,6 +19,24 @@ export interface Progress {
   task(label: string, total: number, unit: string): ProgressTask;
   /** Prints a line between tasks. */
   log(line: string): void;
+  /** Reports that something is probably wrong. Default: a line. */
+  warn?(notice: Notice): void;
+}
+
+/** A sign that something is probably wrong. */
+export interface Notice {
+  /** What it is about, in kebab case. */
+  readonly kind: string;
+  /** A sentence. */
+  readonly text: string;
+  /** How many stages of a run were finished then. */
+  readonly stages?: number;
+}
+
+/** Warns by the means that the receiver has. */
+export function warn(progress: Progress, notice: Notice): void {
+  if (progress.warn === undefined) progress.log(`warning: ${notice.text}`);
+  else progress.warn(notice);
 }
 
 /** Ignores all reports. */

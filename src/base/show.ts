@@ -12,7 +12,7 @@ export function show(value: unknown, length = 200): string {
 function textOf(value: unknown): string {
   if (value === undefined) return "nothing";
   if (typeof value === "number") return String(value);
-  return (JSON.stringify(value) as string | undefined) ?? typeof value;
+  return JSON.stringify(value) ?? typeof value;
 }
 
 /**

@@ -1,9 +1,10 @@
-import type { RunState } from "../compare/execute.js";
 /** The progress of a comparison: a table of settings and seeds that is drawn anew on a terminal, plain lines elsewhere. */
+import type { RunState } from "../compare/execute.js";
 import type { PlannedRun } from "../compare/plan.js";
 import { RunReader } from "../runs/reader.js";
 import { duration, short } from "./progress.js";
 import { columns } from "./table.js";
+import { printError } from "./terminal.js";
 
 const REDRAW_MS = 1000;
 const LINE_MS = 60_000;
@@ -39,7 +40,7 @@ export class CompareProgress {
   readonly change = (run: PlannedRun, state: RunState): void => {
     this.#states.set(run, state);
     if (this.#out.isTTY) this.#draw();
-    else this.#out.write(`${run.setting} seed ${run.seed}: ${state}\n`);
+    else printError(`${run.setting} seed ${run.seed}: ${state}\n`);
   };
 
   /** Leaves the last table on the terminal. */
@@ -50,7 +51,7 @@ export class CompareProgress {
 
   #draw(): void {
     if (!this.#out.isTTY) {
-      this.#out.write(`${this.#summary()}\n`);
+      printError(`${this.#summary()}\n`);
       return;
     }
     const text = `${this.#table()}\n${this.#summary()}\n`;

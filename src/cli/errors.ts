@@ -1,6 +1,8 @@
-/** Classifies errors as user input, out of memory or internal, and prints them. */
+/** Classifies errors as user input, out of memory or internal, and tells them. */
 import { InputError, Interrupted } from "../base/errors.js";
 import { TorchError } from "../torch/index.js";
+import { printEvent } from "./events.js";
+import { printError } from "./terminal.js";
 
 const LESS_MEMORY =
   "To use less memory, lower sample.batchSize, sample.decodeBatchSize or train.microBatch, or set " +
@@ -21,15 +23,37 @@ export function exitCodeOf(error: unknown): number {
  * Prints an error on stderr: only the message for bad input, the stack for a bug.
  *
  * @param options.debug always print the stack, with all causes
+ * @param options.json also print an event on stdout
  */
-export function report(error: unknown, { debug = false }: { debug?: boolean } = {}): void {
-  const print = (text: string): void => void process.stderr.write(`b2: ${text}\n`);
+export function report(
+  error: unknown,
+  { debug = false, json = false }: { debug?: boolean; json?: boolean } = {},
+): void {
+  const print = (text: string): void => printError(`b2: ${text.split("\n").map(shortened).join("\n")}\n`);
   if (debug) print(withCauses(error) + (isOutOfMemory(error) ? `\n${LESS_MEMORY}` : ""));
-  else if (error instanceof InputError) print(error.message);
-  else if (isOutOfMemory(error)) print(`${error.message.split("\n", 1)[0]}\n${LESS_MEMORY}`);
-  else if (!(error instanceof Interrupted))
-    print(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  else if (!(error instanceof Interrupted)) {
+    const stack = error instanceof Error && !(error instanceof InputError) && !isOutOfMemory(error) && error.stack;
+    print(stack || messageOf(error));
+  }
+  if (json) {
+    const message = messageOf(error).split("\n").map(shortened).join("\n");
+    printEvent({ type: "error", exitCode: exitCodeOf(error), message });
+  }
 }
+
+/** What the error says to people. */
+function messageOf(error: unknown): string {
+  if (isOutOfMemory(error)) return `${error.message.split("\n", 1)[0]}\n${LESS_MEMORY}`;
+  return error instanceof Error ? error.message : String(error);
+}
+
+const MOST_CHARACTERS = 1000;
+
+/** A key of a damaged file may be a megabyte long. */
+const shortened = (line: string): string =>
+  line.length <= MOST_CHARACTERS
+    ? line
+    : `${line.slice(0, MOST_CHARACTERS - 200)} ... (${line.length - MOST_CHARACTERS} characters) ... ${line.slice(-200)}`;
 
 function withCauses(error: unknown): string {
   if (!(error instanceof Error)) return String(error);

@@ -3,6 +3,8 @@
  * process that started this one with a channel to it, as `b2 compare` does.
  */
 
+import { printError } from "./terminal.js";
+
 /**
  * Runs `work` with a signal that Ctrl-C (or SIGTERM) aborts.
  *
@@ -12,7 +14,7 @@ export async function interruptible<T>(hint: string, work: (signal: AbortSignal)
   const controller = new AbortController();
   const stop = (): void => {
     if (controller.signal.aborted) process.exit(130);
-    process.stderr.write(`\nStopping after this step; press Ctrl-C again to stop at once. ${hint}\n`);
+    printError(`\nStopping after this step; press Ctrl-C again to stop at once. ${hint}\n`);
     controller.abort();
   };
   process.on("SIGINT", stop);

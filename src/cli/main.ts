@@ -4,10 +4,7 @@
  *
  * Commands import what they need when they run, so that `--help` and `b2 config` work without libtorch.
  */
-import { join } from "node:path";
 import { Command, CommanderError } from "commander";
-import { readJsonObject } from "../base/files.js";
-import { packageRoot } from "../base/package-root.js";
 import { addCompareCommand } from "./commands/compare.js";
 import { addConfigCommands } from "./commands/config.js";
 import { addEvalCommand } from "./commands/eval.js";
@@ -18,18 +15,21 @@ import { addPromptsCommand } from "./commands/prompts.js";
 import { addRunCommand } from "./commands/run.js";
 import { addStageCommands } from "./commands/stage.js";
 import { exitCodeOf, report } from "./errors.js";
+import { printEvent } from "./events.js";
 import { example } from "./help.js";
+import { guardStreams, printError, printOut } from "./terminal.js";
+import { version } from "./version.js";
 
 /** The whole command line, ready to parse. */
 export function createProgram(): Command {
-  const { version } = readJsonObject(join(packageRoot(), "package.json"));
   const program = new Command("b2")
     .description("Reinforcement learning that makes text-to-image diffusion models follow their prompts (B2-DiffuRL).")
-    .version(String(version))
+    .version(version())
     .option("--debug", "print the stack and the causes of every error; the same as B2_DEBUG=1")
     .addHelpText("after", example("b2 run runs/demo --preset demo"))
     .showSuggestionAfterError()
     .exitOverride()
+    .configureOutput({ writeOut: printOut, writeErr: printError })
     .configureHelp({ sortSubcommands: false });
   addRunCommand(program);
   addCompareCommand(program);
@@ -46,14 +46,50 @@ export function createProgram(): Command {
 /** Parses the arguments, runs the command and sets the exit code. */
 export async function main(argv: readonly string[]): Promise<void> {
   const program = createProgram();
+  // Not from the options, which are unknown where parsing them fails.
+  const json = argv.includes("--json");
+  guardStreams();
+  const stopWatching = refuseSilence(json);
   try {
     await program.parseAsync([...argv]);
   } catch (error) {
     // Commander has printed its own message, or the help that was asked for.
-    if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
-    else {
-      report(error, { debug: program.opts()["debug"] === true || process.env["B2_DEBUG"] === "1" });
+    if (error instanceof CommanderError) {
+      process.exitCode = error.exitCode === 0 ? 0 : 2;
+      if (json && error.exitCode !== 0) {
+        printEvent({ type: "error", exitCode: 2, message: error.message.replace(/^error: /, "") });
+      }
+    } else {
+      report(error, { debug: program.opts()["debug"] === true || process.env["B2_DEBUG"] === "1", json });
       process.exitCode = exitCodeOf(error);
     }
   }
+  stopWatching();
+}
+
+/**
+ * Says something where the process ends in the midst of the work: because nothing is left that could happen, or because a
+ * module called process.exit.
+ *
+ * @returns what to call when the work is done
+ */
+function refuseSilence(json: boolean): () => void {
+  let isIdle = false;
+  const onIdle = (): void => void (isIdle = true);
+  const onExit = (code: number): void => {
+    if (code === 130) return; // the second Ctrl-C
+    const message = isIdle
+      ? "Expected the work to go on but it waits for something that can no longer happen; a reward or a plugin may be at fault"
+      : `Expected the work to go on but something ended the process with code ${code}; does a reward or a plugin call process.exit?`;
+    const exitCode = code === 0 || isIdle ? 1 : code;
+    printError(`b2: ${message}\n`);
+    if (json) printEvent({ type: "error", exitCode, message });
+    process.exitCode = exitCode;
+  };
+  process.on("beforeExit", onIdle);
+  process.on("exit", onExit);
+  return () => {
+    process.off("beforeExit", onIdle);
+    process.off("exit", onExit);
+  };
 }

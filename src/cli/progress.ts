@@ -4,6 +4,8 @@
  */
 import cliProgress from "cli-progress";
 import type { Progress, ProgressTask } from "../base/progress.js";
+import { visible } from "../base/show.js";
+import { printError } from "./terminal.js";
 
 const QUIET_MS = 1000;
 const LINE_MS = 10_000;
@@ -13,12 +15,10 @@ export function terminalProgress(prefix: () => string = () => ""): Progress {
   const out = process.stderr;
   return {
     task: (label, total, unit) => {
-      const name = [prefix(), label].filter((part) => part !== "").join(" ");
+      const name = visible([prefix(), label].filter((part) => part !== "").join(" "));
       return out.isTTY ? barTask(name, total, unit) : lineTask(name, total, unit);
     },
-    log: (line) => {
-      out.write(`${line}\n`);
-    },
+    log: (line) => printError(`${line}\n`),
   };
 }
 
@@ -58,23 +58,50 @@ class Meter {
   }
 }
 
+interface BarValues {
+  readonly name: string;
+  readonly meter: string;
+  readonly note: string;
+}
+
+const MOST_CELLS = 24;
+
+/**
+ * Name, bar, rate with the time left, and note, in less than `width` cells. What there is no room for goes in this order:
+ * the note, cells of the bar, the end of the name.
+ */
+export function barLine({
+  name,
+  meter,
+  note,
+  progress,
+  width,
+}: BarValues & { readonly progress: number; readonly width: number }): string {
+  const room = width - 1;
+  const beside = room - meter.length - 1;
+  const cells = Math.min(MOST_CELLS, beside - name.length - 1);
+  if (cells < 4) return `${name.slice(0, Math.max(0, beside))} ${meter}`.slice(0, room);
+  const full = Math.round(progress * cells);
+  const line = `${name} ${"█".repeat(full)}${"░".repeat(cells - full)} ${meter}`;
+  const whole = `${line} ${note}`.trimEnd();
+  return whole.length <= room ? whole : line;
+}
+
 function barTask(name: string, total: number, unit: string): ProgressTask {
   const meter = new Meter(total, unit);
   const bar = new cliProgress.SingleBar({
-    format: "{name} {bar} {meter} {note}",
-    barCompleteChar: "█",
-    barIncompleteChar: "░",
-    barsize: 24,
+    format: (_, { progress }, { name, meter, note }: BarValues) =>
+      barLine({ name, meter, note, progress, width: process.stderr.columns || 80 }),
     hideCursor: true,
     clearOnComplete: true,
-    linewrap: false,
+    linewrap: true, // a line is never longer than the terminal is wide, and what is printed beside it may be
     gracefulExit: false,
   });
   let shown = false;
   return {
     advance: (amount, note = "") => {
       meter.done += amount;
-      const values = { name, meter: String(meter), note };
+      const values: BarValues = { name, meter: String(meter), note: visible(note) };
       if (shown) bar.update(meter.done, values);
       else if (meter.elapsed > QUIET_MS) {
         bar.start(total, meter.done, values);
@@ -97,7 +124,7 @@ function lineTask(name: string, total: number, unit: string): ProgressTask {
       const due = last === 0 ? meter.elapsed > QUIET_MS : meter.elapsed - last > LINE_MS;
       if (due && meter.done < total) {
         last = meter.elapsed;
-        process.stderr.write(`${name}: ${String(meter)} ${note}`.trimEnd() + "\n");
+        printError(`${`${name}: ${String(meter)} ${note}`.trimEnd()}\n`);
       }
     },
     done: () => undefined,

@@ -9,10 +9,11 @@ import { thinOut, type PromptLists } from "../b2/rollout/prompts.js";
 import { planRun } from "../b2/run-plan.js";
 import { Trainer, type TrainerOptions } from "../b2/trainer.js";
 import { writeFileAtomic } from "../base/files.js";
-import { silent, type RunContext } from "../base/progress.js";
+import { silent, warn, type RunContext } from "../base/progress.js";
 import { resolveModel } from "../hub/index.js";
 import { contactSheet } from "../images/index.js";
 import { RewardResources } from "../rewards/index.js";
+import type { StageMetrics } from "../runs/index.js";
 import type { Tensor } from "../torch/index.js";
 import { baseEvaluation } from "./base-evaluation.js";
 import { evaluate } from "./evaluate.js";
@@ -20,13 +21,23 @@ import { sheetImages } from "./generate.js";
 import { checkTruth, openJudges, type Judges } from "./judges.js";
 import { parseEvaluation, type Evaluation } from "./measures.js";
 import { rewardCurve, stageLine } from "./report.js";
+import { runWarnings, summarise, type EvaluationAt, type Warning, type WarningKind } from "./warnings.js";
 
 /** What a program can pass besides the config. */
 export interface ExperimentOptions extends TrainerOptions {
   /** A run folder whose evaluation before training is taken over; it must be this base model's. */
   readonly before?: string | undefined;
 }
-import { runWarnings, summarise, type EvaluationAt, type Warning, type WarningKind } from "./warnings.js";
+
+/** Callbacks around what a run does. */
+export interface ExperimentHooks {
+  /** Called with each stage before it runs, and with undefined after the last. */
+  readonly before?: (stage: number | undefined) => void;
+  /** Called with the metrics of a finished stage. */
+  readonly stage?: (metrics: StageMetrics) => void;
+  /** Called with every evaluation, and after how many stages it is. One that was in the run folder counts as well. */
+  readonly evaluation?: (name: string, stages: number, evaluation: Evaluation) => void;
+}
 
 /** The reports of a run. */
 export interface ExperimentResult {
@@ -87,29 +98,34 @@ export class Experiment {
   /**
    * Runs all unfinished stages, with evaluations and contact sheets before and after.
    *
-   * @param onStage called with each stage before it runs, and with undefined after the last
    * @throws Interrupted when the signal aborts; finished stages are kept
    */
-  async run(onStage: (stage: number | undefined) => void = () => undefined): Promise<ExperimentResult> {
+  async run(hooks: ExperimentHooks = {}): Promise<ExperimentResult> {
     const { trainer } = this;
     const { config } = trainer;
+    const evaluate = async (name: string, stages: number): Promise<Evaluation | undefined> => {
+      const evaluation = await this.#evaluate(name);
+      if (evaluation !== undefined) hooks.evaluation?.(name, stages, evaluation);
+      return evaluation;
+    };
     // Nothing has been learnt or restored yet: this is the base model.
-    const before = await this.#evaluate("before");
+    const before = await evaluate("before", 0);
     await this.#sheet("before");
     await trainer.runAll({
-      before: onStage,
+      before: (stage) => hooks.before?.(stage),
       after: async (metrics) => {
         this.#context.progress.log(stageLine(metrics, config));
+        hooks.stage?.(metrics);
         this.#curve();
         this.#warn();
         const done = metrics.stage + 1;
         if (config.eval.every > 0 && done % config.eval.every === 0 && done < config.stages) {
-          await this.#evaluate(`stage-${String(done).padStart(4, "0")}`);
+          await evaluate(`stage-${String(done).padStart(4, "0")}`, done);
         }
       },
     });
-    onStage(undefined);
-    const after = await this.#evaluate("after");
+    hooks.before?.(undefined);
+    const after = await evaluate("after", config.stages);
     const sheet = await this.#sheet("before-after");
     return {
       evaluations: before === undefined || after === undefined ? {} : { before, after },
@@ -148,7 +164,7 @@ export class Experiment {
       // Not again in every stage that follows.
       const known = this.#warned.get(kind);
       if (warning.stage !== stage || known === stage) continue;
-      if (known !== stage - 1) this.#context.progress.log(`warning: ${text}`);
+      if (known !== stage - 1) warn(this.#context.progress, { kind, text, stages: stage });
       this.#warned.set(kind, stage);
     }
     if (warnings.length > 0) writer.writeWarnings(warnings);

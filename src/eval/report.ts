@@ -3,13 +3,17 @@ import type { Config } from "../b2/config/schema.js";
 import { lineChart } from "../images/index.js";
 import type { StageMetrics } from "../runs/index.js";
 
+/** A stage's number, which counts from 0 as its folder does, and how many stages that makes: "stage 0 (1/6)". */
+export const stageName = (stage: number, { stages }: Pick<Config, "stages">): string =>
+  `stage ${stage} (${stage + 1}/${stages})`;
+
 /** A finished stage in one line. */
-export function stageLine(metrics: StageMetrics, { stages }: Pick<Config, "stages">): string {
+export function stageLine(metrics: StageMetrics, config: Pick<Config, "stages">): string {
   const number = (value: number | null, digits: number): string => (value === null ? "-" : value.toFixed(digits));
   const seconds = metrics.secondsSample + metrics.secondsScore + metrics.secondsTrain;
   const parts = Object.entries(metrics.rewards);
   return [
-    `stage ${metrics.stage + 1}/${stages}`,
+    stageName(metrics.stage, config),
     `reward ${number(metrics.rewardMean, 4)}`,
     ...(parts.length > 1 ? [parts.map(([label, { mean }]) => `${label} ${number(mean, 4)}`).join(", ")] : []),
     `last ${metrics.trainedSteps} steps`,

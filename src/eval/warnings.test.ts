@@ -82,6 +82,6 @@ test("a run's warnings come in order, and are summed up by kind", () => {
     ],
   );
   const [nothing, hacking] = summarise(warnings);
-  assert.match(nothing!, /^none of 40 images was selected.* \(stages 1 to 3, 2 times\)$/);
-  assert.match(hacking!, /\(stage 2\)$/);
+  assert.match(nothing!, /^none of 40 images was selected.* \(after 1 to 3 stages, 2 times\)$/);
+  assert.match(hacking!, /\(after 2 stages\)$/);
 });

@@ -108,7 +108,8 @@ export function stageWarnings(metrics: StageMetrics, earlier: readonly StageMetr
  * its 95% interval excludes 0.
  */
 export function evaluationWarnings(before: EvaluationAt, after: EvaluationAt): Warning[] {
-  const since = before.stage === 0 ? "since the base model" : `since stage ${before.stage}`;
+  const since =
+    before.stage === 0 ? "since the base model" : `since the evaluation after ${stagesInWords(before.stage)}`;
   const warnings: Warning[] = [];
   const warn = (kind: WarningKind, text: string): void => void warnings.push({ kind, stage: after.stage, text });
   const change = (list: EvaluationRow["prompts"], measure: Measure): Estimate | null => {
@@ -141,7 +142,7 @@ export function runWarnings(metrics: readonly StageMetrics[], evaluations: reado
   return [...ofStages, ...ofEvaluations].sort((a, b) => a.stage - b.stage);
 }
 
-/** One line for each kind of warning: what was seen last, and in which stages. */
+/** One line for each kind of warning: what was seen last, and after how many stages. */
 export function summarise(warnings: readonly Warning[]): string[] {
   const byKind = new Map<WarningKind, Warning[]>();
   for (const warning of warnings) byKind.set(warning.kind, [...(byKind.get(warning.kind) ?? []), warning]);
@@ -149,10 +150,14 @@ export function summarise(warnings: readonly Warning[]): string[] {
     const last = same.at(-1)!;
     const stages = [...new Set(same.map(({ stage }) => stage))];
     const where =
-      stages.length === 1 ? `stage ${last.stage}` : `stages ${stages[0]} to ${last.stage}, ${stages.length} times`;
+      stages.length === 1
+        ? `after ${stagesInWords(last.stage)}`
+        : `after ${stages[0]} to ${last.stage} stages, ${stages.length} times`;
     return `${last.text} (${where})`;
   });
 }
+
+const stagesInWords = (count: number): string => (count === 1 ? "1 stage" : `${count} stages`);
 
 const rises = (change: Estimate | null): boolean => (change?.low ?? 0) > 0;
 const falls = (change: Estimate | null): boolean => (change?.high ?? 0) < 0;

@@ -3,7 +3,9 @@
  * normalised before the sum, so weights must account for their scales.
  */
 import { optionsOf, type Named } from "../base/registry.js";
+import { show } from "../base/show.js";
 import type { Tensor } from "../torch/index.js";
+import { RewardError } from "./error.js";
 import { checkRewards, rewards, type Reward, type RewardContext, type RewardFunction } from "./reward.js";
 
 /** A reward as a config names it, with its weight and label. */
@@ -98,16 +100,43 @@ export class RewardSet {
     const seconds: Record<string, number> = {};
     for (const { label, reward } of this.#members) {
       const start = performance.now();
-      parts[label] = checkRewards(await reward.score(images, prompts), prompts, nameOf(label));
+      parts[label] = checkRewards(await ask(reward, images, prompts, nameOf(label)), prompts, nameOf(label));
       seconds[label] = (performance.now() - start) / 1000;
     }
     const total = prompts.map((_, i) =>
       this.#members.map(({ label, weight }) => weight * parts[label]![i]!).reduce((sum, x) => sum + x),
     );
+    checkRewards(total, prompts, "the weighted sum of the rewards");
     return { total, parts, seconds };
   }
 
   dispose(): void {
     for (const { reward } of this.#members) reward.dispose?.();
+  }
+}
+
+/**
+ * What a reward answers. Rewards are the user's own code, or a server's answer: what goes wrong beside an exception, which
+ * keeps its stack, is told with the reward's name.
+ *
+ * @throws RewardError where it throws nothing, disposes of the images, or can never answer
+ */
+async function ask(reward: Reward, images: Tensor, prompts: string[], name: string): Promise<unknown> {
+  // Node ends a process without a word when a promise is left that nothing can settle.
+  let onIdle = (): void => undefined;
+  const never = new Promise<never>((_, reject) => {
+    onIdle = () =>
+      reject(new RewardError(`Expected an answer from ${name} but received a promise that nothing can settle any more`));
+  });
+  process.once("beforeExit", onIdle);
+  try {
+    const answer = await Promise.race([reward.score(images, prompts), never]);
+    if (images.disposed) throw new RewardError(`Expected ${name} to leave the images alone but it disposed of them`);
+    return answer;
+  } catch (error) {
+    if (error instanceof Error) throw error;
+    throw new RewardError(`Expected an answer from ${name} but it threw ${show(error)}`, { cause: error });
+  } finally {
+    process.off("beforeExit", onIdle);
   }
 }

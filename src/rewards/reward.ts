@@ -55,6 +55,9 @@ export const defineReward = <O extends z.ZodObject>(kind: RewardKind<O>): Reward
 /** All registered rewards; a config names some of them. */
 export const rewards = new Registry<RewardKind>("reward");
 
+/** Larger rewards are mistakes, and the sums of their squares would overflow. */
+const MOST = 1e30;
+
 /**
  * Checks what a reward returned.
  *
@@ -69,10 +72,10 @@ export function checkRewards(values: unknown, prompts: readonly string[], name: 
     throw new RewardError(`Expected ${prompts.length} numbers, one per image, from ${name} but received ${received}`);
   }
   list.forEach((value, i) => {
-    if (typeof value === "number" && Number.isFinite(value)) return;
+    if (typeof value === "number" && Math.abs(value) <= MOST) return;
     const received = typeof value === "string" ? JSON.stringify(value) : String(value);
     throw new RewardError(
-      `Expected a finite number from ${name} but received ${received} for image ${i}, ${JSON.stringify(prompts[i])}`,
+      `Expected a ${Number.isFinite(value) ? "number of at most 1e30" : "finite number"} from ${name} but received ${received} for image ${i}, ${JSON.stringify(prompts[i])}`,
     );
   });
   return list as number[];

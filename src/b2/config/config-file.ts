@@ -53,7 +53,8 @@ export function readConfigText(file: string, ErrorOf: ErrorClass = InputError): 
   const value = isJson ? json : valueOf(document, (reason) => fail(`Expected YAML but received: ${reason}`));
   if (!isJsonObject(value))
     return fail(`Expected ${isJson ? "a JSON object" : "keys and values"} but received ${show(value ?? undefined)}`);
-  const { $schema: _, ...values } = value;
+  const values = { ...value };
+  delete values["$schema"];
   origins.set(values, {
     file,
     lineOf: (path) => {

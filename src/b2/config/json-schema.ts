@@ -56,7 +56,8 @@ function short({ description, default: usual, ...long }: JsonObject, notations: 
 function withoutName(section: unknown): unknown {
   if (Array.isArray(section)) return section.map(withoutName);
   if (!isJsonObject(section)) return section;
-  const { oneOf, anyOf, required: _, ...rest } = section;
+  const { oneOf, anyOf, ...rest } = section;
+  delete rest["required"];
   const forms = (oneOf ?? anyOf) as readonly unknown[] | undefined;
   return { ...rest, ...(forms && { anyOf: forms.map(withoutName) }) };
 }

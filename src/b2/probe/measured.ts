@@ -1,5 +1,5 @@
 /** `interval.mode` "measured": the trained interval follows what probes of the policy say, as training goes on. */
-import type { RunContext } from "../../base/progress.js";
+import { warn, type Progress, type RunContext } from "../../base/progress.js";
 import type { RewardSet } from "../../rewards/index.js";
 import type { IntervalMeasurement } from "../../runs/index.js";
 import type { Config } from "../config/schema.js";
@@ -76,16 +76,20 @@ export function measuredSteps(
   return steps;
 }
 
-/** A measurement in a line. */
-export function measurementLine({ stage, first, last, shares }: Omit<IntervalMeasurement, "cost">): string {
+/** Reports a measurement in a line, or warns that there was nothing to measure. */
+export function reportMeasurement(
+  { stage, first, last, shares }: Omit<IntervalMeasurement, "cost">,
+  progress: Progress,
+): void {
   const begun = shares.find(({ steps }) => steps === first);
   const whole = shares.at(-1)!.steps;
   if (begun?.share === null || begun === undefined) {
-    return (
-      `warning: before stage ${stage + 1} all images of a prompt have the same reward, so that nothing can be learnt; ` +
-      "the interval is the whole trajectory"
-    );
+    const text =
+      `before stage ${stage} all images of a prompt have the same reward, so that nothing can be learnt; ` +
+      "the interval is the whole trajectory";
+    warn(progress, { kind: "flat-interval", text, stages: stage });
+    return;
   }
   const decide = `the last ${first} of ${whole} steps decide ${Math.round(100 * begun.share)}% of the reward's variance`;
-  return `before stage ${stage + 1} ${decide}; the interval grows from there to ${last}`;
+  progress.log(`before stage ${stage} ${decide}; the interval grows from there to ${last}`);
 }

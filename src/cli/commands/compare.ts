@@ -5,15 +5,18 @@ import { resolve } from "node:path";
 import { InvalidArgumentError, type Command } from "commander";
 import { mergeLayers, parseAssignments } from "../../b2/config/resolve.js";
 import { InputError } from "../../base/errors.js";
+import type { OnState } from "../../compare/execute.js";
 import type { Grid } from "../../compare/grid.js";
 import type { PlannedRun } from "../../compare/plan.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { collect, wholeNumber } from "../options.js";
-import { makeOutputFolder } from "../output.js";
+import { makeOutputFolder } from "../output-paths.js";
+import { addOutputOptions, Output, type OutputOptions } from "../output.js";
 import { columns } from "../table.js";
+import { printOut } from "../terminal.js";
 
-interface CompareOptions {
+interface CompareOptions extends OutputOptions {
   readonly grid?: string;
   readonly seeds?: number[];
   readonly stages?: number;
@@ -31,8 +34,7 @@ interface CompareOptions {
 }
 
 export function addCompareCommand(program: Command): void {
-  const compare = program
-    .command("compare <folder> [settings...]")
+  const compare = addOutputOptions(program.command("compare <folder> [settings...]"))
     .description(
       "Train several settings with several seeds, and compare them at equal queries, passes and seconds. A setting is " +
         "presets or config files joined by plus signs, with a name and config values if wanted. Resumes what is " +
@@ -71,26 +73,30 @@ export function addCompareCommand(program: Command): void {
       const grid = { ...given, threads };
       const runs = await planRuns(folder, grid);
       if (options.dryRun === true) {
-        process.stdout.write(`${await costTable(runs)}\n`);
+        printOut(`${await costTable(runs)}\n`);
         return;
       }
       makeOutputFolder(folder);
       writeGrid(folder, grid);
+      const output = new Output("compare", options);
+      output.started({ folder, settings: Object.keys(grid.settings), seeds: grid.seeds, runs: runs.length, jobs });
       await interruptible(`b2 compare ${folder} resumes the runs.`, async (signal) => {
         const [{ executeRuns, logFile, logTail }, { CompareProgress }] = [
           await import("../../compare/execute.js"),
           await import("../compare-progress.js"),
         ];
-        const progress = new CompareProgress(runs, { jobs, finished: isFinished });
-        const failed = await executeRuns(runs, { jobs, onState: progress.change, signal }).finally(() => {
-          progress.close();
-        });
+        const progress = output.isShown ? new CompareProgress(runs, { jobs, finished: isFinished }) : undefined;
+        const onState: OnState = (run, state) => {
+          progress?.change(run, state);
+          output.event({ type: "run", setting: run.setting, seed: run.seed, folder: run.folder, state });
+        };
+        const failed = await executeRuns(runs, { jobs, onState, signal }).finally(() => progress?.close());
         if (failed.length > 0) {
           const reasons = failed.map((run) => `${run.setting} seed ${run.seed} (${logFile(run)}):\n${logTail(run)}`);
           throw new InputError(`Expected all runs to finish but ${failed.length} failed\n${reasons.join("\n")}`);
         }
       });
-      await report(folder, options);
+      await report(folder, options, output);
     });
 
   compare
@@ -99,20 +105,26 @@ export function addCompareCommand(program: Command): void {
     .option("--target <value>", TARGET_HELP, finiteNumber)
     .addHelpText("after", example("b2 compare report comparisons/demo --target 0.7"))
     // The option of compare itself takes a target that is given here.
-    .action((folder: string, _, command: Command) => report(folder, command.optsWithGlobals()));
+    .action((folder: string, _, command: Command) => {
+      const options = command.optsWithGlobals<CompareOptions>();
+      const output = new Output("compare report", options);
+      output.started({ folder });
+      return report(folder, options, output);
+    });
 }
 
 const TARGET_HELP = "true alignment (or reward) whose cost is reported (default: the baseline's at its end)";
 
 /** Writes the report into the comparison's folder and prints what matters most. */
-async function report(folder: string, { target }: { readonly target?: number }): Promise<void> {
+async function report(folder: string, { target }: Pick<CompareOptions, "target">, output: Output): Promise<void> {
   const { writeReport } = await import("../../compare/write-report.js");
   const { summaryTables } = await import("../../compare/tables.js");
   const { report, files } = writeReport(folder, { target });
   for (const { title, head, rows } of summaryTables(report)) {
-    process.stdout.write(`${title}\n${columns([head, ...rows.map((row) => row.map(({ text }) => text))])}\n\n`);
+    output.print(`${title}\n${columns([head, ...rows.map((row) => row.map(({ text }) => text))])}\n\n`);
   }
-  process.stdout.write(`${files.join("\n")}\n`);
+  output.print(`${files.join("\n")}\n`);
+  output.finished(files, { folder });
 }
 
 /** The grid of the options, over that of the file or of the comparison in the folder. */

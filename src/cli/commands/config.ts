@@ -10,6 +10,7 @@ import { InputError } from "../../base/errors.js";
 import { packageRoot } from "../../base/package-root.js";
 import { example } from "../help.js";
 import { addConfigOptions, configFromOptions, type ConfigOptions } from "../options.js";
+import { printOut } from "../terminal.js";
 
 /** A config as YAML. The schema of this package does not know what plugins add, so it is named without them alone. */
 function configYaml(config: Config): string {
@@ -38,7 +39,7 @@ export function addConfigCommands(program: Command): void {
       const config = await configFromOptions(options);
       const inJson = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
       const text = schema ? inJson(configJsonSchema()) : markdown ? configMarkdown() : undefined;
-      process.stdout.write(text ?? (yaml ? configYaml(config) : inJson(config)));
+      printOut(text ?? (yaml ? configYaml(config) : inJson(config)));
     });
 
   program
@@ -48,7 +49,7 @@ export function addConfigCommands(program: Command): void {
     .action(() => {
       const width = Math.max(...Object.keys(presetSummaries).map((name) => name.length));
       for (const [name, summary] of Object.entries(presetSummaries)) {
-        process.stdout.write(`${name.padEnd(width)}  ${summary}\n`);
+        printOut(`${name.padEnd(width)}  ${summary}\n`);
       }
     });
 }

@@ -3,21 +3,22 @@ import type { Command } from "commander";
 import { InputError } from "../../base/errors.js";
 import { writeJson } from "../../base/files.js";
 import type { Evaluation } from "../../eval/measures.js";
+import { rowsOf } from "../events.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, untrained, type ConfigOptions } from "../options.js";
-import { makeFolderOf } from "../output.js";
-import { terminalProgress } from "../progress.js";
+import { makeFolderOf } from "../output-paths.js";
+import { addOutputOptions, Output, type OutputOptions } from "../output.js";
 import { evaluationTable } from "../table.js";
 
-interface EvalOptions extends ConfigOptions, LoraOption {
+interface EvalOptions extends ConfigOptions, LoraOption, OutputOptions {
   readonly compare?: true;
   readonly out?: string;
 }
 
 export function addEvalCommand(program: Command): void {
-  addConfigOptions(loraOption(program.command("eval")))
+  addOutputOptions(addConfigOptions(loraOption(program.command("eval"))))
     .description("Measure rewards, true alignment and diversity on training and held-out prompts.")
     .option("--compare", "also measure the base model, on the same noise, and print the change with its 95% interval")
     .option("--out <file>", "also write the results as JSON, with those of every prompt")
@@ -28,7 +29,11 @@ export function addEvalCommand(program: Command): void {
           "Expected --lora with --compare, which measures it against the base model, but received none",
         );
       }
+      if (options.quiet === true && options.json !== true && options.out === undefined) {
+        throw new InputError("Expected --out or --json with --quiet, which prints no table, but received neither");
+      }
       const config = await configFor(options, untrained);
+      const output = new Output("eval", options);
       await interruptible("", async (signal) => {
         const [{ readPromptLists }, { openDevice }, { fetchModels }] = [
           await import("../../b2/rollout/prompts.js"),
@@ -45,14 +50,18 @@ export function addEvalCommand(program: Command): void {
         checkTruth(config, lists);
         const device = openDevice(config);
         if (options.out !== undefined) makeFolderOf(options.out);
-        await fetchModels(config, { rewards: true, evaluation: true }, { progress: terminalProgress(), signal });
+        output.started({ model: config.model.path, lora: options.lora });
+        await fetchModels(config, { rewards: true, evaluation: true }, { progress: output.progress(), signal });
         const resources = new RewardResources(device, resolveModel);
         const judges = openJudges(config, await RewardSet.open(config.rewards, resources), resources);
         const measure = async (weights: LoraOption, label: string): Promise<Evaluation> => {
-          const context = { progress: terminalProgress(() => label), signal };
+          const context = { progress: output.progress(() => label), signal };
           const policy = await loadPolicy(config, weights, context);
           try {
-            return await evaluate(policy, judges, lists, config, context);
+            const evaluation = await evaluate(policy, judges, lists, config, context);
+            const name = weights.lora.length === 0 ? "base" : "LoRA";
+            output.event({ type: "evaluation", name, stages: null, rows: rowsOf(evaluation) });
+            return evaluation;
           } finally {
             policy.dispose();
           }
@@ -60,8 +69,9 @@ export function addEvalCommand(program: Command): void {
         // The given weights first, so that errors in them show before time is spent on the base model.
         const given = { [options.lora.length === 0 ? "base" : "LoRA"]: await measure(options, "") };
         const tables = options.compare === true ? { base: await measure({ lora: [] }, "base:"), ...given } : given;
-        process.stdout.write(evaluationTable(tables));
+        output.print(evaluationTable(tables));
         if (options.out !== undefined) writeJson(options.out, tables);
+        output.finished(options.out === undefined ? [] : [options.out]);
       });
     });
 }

@@ -5,17 +5,17 @@ import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, untrained, wholeNumber, type ConfigOptions } from "../options.js";
-import { makeOutputFolder } from "../output.js";
-import { terminalProgress } from "../progress.js";
+import { makeOutputFolder } from "../output-paths.js";
+import { addOutputOptions, Output, type OutputOptions } from "../output.js";
 
-interface GenerateOptions extends ConfigOptions, LoraOption {
+interface GenerateOptions extends ConfigOptions, LoraOption, OutputOptions {
   readonly prompts?: string;
   readonly out: string;
   readonly count: number;
 }
 
 export function addGenerateCommand(program: Command): void {
-  addConfigOptions(loraOption(program.command("generate [prompt...]")))
+  addOutputOptions(addConfigOptions(loraOption(program.command("generate [prompt...]"))))
     .description("Generate images of prompts as PNG files.")
     .option("--prompts <file>", "prompts from a file: a JSON list, or text with one per line")
     .option("--out <folder>", "folder to write the images to", "images")
@@ -34,13 +34,16 @@ export function addGenerateCommand(program: Command): void {
       if (prompts.length === 0)
         throw new InputError("Expected a prompt, or --prompts with a file of them, but received neither");
       await interruptible("Finished images stay.", async (signal) => {
-        const context = { progress: terminalProgress(), signal };
-        const policy = await loadPolicy(config, options, context);
+        const output = new Output("generate", options);
+        const context = { progress: output.progress(), signal };
         makeOutputFolder(options.out);
+        output.started({ model: config.model.path, lora: options.lora, prompts: prompts.length, count: options.count });
+        const policy = await loadPolicy(config, options, context);
         const { generateToFolder } = await import("../../eval/generate.js");
         const folder = { folder: options.out, count: options.count };
         const files = await generateToFolder(policy, prompts, folder, config, context);
-        process.stdout.write(`${files.length} images in ${options.out}\n`);
+        output.print(`${files.length} images in ${options.out}\n`);
+        output.finished(files);
       });
     });
 }

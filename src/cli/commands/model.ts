@@ -10,8 +10,9 @@ import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, type ConfigOptions } from "../options.js";
-import { makeFolderOf } from "../output.js";
+import { makeFolderOf } from "../output-paths.js";
 import { terminalProgress } from "../progress.js";
+import { printOut } from "../terminal.js";
 
 export function addModelCommands(program: Command): void {
   addDownload(program);
@@ -43,7 +44,7 @@ function addDownload(program: Command): void {
         const { revision = null, variant = null } = options;
         const context = { progress: terminalProgress(), signal };
         const folder = await fetchDiffusionModel({ path: name, revision, variant }, context);
-        process.stdout.write(`${folder}\n`);
+        printOut(`${folder}\n`);
       });
     });
 }
@@ -70,7 +71,7 @@ function addMerge(program: Command): void {
         const policy = await loadPolicy(config, options, context);
         policy.merge();
         policy.model.savePretrained(folder);
-        process.stdout.write(`${folder}\n`);
+        printOut(`${folder}\n`);
       });
     });
 }
@@ -114,7 +115,7 @@ function addConvert(program: Command): void {
       await interruptible("", async (signal) => {
         if (existsSync(source) && (await isLora(source))) await convertLora(source, to, options);
         else await convertModel(source, to, options, { progress: terminalProgress(), signal });
-        process.stdout.write(`${to}\n`);
+        printOut(`${to}\n`);
       });
     });
 }

@@ -8,16 +8,19 @@ import type { InferenceWeights } from "../../b2/policy/policy.js";
 import type { ProbedRoot, ProbePlan } from "../../b2/probe/branching.js";
 import { InputError } from "../../base/errors.js";
 import { readJsonObject, writeFileAtomic, writeJson } from "../../base/files.js";
+import type { RunContext } from "../../base/progress.js";
 import type { ProbeReport } from "../../eval/probe-report.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configFor, loadPolicy, loraOption, parseLora, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, untrained, wholeNumber, type ConfigOptions } from "../options.js";
-import { makeOutputFolder } from "../output.js";
+import { makeOutputFolder } from "../output-paths.js";
+import { addOutputOptions, Output, type OutputOptions } from "../output.js";
 import { probeTable } from "../probe-table.js";
-import { duration, terminalProgress } from "../progress.js";
+import { duration } from "../progress.js";
+import { printOut } from "../terminal.js";
 
-interface ProbeOptions extends ConfigOptions, LoraOption {
+interface ProbeOptions extends ConfigOptions, LoraOption, OutputOptions {
   readonly splits?: readonly number[] | "all";
   readonly roots: number;
   readonly branches: number;
@@ -26,7 +29,7 @@ interface ProbeOptions extends ConfigOptions, LoraOption {
 }
 
 export function addProbeCommand(program: Command): void {
-  addConfigOptions(loraOption(program.command("probe")))
+  addOutputOptions(addConfigOptions(loraOption(program.command("probe"))))
     .description("Measure how much of the reward the last steps still decide, and propose an interval to train.")
     .option(
       "--splits <list>",
@@ -58,23 +61,27 @@ export function addProbeCommand(program: Command): void {
         branches: options.branches,
       };
       if (options.dryRun === true) {
-        process.stdout.write(await costText(plan, config));
+        printOut(await costText(plan, config));
         return;
       }
       const { checkTruth } = await import("../../eval/judges.js");
       checkTruth(config, { training });
       makeOutputFolder(options.out);
-      process.stderr.write(await costText(plan, config));
+      const output = new Output("probe", options);
+      output.started({ model: config.model.path, lora: options.lora, roots: plan.prompts.length, out: options.out });
+      output.say(await costText(plan, config));
       const report = await interruptible("The same command goes on with the next roots.", (signal) =>
-        probe(plan, config, options, signal),
+        probe(plan, config, options, { progress: output.progress(), signal }),
       );
       const { proposalText, shareChart } = await import("../../eval/probe-report.js");
       const files = { json: join(options.out, "probe.json"), picture: join(options.out, "probe.png") };
       writeJson(files.json, report);
       writeFileAtomic(files.picture, shareChart(report));
       rmSync(partialFile(options.out), { force: true });
-      const written = `${files.json}\n${files.picture}\n`;
-      process.stdout.write(`${probeTable(report)}\n${proposalText(report)}\n\n${written}`);
+      const written = Object.values(files);
+      output.print(`${probeTable(report)}\n${proposalText(report)}\n\n${written.join("\n")}\n`);
+      const { measures, proposal, cost } = report;
+      output.finished(written, { measures, proposal, cost });
     });
 }
 
@@ -83,7 +90,7 @@ async function probe(
   plan: ProbePlan,
   config: Config,
   options: ProbeOptions,
-  signal: AbortSignal,
+  context: RunContext,
 ): Promise<ProbeReport> {
   const [{ openDevice }, { fetchModels }, { resolveModel }, { RewardResources, RewardSet }] = [
     await import("../../b2/policy/device.js"),
@@ -99,7 +106,6 @@ async function probe(
     await import("../../eval/judges.js"),
     await import("../../eval/read-alignment.js"),
   ];
-  const context = { progress: terminalProgress(), signal };
   const resources = new RewardResources(openDevice(config), resolveModel);
   await fetchModels(config, { rewards: true }, context);
   const rewards = await RewardSet.open(config.rewards, resources);

@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import { example } from "../help.js";
 import { columns } from "../table.js";
+import { printOut } from "../terminal.js";
 
 export function addPromptsCommand(program: Command): void {
   program
@@ -18,13 +19,13 @@ export function addPromptsCommand(program: Command): void {
     .action(async (list: string | undefined) => {
       const { promptListNames, readPrompts } = await import("../../b2/rollout/prompts.js");
       if (list !== undefined) {
-        process.stdout.write(`${readPrompts(list).join("\n")}\n`);
+        printOut(`${readPrompts(list).join("\n")}\n`);
         return;
       }
       const lines = promptListNames().map((name) => {
         const prompts = readPrompts(name);
         return [name, String(prompts.length), prompts[0]!];
       });
-      process.stdout.write(`${columns([["list", "prompts", "the first"], ...lines])}\n`);
+      printOut(`${columns([["list", "prompts", "the first"], ...lines])}\n`);
     });
 }

@@ -1,19 +1,22 @@
 /** `b2 run`: all stages in one process, with an evaluation before and after. */
 import type { Command } from "commander";
 import { InputError } from "../../base/errors.js";
+import { rowsOf } from "../events.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { addConfigOptions, configOfRun, type ConfigOptions } from "../options.js";
-import { duration, terminalProgress } from "../progress.js";
+import { addOutputOptions, Output, type OutputOptions } from "../output.js";
+import { duration } from "../progress.js";
 import { evaluationTable } from "../table.js";
+import { printOut } from "../terminal.js";
 
-interface RunOptions extends ConfigOptions {
+interface RunOptions extends ConfigOptions, OutputOptions {
   readonly before?: string;
   readonly dryRun?: true;
 }
 
 export function addRunCommand(program: Command): void {
-  addConfigOptions(program.command("run [folder]"))
+  addOutputOptions(addConfigOptions(program.command("run [folder]")))
     .description("Run all stages of a training, and evaluate before and after. Resumes an interrupted run.")
     .option("--before <run>", "take the evaluation before training from this run, which must have the same base model")
     .option("--dry-run", "print what the run would load, compute and score, then exit")
@@ -33,26 +36,33 @@ export function addRunCommand(program: Command): void {
       const config = await configOfRun(folder, options);
       if (options.dryRun === true) {
         const { dryRun } = await import("../../b2/dry-run.js");
-        process.stdout.write(`${dryRun(config)}\n`);
+        printOut(`${dryRun(config)}\n`);
         return;
       }
-      const started = performance.now();
       await interruptible(`b2 run ${folder} resumes after the last finished stage.`, async (signal) => {
-        let label = "";
-        const progress = terminalProgress(() => label);
+        let current: number | undefined;
+        const output = new Output("run", options);
         const { Experiment } = await import("../../eval/experiment.js");
+        const { stageName } = await import("../../eval/report.js");
+        const progress = output.progress(
+          () => (current === undefined ? "" : stageName(current, config)),
+          () => current,
+        );
+        const { stages } = config;
+        output.started({ folder, model: config.model.path, stages });
         progress.log(`loading ${config.model.path}`);
         const experiment = await Experiment.open(folder, config, { progress, signal, before: options.before });
-        const result = await experiment.run((stage) => {
-          label = stage === undefined ? "" : `stage ${stage + 1}/${config.stages}`;
+        const result = await experiment.run({
+          before: (stage) => void (current = stage),
+          stage: (metrics) => output.event({ type: "stage", stage: metrics.stage, stages, metrics }),
+          evaluation: (name, after, evaluation) =>
+            output.event({ type: "evaluation", name, stages: after, rows: rowsOf(evaluation) }),
         });
-        if (Object.keys(result.evaluations).length > 0)
-          process.stdout.write(`\n${evaluationTable(result.evaluations)}`);
+        if (Object.keys(result.evaluations).length > 0) output.print(`\n${evaluationTable(result.evaluations)}`);
         if (result.warnings.length > 0)
-          process.stdout.write(`\nwarnings:\n${result.warnings.map((warning) => `- ${warning}\n`).join("")}`);
-        process.stdout.write(
-          `\n${[...result.images, folder].join("\n")}\n${duration((performance.now() - started) / 1000)}\n`,
-        );
+          output.print(`\nwarnings:\n${result.warnings.map((warning) => `- ${warning}\n`).join("")}`);
+        output.print(`\n${[...result.images, folder].join("\n")}\n${duration(output.seconds)}\n`);
+        output.finished(result.images, { folder });
       });
     });
 }

@@ -8,20 +8,24 @@ import { InputError } from "../../base/errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { addConfigOptions, configOfRun, wholeNumber, type ConfigOptions } from "../options.js";
-import { short, terminalProgress } from "../progress.js";
+import { addOutputOptions, Output, type OutputOptions } from "../output.js";
+import { short } from "../progress.js";
 
-interface StageOptions extends ConfigOptions {
+interface StageOptions extends ConfigOptions, OutputOptions {
   readonly stage?: number;
 }
+
+/** What a phase did, in words and in the fields of an event. */
+type PhaseResult = { readonly text: string } & Readonly<Record<string, unknown>>;
 
 export function addStageCommands(program: Command): void {
   const add = (
     name: string,
     description: string,
-    work: (trainer: Trainer, stage: number) => Promise<string>,
+    work: (trainer: Trainer, stage: number) => Promise<PhaseResult>,
     ...examples: string[]
   ): void => {
-    addConfigOptions(program.command(`${name} <folder>`))
+    addOutputOptions(addConfigOptions(program.command(`${name} <folder>`)))
       .description(description)
       .option("--stage <number>", "which stage, from 0 (default: the first unfinished one)", wholeNumber(0))
       .addHelpText("after", example(...examples))
@@ -33,7 +37,12 @@ export function addStageCommands(program: Command): void {
         }
         await interruptible("What the stage's finished phases wrote is kept.", async (signal) => {
           let stage = 0;
-          const progress = terminalProgress(() => `stage ${stage}`);
+          const output = new Output(name, options);
+          const progress = output.progress(
+            () => `stage ${stage}`,
+            () => stage,
+          );
+          output.started({ folder, model: config.model.path, stages: config.stages });
           const { Trainer } = await import("../../b2/trainer.js");
           const trainer = await Trainer.open(folder, config, { progress, signal });
           stage = wanted ?? trainer.nextStage;
@@ -42,7 +51,9 @@ export function addStageCommands(program: Command): void {
               `Expected an unfinished stage but all ${config.stages} are finished; --stage repeats one`,
             );
           }
-          process.stdout.write(`stage ${stage}: ${await work(trainer, stage)}\n`);
+          const { text, ...found } = await work(trainer, stage);
+          output.print(`stage ${stage}: ${text}\n`);
+          output.finished([], { folder, stage, ...found });
         });
       });
   };
@@ -52,7 +63,8 @@ export function addStageCommands(program: Command): void {
     "Sample the branches of one stage into a run folder (begins the run if there is none).",
     async (trainer, stage) => {
       const { sampleStage } = await import("../../b2/stage-phases.js");
-      return `${await sampleStage(trainer, stage)} images sampled`;
+      const images = await sampleStage(trainer, stage);
+      return { text: `${images} images sampled`, images };
     },
     "b2 sample runs/mine --preset sd --set model.path=stable-diffusion-v1-5",
     "b2 sample runs/mine",
@@ -63,7 +75,8 @@ export function addStageCommands(program: Command): void {
     async (trainer, stage) => {
       const { selectStage } = await import("../../b2/stage-phases.js");
       const { samples, selected, rewardMean } = await selectStage(trainer, stage);
-      return `${selected} of ${samples} selected, mean reward ${short(rewardMean)}`;
+      const text = `${selected} of ${samples} selected, mean reward ${short(rewardMean)}`;
+      return { text, images: samples, selected, rewardMean };
     },
     "b2 select runs/mine",
   );
@@ -73,7 +86,7 @@ export function addStageCommands(program: Command): void {
     async (trainer, stage) => {
       const { trainStage } = await import("../../b2/stage-phases.js");
       const { updates, pairs } = await trainStage(trainer, stage);
-      return `${updates} updates on ${pairs} pairs`;
+      return { text: `${updates} updates on ${pairs} pairs`, updates, pairs };
     },
     "b2 train runs/mine",
   );

@@ -1,0 +1,25 @@
+/** Checks output paths before any work is done. */
+import { accessSync, constants, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { InputError } from "../base/errors.js";
+import { makeFolder, writeFailure } from "../base/files.js";
+
+/** Creates a folder to write to, unless it exists. @throws InputError when it cannot be made, or not written to */
+export function makeOutputFolder(folder: string): void {
+  makeFolder(folder);
+  try {
+    accessSync(folder, constants.W_OK);
+  } catch (error) {
+    throw writeFailure(folder, error);
+  }
+}
+
+/** Creates the folder of a file. @throws InputError when it cannot be created, or the file is something else */
+export function makeFolderOf(file: string): void {
+  const stat = statSync(file, { throwIfNoEntry: false });
+  if (stat !== undefined && !stat.isFile()) {
+    const what = stat.isDirectory() ? "a folder" : "no regular file";
+    throw new InputError(`Expected a file to write to but received ${file}, which is ${what}`);
+  }
+  makeOutputFolder(dirname(file));
+}
