@@ -32,4 +32,8 @@ export async function trainRedness(folder: string, values: ConfigInput = {}): Pr
   }
 }
 
-if (process.argv[1] === import.meta.filename) await trainRedness(process.argv[2] ?? "runs/red");
+if (process.argv[1] === import.meta.filename) {
+  const [folder = "runs/red", ...others] = process.argv.slice(2);
+  if (folder.startsWith("-") || others.length > 0) console.log("Usage: node dist/examples/custom-reward.js [folder]");
+  else await trainRedness(folder);
+}

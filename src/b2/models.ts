@@ -1,5 +1,5 @@
 /** The models that a config names: downloading them, and finding them on this machine. */
-import type { RunContext } from "../base/progress.js";
+import { warn, type Progress, type RunContext } from "../base/progress.js";
 import { optionsOf } from "../base/registry.js";
 import { fetchModel, resolveModel } from "../hub/index.js";
 import { familyOf, modelFamilies, type ModelFamily } from "../pipeline/index.js";
@@ -23,6 +23,19 @@ export function scoringModels(config: Config, use: ModelUse): string[] {
   }
   if (use.evaluation === true && config.eval.clip !== null) paths.push(config.eval.clip);
   return [...new Set(paths)];
+}
+
+/** The model that comes along, and its CLIP, which knows no words but those of its small world. */
+const TOY = { model: "models/emoji", clip: "models/emoji-clip" } as const;
+
+/** Warns of another model that is scored with the embedded model's CLIP, as the defaults would. */
+export function warnOfToyClip(config: Config, progress: Progress): void {
+  const { path } = config.model;
+  if (path === TOY.model || !scoringModels(config, { rewards: true }).includes(TOY.clip)) return;
+  const text =
+    `${path} is scored with ${TOY.clip}, which knows the embedded model's small world alone; ` +
+    "--preset sd has a reward for other models, and rewards.0.model names its CLIP";
+  warn(progress, { kind: "toy-clip", text });
 }
 
 /** Downloads every model that is named by its hub name and not cached yet. @throws InputError where that fails */

@@ -22,12 +22,13 @@ import {
   type UpdateMetrics,
 } from "../runs/index.js";
 import { loadSafetensors, saveSafetensors } from "../safetensors/index.js";
-import { deviceMemory, resetPeakDeviceMemory, tensor, tidy } from "../torch/index.js";
+import { allFinite, deviceMemory, resetPeakDeviceMemory, tensor, tidy } from "../torch/index.js";
 import { resolveConfig } from "./config/resolve.js";
 import { intervalOf, type Config, type ConfigInput } from "./config/schema.js";
-import { fetchModels } from "./models.js";
+import { fetchModels, warnOfToyClip } from "./models.js";
 import { objectives, type ObjectiveKind } from "./objectives/index.js";
 import { Followers, type FollowerPaths } from "./policy/followers.js";
+import { warnOfLongPrompts } from "./policy/long-prompts.js";
 import { Policy } from "./policy/policy.js";
 import type { Trainable } from "./policy/trainable.js";
 import { isMeasured, measuredSteps, measureInterval, reportMeasurement } from "./probe/measured.js";
@@ -151,6 +152,9 @@ export class Trainer {
       rewards = reward === undefined ? await RewardSet.open(config.rewards, resources) : RewardSet.of(reward);
       policy = Policy.forTraining(config);
       checkTimesteps(config, policy.timesteps);
+      const prompts = [...Object.values(plan.lists).flat(), config.sample.negativePrompt];
+      if (reward === undefined) warnOfToyClip(config, context.progress);
+      warnOfLongPrompts(policy.model, prompts, context.progress);
       for (const change of plan.changes) context.progress.log(`resuming with ${showDifference(change)}`);
       return new Trainer(plan, { policy, rewards, resources, writer: openRunFolder(plan) }, context);
     } catch (error) {
@@ -260,12 +264,17 @@ export class Trainer {
     return trainSet;
   }
 
-  /** Phase 4: optimiser steps on the selection, and on what is replayed. */
+  /** Phase 4: optimiser steps on the selection, and on what is replayed. @throws InputError if the weights run away */
   async update(trainSet: TrainSet): Promise<UpdateMetrics[]> {
     const optimization = { optimizer: this.#optimizer, scaler: this.#scaler, followers: this.#followers };
     const all = this.config.replay.stages === 0 ? trainSet : this.#withReplay(trainSet);
     try {
       const updates = await updatePolicy(this.policy, optimization, all, this.config, this.#context);
+      if (![...this.policy.parameters.values()].every(allFinite)) {
+        throw new InputError(
+          `Expected weights of numbers after the update of stage ${trainSet.stage} but received NaN or infinity; lower train.learningRate`,
+        );
+      }
       this.#followers.finished(trainSet.stage);
       return updates;
     } finally {

@@ -36,18 +36,23 @@ export async function configFor(options: LoraOption & ConfigOptions, last: objec
 /**
  * Loads the model of a config with the weights of --lora, or with the base weights alone; downloads what is missing.
  *
- * @param use what else the command will load, so that a failing download is reported now
+ * @param use what else the command will load, so that a failing download is reported now; prompts to check their length
  */
 export async function loadPolicy(
   config: Config,
   { lora }: LoraOption,
   context: RunContext,
-  use: ModelUse = {},
+  { prompts = [], ...use }: ModelUse & { readonly prompts?: readonly string[] } = {},
 ): Promise<Policy> {
   const { fetchModels } = await import("../b2/models.js");
+  const { openDevice } = await import("../b2/policy/device.js");
+  const { warnOfLongPrompts } = await import("../b2/policy/long-prompts.js");
   const { Policy } = await import("../b2/policy/policy.js");
   const { findWeights } = await import("../b2/policy/weights.js");
+  openDevice(config); // before anything is downloaded
   const weights = await findWeights(lora.map(parseLora), context);
   await fetchModels(config, use, context);
-  return Policy.forInference(config, weights);
+  const policy = Policy.forInference(config, weights);
+  warnOfLongPrompts(policy.model, prompts, context.progress);
+  return policy;
 }

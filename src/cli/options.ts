@@ -115,16 +115,22 @@ export async function configOfRun(folder: string, options: ConfigOptions): Promi
 export const configOfRunIn = (folder: string): object =>
   comesFrom(layout.config(folder), new RunReader(folder).config());
 
-/** Parses a whole number of at least `minimum`. */
+/** Parses a whole number from `minimum` to `maximum`. */
 export const wholeNumber =
-  (minimum: number) =>
+  (minimum: number, maximum = 1_000_000) =>
   (text: string): number => {
     const value = Number(text);
-    if (!/^\d+$/.test(text) || value < minimum) {
-      throw new InvalidArgumentError(`Expected a whole number of at least ${minimum} but received ${text}.`);
+    if (!/^\d+$/.test(text) || value < minimum || value > maximum) {
+      throw new InvalidArgumentError(`Expected a whole number from ${minimum} to ${maximum} but received ${text}.`);
     }
     return value;
   };
+
+/** Refuses products of counts that would fill the memory. @throws InputError naming the options */
+export function expectFewImages(count: number, options: string): void {
+  if (count <= 1_000_000) return;
+  throw new InputError(`Expected at most 1000000 images from ${options} together but received ${count}`);
+}
 
 export const collect = (value: string, previous: readonly string[]): string[] => [...previous, value];
 

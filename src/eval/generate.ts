@@ -1,4 +1,5 @@
 /** Generates images for people to look at: PNG files of prompts, and images for a contact sheet. */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
@@ -37,6 +38,8 @@ export async function generateToFolder(
     })),
   );
   makeFolder(folder);
+  const replaced = wanted.filter(({ file }) => existsSync(file)).length;
+  if (replaced > 0) context.progress.log(`${replaced} of ${wanted.length} images replace earlier ones in ${folder}`);
   const use = (images: Tensor, batch: readonly string[], start: number): void => {
     for (let row = 0; row < batch.length; row++) {
       tidy(() => writePng(wanted[start + row]!.file, images.select(0, row)));

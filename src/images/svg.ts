@@ -15,7 +15,9 @@ const DENSITY = 2;
 
 export function renderSvg(svg: string): Uint8Array {
   const fontFiles = FONT_FILES.map((file) => require.resolve(`@expo-google-fonts/inter/${file}`));
-  const font = { loadSystemFonts: false, fontFiles, defaultFontFamily: "Inter" };
+  // The system's fonts only for what Inter lacks, such as Chinese: pictures of everything else are the same everywhere.
+  const loadSystemFonts = /[^\0-\u052f\u1e00-\u214f\ufffd]/.test(svg);
+  const font = { loadSystemFonts, fontFiles, defaultFontFamily: "Inter" };
   return new Resvg(svg, { font, fitTo: { mode: "zoom", value: DENSITY } }).render().asPng();
 }
 
@@ -47,22 +49,54 @@ export function round(value: number): number {
   return Math.round(value * 100) / 100;
 }
 
-/** Wraps text to a width in pixels, which is estimated: Inter's letters are 0.55 of the font size wide on average. */
+/** How wide Inter's letters are on average, as a share of the font size. */
+const LETTER = 0.55;
+
+/** Chinese, Japanese and Korean, whose letters are squares, and between which lines may break. */
+const SQUARE = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\u3000-\u303f\uff00-\uffef]/u;
+
+/** Wraps text to a width in pixels, which is estimated. */
 export function wrap(content: string, width: number, size: number, maxLines = 2): string[] {
-  const most = Math.max(4, Math.floor(width / (size * 0.55)));
+  const most = Math.max(4, Math.floor(width / (size * LETTER)));
   const lines = [""];
-  for (const word of content.split(/\s+/)) {
+  for (const { piece, space } of piecesOf(content)) {
     const line = lines.at(-1)!;
-    if (line === "" || line.length + 1 + word.length <= most) lines[lines.length - 1] = `${line} ${word}`.trim();
-    else lines.push(word);
+    const longer = `${line}${space}${piece}`;
+    if (line === "" || lettersIn(longer) <= most) lines[lines.length - 1] = longer.trim();
+    else lines.push(piece);
   }
-  const kept = lines.slice(0, maxLines).map((line) => (line.length > most ? `${line.slice(0, most - 1)}…` : line));
-  if (lines.length > maxLines) kept[maxLines - 1] = `${kept[maxLines - 1]!.slice(0, most - 1)}…`;
+  const kept = lines.slice(0, maxLines).map((line) => (lettersIn(line) > most ? `${cut(line, most - 1)}…` : line));
+  if (lines.length > maxLines) kept[maxLines - 1] = `${cut(kept[maxLines - 1]!, most - 1)}…`;
   return kept;
+}
+
+/** Words, and square letters one by one, each with the space before it. */
+function piecesOf(content: string): { readonly piece: string; readonly space: string }[] {
+  return content.split(/\s+/).flatMap((word) => {
+    const pieces = word.split(new RegExp(`(${SQUARE.source})`, "u")).filter((piece) => piece !== "");
+    return pieces.map((piece, i) => ({ piece, space: i === 0 ? " " : "" }));
+  });
+}
+
+/** The width of a text in average letters. */
+const lettersIn = (line: string): number =>
+  Array.from(line, (letter) => (SQUARE.test(letter) ? 1 / LETTER : 1)).reduce((sum, one) => sum + one, 0);
+
+/** The beginning of a text, as many average letters wide at most. */
+function cut(line: string, most: number): string {
+  const letters = Array.from(line);
+  while (lettersIn(letters.join("")) > most) letters.pop();
+  return letters.join("");
 }
 
 /** Text for SVG or HTML, also within attributes. */
 export function escape(content: string): string {
   const entities: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
-  return content.replace(/[&<>"]/g, (letter) => entities[letter]!);
+  return content
+    .replace(NOT_IN_XML, "\ufffd")
+    .replace(/[&<>"]/g, (letter) => entities[letter]!);
 }
+
+/** Characters that XML cannot hold, not even as entities. */
+// eslint-disable-next-line no-control-regex
+const NOT_IN_XML = /[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;

@@ -9,6 +9,7 @@ export {
 } from "./lora.js";
 export {
   LORA_FILE_NAME,
+  LORA_FILE_NAMES,
   loraFileIn,
   readLora,
   writeLora,

@@ -25,6 +25,8 @@ export const LORA_FILE_NAME = "pytorch_lora_weights.safetensors";
 const METADATA_KEY = "lora_adapter_metadata";
 /** PEFT's own names of the file and of its config. */
 const PEFT_FILE_NAME = "adapter_model.safetensors";
+/** The LoRA files that a folder may hold, in the order in which they are looked for. */
+export const LORA_FILE_NAMES: readonly string[] = [LORA_FILE_NAME, PEFT_FILE_NAME];
 const PEFT_CONFIG_NAME = "adapter_config.json";
 
 /** One adapted layer of a file. */
@@ -223,7 +225,7 @@ const looksLikeV2 = (layers: readonly LoraLayer[]): boolean =>
 
 /** The LoRA file of a folder, named as by diffusers or PEFT; undefined if there is none. */
 export const loraFileIn = (folder: string): string | undefined =>
-  [LORA_FILE_NAME, PEFT_FILE_NAME].map((name) => join(folder, name)).find((file) => existsSync(file));
+  LORA_FILE_NAMES.map((name) => join(folder, name)).find((file) => existsSync(file));
 
 function fileOf(fileOrFolder: string): string {
   if (!existsSync(fileOrFolder) || !statSync(fileOrFolder).isDirectory()) return fileOrFolder;

@@ -303,12 +303,13 @@ export function loadLora(
   return tidy(() => {
     const { file, layers } = readLora(fileOrFolder, part === undefined ? {} : { part });
     const named = layers.map((layer) => ({ ...layer, path: pathIn(models[layer.part], layer.path) }));
-    const problems = named.flatMap((layer) => unfit(models[layer.part], layer));
+    const unfits = named.map((layer) => unfit(models[layer.part], layer)).filter((own) => own.length > 0);
+    const problems = unfits.flat();
     if (problems.length > 0) {
       const more = problems.length > 8 ? `\n  and ${problems.length - 8} more` : "";
       throw new SafetensorsError(
         file,
-        `Expected a LoRA for this model but received one that differs in ${problems.length} of ` +
+        `Expected a LoRA for this model but received one that differs in ${unfits.length} of ` +
           `${layers.length} layers:\n  ${problems.slice(0, 8).join("\n  ")}${more}`,
       );
     }

@@ -28,6 +28,14 @@ export interface Conditioning {
   dispose(): void;
 }
 
+/** A prompt whose end the text encoder does not read. */
+export interface LongPrompt {
+  readonly prompt: string;
+  /** How many tokens it has, and how many the encoder reads, both with begin and end. */
+  readonly tokens: number;
+  readonly most: number;
+}
+
 /** Options of classifier-free guidance. */
 export interface GuidanceOptions {
   /** p + (scale - 1) (p - p_negative), where p_negative is the prediction for `negative`. 1 is the plain prediction. */
@@ -62,6 +70,9 @@ export interface DiffusionModel {
 
   /** Encodes prompts, one row each, without gradient. A row depends on the others only through rounding. */
   encodePrompts(prompts: readonly string[]): PromptEmbeds;
+
+  /** Those of the prompts that are too long to be read whole, if the family can tell. */
+  longPrompts?(prompts: readonly string[]): readonly LongPrompt[];
 
   /** Whether a guidance scale needs a negative prompt, which doubles the work of a prediction. */
   isGuided(guidanceScale: number): boolean;

@@ -8,6 +8,7 @@ export {
   type DiffusionModel,
   type GuidanceOptions,
   type ImageSize,
+  type LongPrompt,
   type ModelFamily,
   type ModelOptions,
 } from "./diffusion-model.js";

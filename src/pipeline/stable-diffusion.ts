@@ -9,6 +9,7 @@
 import { z } from "zod";
 import { InputError } from "../base/errors.js";
 import {
+  ModelConfigError,
   TextKeyValues,
   type AutoencoderKL,
   type CLIPTextModel,
@@ -32,7 +33,7 @@ import {
   type Tensor,
 } from "../torch/index.js";
 import { conditionOn, type TextConditioning, type TextEmbeds, type TextGuidance } from "./conditioning.js";
-import { defineModel, type DiffusionModel, type ImageSize, type ModelOptions } from "./diffusion-model.js";
+import { defineModel, type DiffusionModel, type ImageSize, type LongPrompt, type ModelOptions } from "./diffusion-model.js";
 import { loadParts } from "./load.js";
 import { isStableDiffusion, PIPELINES } from "./model-index.js";
 import type { Parts } from "./parts.js";
@@ -134,6 +135,13 @@ export class StableDiffusionPipeline implements DiffusionModel {
 
   /** Writes one safetensors file in the original layout, atomically, with weights in their current dtype. */
   saveSingleFile(file: string): void {
+    const channels = this.unet.config.in_channels;
+    if (channels !== 4) {
+      // Configs are inferred from the weights of such a file, with those of Stable Diffusion in mind.
+      throw new ModelConfigError(
+        `Expected a model with 4 channels of latents for the one file ${file} but received one with ${channels}; write a folder`,
+      );
+    }
     const family = this.isXL ? "sdxl" : this.unet.config.use_linear_projection ? "sd2" : "sd1";
     const { prediction_type: predicted = "epsilon" } = this.scheduler.toConfig();
     saveSingleFile(this.#parts, file, family, String(predicted));
@@ -142,6 +150,13 @@ export class StableDiffusionPipeline implements DiffusionModel {
   /** Writes the UNet's folder, with weights in their current dtype. */
   saveDenoiser(folder: string): void {
     this.unet.savePretrained(folder);
+  }
+
+  longPrompts(prompts: readonly string[]): LongPrompt[] {
+    const { modelMaxLength: most } = this.tokenizer;
+    return prompts
+      .map((prompt) => ({ prompt, tokens: this.tokenizer.tokenize(prompt).length + 2, most }))
+      .filter(({ tokens }) => tokens > most);
   }
 
   /** Encodes prompts without gradient; repeated prompts are encoded once. */

@@ -62,9 +62,12 @@ export class RewardSet {
     return this.#queries;
   }
 
-  /** A set with only a program's own reward. */
+  /** A set with only a program's own reward. @throws RewardError for something else than a reward */
   static of(reward: RewardFunction | Reward, label = OWN_LABEL): RewardSet {
     const own = typeof reward === "function" ? { score: reward } : reward;
+    if (typeof (own as Partial<Reward> | null)?.score !== "function") {
+      throw new RewardError(`Expected a function, or an object with a function score, for the reward but received ${show(own)}`);
+    }
     return new RewardSet([{ label, weight: 1, reward: own }]);
   }
 

@@ -1,5 +1,6 @@
 /** Conflicts between values that are each valid on their own. */
 import { optionsOf } from "../../base/registry.js";
+import { listOf } from "../../base/show.js";
 import { labelOf } from "../../rewards/index.js";
 import { schedulers } from "../../schedulers/index.js";
 import { objectives } from "../objectives/index.js";
@@ -11,6 +12,9 @@ function isDeterministic({ scheduler }: Config): boolean {
   const kind = schedulers.get(scheduler.name);
   return kind.isDeterministic?.(optionsOf(kind, scheduler)) ?? false;
 }
+
+/** More images of one stage, or of one evaluation, would fill the memory. */
+const MOST_IMAGES = 1_000_000;
 
 /** One impossible combination of valid values: the keys involved, and the reason. */
 export interface Conflict {
@@ -110,6 +114,23 @@ export function conflicts(config: Config): Conflict[] {
     ["branch.splits", "interval.first", "interval.skipLast"],
     `Expected falling values of at for branch.splits, below interval.first (${interval.first}) and over interval.skipLast (${interval.skipLast}), but received ${splits.join(", ")}`,
   );
+  const branches = branch.splits.reduce((product, split) => product * split.count, branch.count);
+  const atOnce: readonly (readonly [keys: string[], count: number])[] = [
+    [["sample.rootsPerStage", "branch.count", "branch.splits"], sample.rootsPerStage * branches],
+    [["eval.maxPrompts", "eval.imagesPerPrompt"], config.eval.maxPrompts * config.eval.imagesPerPrompt],
+    [["eval.sheet", "eval.sheetImages"], config.eval.sheet * config.eval.sheetImages],
+    [
+      ["interval.roots", "interval.branches", "interval.splits"],
+      measured ? interval.roots * interval.branches * interval.splits : 0,
+    ],
+  ];
+  for (const [keys, images] of atOnce) {
+    unless(
+      images <= MOST_IMAGES,
+      keys,
+      `Expected at most ${MOST_IMAGES} images from ${listOf(keys, "and")} together but received ${images}`,
+    );
+  }
   const labels = config.rewards.map(labelOf);
   const twice = labels.find((label, i) => labels.indexOf(label) !== i);
   unless(

@@ -13,7 +13,9 @@ import { rewards, type WeightedReward } from "../../rewards/index.js";
 import { schedulers } from "../../schedulers/index.js";
 import { objectives } from "../objectives/index.js";
 
-const count = (): z.ZodNumber => z.int().min(1);
+/** More of anything would fill the memory with its mere numbers. */
+const MOST = 1_000_000;
+const count = (): z.ZodNumber => z.int().min(1).max(MOST);
 const path = (): z.ZodString => z.string().min(1);
 /** A side of an image in pixels: in every published model, one latent cell covers 8 by 8 of them. */
 const side = (): z.ZodNumber => z.int().min(8).max(16384).multipleOf(8, "Expected a multiple of 8");
@@ -82,6 +84,7 @@ const model = z.strictObject({
       "Decode images larger than the model's training size in overlapping tiles, so that memory does not grow with image size. Each tile has its own norms and attention, so images, and therefore rewards, differ slightly.",
     ),
   threads: count()
+    .max(4096)
     .nullable()
     .default(null)
     .describe("Threads that libtorch computes with; null is one per core.")
@@ -109,7 +112,8 @@ const prompts = z.strictObject({
 });
 
 const sample = z.strictObject({
-  steps: count().default(20).describe("T: denoising steps of a trajectory."),
+  // The timesteps that models are trained on; no published model has others.
+  steps: count().max(1000).default(20).describe("T: denoising steps of a trajectory."),
   guidanceScale: z
     .number()
     .min(1)
@@ -148,7 +152,7 @@ const branch = z.strictObject({
     .array(
       z.strictObject({
         at: count(), // steps before the end
-        count: z.int().min(2),
+        count: z.int().min(2).max(MOST),
       }),
     )
     .default([])
@@ -177,6 +181,7 @@ const interval = z.strictObject({
   skipLast: z
     .int()
     .min(0)
+    .max(MOST)
     .default(0)
     .describe(
       "How many of the interval's last steps are sampled but not trained. The second-to-last step of a trajectory has a tiny sigma after a long stride. The log-prob there is many times as sensitive as elsewhere, and with few steps its noise drowns the gradient of all others; docs/log.md has the figures.",
@@ -184,10 +189,11 @@ const interval = z.strictObject({
   every: z
     .int()
     .min(0)
+    .max(MOST)
     .default(25)
     .describe("`measured`: measure again after every n-th stage; 0: before the first stage only."),
   roots: count().default(24).describe("`measured`: roots of a measurement, spread over the training prompts."),
-  branches: z.int().min(2).default(4).describe("`measured`: branches of each root at every split."),
+  branches: z.int().min(2).max(MOST).default(4).describe("`measured`: branches of each root at every split."),
   splits: count()
     .default(6)
     .describe("`measured`: how many splits, evenly spaced. A measurement scores roots x branches x splits images."),
@@ -203,6 +209,7 @@ const advantage = z.strictObject({
   historyStages: z
     .int()
     .min(0)
+    .max(MOST)
     .default(8)
     .describe(
       "H: how many earlier stages' rewards of the prompt count in its mean and deviation. `group-relative` counts none.",
@@ -338,6 +345,7 @@ const evaluation = z.strictObject({
   every: z
     .int()
     .min(0)
+    .max(MOST)
     .default(0)
     .describe("`b2 run` evaluates after every n-th stage; 0: before the first and after the last only.")
     .meta(nothing),
@@ -365,6 +373,7 @@ const evaluation = z.strictObject({
   sheet: z
     .int()
     .min(0)
+    .max(MOST)
     .default(12)
     .describe("Number of prompts of each list on the contact sheets; 0 for no sheets.")
     .meta(nothing),
@@ -372,10 +381,11 @@ const evaluation = z.strictObject({
 });
 
 const record = z.strictObject({
-  images: z.int().min(0).default(8).describe("How many images of each stage are kept as PNG files.").meta(nothing),
+  images: z.int().min(0).max(MOST).default(8).describe("How many images of each stage are kept as PNG files.").meta(nothing),
   trajectories: z
     .int()
     .min(0)
+    .max(MOST)
     .default(1)
     .describe("How many of the last stages keep their selected trajectories in the run folder.")
     .meta(nothing),

@@ -1,10 +1,10 @@
 /** Finds trained weights by path: run folders, LoRA files of any origin, names on the hub. */
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { InputError } from "../../base/errors.js";
 import { isPickle, pickleRefused } from "../../base/pickle.js";
 import type { RunContext } from "../../base/progress.js";
 import { fetchModel, parseHubName } from "../../hub/index.js";
-import { loraFileIn } from "../../lora/index.js";
+import { LORA_FILE_NAMES, loraFileIn } from "../../lora/index.js";
 import { RunReader } from "../../runs/index.js";
 import type { InferenceWeights, WeightedLora } from "./policy.js";
 
@@ -61,6 +61,11 @@ async function loraFile(path: string, context: RunContext): Promise<string> {
   if (isPickle(path)) throw new InputError(pickleRefused(path));
   const inFolder = loraFileIn(path);
   if (inFolder !== undefined) return inFolder;
+  if (existsSync(path) && statSync(path).isDirectory()) {
+    throw new InputError(
+      `Expected a run folder, or a folder with ${LORA_FILE_NAMES.join(" or ")}, for --lora but received ${path}, which is neither`,
+    );
+  }
   if (existsSync(path)) return path;
   if (parseHubName(path) === undefined) {
     throw new InputError(`Expected a run folder, a LoRA file or a name on the hub for --lora but received ${path}`);

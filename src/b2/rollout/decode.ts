@@ -1,7 +1,8 @@
 /** Decodes latents in batches that fit into memory. */
 import { chunks } from "../../base/chunks.js";
+import { InputError } from "../../base/errors.js";
 import { checkInterrupted } from "../../base/progress.js";
-import { inference, yieldToEventLoop, type Tensor } from "../../torch/index.js";
+import { allFinite, inference, yieldToEventLoop, type Tensor } from "../../torch/index.js";
 import type { Policy } from "../policy/policy.js";
 
 /** How many images to decode at once, and what stops between two batches. */
@@ -10,12 +11,16 @@ export interface DecodeOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+const NOT_FINITE =
+  "Expected images of numbers from the model but received NaN or infinity: its weights ran away (lower " +
+  "train.learningRate and begin a new run), sample.guidanceScale is too large, or model.computeDtype overflows (float32 does not)";
+
 /**
  * Decodes latents batch by batch.
  *
  * @param latents [n, ...latent], not disposed of
  * @param use called with images [B, 3, H, W] in 0..1, which are freed afterwards, and the index of the first
- * @throws Interrupted when the signal aborts
+ * @throws Interrupted when the signal aborts; InputError for images that are no numbers, which rewards may not notice
  */
 export async function decodeInBatches(
   policy: Policy,
@@ -27,6 +32,7 @@ export async function decodeInBatches(
     checkInterrupted(signal);
     const images = inference(() => policy.decode(latents.narrow(0, start, length)));
     try {
+      if (!allFinite(images)) throw new InputError(NOT_FINITE);
       await use(images, start);
     } finally {
       images.dispose();

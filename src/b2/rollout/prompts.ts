@@ -17,11 +17,19 @@ export { promptListNames } from "./prompt-lists.js";
  *
  * @param source the prompts themselves; the name of a list, see prompt-lists.ts; or a file, JSON if it begins with a
  *   bracket, else text with one prompt per line
- * @throws InputError when there is no such list, or it is empty or contains something other than strings
+ * @throws InputError when there is no such list, or it is empty, or contains something other than strings, or control
+ *   characters
  */
 export function readPrompts(source: string | readonly string[]): string[] {
-  if (typeof source !== "string") return [...source];
+  if (typeof source !== "string") return source.map((prompt) => checked(prompt, "the prompts"));
   return isListName(source) ? promptList(source) : promptFile(source);
+}
+
+/** Refuses control characters: no text encoder knows them, and they are never meant. White space may be of any kind. */
+function checked(prompt: string, where: string): string {
+  // eslint-disable-next-line no-control-regex
+  if (!/[\0-\x08\x0e-\x1f\x7f]/.test(prompt)) return prompt;
+  throw new InputError(`Expected prompts without control characters in ${where} but received ${show(prompt)}`);
 }
 
 /**
@@ -78,7 +86,7 @@ function promptFile(file: string): string[] {
   const prompts = /^\s*[[{]/.test(text) || file.endsWith(".json") ? jsonPrompts(file, text) : text.split(/\r?\n/);
   const trimmed = prompts.map((prompt) => prompt.trim()).filter((prompt) => prompt !== "");
   if (trimmed.length === 0) throw new InputError(`Expected at least one prompt in ${file} but received none`);
-  return trimmed;
+  return trimmed.map((prompt) => checked(prompt, file));
 }
 
 /** @throws InputError naming the file, and the first item that is not a string */

@@ -47,6 +47,7 @@ export function addEvalCommand(program: Command): void {
           await import("../../rewards/index.js"),
         ];
         const lists = readPromptLists(config);
+        let prompts = Object.values(lists).flat();
         checkTruth(config, lists);
         const device = openDevice(config);
         if (options.out !== undefined) makeFolderOf(options.out);
@@ -56,7 +57,8 @@ export function addEvalCommand(program: Command): void {
         const judges = openJudges(config, await RewardSet.open(config.rewards, resources), resources);
         const measure = async (weights: LoraOption, label: string): Promise<Evaluation> => {
           const context = { progress: output.progress(() => label), signal };
-          const policy = await loadPolicy(config, weights, context);
+          const policy = await loadPolicy(config, weights, context, { prompts });
+          prompts = []; // warned of once
           try {
             const evaluation = await evaluate(policy, judges, lists, config, context);
             const name = weights.lora.length === 0 ? "base" : "LoRA";

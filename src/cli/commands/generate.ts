@@ -4,7 +4,7 @@ import { InputError } from "../../base/errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
-import { addConfigOptions, untrained, wholeNumber, type ConfigOptions } from "../options.js";
+import { addConfigOptions, expectFewImages, untrained, wholeNumber, type ConfigOptions } from "../options.js";
 import { makeOutputFolder } from "../output-paths.js";
 import { addOutputOptions, Output, type OutputOptions } from "../output.js";
 
@@ -30,15 +30,17 @@ export function addGenerateCommand(program: Command): void {
     .action(async (words: string[], options: GenerateOptions) => {
       const config = await configFor(options, untrained);
       const { readPrompts } = await import("../../b2/rollout/prompts.js");
-      const prompts = [...words, ...(options.prompts === undefined ? [] : readPrompts(options.prompts))];
+      if (words.some((word) => word.trim() === "")) throw new InputError("Expected a prompt but received an empty one");
+      const prompts = [...readPrompts(words), ...(options.prompts === undefined ? [] : readPrompts(options.prompts))];
       if (prompts.length === 0)
         throw new InputError("Expected a prompt, or --prompts with a file of them, but received neither");
+      expectFewImages(prompts.length * options.count, "the prompts and --count");
       await interruptible("Finished images stay.", async (signal) => {
         const output = new Output("generate", options);
         const context = { progress: output.progress(), signal };
         makeOutputFolder(options.out);
         output.started({ model: config.model.path, lora: options.lora, prompts: prompts.length, count: options.count });
-        const policy = await loadPolicy(config, options, context);
+        const policy = await loadPolicy(config, options, context, { prompts });
         const { generateToFolder } = await import("../../eval/generate.js");
         const folder = { folder: options.out, count: options.count };
         const files = await generateToFolder(policy, prompts, folder, config, context);

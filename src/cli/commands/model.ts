@@ -56,7 +56,7 @@ function addMerge(program: Command): void {
       "after",
       example(
         "b2 merge merged --lora runs/mine",
-        "b2 merge merged --lora style.safetensors:0.6 --lora runs/mine --set model.path=stable-diffusion-v1-5",
+        "b2 merge merged --lora style.safetensors:0.6 --lora runs/mine --set model.path=stable-diffusion-v1-5/stable-diffusion-v1-5",
       ),
     )
     .action(async (folder: string, options: ConfigOptions & LoraOption) => {
@@ -102,8 +102,8 @@ function addConvert(program: Command): void {
     .addHelpText(
       "after",
       example(
-        "b2 convert stable-diffusion-v1-5 sd15.safetensors --dtype float16",
-        "b2 convert sd15.safetensors stable-diffusion --model-config stable-diffusion-v1-5",
+        "b2 convert stable-diffusion-v1-5/stable-diffusion-v1-5 sd15.safetensors --dtype float16",
+        "b2 convert sd15.safetensors stable-diffusion --model-config stable-diffusion-v1-5/stable-diffusion-v1-5",
         "b2 convert runs/mine mine.safetensors --form kohya",
       ),
     )

@@ -13,7 +13,7 @@ import type { ProbeReport } from "../../eval/probe-report.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configFor, loadPolicy, loraOption, parseLora, type LoraOption } from "../lora-option.js";
-import { addConfigOptions, untrained, wholeNumber, type ConfigOptions } from "../options.js";
+import { addConfigOptions, expectFewImages, untrained, wholeNumber, type ConfigOptions } from "../options.js";
 import { makeOutputFolder } from "../output-paths.js";
 import { addOutputOptions, Output, type OutputOptions } from "../output.js";
 import { probeTable } from "../probe-table.js";
@@ -44,7 +44,7 @@ export function addProbeCommand(program: Command): void {
       "after",
       example(
         "b2 probe --preset demo",
-        "b2 probe --preset sd --set model.path=stable-diffusion-v1-5 --set prompts.train=prompts.txt --splits 10,20,30",
+        "b2 probe --preset sd --set model.path=stable-diffusion-v1-5/stable-diffusion-v1-5 --set prompts.train=prompts.txt --splits 10,20,30",
         "b2 probe --lora runs/demo --roots 128 --out probe-after",
       ),
     )
@@ -60,6 +60,7 @@ export function addProbeCommand(program: Command): void {
         splits: splitsOf(options.splits, steps) ?? evenSplits(steps),
         branches: options.branches,
       };
+      expectFewImages(plan.prompts.length * plan.branches * plan.splits.length, "--roots, --branches and --splits");
       if (options.dryRun === true) {
         printOut(await costText(plan, config));
         return;
@@ -110,7 +111,7 @@ async function probe(
   await fetchModels(config, { rewards: true }, context);
   const rewards = await RewardSet.open(config.rewards, resources);
   const judges = openJudges({ eval: { ...config.eval, clip: null } }, rewards, resources);
-  const policy = await loadPolicy(config, options, context);
+  const policy = await loadPolicy(config, options, context, { prompts: plan.prompts });
   try {
     const weights = await findWeights(options.lora.map(parseLora), context);
     const begun = { plan, config, weights: stampsOf(weights) };

@@ -24,7 +24,7 @@ export function addRunCommand(program: Command): void {
       "after",
       example(
         "b2 run --preset demo",
-        "b2 run runs/mine --preset sd --set model.path=stable-diffusion-v1-5 --set prompts.train=prompts.json",
+        "b2 run runs/mine --preset sd --set model.path=stable-diffusion-v1-5/stable-diffusion-v1-5 --set prompts.train=prompts.txt --set prompts.heldOut=null",
         "b2 run runs/mine",
       ),
     )
@@ -36,6 +36,10 @@ export function addRunCommand(program: Command): void {
       const config = await configOfRun(folder, options);
       if (options.dryRun === true) {
         const { dryRun } = await import("../../b2/dry-run.js");
+        const { checkTruth } = await import("../../eval/judges.js");
+        const { readPromptLists } = await import("../../b2/rollout/prompts.js");
+        const lists = readPromptLists(config);
+        if (config.eval.enabled) checkTruth(config, lists);
         printOut(`${dryRun(config)}\n`);
         return;
       }

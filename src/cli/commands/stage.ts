@@ -66,7 +66,7 @@ export function addStageCommands(program: Command): void {
       const images = await sampleStage(trainer, stage);
       return { text: `${images} images sampled`, images };
     },
-    "b2 sample runs/mine --preset sd --set model.path=stable-diffusion-v1-5",
+    "b2 sample runs/mine --preset sd --set model.path=stable-diffusion-v1-5/stable-diffusion-v1-5",
     "b2 sample runs/mine",
   );
   add(
