@@ -77,7 +77,11 @@ function refuseSilence(json: boolean): () => void {
   let isIdle = false;
   const onIdle = (): void => void (isIdle = true);
   const onExit = (code: number): void => {
-    if (code === 130) return; // the second Ctrl-C
+    if (code === 130) {
+      // The second Ctrl-C.
+      if (json) printEvent({ type: "error", exitCode: 130, message: "Interrupted" });
+      return;
+    }
     const message = isIdle
       ? "Expected the work to go on but it waits for something that can no longer happen; a reward or a plugin may be at fault"
       : `Expected the work to go on but something ended the process with code ${code}; does a reward or a plugin call process.exit?`;

@@ -2,15 +2,7 @@
  * The cache folder, shared with Python's huggingface_hub: file contents by hash in `blobs`, a folder of links to them
  * for each commit in `snapshots`, branches and tags in `refs`.
  */
-import {
-  copyFileSync,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
 import { makeFolder } from "../base/files.js";
 

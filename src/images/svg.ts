@@ -92,11 +92,10 @@ function cut(line: string, most: number): string {
 /** Text for SVG or HTML, also within attributes. */
 export function escape(content: string): string {
   const entities: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
-  return content
-    .replace(NOT_IN_XML, "\ufffd")
-    .replace(/[&<>"]/g, (letter) => entities[letter]!);
+  return content.replace(NOT_IN_XML, "\ufffd").replace(/[&<>"]/g, (letter) => entities[letter]!);
 }
 
 /** Characters that XML cannot hold, not even as entities. */
 // eslint-disable-next-line no-control-regex
-const NOT_IN_XML = /[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
+const NOT_IN_XML =
+  /[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;

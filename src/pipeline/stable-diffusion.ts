@@ -33,7 +33,13 @@ import {
   type Tensor,
 } from "../torch/index.js";
 import { conditionOn, type TextConditioning, type TextEmbeds, type TextGuidance } from "./conditioning.js";
-import { defineModel, type DiffusionModel, type ImageSize, type LongPrompt, type ModelOptions } from "./diffusion-model.js";
+import {
+  defineModel,
+  type DiffusionModel,
+  type ImageSize,
+  type LongPrompt,
+  type ModelOptions,
+} from "./diffusion-model.js";
 import { loadParts } from "./load.js";
 import { isStableDiffusion, PIPELINES } from "./model-index.js";
 import type { Parts } from "./parts.js";

@@ -66,7 +66,9 @@ export class RewardSet {
   static of(reward: RewardFunction | Reward, label = OWN_LABEL): RewardSet {
     const own = typeof reward === "function" ? { score: reward } : reward;
     if (typeof (own as Partial<Reward> | null)?.score !== "function") {
-      throw new RewardError(`Expected a function, or an object with a function score, for the reward but received ${show(own)}`);
+      throw new RewardError(
+        `Expected a function, or an object with a function score, for the reward but received ${show(own)}`,
+      );
     }
     return new RewardSet([{ label, weight: 1, reward: own }]);
   }
@@ -129,7 +131,9 @@ async function ask(reward: Reward, images: Tensor, prompts: string[], name: stri
   let onIdle = (): void => undefined;
   const never = new Promise<never>((_, reject) => {
     onIdle = () =>
-      reject(new RewardError(`Expected an answer from ${name} but received a promise that nothing can settle any more`));
+      reject(
+        new RewardError(`Expected an answer from ${name} but received a promise that nothing can settle any more`),
+      );
   });
   process.once("beforeExit", onIdle);
   try {

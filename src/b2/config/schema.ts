@@ -381,7 +381,13 @@ const evaluation = z.strictObject({
 });
 
 const record = z.strictObject({
-  images: z.int().min(0).max(MOST).default(8).describe("How many images of each stage are kept as PNG files.").meta(nothing),
+  images: z
+    .int()
+    .min(0)
+    .max(MOST)
+    .default(8)
+    .describe("How many images of each stage are kept as PNG files.")
+    .meta(nothing),
   trajectories: z
     .int()
     .min(0)

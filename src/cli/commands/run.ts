@@ -58,7 +58,10 @@ export function addRunCommand(program: Command): void {
         const experiment = await Experiment.open(folder, config, { progress, signal, before: options.before });
         const result = await experiment.run({
           before: (stage) => void (current = stage),
-          stage: (metrics) => output.event({ type: "stage", stage: metrics.stage, stages, metrics }),
+          stage: (metrics) => {
+            current = undefined;
+            output.event({ type: "stage", stage: metrics.stage, stages, metrics });
+          },
           evaluation: (name, after, evaluation) =>
             output.event({ type: "evaluation", name, stages: after, rows: rowsOf(evaluation) }),
         });
