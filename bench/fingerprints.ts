@@ -88,9 +88,12 @@ async function train(b2: string, folder: string, { config, way = "run" }: Traini
       }
       return;
     case "interrupted":
-      // "stage 1/4" in versions before 0.3.0
-      const interruptAt = new RegExp(`stage (1|0 \\(1)/${stages}\\)?  reward`);
-      await runB2(b2, ["run", folder, ...given], { cwd, interruptAt, code: 130 });
+      await runB2(b2, ["run", folder, ...given], {
+        cwd,
+        // "stage 1/4" in versions before 0.3.0
+        interruptAt: new RegExp(`stage (1|0 \\(1)/${stages}\\)? {2}reward`),
+        code: 130,
+      });
       await runB2(b2, ["run", folder, ...given], { cwd });
       return;
     default:

@@ -113,10 +113,10 @@ describe("models on the command line", () => {
     const taken = at("one.safetensors");
     refused(
       await b2("convert", model, join(taken, "y")),
-      /Expected a folder to write to but received .*one\.safetensors/,
+      /Expected to write \S+one\.safetensors but it is a file, not a folder/,
     );
     const path = ["--set", `model.path=${model}`];
-    refused(await b2("generate", "a", "--out", taken, ...path, ...settings), /Expected a folder to write to/);
+    refused(await b2("generate", "a", "--out", taken, ...path, ...settings), /but it is a file, not a folder/);
     refused(await b2("eval", "--out", folder, ...path, ...settings), /Expected a file to write to/);
     refused(await b2("merge", taken, "--lora", lora, ...path), /Expected an empty or new folder/);
     assert(!existsSync(at("y")));

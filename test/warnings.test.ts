@@ -21,7 +21,7 @@ test("a reward without variance is warned of once, and kept stage by stage", asy
   assert.match(said.join("\n"), /prompts had images of equal reward only/);
   assert.match(said.join("\n"), /none of 6 images was selected/);
   assert.equal(warnings.length, 2);
-  assert.match(warnings[1]!, /\(stages 1 to 2, 2 times\)$/);
+  assert.match(warnings[1]!, /\(after 1 to 2 stages, 2 times\)$/);
   const kept = readFileSync(join(run, "warnings.jsonl"), "utf8").trim().split("\n");
   assert.equal(kept.length, 4);
   const [first] = new RunReader(run).metrics();

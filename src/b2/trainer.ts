@@ -152,8 +152,9 @@ export class Trainer {
       rewards = reward === undefined ? await RewardSet.open(config.rewards, resources) : RewardSet.of(reward);
       policy = Policy.forTraining(config);
       checkTimesteps(config, policy.timesteps);
-      const prompts = [...Object.values(plan.lists).flat(), config.sample.negativePrompt];
+      const { training, "held-out": heldOut = [] } = plan.lists;
       if (reward === undefined) warnOfToyClip(config, context.progress);
+      const prompts = [...training, ...heldOut, config.sample.negativePrompt];
       warnOfLongPrompts(policy.model, prompts, context.progress);
       for (const change of plan.changes) context.progress.log(`resuming with ${showDifference(change)}`);
       return new Trainer(plan, { policy, rewards, resources, writer: openRunFolder(plan) }, context);

@@ -120,9 +120,10 @@ export const wholeNumber =
   (minimum: number, maximum = 1_000_000) =>
   (text: string): number => {
     const value = Number(text);
-    if (!/^\d+$/.test(text) || value < minimum || value > maximum) {
-      throw new InvalidArgumentError(`Expected a whole number from ${minimum} to ${maximum} but received ${text}.`);
+    if (!/^\d+$/.test(text) || value < minimum) {
+      throw new InvalidArgumentError(`Expected a whole number of at least ${minimum} but received ${text}.`);
     }
+    if (value > maximum) throw new InvalidArgumentError(`Expected at most ${maximum} but received ${text}.`);
     return value;
   };
 

@@ -1,5 +1,5 @@
 /** Checks output paths before any work is done. */
-import { accessSync, constants, statSync } from "node:fs";
+import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { InputError } from "../base/errors.js";
 import { makeFolder, writeFailure } from "../base/files.js";
@@ -16,7 +16,7 @@ export function makeOutputFolder(folder: string): void {
 
 /** Creates the folder of a file. @throws InputError when it cannot be created, or the file is something else */
 export function makeFolderOf(file: string): void {
-  const stat = statSync(file, { throwIfNoEntry: false });
+  const stat = existsSync(file) ? statSync(file) : undefined;
   if (stat !== undefined && !stat.isFile()) {
     const what = stat.isDirectory() ? "a folder" : "no regular file";
     throw new InputError(`Expected a file to write to but received ${file}, which is ${what}`);

@@ -111,9 +111,14 @@ function show(estimate: Estimate | null, isShare: boolean, { signed = false } = 
   return `${number(mean)}${isShare ? "%" : ""}${bounds}`;
 }
 
-/** Pads cells to columns, and adds a rule under the first line. */
-export function columns(lines: readonly (readonly string[])[]): string {
+/**
+ * Pads cells to columns, and adds a rule under the first line.
+ *
+ * @param width of the terminal; a wider table is written as a block for each line instead
+ */
+export function columns(lines: readonly (readonly string[])[], width = process.stdout.columns || Infinity): string {
   const widths = lines[0]!.map((_, column) => Math.max(...lines.map((line) => (line[column] ?? "").length)));
+  if (widths.reduce((sum, one) => sum + one + 2, -2) > width) return blocks(lines);
   const rule = widths.map((width) => "-".repeat(width));
   return [lines[0]!, rule, ...lines.slice(1)]
     .map((line) =>
@@ -123,4 +128,12 @@ export function columns(lines: readonly (readonly string[])[]): string {
         .trimEnd(),
     )
     .join("\n");
+}
+
+/** Each line as a block of its cells, under the names in the first. */
+function blocks([names = [], ...lines]: readonly (readonly string[])[]): string {
+  const widest = Math.max(...names.map(({ length }) => length));
+  const block = (line: readonly string[]): string =>
+    line.flatMap((cell, i) => (cell === "" ? [] : [`${(names[i] ?? "").padEnd(widest)}  ${cell}`])).join("\n");
+  return lines.map(block).join("\n\n");
 }

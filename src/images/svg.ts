@@ -95,7 +95,5 @@ export function escape(content: string): string {
   return content.replace(NOT_IN_XML, "\ufffd").replace(/[&<>"]/g, (letter) => entities[letter]!);
 }
 
-/** Characters that XML cannot hold, not even as entities. */
-// eslint-disable-next-line no-control-regex
-const NOT_IN_XML =
-  /[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
+/** Characters that XML cannot hold, not even as entities: other control characters, and halves of pairs. */
+const NOT_IN_XML = /[^\t\n\r -\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu;
