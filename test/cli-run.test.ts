@@ -33,13 +33,13 @@ test("b2 run trains, evaluates before and after, and leaves pictures; what it le
   assert.match(stdout, /prompts +measure +before +after +change/);
   assert.match(stdout, /training +reward/);
   assert.match(stdout, /held-out +reward/);
-  assert.match(stderr, /stage 2\/2 {2}reward/);
+  assert.match(stderr, /stage 1 \(2\/2\) {2}reward/);
   for (const picture of ["before.png", "before-after.png", "reward.png"]) assert.ok(existsSync(join(run, picture)));
   assert.deepEqual(new RunReader(run).finishedStages(), [0, 1]);
 
   const again = await b2("run", run);
   assert.equal(again.code, 0, again.stderr);
-  assert.doesNotMatch(again.stderr, /stage 2\/2 {2}reward/, "finished stages are not done again");
+  assert.doesNotMatch(again.stderr, /stage 1 \(2\/2\) {2}reward/, "finished stages are not done again");
 
   const images = join(folder, "images");
   const generated = await b2("generate", "red cat", "--lora", run, "--count", "2", "--out", images);

@@ -1,6 +1,6 @@
 /** Checks output paths before any work is done. */
-import { accessSync, constants, existsSync, statSync } from "node:fs";
-import { dirname } from "node:path";
+import { accessSync, constants, existsSync, readdirSync, rmdirSync, statSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { InputError } from "../base/errors.js";
 import { makeFolder, writeFailure } from "../base/files.js";
 
@@ -11,6 +11,17 @@ export function makeOutputFolder(folder: string): void {
     accessSync(folder, constants.W_OK);
   } catch (error) {
     throw writeFailure(folder, error);
+  }
+}
+
+/** Checks that a folder can be made and written to, and leaves none. @throws InputError, see makeOutputFolder */
+export function expectOutputFolder(folder: string): void {
+  const missing: string[] = []; // the innermost first
+  for (let at = resolve(folder); !existsSync(at) && at !== dirname(at); at = dirname(at)) missing.push(at);
+  try {
+    makeOutputFolder(folder);
+  } finally {
+    for (const made of missing) if (existsSync(made) && readdirSync(made).length === 0) rmdirSync(made);
   }
 }
 
