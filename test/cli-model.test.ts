@@ -240,3 +240,16 @@ test("a LoRA trained here is in the form it says", () => {
   adapter.dispose();
   unet.dispose();
 });
+
+test("what cannot be read back, or is no LoRA, is refused", async () => {
+  const one = at("emoji.safetensors");
+  refused(
+    await b2("convert", "models/emoji", one),
+    /4 channels of latents for the one file \S+ but received one with 8/,
+  );
+  assert(!existsSync(one));
+  refused(
+    await b2("generate", "a cat", "--lora", folder),
+    /a folder with pytorch_lora_weights\.safetensors or adapter_model/,
+  );
+});

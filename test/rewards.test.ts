@@ -166,3 +166,12 @@ test("a module of one's own, and what is wrong with others", async () => {
   );
   images.dispose();
 });
+
+test("what is no reward is refused when it is given, not once images are sampled", () => {
+  for (const wrong of [5, null, {}, "brightness"]) {
+    assert.throws(
+      () => RewardSet.of(wrong as never),
+      /Expected a function, or an object with a function score, for the reward but received/,
+    );
+  }
+});
