@@ -99,7 +99,7 @@ export default tseslint.config(
     // A room is known by its index.ts. Tests may look inside; the command line loads only the files that a command needs,
     // and evaluation and comparison are built on the rooms of src/b2, whose index.ts is the public part alone.
     files: ["src/**/*.ts", "scripts/**/*.ts", "examples/**/*.ts", "bench/**/*.ts"],
-    ignores: ["**/*.test.ts", "**/*.fixture.ts", "src/cli/**", "src/compare/**", "src/eval/**"],
+    ignores: ["**/*.test.ts", "**/*.fixture.ts", "src/cli/**", "src/compare/**", "src/doctor/**", "src/eval/**"],
     rules: {
       "no-restricted-imports": [
         "error",

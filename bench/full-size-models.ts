@@ -5,6 +5,7 @@
 import { cpSync, existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { stableDiffusion14 } from "../src/doctor/index.js";
 import {
   AutoencoderKL,
   CLIPTextModel,
@@ -18,7 +19,7 @@ export const modelNames = ["sd14", "sdxl"] as const;
 export type ModelName = (typeof modelNames)[number];
 
 const unets: Record<ModelName, UNetConfigInput> = {
-  sd14: { sample_size: 64, cross_attention_dim: 768 },
+  sd14: stableDiffusion14.unet,
   sdxl: {
     sample_size: 128,
     block_out_channels: [320, 640, 1280],
@@ -34,14 +35,6 @@ const unets: Record<ModelName, UNetConfigInput> = {
   },
 };
 
-const vae = {
-  block_out_channels: [128, 256, 512, 512],
-  layers_per_block: 2,
-  down_block_types: Array.from({ length: 4 }, () => "DownEncoderBlock2D"),
-  up_block_types: Array.from({ length: 4 }, () => "UpDecoderBlock2D"),
-};
-
-const clipL = { hidden_size: 768, intermediate_size: 3072, num_hidden_layers: 12, num_attention_heads: 12 };
 const clipBigG = {
   hidden_size: 1280,
   intermediate_size: 5120,
@@ -51,15 +44,7 @@ const clipBigG = {
   projection_dim: 1280,
 };
 
-const scheduler = {
-  _class_name: "DDIMScheduler",
-  beta_start: 0.00085,
-  beta_end: 0.012,
-  beta_schedule: "scaled_linear",
-  clip_sample: false,
-  set_alpha_to_one: false,
-  steps_offset: 1,
-};
+const { vae, textEncoder, scheduler } = stableDiffusion14;
 
 const embedded = fileURLToPath(new URL("../../models/emoji/", import.meta.url));
 
@@ -74,8 +59,8 @@ export function fullSizeModel(name: ModelName, dtype: DType, cache: string): str
   const options = { dtype, generator: new Generator(0) };
   const parts = {
     unet: () => UNet2DConditionModel.fromConfig(unets[name], options),
-    vae: () => AutoencoderKL.fromConfig({ ...vae, scaling_factor: name === "sdxl" ? 0.13025 : 0.18215 }, options),
-    text_encoder: () => CLIPTextModel.fromConfig(clipL, options),
+    vae: () => AutoencoderKL.fromConfig({ ...vae, ...(name === "sdxl" && { scaling_factor: 0.13025 }) }, options),
+    text_encoder: () => CLIPTextModel.fromConfig(textEncoder, options),
     ...(name === "sdxl" && { text_encoder_2: () => CLIPTextModelWithProjection.fromConfig(clipBigG, options) }),
   };
   const classes: Record<string, readonly [string, string]> = {};

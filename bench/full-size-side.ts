@@ -5,6 +5,7 @@
  *     node dist/bench/full-size-side.js '<settings as JSON, see SideSettings>'
  */
 import { createInterface } from "node:readline";
+import { peakMemory, resetPeakMemory } from "../src/doctor/index.js";
 import { LoraAdapter } from "../src/lora/index.js";
 import { AdamW, clipGradNorm } from "../src/optim/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
@@ -23,7 +24,7 @@ import {
   type Tensor,
 } from "../src/torch/index.js";
 import { countFlops } from "./flops.js";
-import { matmulPeak, peakMemory, resetPeakMemory } from "./machine.js";
+import { matmulPeak } from "./machine.js";
 
 /** What a side is told; bench/full_size_torch.py reads the same. */
 export interface SideSettings {

@@ -1,16 +1,5 @@
-/** Measures the machine: matmul peak, clocks and memory of this process. */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import {
-  deviceMemory,
-  inference,
-  matmul,
-  randn,
-  resetPeakDeviceMemory,
-  synchronize,
-  tidy,
-  type Device,
-  type DType,
-} from "../src/torch/index.js";
+/** Measures the machine: matmul peak and clocks. */
+import { inference, matmul, randn, synchronize, tidy, type Device, type DType } from "../src/torch/index.js";
 
 /** Wall time, or the CPU time of this process, which allows comparisons on a busy machine. */
 export type Clock = "wall" | "cpu";
@@ -51,18 +40,4 @@ export function matmulPeak(options: PeakOptions = {}): number {
     }
     return (2 * n ** 3) / (best * 1e9);
   });
-}
-
-/** Sets the high-water mark of a device's memory to what is in use; of main memory, where the system can (Linux). */
-export function resetPeakMemory(device: Device = "cpu"): void {
-  if (device !== "cpu") resetPeakDeviceMemory(device);
-  else if (existsSync("/proc/self/clear_refs")) writeFileSync("/proc/self/clear_refs", "5");
-}
-
-/** Peak since the start or the last reset: of an accelerator's tensors, or of resident bytes, mapped files included. */
-export function peakMemory(device: Device = "cpu"): number {
-  if (device !== "cpu") return deviceMemory(device)?.peak ?? 0;
-  if (!existsSync("/proc/self/status")) return process.resourceUsage().maxRSS * 1024;
-  const [, kilobytes] = /VmHWM:\s*(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))!;
-  return Number(kilobytes) * 1024;
 }

@@ -1,6 +1,6 @@
 /** Classifies errors as user input, out of memory or internal, and tells them. */
 import { InputError, Interrupted } from "../base/errors.js";
-import { TorchError } from "../torch/index.js";
+import { isOutOfMemory } from "../torch/error.js";
 import { printEvent } from "./events.js";
 import { printError } from "./terminal.js";
 
@@ -8,10 +8,6 @@ const LESS_MEMORY =
   "To use less memory, lower sample.batchSize, sample.decodeBatchSize or train.microBatch, or set " +
   "train.gradientCheckpointing=true; a run can be resumed with these. model.tiling=true and model.dtype=bfloat16 help " +
   "too, but need a new run";
-
-/** Matches the messages of libtorch on any device, and of this project's own allocator. */
-const isOutOfMemory = (error: unknown): error is TorchError =>
-  error instanceof TorchError && error.message.includes("out of memory");
 
 /** The exit code: 2 for bad input, 130 for an interruption, 1 for everything else. */
 export function exitCodeOf(error: unknown): number {

@@ -7,6 +7,7 @@
 import { Command, CommanderError } from "commander";
 import { addCompareCommand } from "./commands/compare.js";
 import { addConfigCommands } from "./commands/config.js";
+import { addDoctorCommand } from "./commands/doctor.js";
 import { addEvalCommand } from "./commands/eval.js";
 import { addGenerateCommand } from "./commands/generate.js";
 import { addModelCommands } from "./commands/model.js";
@@ -40,6 +41,7 @@ export function createProgram(): Command {
   addModelCommands(program);
   addConfigCommands(program);
   addPromptsCommand(program);
+  addDoctorCommand(program);
   return program;
 }
 

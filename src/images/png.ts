@@ -3,7 +3,6 @@
  * specification, third edition): 8-bit RGB, each row as differences to its left neighbour, one zlib stream.
  */
 import { crc32, deflateSync } from "node:zlib";
-import sharp from "sharp";
 import { writeFileAtomic } from "../base/files.js";
 import { showShape } from "../base/show.js";
 import { tensor, tidy, type Tensor } from "../torch/index.js";
@@ -57,6 +56,8 @@ export function writePng(file: string, image: Tensor | Uint8Array): void {
  * @throws ImageError naming the file when it is not an image, or damaged
  */
 export async function readImage(file: string): Promise<Tensor> {
+  // Here, so that a sharp that does not load stops nothing that needs none.
+  const { default: sharp } = await import("sharp");
   const image = sharp(file).flatten({ background: "#ffffff" }).toColourspace("srgb").removeAlpha();
   const { data, info } = await image
     .raw()

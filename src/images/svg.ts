@@ -1,6 +1,6 @@
 /** Renders SVG to PNG with resvg and the Inter font, so that charts look the same on machines without fonts. */
 import { createRequire } from "node:module";
-import { Resvg } from "@resvg/resvg-js";
+import type * as resvg from "@resvg/resvg-js";
 
 const require = createRequire(import.meta.url);
 const FONT_FILES = ["400Regular/Inter_400Regular.ttf", "600SemiBold/Inter_600SemiBold.ttf"];
@@ -18,6 +18,8 @@ export function renderSvg(svg: string): Uint8Array {
   // The system's fonts only for what Inter lacks, such as Chinese: pictures of everything else are the same everywhere.
   const loadSystemFonts = /[^\0-\u052f\u1e00-\u214f\ufffd]/.test(svg);
   const font = { loadSystemFonts, fontFiles, defaultFontFamily: "Inter" };
+  // Here, so that a resvg that does not load stops nothing that needs none.
+  const { Resvg } = require("@resvg/resvg-js") as typeof resvg;
   return new Resvg(svg, { font, fitTo: { mode: "zoom", value: DENSITY } }).render().asPng();
 }
 

@@ -131,6 +131,15 @@ export class StableDiffusionPipeline implements DiffusionModel {
   }
 
   /**
+   * A model of parts that are in memory, which it owns from now on.
+   *
+   * @param options the device and dtype that the parts are on and in, and what `fromPretrained` takes besides files
+   */
+  static fromParts(parts: Parts, options: Omit<ModelOptions, "variant" | "config"> = {}): StableDiffusionPipeline {
+    return new StableDiffusionPipeline(parts, options);
+  }
+
+  /**
    * Writes a folder in diffusers' layout, atomically, with weights in their current dtype.
    *
    * @throws ModelConfigError unless the folder is empty or new

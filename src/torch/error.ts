@@ -20,6 +20,10 @@ export class TorchError extends Error {
   }
 }
 
+/** Whether an error says that a device has no memory left: the messages of libtorch, and of this project's allocator. */
+export const isOutOfMemory = (error: unknown): error is TorchError =>
+  error instanceof TorchError && error.message.includes("out of memory");
+
 /** The native addon is not built, or does not load: an installation to be mended, not a fault of this code. */
 export class AddonError extends InputError {
   override readonly name = "AddonError";

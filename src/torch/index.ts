@@ -1,7 +1,7 @@
 /** libtorch in TypeScript: tensors, operators, autograd, randomness and memory. */
 export { op, Tensor, type ConversionOptions, type NestedArray, type ReduceOptions } from "./tensor.js";
 export type { Device, DType, MemoryFormat, TypedArray } from "./dtypes.js";
-export { AddonError, TorchError } from "./error.js";
+export { AddonError, isOutOfMemory, TorchError } from "./error.js";
 export * from "./creation.js";
 export { fromFile } from "./from-file.js";
 export * from "./functions.js";

@@ -65,8 +65,11 @@ export function checkComputes(device: Device, dtype: DType): void {
   throw new InputError(`Expected ${expected} but received "${received}": ${reason}`, { cause: problem });
 }
 
-/** The error of a small convolution, which is the operator most often missing; item() waits for the device. */
-function problemWith(device: Device, dtype: DType): Error | undefined {
+/**
+ * The error of a small convolution, which is the operator most often missing; undefined where it works. item() waits for
+ * the device.
+ */
+export function problemWith(device: Device, dtype: DType): Error | undefined {
   try {
     tidy(() => void conv2d(zeros([1, 1, 3, 3], { dtype, device }), zeros([1, 1, 3, 3], { dtype, device })).item());
     return undefined;

@@ -1,0 +1,115 @@
+/** What checks.ts asks of other programs, each asked once. */
+import { existsSync, readdirSync, realpathSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { readJsonObject } from "../base/files.js";
+import { packageRoot } from "../base/package-root.js";
+import { chosenAddon } from "../torch/environment.js";
+import type { ImageFacts, TorchFacts } from "./facts.js";
+import { run, type Ran } from "./run.js";
+
+/** What was asked for, or in words why it did not come. */
+export type Asked<T> = T | { readonly failure: string };
+
+export const failed = <T extends object>(asked: Asked<T>): asked is { readonly failure: string } => "failure" in asked;
+
+/** A folder of libtorch, as scripts/libtorch/layout.mjs reads it. */
+export interface Libtorch {
+  readonly root: string;
+  readonly version: string;
+  readonly libraries: readonly string[];
+  readonly defines: readonly string[];
+}
+
+/** What scripts/libtorch/find.mjs finds, and how, as "python3's torch"; empty where there is none. */
+export interface FoundLibtorch {
+  readonly libtorch?: Libtorch;
+  readonly origin?: string;
+}
+
+export interface Machine {
+  /** package.json. */
+  readonly manifest: Readonly<Record<string, unknown>>;
+  /** What `b2 setup` would build against. */
+  readonly libtorch: Asked<FoundLibtorch>;
+  /** The addon's build. */
+  readonly build: AddonBuild;
+  /** libtorch, as the addon loads it. */
+  readonly torch: Asked<TorchFacts>;
+  readonly images: Asked<ImageFacts>;
+  readonly nvidiaSmi: Ran;
+}
+
+/** Asks everything at once, since each answer can take seconds. */
+export async function inspectMachine(): Promise<Machine> {
+  const [torch, images, nvidiaSmi] = [probe<TorchFacts>("torch"), probe<ImageFacts>("images"), askNvidiaSmi()];
+  return {
+    manifest: readJsonObject(join(packageRoot(), "package.json")),
+    libtorch: await findLibtorch(),
+    build: await addonBuild(),
+    torch: await torch,
+    images: await images,
+    nvidiaSmi: await nvidiaSmi,
+  };
+}
+
+async function probe<T extends object>(what: "torch" | "images"): Promise<Asked<T>> {
+  const ran = await run(process.execPath, fileURLToPath(new URL("probe.js", import.meta.url)), what);
+  if (!("output" in ran)) return { failure: ran.failure };
+  try {
+    return JSON.parse(ran.output) as T;
+  } catch {
+    return { failure: "what it printed is not JSON" };
+  }
+}
+
+export const GPU_FIELDS = ["name", "driver_version", "memory.total", "memory.used"] as const;
+
+const askNvidiaSmi = (): Promise<Ran> =>
+  run("nvidia-smi", `--query-gpu=${GPU_FIELDS.join(",")}`, "--format=csv,noheader,nounits");
+
+/** The install step's own modules, which are JavaScript. */
+const installModule = <T>(name: string): Promise<T> =>
+  import(pathToFileURL(join(packageRoot(), "scripts/libtorch", name)).href) as Promise<T>;
+
+async function findLibtorch(): Promise<Asked<FoundLibtorch>> {
+  try {
+    const { findLibtorch } = await installModule<{ findLibtorch(): FoundLibtorch | undefined }>("find.mjs");
+    return findLibtorch() ?? {};
+  } catch (error) {
+    return { failure: (error as Error).message };
+  }
+}
+
+/** Which build of the addon is meant, and whether it exists. */
+export interface AddonBuild {
+  /** The libtorch that it is for: that of LIBTORCH, else the one that was set up last. */
+  readonly root: string | undefined;
+  /** Its version when the addon was built; undefined for that of LIBTORCH. */
+  readonly version: string | undefined;
+  readonly exists: boolean;
+  /** What is in the folder of the libtorch now. */
+  readonly libtorch: Libtorch | undefined;
+}
+
+async function addonBuild(): Promise<AddonBuild> {
+  const builds = join(packageRoot(), "build");
+  const asked = chosenAddon().libtorch;
+  const current = asked === undefined ? readOrEmpty(join(builds, "current.json")) : { root: asked };
+  const { root: chosen, version } = current as { root?: string; version?: string };
+  const root = chosen !== undefined && existsSync(chosen) ? realpathSync(chosen) : chosen;
+  const folders = existsSync(builds) ? readdirSync(builds).map((name) => join(builds, name)) : [];
+  const exists = folders.some(
+    (folder) => existsSync(join(folder, "torch.node")) && readOrEmpty(join(folder, "build.json"))["root"] === root,
+  );
+  const { readLayout } = await installModule<{ readLayout(folder: string): Libtorch | undefined }>("layout.mjs");
+  return { root, version, exists, libtorch: root === undefined ? undefined : readLayout(root) };
+}
+
+function readOrEmpty(file: string): Record<string, unknown> {
+  try {
+    return readJsonObject(file);
+  } catch {
+    return {};
+  }
+}
