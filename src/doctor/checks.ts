@@ -14,6 +14,8 @@ import { failed, GPU_FIELDS, inspectMachine, type Libtorch, type Machine } from 
 import { firstLine } from "./run.js";
 
 const SETUP = "npx b2 setup";
+/** LIBTORCH decides for good what is loaded, so it must be right, or not be set. */
+const SETUP_ANEW = process.env["LIBTORCH"] ? `${SETUP}, with LIBTORCH unset or naming another folder` : SETUP;
 /** What Debian's reference BLAS stays far below on any processor, and every other BLAS above. */
 const SLOW_GIGAFLOPS = 5;
 /** Too little for anything but the embedded model. */
@@ -40,24 +42,23 @@ const checks: Readonly<Record<string, (machine: Machine) => Answer | Promise<Ans
     return good(`${ran.output}${note}`, { version: ran.output });
   },
 
-  libtorch: ({ libtorch: found, build }) => {
-    if (failed(found)) return problem(found.failure, "unset LIBTORCH, or let it name the folder of a libtorch");
-    if (found.libtorch === undefined) return absent(`none that a set-up would find; ${SETUP} downloads one`);
-    const { root, version, defines } = found.libtorch;
-    const [cuda, cxx11Abi] = [isForCuda(found.libtorch), defines.includes("_GLIBCXX_USE_CXX11_ABI=1")];
+  libtorch: ({ build: { root, libtorch } }) => {
+    if (root === undefined) return absent(`none in use yet; ${SETUP} finds or downloads one`);
+    if (libtorch === undefined) return problem(`there is none in ${root}`, SETUP_ANEW);
+    const { version, defines } = libtorch;
+    const [cuda, cxx11Abi] = [isForCuda(libtorch), defines.includes("_GLIBCXX_USE_CXX11_ABI=1")];
     const kind = `${cuda ? "with" : "without"} CUDA${cxx11Abi ? "" : ", old C++ ABI"}`;
-    const use = build.exists && build.root !== root ? "; the addon is for another" : "";
-    return good(`${version} in ${root} (${found.origin}), ${kind}${use}`, { root, version, cuda, cxx11Abi });
+    return good(`${version} in ${root}, ${kind}`, { root, version, cuda, cxx11Abi });
   },
 
   addon: ({ torch, build: { root, version, exists, libtorch } }) => {
     const facts = { root, version };
-    if (!exists) return problem(root === undefined ? "is not built" : `is not built for ${root}`, SETUP, facts);
-    if (failed(torch)) return problem(`is built for ${root} but does not load: ${torch.failure}`, SETUP, facts);
+    if (!exists) return problem(root === undefined ? "is not built" : `is not built for ${root}`, SETUP_ANEW, facts);
+    if (failed(torch)) return problem(`is built for ${root} but does not load: ${torch.failure}`, SETUP_ANEW, facts);
     if (version !== undefined && libtorch !== undefined && libtorch.version !== version) {
       return warning(`was built for libtorch ${version}, but ${root} is ${libtorch.version} now`, SETUP, facts);
     }
-    return good(`loads libtorch ${torch.version} from ${root}`, { ...facts, loaded: torch.version });
+    return good(`loads libtorch ${torch.version}`, { ...facts, loaded: torch.version });
   },
 
   compiler: async () => {

@@ -21,17 +21,9 @@ export interface Libtorch {
   readonly defines: readonly string[];
 }
 
-/** What scripts/libtorch/find.mjs finds, and how, as "python3's torch"; empty where there is none. */
-export interface FoundLibtorch {
-  readonly libtorch?: Libtorch;
-  readonly origin?: string;
-}
-
 export interface Machine {
   /** package.json. */
   readonly manifest: Readonly<Record<string, unknown>>;
-  /** What `b2 setup` would build against. */
-  readonly libtorch: Asked<FoundLibtorch>;
   /** The addon's build. */
   readonly build: AddonBuild;
   /** libtorch, as the addon loads it. */
@@ -45,7 +37,6 @@ export async function inspectMachine(): Promise<Machine> {
   const [torch, images, nvidiaSmi] = [probe<TorchFacts>("torch"), probe<ImageFacts>("images"), askNvidiaSmi()];
   return {
     manifest: readJsonObject(join(packageRoot(), "package.json")),
-    libtorch: await findLibtorch(),
     build: await addonBuild(),
     torch: await torch,
     images: await images,
@@ -68,19 +59,6 @@ export const GPU_FIELDS = ["name", "driver_version", "memory.total", "memory.use
 const askNvidiaSmi = (): Promise<Ran> =>
   run("nvidia-smi", `--query-gpu=${GPU_FIELDS.join(",")}`, "--format=csv,noheader,nounits");
 
-/** The install step's own modules, which are JavaScript. */
-const installModule = <T>(name: string): Promise<T> =>
-  import(pathToFileURL(join(packageRoot(), "scripts/libtorch", name)).href) as Promise<T>;
-
-async function findLibtorch(): Promise<Asked<FoundLibtorch>> {
-  try {
-    const { findLibtorch } = await installModule<{ findLibtorch(): FoundLibtorch | undefined }>("find.mjs");
-    return findLibtorch() ?? {};
-  } catch (error) {
-    return { failure: (error as Error).message };
-  }
-}
-
 /** Which build of the addon is meant, and whether it exists. */
 export interface AddonBuild {
   /** The libtorch that it is for: that of LIBTORCH, else the one that was set up last. */
@@ -102,7 +80,8 @@ async function addonBuild(): Promise<AddonBuild> {
   const exists = folders.some(
     (folder) => existsSync(join(folder, "torch.node")) && readOrEmpty(join(folder, "build.json"))["root"] === root,
   );
-  const { readLayout } = await installModule<{ readLayout(folder: string): Libtorch | undefined }>("layout.mjs");
+  const layout = pathToFileURL(join(packageRoot(), "scripts/libtorch/layout.mjs"));
+  const { readLayout } = (await import(layout.href)) as { readLayout(folder: string): Libtorch | undefined };
   return { root, version, exists, libtorch: root === undefined ? undefined : readLayout(root) };
 }
 

@@ -34,10 +34,13 @@ export function normal(std: number): Init {
   return drawn((shape, options) => randn(shape, options).mul_(std));
 }
 
-/** Draws on the generator's device, so that one seed gives the same parameters on every device. */
+/**
+ * Draws float32 on the generator's device, so that one seed gives the same parameters on every device, and in every dtype
+ * up to its rounding.
+ */
 function drawn(draw: (shape: readonly number[], options: Parameters<Init>[1]) => Tensor): Init {
   return (shape, { generator, dtype, device }) =>
-    tidy(() => draw(shape, { generator, dtype, device: generator.device }).to({ device }));
+    tidy(() => draw(shape, { generator, dtype: "float32", device: generator.device }).to({ dtype, device }));
 }
 
 /** PyTorch's default for a layer whose outputs each sum over `fanIn` inputs: uniform in +-1/sqrt(fanIn). */
