@@ -51,7 +51,21 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   b2: ["torch", "hub", "optim", "safetensors", "schedulers", "pipeline", "rewards", "runs"],
   eval: ["torch", "hub", "images", "rewards", "runs", "world", "b2"],
   compare: ["images", "runs", "eval", "b2"],
-  cli: ["torch", "hub", "images", "lora", "pipeline", "rewards", "runs", "safetensors", "eval", "compare", "b2"],
+  doctor: ["torch", "hub", "nn", "optim", "models", "tokenizer", "schedulers", "lora", "pipeline", "rewards", "b2"],
+  cli: [
+    "torch",
+    "hub",
+    "images",
+    "lora",
+    "pipeline",
+    "rewards",
+    "runs",
+    "safetensors",
+    "eval",
+    "compare",
+    "b2",
+    "doctor",
+  ],
 };
 
 /** Rooms whose inner rooms all may be imported where the room may. */

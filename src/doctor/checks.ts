@@ -10,7 +10,7 @@ import { hubCache, hubEndpoint, hubToken, isOffline } from "../hub/environment.j
 import { chosenThreads } from "../torch/environment.js";
 import { absent, gigabytes, good, printable, problem, warning, type Answer, type Finding } from "./finding.js";
 import { cgroupCpus, disk, memory } from "./limits.js";
-import { failed, GPU_FIELDS, inspectMachine, type Libtorch, type Machine } from "./machine.js";
+import { failed, inspectMachine, type Libtorch, type Machine } from "./machine.js";
 import { firstLine } from "./run.js";
 
 const SETUP = "npx b2 setup";
@@ -23,6 +23,8 @@ const LITTLE_MEMORY = 2e9;
 /** Stable Diffusion in half precision and the CLIP of its reward. */
 const LITTLE_DISK = 8e9;
 
+const PROXY_VARIABLES = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"];
+
 const checks: Readonly<Record<string, (machine: Machine) => Answer | Promise<Answer>>> = {
   package: ({ manifest: { version } }) => good(`b2-diffurl ${String(version)} in ${packageRoot()}`, { version }),
 
@@ -30,21 +32,23 @@ const checks: Readonly<Record<string, (machine: Machine) => Answer | Promise<Ans
     const { node: wanted } = manifest["engines"] as { node: string };
     const facts = { version: process.version, platform: process.platform, arch: process.arch, release: release() };
     const here = `${process.version} on ${process.platform} ${process.arch} (${release()})`;
-    return isAtLeast(process.version, wanted)
-      ? good(here, facts)
-      : problem(`${here}, needs ${wanted}`, undefined, facts);
+    return isAtLeast(process.version, wanted) ? good(here, facts) : problem(here, `install Node ${wanted}`, facts);
   },
 
   npm: async () => {
-    const ran = await firstLine("npm", "--version");
+    const ran = await firstLine("npm", ["--version"]);
     if (!("output" in ran)) return warning(`does not answer: ${ran.failure}`);
     const note = isAtLeast(ran.output, "12") ? `, which builds no addon at npm install: ${SETUP} does` : "";
     return good(`${ran.output}${note}`, { version: ran.output });
   },
 
-  libtorch: ({ build: { root, libtorch } }) => {
+  libtorch: ({ build: { root, libtorch }, torch }) => {
     if (root === undefined) return absent(`none in use yet; ${SETUP} finds or downloads one`);
-    if (libtorch === undefined) return problem(`there is none in ${root}`, SETUP_ANEW);
+    if (libtorch === undefined) {
+      return failed(torch)
+        ? problem(`there is none in ${root}`, SETUP_ANEW)
+        : warning(`${torch.version} in ${root}, without the headers that building the addon again takes`);
+    }
     const { version, defines } = libtorch;
     const [cuda, cxx11Abi] = [isForCuda(libtorch), defines.includes("_GLIBCXX_USE_CXX11_ABI=1")];
     const kind = `${cuda ? "with" : "without"} CUDA${cxx11Abi ? "" : ", old C++ ABI"}`;
@@ -54,7 +58,10 @@ const checks: Readonly<Record<string, (machine: Machine) => Answer | Promise<Ans
   addon: ({ torch, build: { root, version, exists, libtorch } }) => {
     const facts = { root, version };
     if (!exists) return problem(root === undefined ? "is not built" : `is not built for ${root}`, SETUP_ANEW, facts);
-    if (failed(torch)) return problem(`is built for ${root} but does not load: ${torch.failure}`, SETUP_ANEW, facts);
+    if (failed(torch)) {
+      const why = torch.failure.replace(` Run: ${SETUP}`, ""); // which is said below
+      return problem(`is built for ${root} but does not load: ${why}`, SETUP_ANEW, facts);
+    }
     if (version !== undefined && libtorch !== undefined && libtorch.version !== version) {
       return warning(`was built for libtorch ${version}, but ${root} is ${libtorch.version} now`, SETUP, facts);
     }
@@ -63,25 +70,20 @@ const checks: Readonly<Record<string, (machine: Machine) => Answer | Promise<Ans
 
   compiler: async () => {
     const [compiler, make] = await Promise.all([
-      firstLine(process.env["CXX"] || "c++", "--version"),
-      firstLine("make", "--version"),
+      firstLine(process.env["CXX"] || "c++", ["--version"]),
+      firstLine("make", ["--version"]),
     ]);
     if ("output" in compiler && "output" in make) return good(`${compiler.output}; ${make.output}`);
-    const missing = listOf(
-      [...("output" in compiler ? [] : ["a C++ compiler"]), ...("output" in make ? [] : ["make"])],
-      "and",
-    );
+    const silent = Object.entries({ "a C++ compiler": compiler, make }).filter(([, ran]) => !("output" in ran));
+    const missing = silent.map(([name]) => name);
     const fix = process.platform === "darwin" ? "xcode-select --install" : "sudo apt-get install g++ make";
-    return warning(`building the addon takes ${missing}, which does not answer`, fix);
+    return warning(`building the addon takes ${listOf(missing, "and")}: no answer`, fix);
   },
 
   Python: async () => {
-    const ran = await firstLine("python3", "--version");
+    const ran = await firstLine("python3", ["--version"]);
     if ("output" in ran) return good(ran.output);
-    return warning(
-      `building the addon takes python3, which does not answer: ${ran.failure}`,
-      "sudo apt-get install python3",
-    );
+    return warning(`building the addon takes python3: ${ran.failure}`, "sudo apt-get install python3");
   },
 
   BLAS: ({ torch }) => {
@@ -103,12 +105,7 @@ const checks: Readonly<Record<string, (machine: Machine) => Answer | Promise<Ans
     const by = asked.map((name) => `${name}=${process.env[name]}`).join(", ");
     const limit = cpus === undefined ? "" : `, the control group allows ${cpus} CPUs`;
     const here = `${threads} on ${cores} cores${limit}${by === "" ? "" : ` (${by})`}`;
-    const facts = {
-      threads,
-      cores,
-      cgroupCpus: cpus,
-      ...Object.fromEntries(asked.map((name) => [name, process.env[name]])),
-    };
+    const facts = { threads, cores, cgroupCpus: cpus };
     const most = Math.max(1, Math.floor(Math.min(cores, cpus ?? cores)));
     return threads > most
       ? warning(`${here}: more threads than CPUs wait for each other`, `export B2_THREADS=${most}`, facts)
@@ -126,29 +123,22 @@ const checks: Readonly<Record<string, (machine: Machine) => Answer | Promise<Ans
   },
 
   CUDA: ({ torch, build, nvidiaSmi }) => {
-    const gpus = "output" in nvidiaSmi ? gpusOf(nvidiaSmi.output) : [];
-    const driver =
-      "output" in nvidiaSmi
-        ? (gpus ?? [])
-            .map(({ name, memory, used, version }) => `${name}, ${used} of ${memory} MiB used, driver ${version}`)
-            .join("; ") || "nvidia-smi names no GPU"
-        : `nvidia-smi ${nvidiaSmi.missing ? "is not here" : `does not work: ${nvidiaSmi.failure}`}`;
-    const says = gpus === undefined ? "nvidia-smi answers with something else than a list of GPUs" : driver;
-    const count = failed(torch) ? 0 : torch.devices.cuda;
+    const gpus = failed(nvidiaSmi) ? [] : nvidiaSmi.gpus;
+    const names = gpus.map(({ name, driver, memory, used }) => `${name}, ${used} of ${memory} used, driver ${driver}`);
+    const says = failed(nvidiaSmi) ? nvidiaSmi.failure : names.join("; ") || "nvidia-smi names no GPU";
     const visible = process.env["CUDA_VISIBLE_DEVICES"];
     const hidden = visible === undefined ? "" : ` (CUDA_VISIBLE_DEVICES=${visible})`;
-    const facts = { devices: count, gpus: gpus ?? [], visible };
-    if (!failed(torch) && count > 0)
-      return good(
-        `${count === 1 ? "1 device" : `${count} devices`}${hidden}, ${precisions(torch.dtypes["cuda"])}; ${says}`,
-        facts,
-      );
-    if (gpus === undefined || gpus.length === 0) return absent(`no device${hidden}; ${says}`, facts);
+    const devices = failed(torch) ? 0 : torch.devices.cuda;
+    const facts = { devices, gpus, visible };
+    if (!failed(torch) && devices > 0) {
+      return good(`${devices} of libtorch's${hidden}, ${precisions(torch.dtypes["cuda"])}; ${says}`, facts);
+    }
+    if (gpus.length === 0) return absent(`no device${hidden}; ${says}`, facts);
     if (failed(torch)) return absent(`${says}; whether libtorch sees it shows once the addon loads`, facts);
     return build.libtorch !== undefined && isForCuda(build.libtorch)
       ? warning(
           `libtorch sees no device${hidden}; ${says}`,
-          "update the driver, or take a libtorch for an older CUDA",
+          "update the driver, or take an older CUDA's libtorch",
           facts,
         )
       : warning(`this libtorch is for CPUs; ${says}`, `B2_LIBTORCH=cu126 ${SETUP}`, facts);
@@ -179,20 +169,13 @@ const checks: Readonly<Record<string, (machine: Machine) => Answer | Promise<Ans
   },
 
   hub: () => {
-    const token = hubToken() !== undefined;
-    const endpoint = withoutPassword(hubEndpoint());
-    const proxies = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"].filter(
-      (name) => process.env[name],
-    );
-    const proxy = proxies.map((name) => `${name}=${withoutPassword(process.env[name]!)}`).join(", ") || "no proxy";
-    const facts = {
-      endpoint,
-      offline: isOffline(),
-      token,
-      proxies: Object.fromEntries(proxies.map((name) => [name, withoutPassword(process.env[name]!)])),
-    };
-    const offline = isOffline() ? "offline, the cache alone is used" : "online";
-    return good(`${endpoint}, ${offline}; ${token ? "a token is there" : "no token"}; ${proxy}`, facts);
+    const [token, offline, endpoint] = [hubToken() !== undefined, isOffline(), withoutPassword(hubEndpoint())];
+    const set = PROXY_VARIABLES.filter((name) => process.env[name]);
+    const proxies = Object.fromEntries(set.map((name) => [name, withoutPassword(process.env[name]!)]));
+    const proxy = set.map((name) => `${name}=${proxies[name]}`).join(", ") || "no proxy";
+    const how = offline ? "offline, the cache alone is used" : "online";
+    const facts = { endpoint, offline, token, proxies };
+    return good(`${endpoint}, ${how}; ${token ? "a token is there" : "no token"}; ${proxy}`, facts);
   },
 
   images: ({ images }) => {
@@ -232,25 +215,6 @@ function isAtLeast(version: string, wanted: string): boolean {
   ];
   const difference = other.map((number, i) => (own[i] ?? 0) - number).find((one) => one !== 0);
   return difference === undefined || difference > 0;
-}
-
-/** The GPUs in nvidia-smi's answer; undefined if it is something else. */
-function gpusOf(csv: string): { name: string; version: string; memory: number; used: number }[] | undefined {
-  const rows = csv
-    .trim()
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => line.split(",").map((cell) => cell.trim()));
-  const gpus = rows.map(([name = "", version = "", memory, used]) => ({
-    name,
-    version,
-    memory: Number(memory),
-    used: Number(used),
-  }));
-  const isList =
-    rows.every(({ length }) => length === GPU_FIELDS.length) &&
-    gpus.every(({ memory, used }) => memory >= 0 && used >= 0);
-  return isList ? gpus : undefined;
 }
 
 const precisions = (dtypes: readonly string[] = []): string => `computes in ${listOf(dtypes, "and") || "no dtype"}`;

@@ -6,7 +6,7 @@ import { readJsonObject } from "../base/files.js";
 import { packageRoot } from "../base/package-root.js";
 import { chosenAddon } from "../torch/environment.js";
 import type { ImageFacts, TorchFacts } from "./facts.js";
-import { run, type Ran } from "./run.js";
+import { run } from "./run.js";
 
 /** What was asked for, or in words why it did not come. */
 export type Asked<T> = T | { readonly failure: string };
@@ -29,7 +29,7 @@ export interface Machine {
   /** libtorch, as the addon loads it. */
   readonly torch: Asked<TorchFacts>;
   readonly images: Asked<ImageFacts>;
-  readonly nvidiaSmi: Ran;
+  readonly nvidiaSmi: Asked<{ readonly gpus: readonly Gpu[] }>;
 }
 
 /** Asks everything at once, since each answer can take seconds. */
@@ -44,8 +44,11 @@ export async function inspectMachine(): Promise<Machine> {
   };
 }
 
+/** CUDA's libraries are gigabytes, which may come from a slow disk. */
+const PROBE_SECONDS = 60;
+
 async function probe<T extends object>(what: "torch" | "images"): Promise<Asked<T>> {
-  const ran = await run(process.execPath, fileURLToPath(new URL("probe.js", import.meta.url)), what);
+  const ran = await run(process.execPath, [fileURLToPath(new URL("probe.js", import.meta.url)), what], PROBE_SECONDS);
   if (!("output" in ran)) return { failure: ran.failure };
   try {
     return JSON.parse(ran.output) as T;
@@ -54,10 +57,27 @@ async function probe<T extends object>(what: "torch" | "images"): Promise<Asked<
   }
 }
 
-export const GPU_FIELDS = ["name", "driver_version", "memory.total", "memory.used"] as const;
+export interface Gpu {
+  readonly name: string;
+  readonly driver: string;
+  /** As "143771 MiB"; some GPUs have no memory of their own. */
+  readonly memory: string;
+  readonly used: string;
+}
 
-const askNvidiaSmi = (): Promise<Ran> =>
-  run("nvidia-smi", `--query-gpu=${GPU_FIELDS.join(",")}`, "--format=csv,noheader,nounits");
+async function askNvidiaSmi(): Promise<Asked<{ readonly gpus: readonly Gpu[] }>> {
+  const fields = ["name", "driver_version", "memory.total", "memory.used"];
+  const ran = await run("nvidia-smi", [`--query-gpu=${fields.join(",")}`, "--format=csv,noheader"]);
+  if (!("output" in ran)) {
+    return { failure: ran.missing ? "nvidia-smi is not here" : `nvidia-smi does not work: ${ran.failure}` };
+  }
+  const lines = ran.output.split("\n").filter((line) => line.trim() !== "");
+  const rows = lines.map((line) => line.split(",").map((cell) => cell.trim()));
+  if (rows.some(({ length }) => length !== fields.length)) {
+    return { failure: "nvidia-smi answers with something else than a list of GPUs" };
+  }
+  return { gpus: rows.map(([name, driver, memory, used]) => ({ name, driver, memory, used }) as Gpu) };
+}
 
 /** Which build of the addon is meant, and whether it exists. */
 export interface AddonBuild {
@@ -66,7 +86,7 @@ export interface AddonBuild {
   /** Its version when the addon was built; undefined for that of LIBTORCH. */
   readonly version: string | undefined;
   readonly exists: boolean;
-  /** What is in the folder of the libtorch now. */
+  /** What is in the folder of the libtorch now; undefined where nothing can be built for it. */
   readonly libtorch: Libtorch | undefined;
 }
 
@@ -80,9 +100,17 @@ async function addonBuild(): Promise<AddonBuild> {
   const exists = folders.some(
     (folder) => existsSync(join(folder, "torch.node")) && readOrEmpty(join(folder, "build.json"))["root"] === root,
   );
+  return { root, version, exists, libtorch: root === undefined ? undefined : await libtorchIn(root) };
+}
+
+async function libtorchIn(root: string): Promise<Libtorch | undefined> {
   const layout = pathToFileURL(join(packageRoot(), "scripts/libtorch/layout.mjs"));
   const { readLayout } = (await import(layout.href)) as { readLayout(folder: string): Libtorch | undefined };
-  return { root, version, exists, libtorch: root === undefined ? undefined : readLayout(root) };
+  try {
+    return readLayout(root);
+  } catch {
+    return undefined; // not ours to read
+  }
 }
 
 function readOrEmpty(file: string): Record<string, unknown> {

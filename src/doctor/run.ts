@@ -4,14 +4,15 @@ import { spawn } from "node:child_process";
 /** What a program printed, or in words why it did not end well. */
 export type Ran = { readonly output: string } | { readonly failure: string; readonly missing: boolean };
 
-const PATIENCE_MS = 10_000;
+/** nvidia-smi takes ten and more where it has to wake eight GPUs. */
+const PATIENCE_SECONDS = 20;
 /** More than this from a program that is asked for a few lines is not an answer. */
 const MOST_CHARACTERS = 100_000;
 
-/** Runs a program to its end, or kills it after ten seconds. Never rejects. */
-export function run(command: string, ...args: string[]): Promise<Ran> {
+/** Runs a program to its end, or kills it when its time is over. Never rejects. */
+export function run(command: string, args: readonly string[], patience = PATIENCE_SECONDS): Promise<Ran> {
   return new Promise((resolve) => {
-    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(command, [...args], { stdio: ["ignore", "pipe", "pipe"] });
     let [output, errors] = ["", ""];
     const end = (ran: Ran): void => {
       clearTimeout(timer);
@@ -25,7 +26,7 @@ export function run(command: string, ...args: string[]): Promise<Ran> {
       child.unref();
       end({ failure: reason, missing: false });
     };
-    const timer = setTimeout(() => giveUp(`no answer for ${PATIENCE_MS / 1000} seconds`), PATIENCE_MS);
+    const timer = setTimeout(() => giveUp(`no answer for ${patience} seconds`), 1000 * patience);
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
       output += text;
       if (output.length > MOST_CHARACTERS) giveUp("it printed without end");
@@ -44,7 +45,7 @@ export function run(command: string, ...args: string[]): Promise<Ran> {
 }
 
 /** The first line that a program prints, as `c++ --version`. */
-export async function firstLine(command: string, ...args: string[]): Promise<Ran> {
-  const ran = await run(command, ...args);
+export async function firstLine(command: string, args: readonly string[]): Promise<Ran> {
+  const ran = await run(command, args);
   return "output" in ran ? { output: ran.output.trim().split("\n", 1)[0]!.slice(0, 200) } : ran;
 }

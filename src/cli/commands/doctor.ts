@@ -18,7 +18,7 @@ interface DoctorOptions {
 export function addDoctorCommand(program: Command): void {
   program
     .command("doctor")
-    .description("Say what of this machine a run can use, what is wrong with it, and the command that mends it.")
+    .description("Say what this machine has that a run needs, what is wrong with it, and the command that mends it.")
     .option("--json", "print JSON")
     .option("--smoke", "compute with the embedded model and a Stable Diffusion of random weights, beside the CPU")
     .option("--device <name>", "for --smoke: cpu, cuda, cuda:<index> or mps; without it the best there is")
