@@ -105,7 +105,7 @@ async function addonBuild(): Promise<AddonBuild> {
 
 async function libtorchIn(root: string): Promise<Libtorch | undefined> {
   const layout = pathToFileURL(join(packageRoot(), "scripts/libtorch/layout.mjs"));
-  const { readLayout } = (await import(layout.href)) as { readLayout(folder: string): Libtorch | undefined };
+  const { readLayout } = (await import(layout.href)) as { readLayout: (folder: string) => Libtorch | undefined };
   try {
     return readLayout(root);
   } catch {
