@@ -1,5 +1,6 @@
 /** Classifies errors as user input, out of memory or internal, and tells them. */
 import { InputError, Interrupted } from "../base/errors.js";
+// Directly, because the index of that folder takes longer to load than all else that a refusal needs.
 import { isOutOfMemory } from "../torch/error.js";
 import { printEvent } from "./events.js";
 import { printError } from "./terminal.js";

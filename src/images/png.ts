@@ -56,7 +56,7 @@ export function writePng(file: string, image: Tensor | Uint8Array): void {
  * @throws ImageError naming the file when it is not an image, or damaged
  */
 export async function readImage(file: string): Promise<Tensor> {
-  // Here, so that a sharp that does not load stops nothing that needs none.
+  // Loaded only here: sharp's native libraries take as long to load as all else that a command imports.
   const { default: sharp } = await import("sharp");
   const image = sharp(file).flatten({ background: "#ffffff" }).toColourspace("srgb").removeAlpha();
   const { data, info } = await image

@@ -1,6 +1,9 @@
-/** Renders SVG to PNG with resvg and the Inter font, so that charts look the same on machines without fonts. */
+/**
+ * Renders SVG to PNG with resvg and the Inter font, so that charts look the same on machines without fonts. resvg is
+ * native code; it is loaded at the first picture, so that commands without one start sooner.
+ */
 import { createRequire } from "node:module";
-import type * as resvg from "@resvg/resvg-js";
+import type { Resvg } from "@resvg/resvg-js";
 
 const require = createRequire(import.meta.url);
 const FONT_FILES = ["400Regular/Inter_400Regular.ttf", "600SemiBold/Inter_600SemiBold.ttf"];
@@ -14,13 +17,12 @@ export const PAPER = "#ffffff";
 const DENSITY = 2;
 
 export function renderSvg(svg: string): Uint8Array {
+  const resvg = require("@resvg/resvg-js") as { Resvg: typeof Resvg };
   const fontFiles = FONT_FILES.map((file) => require.resolve(`@expo-google-fonts/inter/${file}`));
   // The system's fonts only for what Inter lacks, such as Chinese: pictures of everything else are the same everywhere.
   const loadSystemFonts = /[^\0-\u052f\u1e00-\u214f\ufffd]/.test(svg);
   const font = { loadSystemFonts, fontFiles, defaultFontFamily: "Inter" };
-  // Here, so that a resvg that does not load stops nothing that needs none.
-  const { Resvg } = require("@resvg/resvg-js") as typeof resvg;
-  return new Resvg(svg, { font, fitTo: { mode: "zoom", value: DENSITY } }).render().asPng();
+  return new resvg.Resvg(svg, { font, fitTo: { mode: "zoom", value: DENSITY } }).render().asPng();
 }
 
 export interface TextStyle {

@@ -1,6 +1,5 @@
 /** `b2 doctor`: what this machine has and lacks, and what its device computes beside the CPU. */
 import { Option, type Command } from "commander";
-import { resolveConfig } from "../../b2/config/resolve.js";
 import { InputError } from "../../base/errors.js";
 import type { Finding, SmokeModel, SmokeReport, SmokeSize, State } from "../../doctor/index.js";
 import { example } from "../help.js";
@@ -30,7 +29,7 @@ export function addDoctorCommand(program: Command): void {
     )
     .addHelpText("after", example("b2 doctor", "b2 doctor --smoke --device cuda > report.txt"))
     .action(async (options: DoctorOptions) => {
-      checkOptions(options);
+      await checkOptions(options);
       const { json = false, smoke = false, device, size } = options;
       const doctor = await import("../../doctor/index.js");
       const findings = await doctor.examine();
@@ -50,12 +49,14 @@ export function addDoctorCommand(program: Command): void {
 }
 
 /** Before anything is looked at. @throws InputError for a device that can't be one, and options that change nothing */
-function checkOptions({ smoke = false, device, size }: DoctorOptions): void {
+async function checkOptions({ smoke = false, device, size }: DoctorOptions): Promise<void> {
   if (!smoke && (device !== undefined || size !== undefined)) {
     const option = device === undefined ? "--size" : "--device";
     throw new InputError(`Expected --smoke with ${option}, which only --smoke reads, but received ${option} alone`);
   }
-  if (device !== undefined) resolveConfig({ model: { device } });
+  if (device === undefined) return;
+  const { resolveConfig } = await import("../../b2/config/resolve.js");
+  resolveConfig({ model: { device } });
 }
 
 const MARKS: Record<State, string> = { good: "✓", absent: "-", warning: "!", problem: "✗" };
