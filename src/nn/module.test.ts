@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { temporaryFolder } from "../../test/support/folders.js";
 import { SafetensorsError, saveSafetensors } from "../safetensors/index.js";
-import { Generator, ones, tensor, type Tensor } from "../torch/index.js";
+import { Generator, ones, tensor, type DType, type Tensor } from "../torch/index.js";
 import { Conv2d, Linear, Module, Weights } from "./index.js";
 
 const folder = temporaryFolder();
@@ -80,5 +80,16 @@ describe("Weights", () => {
     const rest = join(folder, "rest.safetensors");
     saveSafetensors(rest, { "conv.weight": ones([3, 2, 3, 3]), "conv.bias": ones([3]) });
     assert.equal(load(half, rest).parameterCount(), 3 * 2 * 9 + 3 + 12 + 4);
+  });
+
+  test("are drawn the same from one seed in every dtype, up to its rounding", () => {
+    const random = (dtype: DType) => new Net(Weights.random(new Generator(0), { dtype })).parameters();
+    const whole = random("float32");
+    for (const dtype of ["bfloat16", "float16"] as const) {
+      for (const [key, parameter] of random(dtype)) {
+        assert.equal(parameter.dtype, dtype);
+        assert.deepEqual(parameter.toArray(), whole.get(key)!.to({ dtype }).toArray(), key);
+      }
+    }
   });
 });
