@@ -5,8 +5,10 @@
  */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { Resvg } from "@resvg/resvg-js";
+import type { Resvg } from "@resvg/resvg-js";
 import type { Animal, Colour, Fruit, WorldObject } from "./grammar.js";
+
+const require = createRequire(import.meta.url);
 
 /** A rasterised drawing, cut to its visible pixels. `pixels` is [height, width, 4], straight alpha, 0..255. */
 export interface Sprite {
@@ -135,7 +137,7 @@ export class SpriteSheet {
   readonly #cache = new Map<string, Sprite>();
 
   constructor() {
-    const file = createRequire(import.meta.url).resolve("@iconify-json/noto/icons.json");
+    const file = require.resolve("@iconify-json/noto/icons.json");
     this.#icons = JSON.parse(readFileSync(file, "utf8")) as IconSet;
   }
 
@@ -166,9 +168,11 @@ export class SpriteSheet {
     const icon = OWN_DRAWINGS[name] === undefined ? this.#icons.icons[name] : { body: OWN_DRAWINGS[name] };
     if (!icon) throw new RangeError(`Expected the name of a drawing in @iconify-json/noto but received "${name}"`);
     const { body, left = 0, top = 0, width = this.#icons.width, height = this.#icons.height } = icon;
+    // Native code, which who only wants this world's prompts need not load.
+    const resvg = require("@resvg/resvg-js") as { Resvg: typeof Resvg };
     const draw = (box: readonly number[], pixelWidth: number) => {
       const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="${box.join(" ")}">${body}</svg>`;
-      return new Resvg(svg, { fitTo: { mode: "width", value: pixelWidth } }).render();
+      return new resvg.Resvg(svg, { fitTo: { mode: "width", value: pixelWidth } }).render();
     };
     // First at full size, to find the visible part; then that part alone at the wanted size.
     const full = draw([left, top, width, height], width);
