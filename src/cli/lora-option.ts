@@ -30,7 +30,7 @@ export function parseLora(text: string): NamedWeights {
 /** The config of the options, on top of the config of the first run that --lora names, if any. */
 export async function configFor(options: LoraOption & ConfigOptions, last: object = {}): Promise<Config> {
   const run = options.lora.map((text) => parseLora(text).path).find((path) => RunReader.exists(path));
-  return configFromOptions(options, { ...(run !== undefined && { base: configOfRunIn(run) }), last });
+  return configFromOptions(options, { ...(run !== undefined && { base: await configOfRunIn(run) }), last });
 }
 
 /**

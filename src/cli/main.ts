@@ -2,7 +2,8 @@
  * The command line. Exit codes: 0 success, 1 a bug, 2 bad input (one clear message on stderr, no partial
  * output), 130 interrupted.
  *
- * Commands import what they need when they run, so that `--help` and `b2 config` work without libtorch.
+ * Commands import what they need when they run: `--help`, `b2 config` and every refusal of arguments work without
+ * libtorch, and answer at once.
  */
 import { Command, CommanderError } from "commander";
 import { addCompareCommand } from "./commands/compare.js";
@@ -18,6 +19,7 @@ import { addStageCommands } from "./commands/stage.js";
 import { exitCodeOf, report } from "./errors.js";
 import { printEvent } from "./events.js";
 import { example } from "./help.js";
+import { loadEntriesHelp } from "./options.js";
 import { guardStreams, printError, printOut } from "./terminal.js";
 import { version } from "./version.js";
 
@@ -53,6 +55,9 @@ export async function main(argv: readonly string[]): Promise<void> {
   guardStreams();
   const stopWatching = refuseSilence(json);
   try {
+    // Commander writes help synchronously, so what it needs is loaded before. The help of b2 itself needs nothing.
+    const words = argv.slice(2);
+    if (words.length > 1 && words.some((word) => ["help", "--help", "-h"].includes(word))) await loadEntriesHelp();
     await program.parseAsync([...argv]);
   } catch (error) {
     // Commander has printed its own message, or the help that was asked for.

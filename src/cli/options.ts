@@ -1,14 +1,12 @@
-/** Options that several commands share, and the config they make. */
+/**
+ * Options that several commands share, and the config they make. The schema and the registries are loaded when a config is
+ * made: they take longer than all else that help, or a refused option, needs.
+ */
 import { resolve } from "node:path";
 import { InvalidArgumentError, Option, type Command } from "commander";
-import { comesFrom } from "../b2/config/config-file.js";
 import { presets, type PresetName } from "../b2/config/presets.js";
-import { mergeLayers, parseAssignments, readConfigFile, resolveConfig } from "../b2/config/resolve.js";
 import type { Config } from "../b2/config/schema.js";
-import { registries } from "../b2/config/sections.js";
-import { loadPlugins } from "../b2/plugins.js";
 import { InputError } from "../base/errors.js";
-import { modelFamilies } from "../pipeline/index.js";
 import { layout } from "../runs/layout.js";
 import { RunReader } from "../runs/reader.js";
 
@@ -41,15 +39,20 @@ export function addConfigOptions(command: Command): Command {
     .option("--plugin <module>", "a module that registers rewards, objectives and the like; repeatable", collect, [])
     .option("--device <name>", "cpu, cuda, cuda:<index> or mps; the same as --set model.device=<name>")
     .option("--dtype <name>", "float32, bfloat16 or float16; the same as --set model.dtype=<name>")
-    .addHelpText("after", () => entriesHelp());
+    .addHelpText("after", () => entriesHelp);
 }
 
-/** What `rewards`, `objective.name` and the like can name: those that come with the project. */
-function entriesHelp(): string {
+/** What `rewards`, `objective.name` and the like can name: those that come with the project. Empty until it is loaded. */
+let entriesHelp = "";
+
+/** Makes the help of commands with config options complete; to be called before it is printed. */
+export async function loadEntriesHelp(): Promise<void> {
+  const { registries } = await import("../b2/config/sections.js");
+  const { modelFamilies } = await import("../pipeline/index.js");
   const kinds = [...Object.entries(registries), ["model families", modelFamilies] as const];
   const width = Math.max(...kinds.map(([key]) => key.length));
   const lines = kinds.map(([key, registry]) => `  ${key.padEnd(width)}  ${registry.names().join(", ")}`);
-  return `\nWhat a config can name, besides what plugins bring (docs/config.md):\n${lines.join("\n")}`;
+  entriesHelp = `\nWhat a config can name, besides what plugins bring (docs/config.md):\n${lines.join("\n")}`;
 }
 
 /** Layers of a config besides the options. */
@@ -69,6 +72,8 @@ export async function configFromOptions(
   options: ConfigOptions,
   { base = {}, last = {} }: ConfigLayers = {},
 ): Promise<Config> {
+  const { mergeLayers, parseAssignments, readConfigFile, resolveConfig } = await import("../b2/config/resolve.js");
+  const { loadPlugins } = await import("../b2/plugins.js");
   const { preset, config, set, plugin, device, dtype } = options;
   const layers = [
     base,
@@ -98,7 +103,7 @@ export const untrained = { interval: { first: null, last: null, skipLast: 0 } };
  */
 export async function configOfRun(folder: string, options: ConfigOptions): Promise<Config> {
   const { preset, config, set } = options;
-  const begun = RunReader.exists(folder) ? configOfRunIn(folder) : undefined;
+  const begun = RunReader.exists(folder) ? await configOfRunIn(folder) : undefined;
   if (preset.length > 0 || config.length > 0) {
     // What the run was begun with has to be read as well, to be compared: its plugins come along.
     const { plugins = [] } = (begun ?? {}) as { plugins?: readonly string[] };
@@ -112,8 +117,10 @@ export async function configOfRun(folder: string, options: ConfigOptions): Promi
 }
 
 /** The config that a run was begun with, as a layer whose problems name the file. */
-export const configOfRunIn = (folder: string): object =>
-  comesFrom(layout.config(folder), new RunReader(folder).config());
+export async function configOfRunIn(folder: string): Promise<object> {
+  const { comesFrom } = await import("../b2/config/config-file.js");
+  return comesFrom(layout.config(folder), new RunReader(folder).config());
+}
 
 /** Parses a whole number from `minimum` to `maximum`. */
 export const wholeNumber =

@@ -3,7 +3,6 @@ import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { resolve } from "node:path";
 import { InvalidArgumentError, type Command } from "commander";
-import { mergeLayers, parseAssignments } from "../../b2/config/resolve.js";
 import { InputError } from "../../base/errors.js";
 import type { OnState } from "../../compare/execute.js";
 import type { Grid } from "../../compare/grid.js";
@@ -130,6 +129,7 @@ async function report(folder: string, { target }: Pick<CompareOptions, "target">
 /** The grid of the options, over that of the file or of the comparison in the folder. */
 async function gridOf(folder: string, settings: readonly string[], options: CompareOptions): Promise<Grid> {
   const { changeGrid, gridFile, parseSettings, readGrid } = await import("../../compare/grid.js");
+  const { mergeLayers, parseAssignments } = await import("../../b2/config/resolve.js");
   const { grid, seeds, stages, queries, passes, evaluations, baseline, set, plugin, device, dtype } = options;
   const budgets = [stages && { stages }, queries && { queries }, passes && { passes }].filter(
     (one) => one !== undefined,

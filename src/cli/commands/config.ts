@@ -1,9 +1,6 @@
 /** `b2 config` and `b2 presets`: print configs and presets without running anything. */
 import { join } from "node:path";
 import type { Command } from "commander";
-import { stringify } from "yaml";
-import { configMarkdown } from "../../b2/config/docs.js";
-import { configJsonSchema, SCHEMA_FILE } from "../../b2/config/json-schema.js";
 import { presetSummaries } from "../../b2/config/presets.js";
 import type { Config } from "../../b2/config/schema.js";
 import { InputError } from "../../base/errors.js";
@@ -13,7 +10,9 @@ import { addConfigOptions, configFromOptions, type ConfigOptions } from "../opti
 import { printOut } from "../terminal.js";
 
 /** A config as YAML. The schema of this package does not know what plugins add, so it is named without them alone. */
-function configYaml(config: Config): string {
+async function configYaml(config: Config): Promise<string> {
+  const { stringify } = await import("yaml");
+  const { SCHEMA_FILE } = await import("../../b2/config/json-schema.js");
   const schema = `# yaml-language-server: $schema=${join(packageRoot(), SCHEMA_FILE)}\n`;
   return (config.plugins.length === 0 ? schema : "") + stringify(config, { lineWidth: 0 });
 }
@@ -38,8 +37,9 @@ export function addConfigCommands(program: Command): void {
       }
       const config = await configFromOptions(options);
       const inJson = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
-      const text = schema ? inJson(configJsonSchema()) : markdown ? configMarkdown() : undefined;
-      printOut(text ?? (yaml ? configYaml(config) : inJson(config)));
+      if (schema) printOut(inJson((await import("../../b2/config/json-schema.js")).configJsonSchema()));
+      else if (markdown) printOut((await import("../../b2/config/docs.js")).configMarkdown());
+      else printOut(yaml ? await configYaml(config) : inJson(config));
     });
 
   program

@@ -2,7 +2,6 @@
 import { existsSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { InvalidArgumentError, type Command } from "commander";
-import { differences } from "../../b2/config/resolve.js";
 import type { Config } from "../../b2/config/schema.js";
 import type { InferenceWeights } from "../../b2/policy/policy.js";
 import type { ProbedRoot, ProbePlan } from "../../b2/probe/branching.js";
@@ -16,7 +15,6 @@ import { configFor, loadPolicy, loraOption, parseLora, type LoraOption } from ".
 import { addConfigOptions, expectFewImages, untrained, wholeNumber, type ConfigOptions } from "../options.js";
 import { makeOutputFolder } from "../output-paths.js";
 import { addOutputOptions, Output, type OutputOptions } from "../output.js";
-import { probeTable } from "../probe-table.js";
 import { duration } from "../progress.js";
 import { printOut } from "../terminal.js";
 
@@ -75,6 +73,7 @@ export function addProbeCommand(program: Command): void {
         probe(plan, config, options, { progress: output.progress(), signal }),
       );
       const { proposalText, shareChart } = await import("../../eval/probe-report.js");
+      const { probeTable } = await import("../probe-table.js");
       const files = { json: join(options.out, "probe.json"), picture: join(options.out, "probe.png") };
       writeJson(files.json, report);
       writeFileAtomic(files.picture, shareChart(report));
@@ -115,7 +114,7 @@ async function probe(
   try {
     const weights = await findWeights(options.lora.map(parseLora), context);
     const begun = { plan, config, weights: stampsOf(weights) };
-    const { samples, seconds: before } = partial(options.out, begun);
+    const { samples, seconds: before } = await partial(options.out, begun);
     const start = performance.now();
     const elapsed = (): number => (performance.now() - start) / 1000;
     let isFirst = true;
@@ -184,12 +183,13 @@ interface Partial {
 const partialFile = (folder: string): string => join(folder, "probe.partial.json");
 
 /** What an interrupted probe with the same plan, config and weights has left; nothing if there is none. */
-function partial(
+async function partial(
   folder: string,
   { plan, config, weights }: Omit<Partial, "samples" | "seconds">,
-): Pick<Partial, "samples" | "seconds"> {
+): Promise<Pick<Partial, "samples" | "seconds">> {
   const file = partialFile(folder);
   if (existsSync(file)) {
+    const { differences } = await import("../../b2/config/resolve.js");
     const left = readJsonObject(file) as unknown as Partial;
     const deciding = differences(left.config, config).filter(({ affects }) => affects === undefined);
     const isSame = JSON.stringify([left.plan, left.weights]) === JSON.stringify([plan, weights]);
