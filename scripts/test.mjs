@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { compile } from "./compile.mjs";
 import { build } from "./libtorch/build.mjs";
 import { readLayout } from "./libtorch/layout.mjs";
+import { setUp } from "./libtorch/setup.mjs";
 
 const HELP = `npm test -- [word ...] [--name <pattern>] [--coverage] [flags of node --test]
 
@@ -64,12 +65,12 @@ function runNode(args, env = process.env) {
 }
 
 /** Builds the addon for the libtorch that the tests load. */
-function buildAddon() {
+async function buildAddon() {
   const current = join(root, "build/current.json");
   const folder = process.env.LIBTORCH || (existsSync(current) && JSON.parse(readFileSync(current, "utf8")).root);
   const libtorch = folder ? readLayout(folder) : undefined;
-  if (libtorch === undefined || !existsSync(current)) runNode(["scripts/install.mjs"]);
-  else build(root, libtorch, { makeCurrent: false });
+  if (libtorch === undefined || !existsSync(current)) await setUp();
+  else await build(root, libtorch, { makeCurrent: false });
 }
 
 /**
@@ -87,12 +88,12 @@ function testFiles(words) {
 }
 
 /** @param {string[]} args */
-function main(args) {
+async function main(args) {
   const { words, flags, coverage, help } = parse(args);
   if (help) return console.log(HELP);
   const files = testFiles(words);
   if (files.length === 0) throw new Error(`Expected test files for ${words.join(" ")} but found none`);
-  buildAddon();
+  await buildAddon();
   const status = compile();
   if (status !== 0) process.exit(status);
   // Test files run in parallel and share the cores.
@@ -110,7 +111,7 @@ function main(args) {
 }
 
 try {
-  main(process.argv.slice(2));
+  await main(process.argv.slice(2));
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
   process.exitCode = 1;

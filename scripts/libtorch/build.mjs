@@ -1,10 +1,10 @@
 /**
  * Builds the addon against one libtorch, in build/<key>/ or, for a debug build, build/<key>-debug/: one folder for each
  * libtorch and kind, so that several can be used from one checkout. node-gyp runs there on a copy of binding.gyp with a
- * link to native/. src/torch/native.ts loads the one whose build.json matches; build/current.json names the
- * libtorch that is used without LIBTORCH in the environment.
+ * link to native/. src/torch/addon.ts finds the one whose build.json matches; build/current.json names the libtorch that is
+ * used without LIBTORCH in the environment.
  */
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   copyFileSync,
@@ -14,13 +14,15 @@ import {
   readFileSync,
   realpathSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
-import { BuildError } from "./errors.mjs";
+import { Aborted, InstallError } from "./errors.mjs";
+import { lines } from "./progress.mjs";
 
 /**
  * The folder of the build for a libtorch, within build/.
@@ -33,12 +35,11 @@ function folderOf(root, kind) {
 }
 
 /**
- * A hash of everything that the build depends on.
+ * A hash of what the addon is compiled from. src/torch/addon.ts computes the same, to notice that it is out of date.
  * @param {string} packageRoot
- * @param {import("./layout.mjs").Libtorch} libtorch
  */
-function fingerprint(packageRoot, libtorch) {
-  const hash = createHash("sha256").update(JSON.stringify(libtorch)).update(process.version).update(process.arch);
+function sourcesHash(packageRoot) {
+  const hash = createHash("sha256");
   const sources = readdirSync(join(packageRoot, "native")).sort();
   for (const file of [...sources.map((name) => join("native", name)), "binding.gyp"]) {
     hash.update(file).update(readFileSync(join(packageRoot, file)));
@@ -46,46 +47,58 @@ function fingerprint(packageRoot, libtorch) {
   return hash.digest("hex");
 }
 
+/** @param {string} file */
+const readIfThere = (file) => (existsSync(file) ? readFileSync(file, "utf8") : undefined);
+
 /**
- * Builds unless the build is up to date.
+ * Builds unless the build is up to date. An addon works with every Node that has its version of Node-API, so another Node
+ * is no reason to build again.
  *
  * @param {string} packageRoot
  * @param {import("./layout.mjs").Libtorch} libtorch
  * @param {object} [options]
  * @param {boolean} [options.makeCurrent] make its libtorch the one that is used without LIBTORCH in the environment
  * @param {"release" | "debug"} [options.kind] "debug": with symbols and without optimisation
- * @returns {boolean} whether anything had to be built
+ * @param {boolean} [options.anew] build even if the build is up to date
+ * @param {import("./progress.mjs").Progress} [options.progress]
+ * @param {AbortSignal} [options.signal]
+ * @returns {Promise<{ addon: string, built: boolean }>} the file, and whether anything had to be built
+ * @throws {InstallError} saying what is missing, when the build fails
  */
-export function build(packageRoot, libtorch, { makeCurrent = true, kind = "release" } = {}) {
+export async function build(packageRoot, libtorch, options = {}) {
+  const { makeCurrent = true, kind = "release", anew = false, progress = lines, signal } = options;
   const folder = join(packageRoot, "build", folderOf(libtorch.root, kind));
   const addon = join(folder, "torch.node");
+  const library = { file: libtorch.library, bytes: statSync(libtorch.library).size };
+  const record = { root: libtorch.root, kind, library, sources: sourcesHash(packageRoot) };
+  // How it was compiled counts as well, but is nothing that a process has to check before it loads the addon.
+  const wanted = JSON.stringify({ ...record, libtorch, platform: process.platform, arch: process.arch });
   const stamp = join(folder, "fingerprint");
-  const wanted = fingerprint(packageRoot, libtorch);
-  const upToDate = existsSync(addon) && existsSync(stamp) && readFileSync(stamp, "utf8") === wanted;
+  const upToDate = !anew && existsSync(addon) && readIfThere(stamp) === wanted;
   if (!upToDate) {
     mkdirSync(folder, { recursive: true });
     rmSync(stamp, { force: true });
-    compile(packageRoot, folder, libtorch, kind);
+    await compile(packageRoot, folder, libtorch, { kind, progress, signal });
     // Replace the file instead of its contents, because a process may have the old one loaded.
     rmSync(addon, { force: true });
     copyFileSync(join(folder, "build", kind === "debug" ? "Debug" : "Release", "torch.node"), addon);
     writeFileSync(stamp, wanted);
   }
-  writeFileSync(join(folder, "build.json"), JSON.stringify({ root: libtorch.root, kind }, null, 2) + "\n");
+  writeFileSync(join(folder, "build.json"), JSON.stringify(record, null, 2) + "\n");
   if (makeCurrent) {
     const current = { root: libtorch.root, version: libtorch.version };
     writeFileSync(join(packageRoot, "build/current.json"), JSON.stringify(current, null, 2) + "\n");
   }
-  return !upToDate;
+  return { addon, built: !upToDate };
 }
 
 /**
  * @param {string} packageRoot
  * @param {string} folder of the build
  * @param {import("./layout.mjs").Libtorch} libtorch
- * @param {"release" | "debug"} kind
+ * @param {{ kind: "release" | "debug", progress: import("./progress.mjs").Progress, signal: AbortSignal | undefined }} how
  */
-function compile(packageRoot, folder, libtorch, kind) {
+async function compile(packageRoot, folder, libtorch, { kind, progress, signal }) {
   copyFileSync(join(packageRoot, "binding.gyp"), join(folder, "binding.gyp"));
   rmSync(join(folder, "native"), { force: true, recursive: true });
   symlinkSync(join(packageRoot, "native"), join(folder, "native"), "junction");
@@ -101,14 +114,34 @@ function compile(packageRoot, folder, libtorch, kind) {
   };
   writeFileSync(join(folder, "libtorch.gypi"), JSON.stringify(variables, null, 2));
   const nodeGyp = createRequire(join(packageRoot, "package.json")).resolve("node-gyp/bin/node-gyp.js");
-  const run = spawnSync(
-    process.execPath,
-    [nodeGyp, "configure", "build", `--${kind}`, "--jobs", String(availableParallelism()), ...nodeHeaders()],
-    { cwd: folder, encoding: "utf8", maxBuffer: 1 << 28 },
-  );
-  if (run.status === 0) return;
-  const output = `${run.stdout ?? ""}${run.stderr ?? ""}`;
-  throw new BuildError(adviceFor(output, run.error), output);
+  const args = ["configure", "build", `--${kind}`, "--jobs", String(availableParallelism()), ...nodeHeaders()];
+  const child = spawn(process.execPath, [nodeGyp, ...args], {
+    cwd: folder,
+    stdio: ["ignore", "pipe", "pipe"],
+    ...(signal && { signal }),
+  });
+  const files = readdirSync(join(packageRoot, "native")).filter((name) => name.endsWith(".cc")).length;
+  const task = progress.task("compiling the native addon", files, "files");
+  let output = "";
+  const read = (/** @type {string} */ text) => {
+    output += text;
+    // make prints a line such as "CXX(target) Release/obj.target/torch/native/addon.o" as it begins a file.
+    task.advance(text.match(/\.o$/gm)?.length ?? 0);
+  };
+  child.stdout.setEncoding("utf8").on("data", read);
+  child.stderr.setEncoding("utf8").on("data", read);
+  try {
+    const status = await new Promise((resolve, reject) => child.on("error", reject).on("close", resolve));
+    if (status === 0) return;
+  } catch (error) {
+    if (signal?.aborted) throw new Aborted();
+    throw new InstallError(`node-gyp could not be started: ${/** @type {Error} */ (error).message}`);
+  } finally {
+    task.done();
+  }
+  const log = join(folder, "build.log");
+  writeFileSync(log, output);
+  throw new InstallError(adviceFor(output, log));
 }
 
 /** The headers that came with this Node, if any; otherwise node-gyp downloads them. */
@@ -118,26 +151,26 @@ function nodeHeaders() {
 }
 
 /**
- * Advice for a failed build, from its output.
+ * What is missing, from the output of a failed build.
  * @param {string} output
- * @param {Error | undefined} error
+ * @param {string} log where it is
  */
-function adviceFor(output, error) {
-  if (error !== undefined) return `node-gyp could not be started: ${error.message}`;
+function adviceFor(output, log) {
   if (/Could not find any Python/.test(output)) {
-    return "node-gyp needs Python 3: install it (Debian, Ubuntu: apt-get install python3) and run npm install again";
+    return "Building the native addon takes Python 3. Install it (Debian, Ubuntu: apt-get install python3)";
   }
-  if (/(g\+\+|c\+\+|clang\+\+|make).*(not found|No such file|ENOENT)|not found: make/.test(output)) {
+  if (/(g\+\+|c\+\+|clang\+\+|\bmake\b).*(not found|No such file|ENOENT)|not found: make/.test(output)) {
     return (
-      "A C++ compiler and make are needed: install them (Debian, Ubuntu: apt-get install g++ make; " +
-      "macOS: xcode-select --install) and run npm install again"
+      "Building the native addon takes a C++ compiler and make. Install them (Debian, Ubuntu: apt-get install g++ make; " +
+      "macOS: xcode-select --install)"
     );
   }
-  if (/getaddrinfo|ENOTFOUND|ECONNREFUSED|ETIMEDOUT/.test(output)) {
+  if (/getaddrinfo|ENOTFOUND|ECONNREFUSED|ETIMEDOUT|EAI_AGAIN/.test(output)) {
     return (
-      "node-gyp could not download Node's headers: install them (Debian, Ubuntu: apt-get install libnode-dev) " +
-      "or point npm_config_nodedir at a Node folder with include/node"
+      "Building the native addon takes Node's headers, and node-gyp could not download them. Point npm_config_nodedir at " +
+      "a Node folder with include/node, or install them (Debian, Ubuntu: apt-get install libnode-dev)"
     );
   }
-  return "The compiler did not accept native/ with this libtorch";
+  const first = output.split("\n").find((line) => /\berror\b|ERR!/i.test(line)) ?? "no reason given";
+  return `The native addon did not compile: ${first.trim()} (all of it in ${log})`;
 }

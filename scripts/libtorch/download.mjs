@@ -1,18 +1,17 @@
 /**
- * The official libtorch archive, downloaded once into the user's cache. B2_LIBTORCH chooses the variant (cpu, cu126,
- * cu130, ...), B2_LIBTORCH_VERSION the release.
+ * The official libtorch archive of a variant (cpu, cu126, cu130, ...), downloaded once into the user's cache.
+ * B2_LIBTORCH_VERSION chooses the release.
  */
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { createWriteStream, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
+import { createWriteStream, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as after } from "node:timers/promises";
-import cliProgress from "cli-progress";
+import { Aborted } from "./errors.mjs";
 import { readLayout } from "./layout.mjs";
 
 const VERSION = process.env.B2_LIBTORCH_VERSION ?? "2.13.0";
-const VARIANT = process.env.B2_LIBTORCH ?? "cpu";
 
 /** Timeouts: a missing network is noticed within seconds, while slow downloads continue as long as bytes arrive. */
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -24,11 +23,14 @@ function cacheFolder() {
   return join(base, "b2-diffurl");
 }
 
-/** The archive's URL; undefined for platforms without one. */
-function archiveUrl() {
-  const base = `https://download.pytorch.org/libtorch/${VARIANT}`;
+/**
+ * The archive's URL; undefined for platforms without one.
+ * @param {string} variant
+ */
+function archiveUrl(variant) {
+  const base = `https://download.pytorch.org/libtorch/${variant}`;
   if (process.platform === "linux" && process.arch === "x64") {
-    return `${base}/libtorch-shared-with-deps-${VERSION}%2B${VARIANT}.zip`;
+    return `${base}/libtorch-shared-with-deps-${VERSION}%2B${variant}.zip`;
   }
   if (process.platform === "darwin" && process.arch === "arm64") return `${base}/libtorch-macos-arm64-${VERSION}.zip`;
   return undefined;
@@ -52,18 +54,15 @@ async function within(milliseconds, promise, what) {
 /**
  * @param {string} file
  * @param {string} url
+ * @param {import("./progress.mjs").Progress} progress
+ * @param {AbortSignal} [signal]
  */
-async function downloadTo(file, url) {
-  const response = await within(CONNECT_TIMEOUT_MS, fetch(url), "no answer");
+async function downloadTo(file, url, progress, signal) {
+  const response = await within(CONNECT_TIMEOUT_MS, fetch(url, signal && { signal }), "no answer");
   if (!response.ok || response.body === null) throw new Error(`the server answered ${response.status}`);
-  const megabytes = (/** @type {number} */ bytes) => Math.round(bytes / 1e6);
   const total = Number(response.headers.get("content-length") ?? 0);
-  const bar = new cliProgress.SingleBar({
-    format: "  {bar} {percentage}% | {value}/{total} MB | {eta_formatted} left",
-    noTTYOutput: true,
-    notTTYSchedule: 5_000,
-  });
-  bar.start(megabytes(total), 0);
+  const megabytes = (/** @type {number} */ bytes) => Math.round(bytes / 1e6);
+  const task = progress.task("downloading libtorch", megabytes(total), "MB");
   const out = createWriteStream(file);
   const reader = response.body.getReader();
   let received = 0;
@@ -71,12 +70,12 @@ async function downloadTo(file, url) {
     for (;;) {
       const { done, value } = await within(STALL_TIMEOUT_MS, reader.read(), "no data");
       if (done) break;
+      task.advance(megabytes(received + value.length) - megabytes(received));
       received += value.length;
       if (!out.write(value)) await once(out, "drain");
-      bar.update(megabytes(received));
     }
   } finally {
-    bar.stop();
+    task.done();
     out.end();
     await once(out, "close");
   }
@@ -110,33 +109,40 @@ function reasonOf(error) {
 
 /**
  * The libtorch in the user's cache, downloaded if it is missing.
- * @param {(line: string) => void} say
- * @returns {Promise<import("./find.mjs").Found | undefined>} undefined if that fails, after printing the reason
+ * @param {string} variant
+ * @param {import("./progress.mjs").Progress} progress
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<import("./find.mjs").Found | undefined>} undefined if that fails, after reporting the reason
  */
-export async function downloadLibtorch(say) {
-  const target = join(cacheFolder(), `libtorch-${VERSION}-${VARIANT}`);
+export async function downloadLibtorch(variant, progress, signal) {
+  const target = join(cacheFolder(), `libtorch-${VERSION}-${variant}`);
   const cached = readLayout(join(target, "libtorch"));
   if (cached !== undefined) return { libtorch: cached, origin: "downloaded before" };
-  const url = archiveUrl();
+  const url = archiveUrl(variant);
   if (url === undefined) {
-    say(`There is no official libtorch archive for ${process.platform} on ${process.arch}.`);
+    progress.log(`There is no official libtorch archive for ${process.platform} on ${process.arch}.`);
     return undefined;
   }
   let scratch;
   try {
     mkdirSync(cacheFolder(), { recursive: true });
     scratch = mkdtempSync(join(cacheFolder(), "download-"));
-    say(`Downloading ${url}`);
+    progress.log(`Downloading ${url}`);
     const archive = join(scratch, "libtorch.zip");
-    await downloadTo(archive, url);
+    await downloadTo(archive, url, progress, signal);
     unzip(archive, scratch);
     rmSync(archive);
-    if (!existsSync(target)) renameSync(scratch, target);
+    // Somebody else may have finished the same download meanwhile. What is there otherwise is not whole.
+    if (readLayout(join(target, "libtorch")) === undefined) {
+      rmSync(target, { recursive: true, force: true });
+      renameSync(scratch, target);
+    }
     const libtorch = readLayout(join(target, "libtorch"));
     if (libtorch === undefined) throw new Error("the archive holds no libtorch");
     return { libtorch, origin: "downloaded" };
   } catch (error) {
-    say(`The download did not work: ${reasonOf(error)}.`);
+    if (signal?.aborted) throw new Aborted();
+    progress.log(`The download did not work: ${reasonOf(error)}.`);
     return undefined;
   } finally {
     if (scratch !== undefined) rmSync(scratch, { recursive: true, force: true });

@@ -1,14 +1,11 @@
-/** Errors of the install step of which only the message is shown. */
-export class InstallError extends Error {}
+/** Errors of the setup of which only the message is shown: what is missing on this machine, and how to get it. */
+export class InstallError extends Error {
+  /** @override */
+  name = "InstallError";
+}
 
-/** A failed compilation: a sentence of advice, and the compiler's output. */
-export class BuildError extends InstallError {
-  /**
-   * @param {string} message
-   * @param {string} output
-   */
-  constructor(message, output) {
-    super(message);
-    this.output = output;
-  }
+/** The setup was interrupted. */
+export class Aborted extends Error {
+  /** @override */
+  name = "Aborted";
 }

@@ -1,4 +1,4 @@
-/** Finds a libtorch on this machine: from the environment, python3's torch or the system. Downloads nothing. */
+/** Finds a libtorch on this machine: in a folder, python3's torch or the system's. Downloads nothing. */
 import { spawnSync } from "node:child_process";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -33,44 +33,52 @@ function isSupported({ version }) {
   return major > OLDEST.major || (major === OLDEST.major && minor >= OLDEST.minor);
 }
 
-/** The folder of the torch that `python3` would import, without importing it. */
-function pythonTorch() {
+/**
+ * The libtorch in a folder that somebody named.
+ * @param {string} folder
+ * @param {string} origin who names it
+ * @returns {Found}
+ * @throws {InstallError} when there is no usable one: it is not silently replaced by another
+ */
+export function libtorchIn(folder, origin) {
+  const libtorch = readLayout(folder);
+  if (libtorch === undefined) {
+    throw new InstallError(
+      `Expected a folder with a libtorch (include/ATen and lib/libtorch_cpu) for ${origin} but received ${folder}`,
+    );
+  }
+  if (!isSupported(libtorch)) {
+    throw new InstallError(
+      `Expected libtorch ${OLDEST.major}.${OLDEST.minor} or later for ${origin} but ${folder} has ${libtorch.version}`,
+    );
+  }
+  return { libtorch, origin };
+}
+
+/** The torch that `python3` would import, without importing it. @returns {Found | undefined} */
+export function pythonTorch() {
   const question =
     "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')";
   const run = spawnSync("python3", ["-c", question], { encoding: "utf8", timeout: 10_000 });
   const folder = run.status === 0 ? run.stdout.trim() : "";
-  return folder === "" ? undefined : folder;
+  return folder === "" ? undefined : usable(folder, "python3's torch");
+}
+
+/** A libtorch of the system's. @returns {Found | undefined} */
+export function systemLibtorch() {
+  for (const folder of systemFolders()) {
+    const found = usable(folder, "system");
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }
 
 /**
- * The first usable libtorch: the LIBTORCH environment variable, python3's torch, a system libtorch.
+ * @param {string} folder
+ * @param {string} origin
  * @returns {Found | undefined}
- * @throws {InstallError} when LIBTORCH names no usable libtorch, which is not silently replaced by another
  */
-export function findLibtorch() {
-  const asked = process.env.LIBTORCH;
-  if (asked) {
-    const libtorch = readLayout(asked);
-    if (libtorch === undefined) {
-      throw new InstallError(
-        `Expected a libtorch (include/ATen and lib/libtorch_cpu) in LIBTORCH but ${asked} has none`,
-      );
-    }
-    if (!isSupported(libtorch)) {
-      throw new InstallError(
-        `Expected libtorch ${OLDEST.major}.${OLDEST.minor} or later in LIBTORCH but received ${libtorch.version}`,
-      );
-    }
-    return { libtorch, origin: "LIBTORCH" };
-  }
-  const python = pythonTorch();
-  const places = [
-    ...(python === undefined ? [] : [{ folder: python, origin: "python3's torch" }]),
-    ...systemFolders().map((folder) => ({ folder, origin: "system" })),
-  ];
-  for (const { folder, origin } of places) {
-    const libtorch = readLayout(folder);
-    if (libtorch !== undefined && isSupported(libtorch)) return { libtorch, origin };
-  }
-  return undefined;
+function usable(folder, origin) {
+  const libtorch = readLayout(folder);
+  return libtorch !== undefined && isSupported(libtorch) ? { libtorch, origin } : undefined;
 }

@@ -11,6 +11,7 @@ import { join } from "node:path";
  * @property {string} version as "2.13.0"
  * @property {string[]} includes folders of headers
  * @property {string} libraryFolder
+ * @property {string} library the file of libtorch_cpu
  * @property {string[]} libraries linker flags
  * @property {string[]} defines
  * @property {string} standard the C++ standard that its headers need
@@ -44,6 +45,7 @@ export function readLayout(folder) {
     version,
     includes: [include, api],
     libraryFolder,
+    library: join(libraryFolder, sharedLibrary("torch_cpu")),
     libraries: librariesIn(libraryFolder),
     defines: [`_GLIBCXX_USE_CXX11_ABI=${usesNewStrings(libraryFolder) ? 1 : 0}`],
     standard: Number(version.split(".")[0]) < 2 ? "gnu++17" : minorOf(version) < 10 ? "gnu++17" : "gnu++20",

@@ -15,6 +15,7 @@ import { addModelCommands } from "./commands/model.js";
 import { addProbeCommand } from "./commands/probe.js";
 import { addPromptsCommand } from "./commands/prompts.js";
 import { addRunCommand } from "./commands/run.js";
+import { addSetupCommand } from "./commands/setup.js";
 import { addStageCommands } from "./commands/stage.js";
 import { exitCodeOf, report } from "./errors.js";
 import { printEvent } from "./events.js";
@@ -43,6 +44,7 @@ export function createProgram(): Command {
   addModelCommands(program);
   addConfigCommands(program);
   addPromptsCommand(program);
+  addSetupCommand(program);
   addDoctorCommand(program);
   return program;
 }

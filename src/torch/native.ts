@@ -1,14 +1,12 @@
 /**
- * The native addon that scripts/install.mjs built: what it exports, in TypeScript, and how it is found and loaded.
+ * The native addon: what it exports, in TypeScript, and how it is loaded.
  *
  * Importing this file loads nothing. `native` begins as a stub whose functions load the addon, put it in the stub's place
  * and go on there, so that nothing is asked at later calls.
  */
-import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { createRequire } from "node:module";
-import { join } from "node:path";
-import { packageRoot } from "../base/package-root.js";
-import { chosenAddon, chosenThreads, prepareEnvironment, type AddonKind } from "./environment.js";
+import { findAddon, HOW_TO_BUILD } from "./addon.js";
+import { chosenThreads, prepareEnvironment } from "./environment.js";
 import { AddonError, TorchError } from "./error.js";
 
 /** A tensor or generator as native code knows it: the index of a slot. */
@@ -94,54 +92,6 @@ export interface Addon {
   resetPeakDeviceBytes(device: string): void;
 }
 
-/** What scripts/libtorch/build.mjs writes beside each build. */
-interface Build {
-  /** The real path of the libtorch that the addon was built against. */
-  readonly root: string;
-  readonly kind: AddonKind;
-}
-
-const readJson = (file: string): unknown => JSON.parse(readFileSync(file, "utf8"));
-
-/** The build in a folder; undefined where there is none, or none that is whole. */
-function buildIn(folder: string): Build | undefined {
-  try {
-    return existsSync(join(folder, "torch.node")) ? (readJson(join(folder, "build.json")) as Build) : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** The folder of a build: there is one for each libtorch and kind. */
-function findBuild(builds: string, { root, kind }: Build): string | undefined {
-  const folders = existsSync(builds) ? readdirSync(builds).map((name) => join(builds, name)) : [];
-  return folders.find((folder) => {
-    const build = buildIn(folder);
-    return build?.root === root && build.kind === kind;
-  });
-}
-
-const HOW_TO_BUILD = "run `npm rebuild b2-diffurl`, or `node scripts/install.mjs` in a checkout";
-
-/** The file of the addon that the environment asks for. @throws AddonError with the way to get it */
-function findAddon(): string {
-  const builds = join(packageRoot(), "build");
-  const { libtorch, kind } = chosenAddon();
-  const current = join(builds, "current.json");
-  if (libtorch === undefined && !existsSync(current)) {
-    throw new AddonError(`Expected a build of the native addon in ${builds} but there is none: ${HOW_TO_BUILD}`);
-  }
-  const chosen = libtorch ?? (readJson(current) as { root: string }).root;
-  const root = existsSync(chosen) ? realpathSync(chosen) : chosen;
-  const folder = findBuild(builds, { root, kind });
-  if (folder !== undefined) return join(folder, "torch.node");
-  const how =
-    kind === "debug"
-      ? "run `node scripts/install.mjs --debug` in a checkout"
-      : HOW_TO_BUILD + (libtorch === undefined ? "" : ", with LIBTORCH set as it is now");
-  throw new AddonError(`Expected a ${kind} build of the native addon for ${chosen} but there is none: ${how}`);
-}
-
 let addon: Addon | undefined;
 
 function load(): Addon {
@@ -152,7 +102,7 @@ function load(): Addon {
     addon = createRequire(import.meta.url)(file) as Addon;
   } catch (cause) {
     const problem = cause instanceof Error ? cause.message : String(cause);
-    throw new AddonError(`Expected ${file} to load but received: ${problem} (${HOW_TO_BUILD})`, { cause });
+    throw new AddonError(`The native addon does not load: ${problem.split("\n", 1)[0]}. ${HOW_TO_BUILD}`, { cause });
   }
   addon.setErrorClass(TorchError);
   addon.setNumThreads(chosenThreads());
