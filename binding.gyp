@@ -1,4 +1,4 @@
-# The native addon. scripts/install.mjs runs node-gyp on this once per libtorch, in build/<key>/, and writes what it
+# The native addon. scripts/libtorch/build.mjs runs node-gyp on this once per libtorch, in build/<key>/, and writes what it
 # found beside it, in libtorch.gypi: include folders, library folder, libraries and the C++ standard of that libtorch.
 {
   "includes": ["libtorch.gypi"],
@@ -18,7 +18,7 @@
         "native/tensor.cc",
       ],
       "include_dirs": [
-        "<!(node -p \"require('node-addon-api').include_dir\")",
+        "<(addon_api)",
         "<@(torch_includes)",
       ],
       "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_CPP_EXCEPTIONS", "<@(torch_defines)"],

@@ -1,4 +1,10 @@
 #!/usr/bin/env node
-import { main } from "../dist/src/cli/main.js";
-
-await main(process.argv);
+// The engines of package.json. Older versions lack what the imports need, so this is asked before them.
+const [major, minor] = process.versions.node.split(".").map(Number);
+if (major > 20 || (major === 20 && minor >= 19)) {
+  const { main } = await import("../dist/src/cli/main.js");
+  await main(process.argv);
+} else {
+  process.stderr.write(`b2: Expected Node 20.19 or newer but this is Node ${process.versions.node}\n`);
+  process.exitCode = 2;
+}

@@ -102,9 +102,11 @@ async function compile(packageRoot, folder, libtorch, { kind, progress, signal }
   copyFileSync(join(packageRoot, "binding.gyp"), join(folder, "binding.gyp"));
   rmSync(join(folder, "native"), { force: true, recursive: true });
   symlinkSync(join(packageRoot, "native"), join(folder, "native"), "junction");
-  // gyp variables for the libtorch, which binding.gyp includes.
+  const { resolve } = createRequire(join(packageRoot, "package.json"));
+  // gyp variables, which binding.gyp includes.
   const variables = {
     variables: {
+      addon_api: dirname(resolve("node-addon-api/napi.h")),
       torch_includes: libtorch.includes,
       torch_defines: libtorch.defines,
       torch_standard: libtorch.standard,
@@ -113,7 +115,7 @@ async function compile(packageRoot, folder, libtorch, { kind, progress, signal }
     },
   };
   writeFileSync(join(folder, "libtorch.gypi"), JSON.stringify(variables, null, 2));
-  const nodeGyp = createRequire(join(packageRoot, "package.json")).resolve("node-gyp/bin/node-gyp.js");
+  const nodeGyp = resolve("node-gyp/bin/node-gyp.js");
   const args = ["configure", "build", `--${kind}`, "--jobs", String(availableParallelism()), ...nodeHeaders()];
   const child = spawn(process.execPath, [nodeGyp, ...args], {
     cwd: folder,
@@ -126,7 +128,8 @@ async function compile(packageRoot, folder, libtorch, { kind, progress, signal }
   const read = (/** @type {string} */ text) => {
     output += text;
     // make prints a line such as "CXX(target) Release/obj.target/torch/native/addon.o" as it begins a file.
-    task.advance(text.match(/\.o$/gm)?.length ?? 0);
+    const begun = text.match(/\.o$/gm)?.length ?? 0;
+    if (begun > 0) task.advance(begun);
   };
   child.stdout.setEncoding("utf8").on("data", read);
   child.stderr.setEncoding("utf8").on("data", read);
@@ -159,7 +162,8 @@ function adviceFor(output, log) {
   if (/Could not find any Python/.test(output)) {
     return "Building the native addon takes Python 3. Install it (Debian, Ubuntu: apt-get install python3)";
   }
-  if (/(g\+\+|c\+\+|clang\+\+|\bmake\b).*(not found|No such file|ENOENT)|not found: make/.test(output)) {
+  const tool = String.raw`(g\+\+|c\+\+|clang\+\+|\bg?cc\b|\bmake\b)`;
+  if (new RegExp(`${tool}.*(not found|No such file|ENOENT)|(not found|No such file or directory): .*${tool}`).test(output)) {
     return (
       "Building the native addon takes a C++ compiler and make. Install them (Debian, Ubuntu: apt-get install g++ make; " +
       "macOS: xcode-select --install)"
@@ -171,6 +175,6 @@ function adviceFor(output, log) {
       "a Node folder with include/node, or install them (Debian, Ubuntu: apt-get install libnode-dev)"
     );
   }
-  const first = output.split("\n").find((line) => /\berror\b|ERR!/i.test(line)) ?? "no reason given";
+  const first = output.split("\n").find((line) => /error: /i.test(line)) ?? "no reason given";
   return `The native addon did not compile: ${first.trim()} (all of it in ${log})`;
 }

@@ -49,20 +49,20 @@ function findBuild(builds: string, root: string, kind: AddonKind): { folder: str
   return undefined;
 }
 
-/** What is to be done about an addon that can't be used. */
-export const HOW_TO_BUILD = "Run: npx b2 setup";
+/** What is to be done about an addon that can't be used. Another libtorch than `root` may be found where it is left out. */
+export const howToBuild = (root?: string): string => `Run: npx b2 setup${root === undefined ? "" : ` --libtorch ${root}`}`;
 
-/** Why a build that is there can't be used; undefined where it can. */
+/** Why a build that is there can't be used, and what to do; undefined where it can. */
 function faultOf({ root, library, sources }: Build): string | undefined {
-  const size = library && (existsSync(library.file) ? statSync(library.file).size : undefined);
-  if (library !== undefined && size === undefined) {
-    return `The libtorch that the native addon was built for, ${root}, is not there any more.`;
+  const bytes = library && (existsSync(library.file) ? statSync(library.file).size : undefined);
+  if (library !== undefined && bytes === undefined) {
+    return `The libtorch that the native addon was built for, ${root}, is not there any more. ${howToBuild()}`;
   }
-  if (library !== undefined && size !== library.bytes) {
-    return `The libtorch in ${root} is not the one any more that the native addon was built for.`;
+  if (library?.bytes !== bytes) {
+    return `The libtorch in ${root} is not the one any more that the native addon was built for. ${howToBuild(root)}`;
   }
   if (sources !== undefined && sources !== sourcesHash()) {
-    return "The native addon is out of date: native/ has changed since it was built.";
+    return `The native addon is out of date: native/ has changed since it was built. ${howToBuild(root)}`;
   }
   return undefined;
 }
@@ -76,7 +76,8 @@ export function findAddon(): string {
   const builds = join(packageRoot(), "build");
   const { libtorch, kind } = chosenAddon();
   const chosen = libtorch ?? readRecord<{ root: string }>(join(builds, "current.json"))?.root;
-  if (chosen === undefined) throw new AddonError(`The native addon, which calls libtorch, is not built. ${HOW_TO_BUILD}`);
+  const notBuilt = `The native addon, which calls libtorch, is not built. ${howToBuild()}`;
+  if (chosen === undefined) throw new AddonError(notBuilt);
   const root = existsSync(chosen) ? realpathSync(chosen) : chosen;
   const found = findBuild(builds, root, kind);
   if (found === undefined) {
@@ -84,11 +85,11 @@ export function findAddon(): string {
       kind === "debug"
         ? `There is no debug build of the native addon for ${root}. Run in a checkout: node scripts/install.mjs --debug`
         : libtorch === undefined
-          ? `The native addon, which calls libtorch, is not built. ${HOW_TO_BUILD}`
-          : `The native addon is not built for the libtorch that LIBTORCH names, ${libtorch}. ${HOW_TO_BUILD}`,
+          ? notBuilt
+          : `The native addon is not built for the libtorch that LIBTORCH names, ${libtorch}. ${howToBuild()}`,
     );
   }
   const fault = faultOf(found.build);
-  if (fault !== undefined) throw new AddonError(`${fault} ${HOW_TO_BUILD}`);
+  if (fault !== undefined) throw new AddonError(fault);
   return join(found.folder, "torch.node");
 }

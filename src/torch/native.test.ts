@@ -72,8 +72,7 @@ describe("without a build", () => {
       assert.deepEqual(problems(first, { LIBTORCH: empty, B2_ADDON: "" }), [
         "AddonError",
         true,
-        `Expected a release build of the native addon for ${empty} but there is none: run \`npm rebuild b2-diffurl\`, ` +
-          "or `node scripts/install.mjs` in a checkout, with LIBTORCH set as it is now",
+        `The native addon is not built for the libtorch that LIBTORCH names, ${empty}. Run: npx b2 setup`,
       ]);
     });
   }
@@ -82,8 +81,7 @@ describe("without a build", () => {
     assert.deepEqual(problems("torch.ones([2])", { LIBTORCH: empty, B2_ADDON: "debug" }), [
       "AddonError",
       true,
-      `Expected a debug build of the native addon for ${empty} but there is none: run ` +
-        "`node scripts/install.mjs --debug` in a checkout",
+      `There is no debug build of the native addon for ${empty}. Run in a checkout: node scripts/install.mjs --debug`,
     ]);
   });
 });
@@ -105,10 +103,7 @@ describe("the environment's choice", () => {
       writeFileSync(join(broken, "build.json"), JSON.stringify({ root: realpathSync(empty), kind: "release" }));
       const [name, isInput, message] = problems("torch.ones([2])", { LIBTORCH: empty, B2_ADDON: "" }) as string[];
       assert.deepEqual([name, isInput], ["AddonError", true]);
-      assert.match(
-        message!,
-        /^Expected .*broken-.*torch\.node to load but received: .+ \(run `npm rebuild b2-diffurl`/,
-      );
+      assert.match(message!, /^The native addon does not load: .*broken-.*torch\.node: .+\. Run: npx b2 setup$/);
     } finally {
       rmSync(broken, { recursive: true });
     }

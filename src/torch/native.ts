@@ -5,7 +5,7 @@
  * and go on there, so that nothing is asked at later calls.
  */
 import { createRequire } from "node:module";
-import { findAddon, HOW_TO_BUILD } from "./addon.js";
+import { findAddon, howToBuild } from "./addon.js";
 import { chosenThreads, prepareEnvironment } from "./environment.js";
 import { AddonError, TorchError } from "./error.js";
 
@@ -102,7 +102,7 @@ function load(): Addon {
     addon = createRequire(import.meta.url)(file) as Addon;
   } catch (cause) {
     const problem = cause instanceof Error ? cause.message : String(cause);
-    throw new AddonError(`The native addon does not load: ${problem.split("\n", 1)[0]}. ${HOW_TO_BUILD}`, { cause });
+    throw new AddonError(`The native addon does not load: ${problem.split("\n", 1)[0]}. ${howToBuild()}`, { cause });
   }
   addon.setErrorClass(TorchError);
   addon.setNumThreads(chosenThreads());

@@ -4,7 +4,6 @@
  *
  * A Tensor owns one slot of native memory: dispose of it by hand, or make it inside `tidy`.
  */
-import { inspect, type InspectOptions } from "node:util";
 import { dtypeName, typedArrayOver, type Device, type DType, type MemoryFormat, type TypedArray } from "./dtypes.js";
 import { inWords, TorchError } from "./error.js";
 import { inference } from "./grad-mode.js";
@@ -46,6 +45,9 @@ function copyOut(slot: Slot): ArrayBuffer {
   native.copyInto(slot, buffer);
   return buffer;
 }
+
+/** util.inspect.custom, whose type would ask users of this class for the types of Node. */
+const inspectCustom: unique symbol = Symbol.for("nodejs.util.inspect.custom");
 
 /** Lines of values that console.log shows of a tensor, and of one inside an object. */
 const [PAGE, PAGE_INSIDE] = [48, 16];
@@ -99,7 +101,7 @@ export class Tensor extends TensorHandle {
   }
 
   /** For console.log: what toString says, the device, and the values; over at most a page. Never throws. */
-  [inspect.custom](depth: number | null, options: InspectOptions): string {
+  [inspectCustom](depth: number | null, options: { readonly depth?: number | null }): string {
     try {
       if (this.disposed || (depth !== null && depth < 0)) return this.toString();
       const title = `Tensor(${this.dtype}[${this.shape.join(", ")}], ${this.device}${this.requiresGrad ? ", requiresGrad" : ""})`;

@@ -7,6 +7,7 @@ import { InputError } from "../../base/errors.js";
 import type { OnState } from "../../compare/execute.js";
 import type { Grid } from "../../compare/grid.js";
 import type { PlannedRun } from "../../compare/plan.js";
+import { findAddon } from "../../torch/addon.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { collect, wholeNumber } from "../options.js";
@@ -75,6 +76,7 @@ export function addCompareCommand(program: Command): void {
         printOut(`${await costTable(runs)}\n`);
         return;
       }
+      findAddon();
       makeOutputFolder(folder);
       writeGrid(folder, grid);
       const output = new Output("compare", options);

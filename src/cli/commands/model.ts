@@ -5,6 +5,7 @@ import { InputError } from "../../base/errors.js";
 import { isPickle, pickleRefused } from "../../base/pickle.js";
 import type { RunContext } from "../../base/progress.js";
 import { RunReader } from "../../runs/reader.js";
+import { findAddon } from "../../torch/addon.js";
 import type { DType } from "../../torch/index.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
@@ -111,6 +112,7 @@ function addConvert(program: Command): void {
       if (isPickle(from)) throw new InputError(pickleRefused(from));
       if (/\.(ckpt|bin|pth?|txt|json)$/i.test(to))
         throw new InputError(`Expected a folder, or a file that ends in .safetensors, to write to but received ${to}`);
+      findAddon();
       const source = RunReader.exists(from) ? await loraOfRun(from) : from;
       await interruptible("", async (signal) => {
         if (existsSync(source) && (await isLora(source))) await convertLora(source, to, options);

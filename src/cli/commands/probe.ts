@@ -9,6 +9,7 @@ import { InputError } from "../../base/errors.js";
 import { readJsonObject, writeFileAtomic, writeJson } from "../../base/files.js";
 import type { RunContext } from "../../base/progress.js";
 import type { ProbeReport } from "../../eval/probe-report.js";
+import type { Device } from "../../torch/index.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { configFor, loadPolicy, loraOption, parseLora, type LoraOption } from "../lora-option.js";
@@ -64,13 +65,15 @@ export function addProbeCommand(program: Command): void {
         return;
       }
       const { checkTruth } = await import("../../eval/judges.js");
+      const { openDevice } = await import("../../b2/policy/device.js");
       checkTruth(config, { training });
+      const device = openDevice(config);
       makeOutputFolder(options.out);
       const output = new Output("probe", options);
       output.started({ model: config.model.path, lora: options.lora, roots: plan.prompts.length, out: options.out });
       output.say(await costText(plan, config));
       const report = await interruptible("The same command goes on with the next roots.", (signal) =>
-        probe(plan, config, options, { progress: output.progress(), signal }),
+        probe(plan, config, options, device, { progress: output.progress(), signal }),
       );
       const { proposalText, shareChart } = await import("../../eval/probe-report.js");
       const { probeTable } = await import("../probe-table.js");
@@ -90,10 +93,10 @@ async function probe(
   plan: ProbePlan,
   config: Config,
   options: ProbeOptions,
+  device: Device,
   context: RunContext,
 ): Promise<ProbeReport> {
-  const [{ openDevice }, { fetchModels }, { resolveModel }, { RewardResources, RewardSet }] = [
-    await import("../../b2/policy/device.js"),
+  const [{ fetchModels }, { resolveModel }, { RewardResources, RewardSet }] = [
     await import("../../b2/models.js"),
     await import("../../hub/index.js"),
     await import("../../rewards/index.js"),
@@ -106,7 +109,7 @@ async function probe(
     await import("../../eval/judges.js"),
     await import("../../eval/read-alignment.js"),
   ];
-  const resources = new RewardResources(openDevice(config), resolveModel);
+  const resources = new RewardResources(device, resolveModel);
   await fetchModels(config, { rewards: true }, context);
   const rewards = await RewardSet.open(config.rewards, resources);
   const judges = openJudges({ eval: { ...config.eval, clip: null } }, rewards, resources);

@@ -1,0 +1,255 @@
+/** `b2 setup`, and what b2 says where the native addon is not as it should be. In an installed package, like a user's. */
+import assert from "node:assert/strict";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { before, beforeEach, describe, it } from "node:test";
+import type { Outcome } from "./support/cli.js";
+import { temporaryFolder } from "./support/folders.js";
+import { b2Of, copyAddon, installInto, node, type Project } from "./support/installed.js";
+
+let project: Project;
+const inBuild = (path: string): string => join(project.installed, "build", path);
+
+/** Writes a file of build/. */
+function write(path: string, content: unknown): void {
+  mkdirSync(dirname(inBuild(path)), { recursive: true });
+  writeFileSync(inBuild(path), typeof content === "string" ? content : JSON.stringify(content));
+}
+
+/** Nothing of the environment that the tests themselves run in. */
+const unset = { LIBTORCH: undefined, B2_LIBTORCH: undefined, B2_ADDON: undefined };
+
+before(() => {
+  project = installInto(temporaryFolder());
+});
+beforeEach(() => {
+  rmSync(inBuild(""), { recursive: true, force: true });
+});
+
+const NOT_BUILT = "b2: The native addon, which calls libtorch, is not built. Run: npx b2 setup\n";
+
+describe("without the addon", { concurrency: 2 }, () => {
+  const needing = [
+    "run x --preset demo",
+    "sample x --preset demo",
+    "select x --preset demo",
+    "train x --preset demo",
+    // Of the hub: nothing is downloaded before.
+    "run x --preset sd --set model.path=owner/none --set prompts.train=paper:activity/train",
+    "generate cat --preset demo --out x",
+    "generate cat --set model.path=owner/none --out x",
+    "eval --preset demo --out x/eval.json",
+    "probe --preset demo --out x",
+    "merge x --preset demo --lora owner/none",
+    "convert owner/none x",
+    "convert node_modules/b2-diffurl/models x --dtype float16",
+    "compare x demo --seeds 1",
+  ];
+  for (const args of needing) {
+    it(`b2 ${args} says so in one sentence and writes nothing`, async () => {
+      const { code, stdout, stderr } = await b2Of(project, unset, ...args.split(" "));
+      assert.deepEqual({ code, stdout, stderr: stderr.replace(/^(loading|\d+ roots|[\d,]+ passes) .*\n/gm, "") }, { code: 2, stdout: "", stderr: NOT_BUILT });
+      assert.ok(!existsSync(join(project.folder, "x")));
+    });
+  }
+
+  for (const args of ["--help", "presets", "config --preset demo", "prompts", "run x --preset demo --dry-run"]) {
+    it(`b2 ${args} works`, async () => {
+      const { code, stderr } = await b2Of(project, unset, ...args.split(" "));
+      assert.deepEqual({ code, stderr }, { code: 0, stderr: "" });
+    });
+  }
+});
+
+describe("with an addon that can't be used, b2 says", () => {
+  const library = { file: "", bytes: 3 };
+
+  /** A build in the package, and what b2 says of it. */
+  async function said(build: object, variables: NodeJS.ProcessEnv = {}): Promise<string> {
+    write("some/build.json", { root: project.folder, kind: "release", ...build });
+    write("some/torch.node", "no library");
+    write("current.json", { root: project.folder });
+    const { code, stdout, stderr } = await b2Of(project, { ...unset, ...variables }, "generate", "cat", "--out", "x");
+    assert.deepEqual([code, stdout], [2, ""]);
+    return stderr;
+  }
+
+  it("that it does not load", async () => {
+    assert.match(await said({}), /^b2: The native addon does not load: .+\. Run: npx b2 setup\n$/);
+  });
+
+  it("that its libtorch is gone", async () => {
+    library.file = join(project.folder, "gone.so");
+    assert.equal(
+      await said({ library }),
+      `b2: The libtorch that the native addon was built for, ${project.folder}, is not there any more. Run: npx b2 setup\n`,
+    );
+  });
+
+  it("that its libtorch is another one now", async () => {
+    library.file = join(project.folder, "other.so");
+    writeFileSync(library.file, "four");
+    assert.equal(
+      await said({ library }),
+      `b2: The libtorch in ${project.folder} is not the one any more that the native addon was built for. ` +
+        `Run: npx b2 setup --libtorch ${project.folder}\n`,
+    );
+  });
+
+  it("that it is out of date", async () => {
+    assert.equal(
+      await said({ sources: "of another version" }),
+      "b2: The native addon is out of date: native/ has changed since it was built. " +
+        `Run: npx b2 setup --libtorch ${project.folder}\n`,
+    );
+  });
+
+  it("that it is not built for the libtorch in LIBTORCH", async () => {
+    const other = temporaryFolder();
+    assert.equal(
+      await said({}, { LIBTORCH: other }),
+      `b2: The native addon is not built for the libtorch that LIBTORCH names, ${other}. Run: npx b2 setup\n`,
+    );
+  });
+
+  it("that a half-written record is no build", async () => {
+    write("current.json", "{");
+    const { code, stderr } = await b2Of(project, unset, "generate", "cat", "--out", "x");
+    assert.deepEqual([code, stderr], [2, NOT_BUILT]);
+  });
+});
+
+/** A folder that looks like a libtorch, as far as a setup looks before it compiles. */
+function libtorchLike(version: string): string {
+  const folder = temporaryFolder();
+  const at = (path: string, text = ""): void => {
+    mkdirSync(dirname(join(folder, path)), { recursive: true });
+    writeFileSync(join(folder, path), text);
+  };
+  const parts = version.split(".").map((number, i) => `#define TORCH_VERSION_${["MAJOR", "MINOR", "PATCH"][i]} ${number}\n`);
+  at("include/torch/csrc/api/include/torch/version.h", parts.join(""));
+  at("include/ATen/ATen.h");
+  const suffix = process.platform === "darwin" ? "dylib" : "so";
+  for (const name of ["torch", "torch_cpu", "c10"]) at(`lib/lib${name}.${suffix}`);
+  return folder;
+}
+
+describe("b2 setup", () => {
+  it("finds that all is up to date, and prints it as JSON", async () => {
+    copyAddon(project);
+    const { root } = JSON.parse(readFileSync(inBuild("current.json"), "utf8")) as { root: string };
+    const { code, stdout, stderr } = await b2Of(project, unset, "setup", "--libtorch", root, "--json");
+    assert.equal(code, 0, stderr);
+    const { libtorch, addon, built } = JSON.parse(stdout) as {
+      libtorch: { version: string; root: string; origin: string };
+      addon: string;
+      built: boolean;
+    };
+    assert.match(libtorch.version, /^\d+\.\d+\.\d+$/);
+    assert.deepEqual([libtorch.root, libtorch.origin, built], [root, "--libtorch", false]);
+    assert.ok(addon.startsWith(inBuild("")) && existsSync(addon));
+    const generated = await b2Of(project, unset, "generate", "a fox", "--preset", "demo", "--set", "sample.steps=1");
+    assert.equal(generated.code, 0, generated.stderr);
+  });
+
+  it("does not let a setting of the environment hide the choice", async () => {
+    copyAddon(project);
+    const { root } = JSON.parse(readFileSync(inBuild("current.json"), "utf8")) as { root: string };
+    const { code, stderr } = await b2Of(project, { ...unset, LIBTORCH: "/other" }, "setup", "--libtorch", root);
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /LIBTORCH is set, so b2 goes on using the libtorch in \/other/);
+  });
+
+  const refused: Record<string, { args?: string[]; variables?: NodeJS.ProcessEnv; says: RegExp }> = {
+    "a word that it does not know": { args: ["--libtorch", "cu12x"], says: /Expected auto, python, .*received cu12x$/ },
+    "a folder without a libtorch": {
+      args: ["--libtorch", "./nothing"],
+      says: /Expected a folder with a libtorch .* for --libtorch but received \.\/nothing$/,
+    },
+    "a folder without a libtorch in LIBTORCH": {
+      variables: { LIBTORCH: "nothing" },
+      says: /Expected a folder with a libtorch .* for LIBTORCH but received nothing$/,
+    },
+    "a word in B2_LIBTORCH": { variables: { B2_LIBTORCH: "12.6" }, says: /for B2_LIBTORCH but received 12\.6$/ },
+    "a libtorch that is too old": {
+      args: ["--libtorch", libtorchLike("1.12.1")],
+      says: /Expected libtorch 1\.13 or later for --libtorch but \S+ has 1\.12\.1$/,
+    },
+    "python without a torch": {
+      args: ["--libtorch", "python"],
+      variables: { PATH: "/nowhere" },
+      says: /Expected a torch .* in python3 .*pip install torch$/,
+    },
+  };
+  for (const [name, { args = [], variables, says }] of Object.entries(refused)) {
+    it(`refuses ${name}`, async () => {
+      const { code, stdout, stderr } = await b2Of(project, { ...unset, ...variables }, "setup", ...args);
+      assert.deepEqual([code, stdout], [2, ""]);
+      assert.match(stderr.trimEnd(), says);
+      assert.doesNotMatch(stderr, /\n +at /);
+    });
+  }
+
+  const skip = process.platform === "linux" ? false : "no Linux";
+
+  /** A setup with this compiler. */
+  const compiledBy = (compiler: string): Promise<Outcome> =>
+    b2Of(project, { ...unset, CXX: compiler }, "setup", "--libtorch", libtorchLike("2.13.0"));
+
+  it("says what is missing where there is no compiler", { skip }, async () => {
+    const { code, stderr } = await compiledBy("/nowhere/g++");
+    assert.equal(code, 2);
+    assert.match(stderr, /^b2: Building the native addon takes a C\+\+ compiler and make\. Install them .*\n$/m);
+    assert.ok(stderr.trimEnd().split("\n").length <= 3, stderr);
+  });
+
+  it("gives the compiler's first complaint where it fails, and the file with all of them", { skip }, async () => {
+    const compiler = join(temporaryFolder(), "c++");
+    writeFileSync(compiler, "#!/bin/sh\necho 'addon.cc:1:2: error: no such type' >&2\nexit 1\n", { mode: 0o755 });
+    const { code, stderr } = await compiledBy(compiler);
+    assert.equal(code, 2);
+    const [, said, log] = /^b2: The native addon did not compile: (.*) \(all of it in (.*)\)$/m.exec(stderr) ?? [];
+    assert.equal(said, "addon.cc:1:2: error: no such type");
+    assert.match(readFileSync(log!, "utf8"), /gyp/);
+    assert.ok(stderr.trimEnd().split("\n").length <= 3, stderr);
+  });
+});
+
+describe("the install script", () => {
+  const LIBTORCH = "/no/libtorch";
+  const install = (...args: string[]): Promise<Outcome> =>
+    node(project, { ...unset, LIBTORCH }, join(project.installed, "scripts/install.mjs"), ...args);
+
+  it("of the package does not fail an install, and says what is left to do", async () => {
+    const { scripts } = JSON.parse(readFileSync(join(project.installed, "package.json"), "utf8")) as {
+      scripts: { install: string };
+    };
+    const [command, file, ...args] = scripts.install.split(" ");
+    assert.deepEqual([command, file], ["node", "scripts/install.mjs"]);
+    const { code, stdout, stderr } = await install(...args);
+    assert.equal(code, 0);
+    assert.match(stderr, /^Expected a folder with a libtorch .* for LIBTORCH but received \/no\/libtorch\n$/);
+    assert.match(stdout, /without its native addon.*npx b2 setup\n$/);
+  });
+
+  it("run by hand fails where it fails", async () => {
+    const { code, stderr } = await install();
+    assert.equal(code, 1);
+    assert.match(stderr, /^Expected a folder with a libtorch .*\n$/);
+  });
+});
+
+describe("an addon that was built", () => {
+  it("is out of date once its sources have changed", async () => {
+    copyAddon(project);
+    const source = join(project.installed, "native/addon.cc");
+    const text = readFileSync(source);
+    appendFileSync(source, "// changed\n");
+    try {
+      const { code, stderr } = await b2Of(project, unset, "generate", "cat", "--preset", "demo");
+      assert.deepEqual([code, stderr.slice(0, 39)], [2, "b2: The native addon is out of date: na"]);
+    } finally {
+      writeFileSync(source, text);
+    }
+  });
+});
