@@ -11,7 +11,11 @@ const isOptional = process.argv.includes("--optional");
 const start = Date.now();
 try {
   const { built } = await setUp({ kind: process.argv.includes("--debug") ? "debug" : "release" });
-  say(built ? `Built the native addon in ${Math.round((Date.now() - start) / 1000)} s.` : "The native addon is up to date.");
+  say(
+    built
+      ? `Built the native addon in ${Math.round((Date.now() - start) / 1000)} s.`
+      : "The native addon is up to date.",
+  );
 } catch (error) {
   const isExpected = error instanceof Error && error.name === "InstallError";
   console.error(isExpected || isOptional ? /** @type {Error} */ (error).message : error);

@@ -48,7 +48,10 @@ describe("without the addon", { concurrency: 2 }, () => {
   for (const args of needing) {
     it(`b2 ${args} says so in one sentence and writes nothing`, async () => {
       const { code, stdout, stderr } = await b2Of(project, unset, ...args.split(" "));
-      assert.deepEqual({ code, stdout, stderr: stderr.replace(/^(loading|\d+ roots|[\d,]+ passes) .*\n/gm, "") }, { code: 2, stdout: "", stderr: NOT_BUILT });
+      assert.deepEqual(
+        { code, stdout, stderr: stderr.replace(/^(loading|\d+ roots|[\d,]+ passes) .*\n/gm, "") },
+        { code: 2, stdout: "", stderr: NOT_BUILT },
+      );
       assert.ok(!existsSync(join(project.folder, "x")));
     });
   }
@@ -126,7 +129,9 @@ function libtorchLike(version: string): string {
     mkdirSync(dirname(join(folder, path)), { recursive: true });
     writeFileSync(join(folder, path), text);
   };
-  const parts = version.split(".").map((number, i) => `#define TORCH_VERSION_${["MAJOR", "MINOR", "PATCH"][i]} ${number}\n`);
+  const parts = version
+    .split(".")
+    .map((number, i) => `#define TORCH_VERSION_${["MAJOR", "MINOR", "PATCH"][i]} ${number}\n`);
   at("include/torch/csrc/api/include/torch/version.h", parts.join(""));
   at("include/ATen/ATen.h");
   const suffix = process.platform === "darwin" ? "dylib" : "so";

@@ -393,7 +393,7 @@ test("what cannot be computed is refused before any work, with a sentence", asyn
   const cases: [options: string[], message: RegExp][] = [
     [
       ["--device", "cuda:7"],
-      /Expected a CUDA device for model.device "cuda:7" .*B2_LIBTORCH=cu126|Expected cuda:0.*received "cuda:7"/,
+      /Expected a CUDA device for model.device "cuda:7" .*b2 setup --libtorch cu126|Expected cuda:0.*received "cuda:7"/,
     ],
     [["--device", "gpu"], /Expected cpu, mps, cuda or cuda:<index> for model.device but received "gpu"/],
     [["--dtype", "half"], /for model.dtype but received "half"/],

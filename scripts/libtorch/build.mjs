@@ -163,7 +163,9 @@ function adviceFor(output, log) {
     return "Building the native addon takes Python 3. Install it (Debian, Ubuntu: apt-get install python3)";
   }
   const tool = String.raw`(g\+\+|c\+\+|clang\+\+|\bg?cc\b|\bmake\b)`;
-  if (new RegExp(`${tool}.*(not found|No such file|ENOENT)|(not found|No such file or directory): .*${tool}`).test(output)) {
+  if (
+    new RegExp(`${tool}.*(not found|No such file|ENOENT)|(not found|No such file or directory): .*${tool}`).test(output)
+  ) {
     return (
       "Building the native addon takes a C++ compiler and make. Install them (Debian, Ubuntu: apt-get install g++ make; " +
       "macOS: xcode-select --install)"

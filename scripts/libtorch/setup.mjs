@@ -59,7 +59,9 @@ async function findOrGet(option, progress, signal) {
   if (wanted === "python") {
     const found = pythonTorch();
     if (found !== undefined) return found;
-    throw new InstallError(`Expected a torch (1.13 or later) in python3 for ${origin} but found none: pip install torch`);
+    throw new InstallError(
+      `Expected a torch (1.13 or later) in python3 for ${origin} but found none: pip install torch`,
+    );
   }
   if (wanted === "system") {
     const found = systemLibtorch() ?? installWithApt(progress.log);
@@ -119,6 +121,8 @@ export async function setUp({ libtorch: option = "auto", kind = "release", progr
   } catch (error) {
     const { code, path } = /** @type {NodeJS.ErrnoException} */ (error);
     if (!["EACCES", "EPERM", "EROFS", "ENOSPC"].includes(code ?? "")) throw error;
-    throw new InstallError(`Expected to write the build to ${join(packageRoot, "build")} but received ${code} for ${path}`);
+    throw new InstallError(
+      `Expected to write the build to ${join(packageRoot, "build")} but received ${code} for ${path}`,
+    );
   }
 }

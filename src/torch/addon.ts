@@ -50,7 +50,8 @@ function findBuild(builds: string, root: string, kind: AddonKind): { folder: str
 }
 
 /** What is to be done about an addon that can't be used. Another libtorch than `root` may be found where it is left out. */
-export const howToBuild = (root?: string): string => `Run: npx b2 setup${root === undefined ? "" : ` --libtorch ${root}`}`;
+export const howToBuild = (root?: string): string =>
+  `Run: npx b2 setup${root === undefined ? "" : ` --libtorch ${root}`}`;
 
 /** Why a build that is there can't be used, and what to do; undefined where it can. */
 function faultOf({ root, library, sources }: Build): string | undefined {

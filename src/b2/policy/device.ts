@@ -29,7 +29,7 @@ export function openDevice(config: Pick<Config, "model">): Device {
   if (kind !== "cpu") {
     const count = deviceCount(kind);
     if (count === 0) {
-      const way = kind === "cuda" ? "; install again with B2_LIBTORCH=cu126 for a CUDA build" : "";
+      const way = kind === "cuda" ? "; for a CUDA build run: npx b2 setup --libtorch cu126" : "";
       throw new InputError(
         `Expected a ${kind === "cuda" ? "CUDA" : "Metal"} device for model.device "${name}" but libtorch ${torchVersion()} sees none${way}`,
       );

@@ -45,7 +45,9 @@ export function addSetupCommand(program: Command): void {
         process.stdout.write(json === true ? `${JSON.stringify(setup, null, 2)}\n` : `The native addon is ${state}.\n`);
         const other = process.env["LIBTORCH"];
         if (libtorch !== "auto" && other) {
-          process.stderr.write(`LIBTORCH is set, so b2 goes on using the libtorch in ${other}: unset it to use this one.\n`);
+          process.stderr.write(
+            `LIBTORCH is set, so b2 goes on using the libtorch in ${other}: unset it to use this one.\n`,
+          );
         }
       });
     });
