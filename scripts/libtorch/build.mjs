@@ -117,11 +117,15 @@ async function compile(packageRoot, folder, libtorch, { kind, progress, signal }
   writeFileSync(join(folder, "libtorch.gypi"), JSON.stringify(variables, null, 2));
   const nodeGyp = resolve("node-gyp/bin/node-gyp.js");
   const args = ["configure", "build", `--${kind}`, "--jobs", String(availableParallelism()), ...nodeHeaders()];
+  // With a signal in a group of its own, so that make and the compilers end with it.
+  const detached = signal !== undefined;
   const child = spawn(process.execPath, [nodeGyp, ...args], {
     cwd: folder,
     stdio: ["ignore", "pipe", "pipe"],
-    ...(signal && { signal }),
+    detached,
   });
+  const stop = () => void (child.pid !== undefined && process.kill(-child.pid));
+  signal?.addEventListener("abort", stop);
   const files = readdirSync(join(packageRoot, "native")).filter((name) => name.endsWith(".cc")).length;
   const task = progress.task("compiling the native addon", files, "files");
   let output = "";
@@ -137,11 +141,12 @@ async function compile(packageRoot, folder, libtorch, { kind, progress, signal }
     const status = await new Promise((resolve, reject) => child.on("error", reject).on("close", resolve));
     if (status === 0) return;
   } catch (error) {
-    if (signal?.aborted) throw new Aborted();
     throw new InstallError(`node-gyp could not be started: ${/** @type {Error} */ (error).message}`);
   } finally {
+    signal?.removeEventListener("abort", stop);
     task.done();
   }
+  if (signal?.aborted) throw new Aborted();
   const log = join(folder, "build.log");
   writeFileSync(log, output);
   throw new InstallError(adviceFor(output, log));
