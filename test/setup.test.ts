@@ -1,8 +1,11 @@
 /** `b2 setup`, and what b2 says where the native addon is not as it should be. In an installed package, like a user's. */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { before, beforeEach, describe, it } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Outcome } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
 import { b2Of, copyAddon, installInto, node, type Project } from "./support/installed.js";
@@ -217,6 +220,21 @@ describe("b2 setup", () => {
     assert.equal(said, "addon.cc:1:2: error: no such type");
     assert.match(readFileSync(log!, "utf8"), /gyp/);
     assert.ok(stderr.trimEnd().split("\n").length <= 3, stderr);
+  });
+
+  it("ends its compilers when it is interrupted, and leaves no build", { skip, timeout: 120_000 }, async () => {
+    const folder = temporaryFolder();
+    const [compiler, started] = [join(folder, "c++"), join(folder, "pid")];
+    writeFileSync(compiler, `#!/bin/sh\necho $$ > ${started}\nexec sleep 600\n`, { mode: 0o755 });
+    const args = [join(project.installed, "bin/b2.js"), "setup", "--libtorch", libtorchLike("2.13.0")];
+    const child = spawn(process.execPath, args, { env: { ...process.env, ...unset, CXX: compiler }, stdio: "ignore" });
+    while (!existsSync(started) || readFileSync(started, "utf8") === "") await sleep(20);
+    child.kill("SIGINT");
+    const [code] = (await once(child, "exit")) as [number | null];
+    assert.equal(code, 130);
+    const running = join("/proc", readFileSync(started, "utf8").trim());
+    while (existsSync(running)) await sleep(20);
+    assert.ok(!existsSync(inBuild("current.json")));
   });
 });
 
