@@ -3,11 +3,11 @@
  * and needs no libtorch on the machine.
  */
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
-import { join } from "node:path";
-import { describe, it } from "node:test";
+import { mkdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { describe, it, test } from "node:test";
 import { b2With } from "./support/cli.js";
-import { temporaryFolder } from "./support/folders.js";
+import { repository, temporaryFolder } from "./support/folders.js";
 
 const skip = process.platform === "linux" ? false : "no /proc";
 
@@ -75,4 +75,20 @@ describe("without native code b2 answers", { skip, concurrency: 2 }, () => {
       assert.doesNotMatch(stderr, /\n +at /);
     });
   }
+});
+
+/** The packages that a compiled module imports before it runs, itself or by others. */
+function packagesOf(file: string, seen = new Set<string>()): Set<string> {
+  if (seen.has(file)) return new Set();
+  seen.add(file);
+  const imports = readFileSync(file, "utf8").matchAll(/^(?:import|export)\s(?:[^;"]*\sfrom\s)?"([^"]+)"/gm);
+  const names = [...imports].map(([, name = ""]) => name).filter((name) => !name.startsWith("node:"));
+  return names
+    .map((name) => (name.startsWith(".") ? packagesOf(join(dirname(file), name), seen) : new Set([name])))
+    .reduce((all, some) => new Set([...all, ...some]), new Set<string>());
+}
+
+test("before it knows what is asked, b2 imports what reads arguments and draws progress, and no schema", () => {
+  assert.deepEqual([...packagesOf(join(repository, "dist/src/cli/main.js"))].sort(), ["cli-progress", "commander"]);
+  assert.ok(packagesOf(join(repository, "dist/src/b2/config/resolve.js")).has("zod"));
 });

@@ -1,10 +1,21 @@
 /** `b2 setup`, and what b2 says where the native addon is not as it should be. In an installed package, like a user's. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
-import { before, beforeEach, describe, it } from "node:test";
+import { after, before, beforeEach, describe, it } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Outcome } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
@@ -237,6 +248,69 @@ describe("b2 setup", () => {
     assert.ok(!existsSync(inBuild("current.json")));
   });
 });
+
+describe(
+  "an official libtorch",
+  { skip: spawnSync("python3", ["--version"]).status === 0 ? false : "no python3" },
+  () => {
+    const archive = join(temporaryFolder(), "libtorch.zip");
+    const server = createServer((request, response) => {
+      const whole = readFileSync(archive);
+      asked.push(String(request.url));
+      response.writeHead(200, { "content-length": whole.length });
+      if (isBroken) response.write(whole.subarray(0, 100), () => response.destroy());
+      else response.end(whole);
+    });
+    let isBroken = false;
+    let asked: string[] = [];
+
+    before(async () => {
+      const libtorch = libtorchLike("2.13.0");
+      renameSync(libtorch, join(dirname(archive), "libtorch"));
+      execFileSync("python3", ["-m", "zipfile", "-c", archive, "libtorch"], { cwd: dirname(archive) });
+      await once(server.listen(0, "127.0.0.1"), "listening");
+    });
+    after(() => server.close());
+    beforeEach(() => (asked = []));
+
+    /** A setup that downloads from the server here, and has no compiler. */
+    async function download(cache: string): Promise<string> {
+      const { port } = server.address() as AddressInfo;
+      const here = `const { fetch } = globalThis;
+      globalThis.fetch = (url, options) =>
+        fetch(url.replace("https://download.pytorch.org", "http://127.0.0.1:${port}"), options);`;
+      const NODE_OPTIONS = `--import=data:text/javascript,${encodeURIComponent(here)}`;
+      const variables = { ...unset, NODE_OPTIONS, XDG_CACHE_HOME: cache, CXX: "/nowhere/g++" };
+      const { code, stderr } = await b2Of(project, variables, "setup", "--libtorch", "cpu");
+      assert.equal(code, 2);
+      return stderr;
+    }
+
+    const skip = process.platform === "linux" && process.arch === "x64" ? false : "other archives";
+
+    it("is downloaded once", { skip }, async () => {
+      const cache = temporaryFolder();
+      assert.match(await download(cache), /Using libtorch 2\.13\.0 from \S+ \(downloaded\)/);
+      assert.match(asked.join(), /^\/libtorch\/cpu\/libtorch-shared-with-deps-\d+\.\d+\.\d+%2Bcpu\.zip$/);
+      assert.match(await download(cache), /Using libtorch 2\.13\.0 from \S+ \(downloaded before\)/);
+      assert.equal(asked.length, 1);
+      const [folder, ...others] = readdirSync(join(cache, "b2-diffurl"));
+      assert.match(String(folder), /^libtorch-[\d.]+-cpu$/);
+      assert.deepEqual(others, []);
+    });
+
+    it("of which half has come is thrown away, and the reason said", { skip }, async () => {
+      const cache = temporaryFolder();
+      isBroken = true;
+      const said = await download(cache);
+      assert.match(
+        said,
+        /^The download did not work: \S.*\.\nb2: Expected the official libtorch "cpu" for --libtorch/m,
+      );
+      assert.deepEqual(readdirSync(join(cache, "b2-diffurl")), []);
+    });
+  },
+);
 
 describe("the install script", () => {
   const LIBTORCH = "/no/libtorch";

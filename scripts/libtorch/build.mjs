@@ -78,6 +78,10 @@ export async function build(packageRoot, libtorch, options = {}) {
   if (!upToDate) {
     mkdirSync(folder, { recursive: true });
     rmSync(stamp, { force: true });
+    // make goes by times, and a package manager may well install headers that are older than what was compiled before.
+    const isSameLibtorch = readIfThere(join(folder, "library.json")) === JSON.stringify(library);
+    if (anew || !isSameLibtorch) rmSync(join(folder, "build"), { recursive: true, force: true });
+    writeFileSync(join(folder, "library.json"), JSON.stringify(library));
     await compile(packageRoot, folder, libtorch, { kind, progress, signal });
     // Replace the file instead of its contents, because a process may have the old one loaded.
     rmSync(addon, { force: true });
@@ -124,7 +128,7 @@ async function compile(packageRoot, folder, libtorch, { kind, progress, signal }
     stdio: ["ignore", "pipe", "pipe"],
     detached,
   });
-  const stop = () => void (child.pid !== undefined && process.kill(-child.pid));
+  const stop = () => void (child.pid !== undefined && child.exitCode === null && process.kill(-child.pid));
   signal?.addEventListener("abort", stop);
   const files = readdirSync(join(packageRoot, "native")).filter((name) => name.endsWith(".cc")).length;
   const task = progress.task("compiling the native addon", files, "files");
