@@ -34,7 +34,8 @@ function write(path: string, content: unknown): void {
 const unset = { LIBTORCH: undefined, B2_LIBTORCH: undefined, B2_ADDON: undefined };
 
 before(() => {
-  project = installInto(temporaryFolder());
+  // A space in a path is what makefiles can't have.
+  project = installInto(join(temporaryFolder(), "my project"));
 });
 beforeEach(() => {
   rmSync(inBuild(""), { recursive: true, force: true });
@@ -224,12 +225,22 @@ describe("b2 setup", () => {
 
   it("gives the compiler's first complaint where it fails, and the file with all of them", { skip }, async () => {
     const compiler = join(temporaryFolder(), "c++");
-    writeFileSync(compiler, "#!/bin/sh\necho 'addon.cc:1:2: error: no such type' >&2\nexit 1\n", { mode: 0o755 });
+    const complaint = "../native/addon.cc:4:10: fatal error: napi.h: No such file or directory";
+    const script = `#!/bin/sh\nprintf '%s\\n' "$@" >> "$0.args"\necho '${complaint}' >&2\nexit 1\n`;
+    writeFileSync(compiler, script, { mode: 0o755 });
     const { code, stderr } = await compiledBy(compiler);
     assert.equal(code, 2);
     const [, said, log] = /^b2: The native addon did not compile: (.*) \(all of it in (.*)\)$/m.exec(stderr) ?? [];
-    assert.equal(said, "addon.cc:1:2: error: no such type");
+    assert.equal(said, complaint);
     assert.match(readFileSync(log!, "utf8"), /gyp/);
+    // It was shown where Node-API's headers are.
+    const shown = readFileSync(`${compiler}.args`, "utf8")
+      .split("\n")
+      .filter((arg) => arg.startsWith("-I"));
+    assert.ok(
+      shown.some((arg) => existsSync(join(dirname(log!), "build", arg.slice(2), "napi.h"))),
+      shown.join("\n"),
+    );
     assert.ok(stderr.trimEnd().split("\n").length <= 3, stderr);
   });
 

@@ -20,7 +20,7 @@ import {
 } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { Aborted, InstallError } from "./errors.mjs";
 import { lines } from "./progress.mjs";
 
@@ -110,7 +110,8 @@ async function compile(packageRoot, folder, libtorch, { kind, progress, signal }
   // gyp variables, which binding.gyp includes.
   const variables = {
     variables: {
-      addon_api: dirname(resolve("node-addon-api/napi.h")),
+      // Relative, because gyp's makefiles would break at a space in it.
+      addon_api: relative(folder, dirname(resolve("node-addon-api/napi.h"))),
       torch_includes: libtorch.includes,
       torch_defines: libtorch.defines,
       torch_standard: libtorch.standard,
@@ -171,7 +172,7 @@ function adviceFor(output, log) {
   if (/Could not find any Python/.test(output)) {
     return "Building the native addon takes Python 3. Install it (Debian, Ubuntu: apt-get install python3)";
   }
-  const tool = String.raw`(g\+\+|c\+\+|clang\+\+|\bg?cc\b|\bmake\b)`;
+  const tool = String.raw`(g\+\+|c\+\+|clang\+\+|(?<![.\w])g?cc\b|\bmake\b)`;
   if (
     new RegExp(`${tool}.*(not found|No such file|ENOENT)|(not found|No such file or directory): .*${tool}`).test(output)
   ) {
