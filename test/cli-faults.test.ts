@@ -74,8 +74,11 @@ describe("without libtorch", () => {
 
   it("but no image is made", async () => {
     const { code, stderr } = await b2With(without, "generate", "a cat", "--out", join(folder, "none"));
-    assert.notEqual(code, 0);
-    assert.match(stderr, /Expected a release build of the native addon for \/no\/such\/libtorch/);
+    assert.equal(code, 2);
+    assert.match(
+      stderr,
+      /^b2: The native addon is not built for the libtorch that LIBTORCH names, \/no\/such\/libtorch\./,
+    );
   });
 });
 
