@@ -155,19 +155,21 @@ function libtorchLike(version: string): string {
 }
 
 describe("b2 setup", () => {
-  it("finds that all is up to date, and prints it as JSON", async () => {
+  it("finds that all is up to date, and tells it as JSON", async () => {
     copyAddon(project);
     const { root } = JSON.parse(readFileSync(inBuild("current.json"), "utf8")) as { root: string };
     const { code, stdout, stderr } = await b2Of(project, unset, "setup", "--libtorch", root, "--json");
     assert.equal(code, 0, stderr);
-    const { libtorch, addon, built } = JSON.parse(stdout) as {
+    const events = stdout.trimEnd().split("\n");
+    const { type, libtorch, files, built } = JSON.parse(events.at(-1)!) as {
+      type: string;
       libtorch: { version: string; root: string; origin: string };
-      addon: string;
+      files: readonly string[];
       built: boolean;
     };
     assert.match(libtorch.version, /^\d+\.\d+\.\d+$/);
-    assert.deepEqual([libtorch.root, libtorch.origin, built], [root, "--libtorch", false]);
-    assert.ok(addon.startsWith(inBuild("")) && existsSync(addon));
+    assert.deepEqual([type, libtorch.root, libtorch.origin, built], ["finished", root, "--libtorch", false]);
+    assert.ok(files[0]!.startsWith(inBuild("")) && existsSync(files[0]!));
     const generated = await b2Of(project, unset, "generate", "a fox", "--preset", "demo", "--set", "sample.steps=1");
     assert.equal(generated.code, 0, generated.stderr);
   });

@@ -7,11 +7,17 @@ import { packageRoot } from "../../base/package-root.js";
 import type { Progress } from "../../base/progress.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
-import { duration, terminalProgress } from "../progress.js";
+import { addOutputOptions, Output, type OutputOptions } from "../output.js";
+import { duration } from "../progress.js";
 
 /** What scripts/libtorch/setup.mjs exports: plain JavaScript, because it also runs where nothing is compiled yet. */
 interface SetupModule {
-  setUp(options: { libtorch: string; progress: Progress; signal: AbortSignal }): Promise<Setup>;
+  setUp(options: SetupContext & { readonly libtorch: string }): Promise<Setup>;
+}
+
+interface SetupContext {
+  readonly progress: Progress;
+  readonly signal: AbortSignal;
 }
 
 interface Setup {
@@ -23,8 +29,7 @@ interface Setup {
 }
 
 export function addSetupCommand(program: Command): void {
-  program
-    .command("setup")
+  addOutputOptions(program.command("setup"))
     .description(
       "Find or get a libtorch, and build the native addon for it. Run again after another libtorch was installed.",
     )
@@ -34,30 +39,27 @@ export function addSetupCommand(program: Command): void {
         "official build to download: cpu, cu126 and so on",
       "auto",
     )
-    .option("--json", "print the result as JSON")
     .addHelpText("after", example("b2 setup", "b2 setup --libtorch cu126", "b2 setup --libtorch /opt/libtorch"))
-    .action(async ({ libtorch, json }: { libtorch: string; json?: true }) => {
-      const started = performance.now();
+    .action(async ({ libtorch, ...options }: OutputOptions & { libtorch: string }) => {
+      const output = new Output("setup", options);
+      output.started({ wanted: libtorch });
       await interruptible("b2 setup begins again.", async (signal) => {
-        const setup = await setUp(libtorch, signal);
-        const took = duration((performance.now() - started) / 1000);
-        const state = setup.built ? `built in ${took}` : "up to date";
-        process.stdout.write(json === true ? `${JSON.stringify(setup, null, 2)}\n` : `The native addon is ${state}.\n`);
+        const setup = await setUp(libtorch, { progress: output.progress(), signal });
+        output.print(`The native addon is ${setup.built ? `built in ${duration(output.seconds)}` : "up to date"}.\n`);
         const other = process.env["LIBTORCH"];
         if (libtorch !== "auto" && other) {
-          process.stderr.write(
-            `LIBTORCH is set, so b2 goes on using the libtorch in ${other}: unset it to use this one.\n`,
-          );
+          output.say(`LIBTORCH is set, so b2 goes on using the libtorch in ${other}: unset it to use this one.\n`);
         }
+        output.finished([setup.addon], { libtorch: setup.libtorch, built: setup.built });
       });
     });
 }
 
-async function setUp(libtorch: string, signal: AbortSignal): Promise<Setup> {
+async function setUp(libtorch: string, { progress, signal }: SetupContext): Promise<Setup> {
   const file = join(packageRoot(), "scripts/libtorch/setup.mjs");
   const setup = (await import(pathToFileURL(file).href)) as SetupModule;
   try {
-    return await setup.setUp({ libtorch, progress: terminalProgress(), signal });
+    return await setup.setUp({ libtorch, progress, signal });
   } catch (error) {
     if (signal.aborted) throw new Interrupted();
     if (error instanceof Error && error.name === "InstallError") throw new InputError(error.message, { cause: error });
