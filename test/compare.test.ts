@@ -208,12 +208,13 @@ function handMadeRun(at: string, setting: string, seed: number, values: readonly
       perPrompt: [],
     });
     const name = stage === 0 ? "before" : stage === planned ? "after" : `stage-000${stage}`;
-    run.writeEvaluation(name, { rows: [row("training"), row("held-out")] });
-    if (stage === 0) return;
+    const evaluated = (): void => run.writeEvaluation(name, { rows: [row("training"), row("held-out")] });
+    if (stage === 0) return evaluated();
     run.beginStage(stage - 1);
     const cost = { queries: 10 * stage, forwardPasses: 30 * stage, backwardPasses: 20 * stage, seconds: 3 * stage };
     const metrics = { stage: stage - 1, rewardMean: value, cost: { ...cost, processorSeconds: 2 * stage } };
     run.finishStage(stage - 1, metrics as unknown as StageMetrics, { trajectories: 0, optimizers: 1 });
+    evaluated();
   });
 }
 

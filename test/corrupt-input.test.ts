@@ -41,6 +41,8 @@ const trainer = await Trainer.open(at("run"), runConfig);
 await trainer.runStage(0);
 await sampleStage(trainer, 1);
 await selectStage(trainer, 1);
+// Others open the run below.
+trainer.writer.close();
 
 /** A file as two shards with an index. */
 function split(file: string): string[] {

@@ -298,7 +298,7 @@ describe("a model by name", () => {
       mkdirSync(blobs, { recursive: true });
       const [, lora] = hub.filesOf("someone/lora").find(([path]) => path.endsWith(".safetensors"))!;
       const left = join(blobs, `${lora}.lock`);
-      writeFileSync(left, `${process.pid} ${hostname()}`);
+      writeFileSync(left, `${process.ppid} ${hostname()}`);
       const abort = AbortSignal.timeout(1000);
       const purpose = "weights";
       await assert.rejects(

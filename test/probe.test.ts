@@ -323,5 +323,10 @@ describe("interval: measured", () => {
     assert.deepEqual(all([at(0, 3, 6), at(4, 6, 7)]), [3, 3, 4, 4, 6, 6, 7, 7]);
     assert.deepEqual(all([at(0, 3, 6), at(4, 1, 2)]), [3, 3, 4, 4, 4, 4, 4, 4]);
     assert.deepEqual(all([at(0, 3, 3)], 4), [5, 5, 5, 5, 5, 5, 5, 5]);
+    // A run of four stages that was given four more.
+    const grown = (...measurements: IntervalMeasurement[]): number[] =>
+      Array.from({ length: 8 }, (_, stage) => measuredSteps(stage, measurements, { stages: 4, skipLast: 0 }));
+    assert.deepEqual(grown(at(0, 3, 6)), [3, 4, 5, 6, 6, 6, 6, 6]);
+    assert.deepEqual(grown(at(0, 3, 6), at(6, 2, 7)), [3, 4, 5, 6, 6, 6, 7, 7]);
   });
 });

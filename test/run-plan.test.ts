@@ -130,6 +130,40 @@ describe("what trains nothing needs no reward and no measure", () => {
   });
 });
 
+describe("before anything is downloaded or written", () => {
+  const config = join(folder, "far.json");
+  writeFileSync(config, JSON.stringify({ ...tinyValues, model: { path: "nobody-here/no-such-model" } }));
+  const out = join(folder, "out");
+  const lora = ["--lora", join(fixtures, "sd1/lora")];
+  const commands = [
+    ["run", out],
+    ["sample", out],
+    ["generate", "a cat", "--out", out],
+    ["eval", "--out", join(out, "eval.json")],
+    ["merge", out, ...lora],
+    ["probe", "--out", out],
+  ];
+  for (const [command, ...args] of commands as [string, ...string[]][]) {
+    it(`b2 ${command} looks at the device`, async () => {
+      const { code, stderr } = await b2(command, ...args, "--config", config, "--device", "cuda:99");
+      assert.equal(code, 2);
+      assert.match(stderr, /^b2: Expected .*cuda:.* for model\.device.*\n$|^b2: Expected a CUDA device .*\n$/);
+      assert.ok(!existsSync(out));
+    });
+  }
+
+  it("weights are looked for, the last of several too", async () => {
+    const absent = join(folder, "absent.safetensors");
+    const { code, stderr } = await b2("generate", "a cat", "--config", config, ...lora, "--lora", absent, "--out", out);
+    assert.equal(code, 2);
+    assert.match(
+      stderr,
+      /^b2: Expected a run folder, a LoRA file or a name on the hub for --lora but received \S+absent/,
+    );
+    assert.ok(!existsSync(out));
+  });
+});
+
 describe("--dry-run", () => {
   const values = {
     ...tinyValues,

@@ -59,7 +59,7 @@ export function estimate(config: Config): Estimate {
   const measuring = { images: measured.images, passes: measured.steps * passes };
   let [images, samplingPasses, pairs] = [measuring.images, measuring.passes, 0];
   for (let stage = 0; stage < stages; stage++) {
-    const s = trainedSteps(stage, { ...intervalOf(config), stages });
+    const s = trainedSteps(stage, intervalOf(config));
     const replayed = stage > 0 && replay.stages > 0 ? replay.share : 0;
     images += roots * imagesOf(branch);
     samplingPasses += roots * (sample.steps - s) * passes;

@@ -1,9 +1,39 @@
 /** The phases of a stage as three processes, which share a run folder: `b2 sample`, `b2 select` and `b2 train`. */
+import { InputError } from "../base/errors.js";
 import { meanAndDeviation } from "../base/statistics.js";
-import { addCost, costBetween, NO_COST, type Cost, type PartialStage, type StageMetrics } from "../runs/index.js";
-import { loadBranches, loadTrainSet, saveBranches } from "./record/storage.js";
+import {
+  addCost,
+  costBetween,
+  NO_COST,
+  type Cost,
+  type PartialStage,
+  type RunReader,
+  type StageMetrics,
+} from "../runs/index.js";
+import { expectBranches, expectTrainSet, loadBranches, loadTrainSet, saveBranches } from "./record/storage.js";
 import { disposeRecord } from "./records.js";
+import { expectState } from "./run-plan.js";
 import { timed, type Trainer } from "./trainer.js";
+
+/** The phases, by the names of their commands. */
+export type Phase = "sample" | "select" | "train";
+
+/**
+ * Checks that a phase of a stage finds what it works on, before any model is loaded.
+ *
+ * @param run undefined while the folder has none
+ * @throws InputError when an earlier phase or stage has to come first, or a later stage is finished
+ */
+export function expectPhase(phase: Phase, stage: number, folder: string, run: RunReader | undefined): void {
+  if (run === undefined) {
+    if (phase === "sample" && stage === 0) return;
+    throw new InputError(`Expected a run in ${folder} for stage ${stage} but received none; run b2 sample first`);
+  }
+  if (phase === "select") expectBranches(run, stage);
+  else if (phase === "train") expectTrainSet(run, stage);
+  run.expectNoneAfter(stage);
+  if (phase !== "select") expectState(run, stage - 1);
+}
 
 /** Phase 1: samples into the run folder. @returns how many images were sampled */
 export async function sampleStage(trainer: Trainer, stage: number): Promise<number> {

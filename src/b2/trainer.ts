@@ -43,7 +43,17 @@ import { trainedSteps } from "./rollout/schedule.js";
 import { scoreBranches } from "./rollout/score.js";
 import { selectRows } from "./rollout/select.js";
 import { imagesOf, levelsOf } from "./rollout/tree.js";
-import { openRunFolder, planRun, showDifference, type RunPlan } from "./run-plan.js";
+import {
+  expectState,
+  keptBy,
+  openRunFolder,
+  planFolder,
+  showDifference,
+  stagesBefore,
+  withDevice,
+  type FolderPlan,
+  type RunPlan,
+} from "./run-plan.js";
 import { withReplay } from "./update/replay.js";
 import { checkTimesteps } from "./update/timesteps.js";
 import { updatePolicy } from "./update/update.js";
@@ -127,16 +137,28 @@ export class Trainer {
    *   has another config
    */
   static async open(folder: string, config: ConfigInput, options: TrainerOptions = {}): Promise<Trainer> {
+    const programReward = options.reward !== undefined;
+    return Trainer.openPlanned(planFolder(folder, resolveConfig(config), { programReward }), options);
+  }
+
+  /** Like `open`, for a folder that has been looked at. */
+  static async openPlanned(folderPlan: FolderPlan, options: TrainerOptions = {}): Promise<Trainer> {
     const { reward, progress = silent, signal } = options;
     const context = { progress, signal };
-    const plan = planRun(folder, resolveConfig(config), { programReward: reward !== undefined });
-    await fetchModels(plan.config, { rewards: reward === undefined }, context);
+    const plan = withDevice(folderPlan);
+    try {
+      await fetchModels(plan.config, { rewards: reward === undefined }, context);
+    } catch (error) {
+      plan.lock?.release();
+      throw error;
+    }
     return Trainer.begin(plan, new RewardResources(plan.device, resolveModel), context, reward);
   }
 
   /**
    * Like `open`, for a plan whose models are downloaded.
    *
+   * @param plan its lock is owned by the trainer from here on
    * @param resources owned by the trainer from here on
    */
   static async begin(
@@ -149,6 +171,8 @@ export class Trainer {
     let policy: Policy | undefined;
     let rewards: RewardSet | undefined;
     try {
+      for (const change of plan.changes) context.progress.log(`resuming with ${showDifference(change)}`);
+      for (const note of plan.notes) context.progress.log(note);
       rewards = reward === undefined ? await RewardSet.open(config.rewards, resources) : RewardSet.of(reward);
       policy = Policy.forTraining(config);
       checkTimesteps(config, policy.timesteps);
@@ -156,19 +180,19 @@ export class Trainer {
       if (reward === undefined) warnOfToyClip(config, context.progress);
       const prompts = [...training, ...heldOut, config.sample.negativePrompt];
       warnOfLongPrompts(policy.model, prompts, context.progress);
-      for (const change of plan.changes) context.progress.log(`resuming with ${showDifference(change)}`);
       return new Trainer(plan, { policy, rewards, resources, writer: openRunFolder(plan) }, context);
     } catch (error) {
       policy?.dispose();
       rewards?.dispose();
       resources.dispose();
+      plan.lock?.release();
       throw error;
     }
   }
 
-  /** The first unfinished stage; `config.stages` when all are finished. */
+  /** The stage after the last finished one; `config.stages` when all are finished. */
   get nextStage(): number {
-    return this.run.finishedStages().length;
+    return this.run.nextStage();
   }
 
   /** Runs all unfinished stages. */
@@ -235,7 +259,7 @@ export class Trainer {
   }
 
   /** Phase 3: selects the branches that train, and writes them to the run folder. */
-  select(scored: ScoredBatch, { keep = this.#keptTrajectories > 0 }: { keep?: boolean } = {}): TrainSet {
+  select(scored: ScoredBatch, { keep = keptBy(this.config).trajectories > 0 }: { keep?: boolean } = {}): TrainSet {
     const { branch, select, interval, record } = this.config;
     const steps = scored.timesteps.length - interval.skipLast;
     const ofImages = scored.logProbs === undefined;
@@ -286,7 +310,7 @@ export class Trainer {
   /** Phase 5: weights, optimiser state and metrics; after this the stage counts as finished. */
   record({ scored, trainSet, updates, seconds, cost }: StageResult): StageMetrics {
     const { stage } = scored;
-    const { branch, record, stages, train } = this.config;
+    const { branch, stages, train } = this.config;
     this.#trainable.save(this.writer.stagePath(stage, this.#weightsFile));
     this.#followers.save(this.#followerPaths(stage));
     tidy(() => {
@@ -310,7 +334,7 @@ export class Trainer {
       cost: before && addCost(before, cost),
     });
     resetPeakDeviceMemory(this.policy.device);
-    this.writer.finishStage(stage, metrics, { ...record, trajectories: this.#keptTrajectories });
+    this.writer.finishStage(stage, metrics, keptBy(this.config));
     return metrics;
   }
 
@@ -322,14 +346,7 @@ export class Trainer {
   restore(stage: number): void {
     if (stage === 0) return;
     const before = stage - 1;
-    if (!this.run.has(before, "metrics")) {
-      throw new InputError(`Expected stage ${before} to be finished before stage ${stage} in ${this.run.folder}`);
-    }
-    if (!this.run.has(before, "optimizer")) {
-      throw new InputError(
-        `Expected the optimiser state of stage ${before} in ${this.run.folder} but it is gone; record.optimizers says how many are kept`,
-      );
-    }
+    expectState(this.run, before);
     this.#trainable.load(this.run.stagePath(before, this.#weightsFile));
     this.#followers.load(this.#followerPaths(before));
     const file = this.run.stagePath(before, "optimizer");
@@ -337,6 +354,13 @@ export class Trainer {
       const state = this.#followers.loadState(this.#scaler.loadState(loadSafetensors(file), file), file);
       this.#optimizer.loadState(state, file);
     });
+  }
+
+  /** Runs `work` with the weights that were the result after a finished stage. `restore` comes before any training. */
+  evaluatingStage<T>(stage: number, work: () => Promise<T>): Promise<T> {
+    this.#trainable.load(this.run.stagePath(stage, this.#weightsFile));
+    this.#followers.loadResult(this.#followerPaths(stage));
+    return this.evaluating(work);
   }
 
   /** Runs `work` with the weights that are the result so far: their moving average, where `train.ema` asks for one. */
@@ -367,8 +391,9 @@ export class Trainer {
     return { learnsFrom: objective.learnsFrom, latentShape: policy.latentShape, isTree };
   }
 
-  /** Frees the models' memory. */
+  /** Frees the models' memory, and lets other processes work on the run. */
   dispose(): void {
+    this.writer.close();
     this.#optimizer.dispose();
     this.#followers.dispose();
     this.policy.dispose();
@@ -376,18 +401,14 @@ export class Trainer {
     this.resources.dispose();
   }
 
-  /** How many stages keep their selected trajectories: as many as wanted, and as many as may be replayed. */
-  get #keptTrajectories(): number {
-    return Math.max(this.config.record.trajectories, this.config.replay.stages);
-  }
-
   /** The selection with trajectories of earlier stages, which are read from the run folder: a resumed run has no other. */
   #withReplay(trainSet: TrainSet): TrainSet {
     const { stages, share } = this.config.replay;
-    const first = Math.max(0, trainSet.stage - stages);
     const past: TrainSet[] = [];
     try {
-      for (let stage = first; stage < trainSet.stage; stage++) {
+      for (const stage of stagesBefore(trainSet.stage, stages)) {
+        // A stage whose folder is lost.
+        if (!this.run.has(stage, "metrics")) continue;
         past.push(loadTrainSet(this.run, stage, this.recordShape));
       }
       return withReplay(trainSet, past, this.objective, share);
@@ -406,8 +427,9 @@ export class Trainer {
 
   /** How many of the last steps a stage branches and trains. */
   #interval(stage: number): number {
-    const { interval, stages } = this.config;
-    if (interval.mode === "fixed") return trainedSteps(stage, { ...intervalOf(this.config), stages });
+    const { interval } = this.config;
+    const { stages, ...bounds } = intervalOf(this.config);
+    if (interval.mode === "fixed") return trainedSteps(stage, { ...bounds, stages });
     const before = Array.from({ length: stage + 1 }, (_, i) => this.run.interval(i));
     const measurements = before.filter((measurement) => measurement !== undefined);
     return measuredSteps(stage, measurements, { stages, skipLast: interval.skipLast });
@@ -430,11 +452,13 @@ export class Trainer {
     reportMeasurement(measured, this.#context.progress);
   }
 
-  /** Rewards of the last H stages. */
+  /** Rewards of the last H stages, without those that are lost. */
   #history(stage: number): PromptRewards[] {
-    const first = Math.max(0, stage - this.config.advantage.historyStages);
-    return Array.from({ length: stage - first }, (_, i) => {
-      const samples = this.run.samples(first + i);
+    const known = stagesBefore(stage, this.config.advantage.historyStages).filter((one) =>
+      this.run.has(one, "samples"),
+    );
+    return known.map((one) => {
+      const samples = this.run.samples(one);
       return { prompts: samples.map(({ prompt }) => prompt), rewards: samples.map(({ reward }) => reward) };
     });
   }

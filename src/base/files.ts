@@ -185,6 +185,22 @@ export function writeFileAtomic(file: string, contents: string | Uint8Array | ((
   }
 }
 
+/**
+ * Writes to disk which files a folder has: a rename is not lasting before that.
+ *
+ * Does nothing where folders cannot be synced, as on some network file systems.
+ */
+export function syncFolder(folder: string): void {
+  const fd = openSync(folder, "r");
+  try {
+    fsyncSync(fd);
+  } catch (error) {
+    if (!["EINVAL", "EPERM", "ENOTSUP", "EISDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** Writes a value as indented JSON, atomically. */
 export function writeJson(file: string, value: unknown): void {
   writeFileAtomic(file, `${JSON.stringify(value, null, 2)}\n`);
@@ -192,5 +208,9 @@ export function writeJson(file: string, value: unknown): void {
 
 /** Writes values as JSON Lines, one per line, atomically. */
 export function writeJsonLines(file: string, values: readonly unknown[]): void {
-  writeFileAtomic(file, values.map((value) => `${JSON.stringify(value)}\n`).join(""));
+  writeFileAtomic(file, jsonLines(values));
 }
+
+/** Values as JSON Lines. */
+export const jsonLines = (values: readonly unknown[]): string =>
+  values.map((value) => `${JSON.stringify(value)}\n`).join("");

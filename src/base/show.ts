@@ -34,3 +34,10 @@ export const showShape = (shape: readonly (number | string)[] | undefined): stri
 export function listOf(words: readonly string[], last = "or"): string {
   return words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} ${last} ${words.at(-1)}`;
 }
+
+/** Characters that move the cursor, recolour the terminal, or turn the direction of text around. */
+const UNPRINTABLE = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
+
+/** Text of unknown origin on one line of a terminal: control characters become \\u001b and the like. */
+export const printable = (text: string): string =>
+  text.replaceAll(UNPRINTABLE, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);

@@ -100,7 +100,7 @@ export class CompareProgress {
 }
 
 function stagesOf({ folder }: PlannedRun): number {
-  return RunReader.exists(folder) ? new RunReader(folder).finishedStages().length : 0;
+  return RunReader.exists(folder) ? new RunReader(folder).nextStage() : 0;
 }
 
 function lastReward({ folder }: PlannedRun): number | undefined {

@@ -34,6 +34,18 @@ export async function configFor(options: LoraOption & ConfigOptions, last: objec
 }
 
 /**
+ * Checks the device of a config and the weights of --lora, before anything is downloaded, loaded or written.
+ *
+ * @throws InputError
+ */
+export async function checkPolicy(config: Config, { lora }: LoraOption): Promise<void> {
+  const { openDevice } = await import("../b2/policy/device.js");
+  const { expectWeights } = await import("../b2/policy/weights.js");
+  expectWeights(lora.map(parseLora));
+  openDevice(config);
+}
+
+/**
  * Loads the model of a config with the weights of --lora, or with the base weights alone; downloads what is missing.
  *
  * @param use what else the command will load, so that a failing download is reported now; prompts to check their length

@@ -15,6 +15,7 @@ import { addModelCommands } from "./commands/model.js";
 import { addProbeCommand } from "./commands/probe.js";
 import { addPromptsCommand } from "./commands/prompts.js";
 import { addRunCommand } from "./commands/run.js";
+import { addRunsCommand } from "./commands/runs.js";
 import { addSetupCommand } from "./commands/setup.js";
 import { addStageCommands } from "./commands/stage.js";
 import { exitCodeOf, report } from "./errors.js";
@@ -36,6 +37,7 @@ export function createProgram(): Command {
     .configureOutput({ writeOut: printOut, writeErr: printError })
     .configureHelp({ sortSubcommands: false });
   addRunCommand(program);
+  addRunsCommand(program);
   addCompareCommand(program);
   addStageCommands(program);
   addGenerateCommand(program);

@@ -42,8 +42,8 @@ export function readCurves(folder: string, setting: string, seed: number): RunCu
   const path = runFolder(folder, setting, seed);
   if (!RunReader.exists(path)) return undefined;
   const run = new RunReader(path);
-  const costs = run.metrics().map(({ stage, cost }) => costOf(cost, path, stage));
-  const evaluated = evaluationsOf(run).filter(({ stage }) => stage <= costs.length);
+  const costs = new Map(run.metrics().map(({ stage, cost }) => [stage + 1, costOf(cost, path, stage)]));
+  const evaluated = evaluationsOf(run).filter(({ stage }) => stage === 0 || costs.has(stage));
   const points =
     evaluated.length > 0
       ? evaluated.map(({ stage, name }): Point => {
@@ -55,13 +55,14 @@ export function readCurves(folder: string, setting: string, seed: number): RunCu
         });
   if (points.length === 0) return undefined;
   const planned = Number((run.config() as { stages?: unknown }).stages);
-  return { setting, seed, stages: costs.length, planned, points };
+  return { setting, seed, stages: run.nextStage(), planned, points };
 }
 
 const NOTHING: Point["cost"] = { queries: 0, passes: 0, seconds: 0, processorSeconds: 0 };
 
 /** The costs after so many stages. */
-const costAt = (costs: readonly Point["cost"][], stages: number): Point["cost"] => costs[stages - 1] ?? NOTHING;
+const costAt = (costs: ReadonlyMap<number, Point["cost"]>, stages: number): Point["cost"] =>
+  costs.get(stages) ?? NOTHING;
 
 function costOf(cost: Cost | null, folder: string, stage: number): Point["cost"] {
   if (cost === null) {
@@ -77,7 +78,7 @@ function costOf(cost: Cost | null, folder: string, stage: number): Point["cost"]
 function evaluationsOf(run: RunReader): { stage: number; name: string }[] {
   const folder = layout.evaluations(run.folder);
   if (!existsSync(folder)) return [];
-  const last = run.finishedStages().length;
+  const last = run.nextStage();
   const found = new Map<number, string>();
   for (const file of readdirSync(folder)) {
     const [, name, number] = /^(before|after|stage-(\d+))\.json$/.exec(file) ?? [];

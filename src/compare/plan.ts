@@ -1,10 +1,10 @@
 /** The runs of a grid: a config and a folder for each setting and seed. Nothing is loaded or computed. */
 import { join } from "node:path";
-import { ConfigError, differences, mergeLayers, resolveConfig } from "../b2/config/resolve.js";
+import { ConfigError, mergeLayers, resolveConfig } from "../b2/config/resolve.js";
 import type { Config } from "../b2/config/schema.js";
 import { estimate } from "../b2/dry-run.js";
 import { loadPlugins } from "../b2/plugins.js";
-import { configOfFolder, showDifference } from "../b2/run-plan.js";
+import { configOfFolder, goOn, showDifference } from "../b2/run-plan.js";
 import { InputError } from "../base/errors.js";
 import { RunReader } from "../runs/reader.js";
 import { layersOf, type Grid } from "./grid.js";
@@ -48,7 +48,7 @@ export function isFinished({ folder, config }: PlannedRun): boolean {
   if (!RunReader.exists(folder)) return false;
   const reader = new RunReader(folder);
   const isEvaluated = !config.eval.enabled || reader.evaluation("after") !== undefined;
-  return isEvaluated && reader.finishedStages().length >= config.stages;
+  return isEvaluated && reader.nextStage() >= config.stages;
 }
 
 async function configOf(grid: Grid, setting: string): Promise<Config> {
@@ -94,7 +94,10 @@ function checkBegun({ setting, seed, folder, config }: PlannedRun): void {
   if (!RunReader.exists(folder)) return;
   const reader = new RunReader(folder);
   if (reader.finishedStages().length === 0) return;
-  const deciding = differences(configOfFolder(reader), config).filter(({ affects }) => affects === undefined);
+  const { config: resumed, changes, deciding: refused } = goOn(configOfFolder(reader), config);
+  // An interval that grew over fewer stages than that of other seeds cannot be compared with theirs.
+  const isOther = resumed.interval.stages !== config.interval.stages;
+  const deciding = isOther ? [...refused, ...changes.filter(({ key }) => key === "stages")] : refused;
   if (deciding.length === 0) return;
   throw new InputError(
     `Expected the config that the run of ${setting} with seed ${seed} was begun with but received other values for\n  ` +

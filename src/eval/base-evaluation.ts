@@ -4,7 +4,8 @@ import type { Config } from "../b2/config/schema.js";
 import { configOfFolder } from "../b2/run-plan.js";
 import { InputError } from "../base/errors.js";
 import { RunReader } from "../runs/reader.js";
-import { parseEvaluation, type Evaluation } from "./measures.js";
+import type { Evaluation } from "./measures.js";
+import { readEvaluation } from "./results.js";
 
 /** Config keys that an evaluation of the base model depends on, and those among them that it does not. */
 const DECIDING = /^(seed|model|scheduler|prompts|sample|rewards|plugins|eval)\b/;
@@ -25,8 +26,7 @@ export function baseEvaluation(folder: string, config: Config): Evaluation | und
         deciding.join(", "),
     );
   }
-  const before = reader.evaluation("before");
-  return before === undefined ? undefined : parseEvaluation(before);
+  return readEvaluation(reader, "before");
 }
 
 /** Whether `baseEvaluation` returns one. */

@@ -6,28 +6,39 @@ import { resolveConfig } from "../b2/config/resolve.js";
 import type { ConfigInput } from "../b2/config/schema.js";
 import { fetchModels } from "../b2/models.js";
 import { thinOut, type PromptLists } from "../b2/rollout/prompts.js";
-import { planRun } from "../b2/run-plan.js";
+import { planFolder, withDevice, type FolderPlan } from "../b2/run-plan.js";
 import { Trainer, type TrainerOptions } from "../b2/trainer.js";
 import { writeFileAtomic } from "../base/files.js";
 import { silent, warn, type RunContext } from "../base/progress.js";
 import { resolveModel } from "../hub/index.js";
 import { contactSheet } from "../images/index.js";
 import { RewardResources } from "../rewards/index.js";
-import type { StageMetrics } from "../runs/index.js";
+import { evaluationAfter, RunReader, type StageMetrics } from "../runs/index.js";
 import type { Tensor } from "../torch/index.js";
 import { baseEvaluation } from "./base-evaluation.js";
 import { evaluate } from "./evaluate.js";
 import { sheetImages } from "./generate.js";
 import { checkTruth, openJudges, type Judges } from "./judges.js";
-import { parseEvaluation, type Evaluation } from "./measures.js";
-import { rewardCurve, stageLine } from "./report.js";
-import { runWarnings, summarise, type EvaluationAt, type Warning, type WarningKind } from "./warnings.js";
+import type { Evaluation } from "./measures.js";
+import { rewardCurve, stageLine, stageName } from "./report.js";
+import {
+  evaluationsOf,
+  isDue,
+  readEvaluation,
+  unevaluatedStages,
+  warningsOf,
+  type ExperimentResult,
+} from "./results.js";
+import { summarise, type WarningKind } from "./warnings.js";
 
 /** What a program can pass besides the config. */
 export interface ExperimentOptions extends TrainerOptions {
   /** A run folder whose evaluation before training is taken over; it must be this base model's. */
   readonly before?: string | undefined;
 }
+
+/** Measures with the right weights in place. */
+type Within = (measure: () => Promise<Evaluation>) => Promise<Evaluation>;
 
 /** Callbacks around what a run does. */
 export interface ExperimentHooks {
@@ -37,16 +48,6 @@ export interface ExperimentHooks {
   readonly stage?: (metrics: StageMetrics) => void;
   /** Called with every evaluation, and after how many stages it is. One that was in the run folder counts as well. */
   readonly evaluation?: (name: string, stages: number, evaluation: Evaluation) => void;
-}
-
-/** The reports of a run. */
-export interface ExperimentResult {
-  /** By name, "before" and "after"; empty if evaluation is disabled. */
-  readonly evaluations: Readonly<Record<string, Evaluation>>;
-  /** Signs that the training went wrong, one line for each kind. */
-  readonly warnings: readonly string[];
-  /** PNG files. */
-  readonly images: readonly string[];
 }
 
 /** A Trainer with evaluations and contact sheets around it. Owns the models: call `dispose`. */
@@ -77,13 +78,27 @@ export class Experiment {
 
   /** Loads the models and begins or resumes a run. @throws InputError, see Trainer.open */
   static async open(folder: string, config: ConfigInput, options: ExperimentOptions = {}): Promise<Experiment> {
+    const programReward = options.reward !== undefined;
+    return Experiment.openPlanned(planFolder(folder, resolveConfig(config), { programReward }), options);
+  }
+
+  /** Like `open`, for a folder that has been looked at. */
+  static async openPlanned(folderPlan: FolderPlan, options: ExperimentOptions = {}): Promise<Experiment> {
     const { reward, progress = silent, signal } = options;
     const context = { progress, signal };
-    const plan = planRun(folder, resolveConfig(config), { programReward: reward !== undefined });
+    const plan = withDevice(folderPlan);
     const evaluation = plan.config.eval.enabled;
-    if (evaluation) checkTruth(plan.config, plan.lists);
-    const before = options.before === undefined ? undefined : baseEvaluation(options.before, plan.config);
-    await fetchModels(plan.config, { rewards: reward === undefined, evaluation }, context);
+    let before: Evaluation | undefined;
+    try {
+      if (evaluation) checkTruth(plan.config, plan.lists);
+      if (options.before !== undefined) before = baseEvaluation(options.before, plan.config);
+      if (plan.mode === "resume") evaluationsOf(new RunReader(plan.folder), plan.config.stages);
+      await fetchModels(plan.config, { rewards: reward === undefined, evaluation }, context);
+    } catch (error) {
+      plan.lock?.release();
+      throw error;
+    }
+    progress.log(`loading ${plan.config.model.path}`);
     const resources = new RewardResources(plan.device, resolveModel);
     const trainer = await Trainer.begin(plan, resources, context, reward);
     try {
@@ -103,14 +118,18 @@ export class Experiment {
   async run(hooks: ExperimentHooks = {}): Promise<ExperimentResult> {
     const { trainer } = this;
     const { config } = trainer;
-    const evaluate = async (name: string, stages: number): Promise<Evaluation | undefined> => {
-      const evaluation = await this.#evaluate(name);
+    const evaluate = async (name: string, stages: number, within?: Within): Promise<Evaluation | undefined> => {
+      const evaluation = await this.#evaluate(name, within);
       if (evaluation !== undefined) hooks.evaluation?.(name, stages, evaluation);
       return evaluation;
     };
     // Nothing has been learnt or restored yet: this is the base model.
     const before = await evaluate("before", 0);
     await this.#sheet("before");
+    for (const stage of unevaluatedStages(trainer.run, config)) {
+      this.#context.progress.log(`evaluating after ${stageName(stage, config)}, which was not done`);
+      await evaluate(evaluationAfter(stage + 1), stage + 1, (measure) => trainer.evaluatingStage(stage, measure));
+    }
     await trainer.runAll({
       before: (stage) => hooks.before?.(stage),
       after: async (metrics) => {
@@ -119,9 +138,7 @@ export class Experiment {
         this.#curve();
         this.#warn();
         const done = metrics.stage + 1;
-        if (config.eval.every > 0 && done % config.eval.every === 0 && done < config.stages) {
-          await evaluate(`stage-${String(done).padStart(4, "0")}`, done);
-        }
+        if (isDue(done, config)) await evaluate(evaluationAfter(done), done);
       },
     });
     hooks.before?.(undefined);
@@ -129,7 +146,7 @@ export class Experiment {
     const sheet = await this.#sheet("before-after");
     return {
       evaluations: before === undefined || after === undefined ? {} : { before, after },
-      warnings: summarise(this.#warnings()),
+      warnings: summarise(warningsOf(trainer.run, config)),
       images: [sheet, this.#curve()].filter((file) => file !== undefined),
     };
   }
@@ -141,14 +158,18 @@ export class Experiment {
     this.trainer.dispose();
   }
 
-  async #evaluate(name: string): Promise<Evaluation | undefined> {
+  /** @param within how to have the weights in place; default: those that are the result so far */
+  async #evaluate(
+    name: string,
+    within: Within = (measure) => this.trainer.evaluating(measure),
+  ): Promise<Evaluation | undefined> {
     const { run, writer, policy, config } = this.trainer;
     if (this.#judges === undefined) return undefined;
-    const known = run.evaluation(name);
-    if (known !== undefined) return parseEvaluation(known);
+    const known = readEvaluation(run, name);
+    if (known !== undefined) return known;
     const judges = this.#judges;
     const measure = (): Promise<Evaluation> => evaluate(policy, judges, this.#lists, config, this.#context);
-    const evaluation = this.#known[name] ?? (await this.trainer.evaluating(measure));
+    const evaluation = this.#known[name] ?? (await within(measure));
     writer.writeEvaluation(name, evaluation);
     this.#warn();
     return evaluation;
@@ -156,9 +177,9 @@ export class Experiment {
 
   /** Says what is new among the run's warnings, and keeps all of them in its folder. */
   #warn(): void {
-    const { run, writer } = this.trainer;
-    const warnings = this.#warnings();
-    const stage = run.finishedStages().length;
+    const { run, writer, config } = this.trainer;
+    const warnings = warningsOf(run, config);
+    const stage = run.nextStage();
     for (const warning of warnings) {
       const { kind, text } = warning;
       // Not again in every stage that follows.
@@ -168,18 +189,6 @@ export class Experiment {
       this.#warned.set(kind, stage);
     }
     if (warnings.length > 0) writer.writeWarnings(warnings);
-  }
-
-  #warnings(): Warning[] {
-    const { run, config } = this.trainer;
-    const evaluations = run.evaluationNames().flatMap((name): EvaluationAt[] => {
-      const stage = name === "before" ? 0 : name === "after" ? config.stages : Number(/^stage-(\d+)$/.exec(name)?.[1]);
-      return Number.isNaN(stage) ? [] : [{ stage, evaluation: parseEvaluation(run.evaluation(name)) }];
-    });
-    return runWarnings(
-      run.metrics(),
-      evaluations.sort((a, b) => a.stage - b.stage),
-    );
   }
 
   /** Writes the sheet of the model before training, or of before and after side by side, from the same noise. */

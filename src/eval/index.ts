@@ -1,5 +1,5 @@
 export { evaluate } from "./evaluate.js";
-export { Experiment, type ExperimentHooks, type ExperimentResult } from "./experiment.js";
+export { Experiment, type ExperimentHooks } from "./experiment.js";
 export { generateToFolder, type ImageFolder } from "./generate.js";
 export { openJudges, type Judges, type Verdict } from "./judges.js";
 export {
@@ -16,3 +16,4 @@ export {
   type PromptMeasures,
   type Quantity,
 } from "./measures.js";
+export type { ExperimentResult } from "./results.js";

@@ -17,10 +17,10 @@ import {
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { makeFolder } from "../base/files.js";
+import { lock } from "../base/lock.js";
 import type { HubFile } from "./cache.js";
 import { HubError } from "./error.js";
 import { delayAfter, get, httpError, untilSilent } from "./http.js";
-import { lock } from "./lock.js";
 
 export interface DownloadOptions {
   /** Named in errors. */
@@ -45,7 +45,7 @@ export async function downloadFile(
   options: DownloadOptions,
 ): Promise<void> {
   makeFolder(dirname(target));
-  const unlock = await lock(`${target}.lock`, options.signal);
+  const held = await lock(`${target}.lock`, options.signal);
   try {
     if (existsSync(target)) return options.onBytes(file.size); // another process downloaded it meanwhile
     const part = `${target}.incomplete`;
@@ -53,7 +53,7 @@ export async function downloadFile(
     await checkContent(part, file);
     renameSync(part, target);
   } finally {
-    unlock();
+    held.release();
   }
 }
 

@@ -1,5 +1,13 @@
 export { addCost, costBetween, NO_COST, passesOf, type Cost } from "./cost.js";
-export { layout, stageFiles, type RunFile } from "./layout.js";
+export {
+  evaluationAfter,
+  layout,
+  stageFiles,
+  stageOfEvaluation,
+  type MadeBy,
+  type Maker,
+  type RunFile,
+} from "./layout.js";
 export type {
   IntervalMeasurement,
   PartialStage,

@@ -1,7 +1,8 @@
 /**
  * The run folder: where everything lies, and the shapes of its JSON.
  *
- *     run.json                       format, version and creation time of this folder
+ *     run.json                       format and version of this folder, when it was begun, and what has computed it
+ *     run.lock                       while a process works on the run: its id and host
  *     config.json                    the resolved config
  *     metrics.jsonl                  a line per finished stage (docs/metrics.md)
  *     warnings.jsonl                 signs that the training goes wrong, in words; missing if there are none
@@ -32,17 +33,38 @@ import { join } from "node:path";
 export const RUN_FORMAT = "b2-run";
 export const RUN_VERSION = 2;
 
+/** What computes: another one gives other bits. */
+export interface Maker {
+  /** Versions of this package and of libtorch. */
+  readonly b2: string;
+  readonly libtorch: string;
+  /** As the processor calls itself. */
+  readonly processor: string;
+  readonly threads: number;
+  readonly device: string;
+}
+
+/** A maker, and the stages that are its work. */
+export interface MadeBy extends Maker {
+  /** The first of them, from 0; they end where the next maker's begin. */
+  readonly fromStage: number;
+  readonly at: string;
+}
+
 export interface RunFile {
   readonly format: typeof RUN_FORMAT;
   readonly version: number;
   readonly createdAt: string;
   /** Whether the config's rewards score, or the program that began the run. Missing in version 1. */
   readonly reward?: "config" | "program";
+  /** In order. Missing in runs of earlier versions. */
+  readonly madeBy?: readonly MadeBy[];
 }
 
 /** Paths in a run folder. */
 export const layout = {
   run: (folder: string) => join(folder, "run.json"),
+  lock: (folder: string) => join(folder, "run.lock"),
   config: (folder: string) => join(folder, "config.json"),
   metrics: (folder: string) => join(folder, "metrics.jsonl"),
   warnings: (folder: string) => join(folder, "warnings.jsonl"),
@@ -71,6 +93,15 @@ export const stageFiles = {
   sampler: "sampler",
   metrics: "stage.json",
 } as const;
+
+/** The name of the evaluation after so many stages, while more are to come. */
+export const evaluationAfter = (stages: number): string => `stage-${String(stages).padStart(4, "0")}`;
+
+/** How many stages came before an evaluation of that name; undefined for "before", "after" and foreign names. */
+export function stageOfEvaluation(name: string): number | undefined {
+  const [, stages] = /^stage-(\d+)$/.exec(name) ?? [];
+  return stages === undefined ? undefined : Number(stages);
+}
 
 /** File names of version 1 that have changed. */
 export const formerStageFiles: Readonly<Partial<Record<keyof typeof stageFiles, string>>> = { denoiser: "unet" };

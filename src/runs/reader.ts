@@ -5,7 +5,7 @@ import { closeSync, existsSync, openSync, readdirSync, readSync } from "node:fs"
 import { join } from "node:path";
 import { InputError } from "../base/errors.js";
 import { readJsonLines, readJsonObject } from "../base/files.js";
-import { show } from "../base/show.js";
+import { listOf, show } from "../base/show.js";
 // Imports the format directly, because the index of that folder would load libtorch.
 import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
 import { formerStageFiles, layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
@@ -51,18 +51,30 @@ export class RunReader {
     return readRunObject(layout.config(this.folder));
   }
 
-  /** Finished stages in order; a gap ends the list. */
+  /** Finished stages in order. Some may be missing in between, where their folders were deleted. */
   finishedStages(): number[] {
     const folder = layout.stages(this.folder);
-    if (!existsSync(folder)) return [];
-    const finished = new Set(
-      readdirSync(folder)
-        .filter((name) => /^\d{4,}$/.test(name) && existsSync(join(folder, name, stageFiles.metrics)))
-        .map(Number),
+    return namesIn(folder)
+      .filter((name) => /^\d{4,}$/.test(name) && existsSync(join(folder, name, stageFiles.metrics)))
+      .map(Number)
+      .sort((a, b) => a - b);
+  }
+
+  /** The stage after the last finished one: where the run goes on. */
+  nextStage(): number {
+    return (this.finishedStages().at(-1) ?? -1) + 1;
+  }
+
+  /** @throws RunError when a stage after this one is finished, so that this one cannot be done again */
+  expectNoneAfter(stage: number): void {
+    const later = this.finishedStages().filter((finished) => finished > stage);
+    if (later.length === 0) return;
+    const folders = later.map((one) => layout.stage(this.folder, one));
+    throw new RunError(
+      `Expected the last stage of ${this.folder}, or a new one, but received stage ${stage}, after which ` +
+        `${later.length} ${later.length === 1 ? "is" : "are"} finished; to do it again, delete ${folders[0]}` +
+        `${later.length === 1 ? "" : ` to ${folders.at(-1)}`} first`,
     );
-    const stages: number[] = [];
-    while (finished.has(stages.length)) stages.push(stages.length);
-    return stages;
   }
 
   /** The path of a stage's file, whether or not it exists. */
@@ -83,7 +95,11 @@ export class RunReader {
   stageMetrics(stage: number): StageMetrics {
     // What runs of earlier versions lack.
     const former = { rewards: {}, objective: {}, cost: null, promptGroups: null, flatGroups: null };
-    return { ...former, ...readRunObject(this.stagePath(stage, "metrics")) } as unknown as StageMetrics;
+    const file = this.stagePath(stage, "metrics");
+    const metrics = { ...former, ...readRunObject(file) } as { [key in keyof StageMetrics]?: unknown };
+    const lacking = ALWAYS_MEASURED.filter((key) => typeof metrics[key] !== "number");
+    if (lacking.length > 0) throw new RunError(`Expected a number for ${listOf(lacking, "and")} in ${file}`);
+    return metrics as unknown as StageMetrics;
   }
 
   /** The metrics of all finished stages. */
@@ -135,8 +151,9 @@ export class RunReader {
   /** The names of all evaluations, in no particular order. */
   evaluationNames(): string[] {
     const folder = layout.evaluations(this.folder);
-    const files = existsSync(folder) ? readdirSync(folder) : [];
-    return files.filter((file) => file.endsWith(".json")).map((file) => file.slice(0, -".json".length));
+    return namesIn(folder)
+      .filter((file) => file.endsWith(".json"))
+      .map((file) => file.slice(0, -".json".length));
   }
 
   /**
@@ -165,6 +182,18 @@ export class RunReader {
       closeSync(fd);
     }
     return { dtype: entry.dtype, shape: entry.shape, bytes };
+  }
+}
+
+/** The metrics that no stage lacks. */
+const ALWAYS_MEASURED = ["stage", "rewardMean"] as const;
+
+/** The names in a folder of the run; none if there is no such folder. @throws RunError for a file in its place */
+function namesIn(folder: string): string[] {
+  try {
+    return existsSync(folder) ? readdirSync(folder) : [];
+  } catch (error) {
+    throw new RunError(`Expected a folder at ${folder} but received a file (${(error as Error).message})`);
   }
 }
 

@@ -1,10 +1,20 @@
 /**
  * Writes a run folder. A stage's files replace those of an earlier attempt; no file is ever appended to.
  */
-import { accessSync, constants, existsSync, readdirSync, rmSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { makeFolder, writeJson, writeJsonLines } from "../base/files.js";
-import { layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
+import { jsonLines, makeFolder, syncFolder, writeFileAtomic, writeJson, writeJsonLines } from "../base/files.js";
+import { tryLock, type Lock } from "../base/lock.js";
+import {
+  evaluationAfter,
+  layout,
+  RUN_FORMAT,
+  RUN_VERSION,
+  stageFiles,
+  stageOfEvaluation,
+  type MadeBy,
+  type RunFile,
+} from "./layout.js";
 import type { IntervalMeasurement, PartialStage, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
 import { RunError, RunReader } from "./reader.js";
 
@@ -14,6 +24,13 @@ type StageFile = keyof typeof stageFiles;
 export interface NewRun {
   readonly config: unknown;
   readonly reward: NonNullable<RunFile["reward"]>;
+  readonly madeBy?: MadeBy;
+}
+
+/** How many of the latest stages keep these files. */
+export interface Kept {
+  readonly trajectories: number;
+  readonly optimizers: number;
 }
 
 /** A run folder, open for writing. */
@@ -21,11 +38,40 @@ export class RunWriter {
   /** The same folder, open for reading. */
   readonly reader: RunReader;
   readonly folder: string;
+  readonly #lock: Lock | undefined;
 
-  /** @throws RunError when the folder is not a run */
-  constructor(folder: string) {
+  /**
+   * @param lock of the folder, which `close` releases
+   * @throws RunError when the folder is not a run
+   */
+  constructor(folder: string, lock?: Lock) {
     this.reader = new RunReader(folder);
     this.folder = folder;
+    this.#lock = lock;
+  }
+
+  /**
+   * Keeps other processes from working on a run. The folder must exist.
+   *
+   * @throws RunError when one does, naming it, and when the folder cannot be written to
+   */
+  static lock(folder: string): Lock {
+    let taken: ReturnType<typeof tryLock>;
+    try {
+      taken = tryLock(layout.lock(folder));
+    } catch (error) {
+      throw new RunError(`Expected a folder to write the run to but received ${folder} (${(error as Error).message})`);
+    }
+    if ("release" in taken) return taken;
+    throw new RunError(
+      `Expected a run that no other process works on but received ${folder}, on which process ${taken.pid} of the host ` +
+        `${taken.host} works; wait for its end, or stop it`,
+    );
+  }
+
+  /** Lets other processes work on the run. */
+  close(): void {
+    this.#lock?.release();
   }
 
   /**
@@ -42,8 +88,8 @@ export class RunWriter {
     } catch (error) {
       throw new RunError(`Expected a folder to write the run to but received ${folder} (${(error as Error).message})`);
     }
-    // A crash before run.json is written leaves only config.json.
-    if (present.some((name) => name !== "config.json" && !name.endsWith(".tmp"))) {
+    // A crash before run.json is written leaves only these.
+    if (present.some((name) => name !== "config.json" && !name.startsWith("run.lock") && !isLeftOver(name))) {
       throw new RunError(`Expected an empty or new folder for the run but received ${folder}, which holds other files`);
     }
   }
@@ -53,17 +99,23 @@ export class RunWriter {
    *
    * @throws RunError when the folder already holds a run, or other files
    */
-  static create(folder: string, { config, reward }: NewRun): RunWriter {
+  static create(folder: string, { config, reward, madeBy }: NewRun, lock?: Lock): RunWriter {
     RunWriter.expectNew(folder);
     makeFolder(folder);
     writeJson(layout.config(folder), config);
-    const run: RunFile = { format: RUN_FORMAT, version: RUN_VERSION, createdAt: new Date().toISOString(), reward };
+    const run: RunFile = {
+      format: RUN_FORMAT,
+      version: RUN_VERSION,
+      createdAt: new Date().toISOString(),
+      reward,
+      ...(madeBy && { madeBy: [madeBy] }),
+    };
     writeJson(layout.run(folder), run);
-    return new RunWriter(folder);
+    return new RunWriter(folder, lock);
   }
 
   /** Begins a run without finished stages anew, with another config. Deletes what its earlier attempts wrote. */
-  static recreate(folder: string, begun: NewRun): RunWriter {
+  static recreate(folder: string, begun: NewRun, lock?: Lock): RunWriter {
     const { reader } = new RunWriter(folder);
     if (reader.finishedStages().length > 0) throw new RunError(`Expected a run without a finished stage in ${folder}`);
     const images = readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name));
@@ -74,7 +126,23 @@ export class RunWriter {
     for (const name of [...left, ...images.map((image) => join(folder, image)), layout.run(folder)]) {
       rmSync(name, { recursive: true, force: true });
     }
-    return RunWriter.create(folder, begun);
+    return RunWriter.create(folder, begun, lock);
+  }
+
+  /**
+   * Removes what a process that was killed has left: half-written files, and what a finished stage no longer keeps. Writes
+   * metrics.jsonl again if it does not say what the stages say.
+   */
+  mend(keep: Kept): void {
+    for (const entry of readdirSync(this.folder, { recursive: true, withFileTypes: true })) {
+      if (entry.isFile() && isLeftOver(entry.name)) rmSync(join(entry.parentPath, entry.name), { force: true });
+    }
+    const last = this.reader.finishedStages().at(-1);
+    if (last === undefined) return;
+    this.#discard(last, keep);
+    const file = layout.metrics(this.folder);
+    const lines = jsonLines(this.reader.metrics());
+    if (!existsSync(file) || readFileSync(file, "utf8") !== lines) writeFileAtomic(file, lines);
   }
 
   /** The path of a stage's file, whether or not it exists. */
@@ -87,8 +155,20 @@ export class RunWriter {
     writeJson(layout.config(this.folder), config);
   }
 
-  /** Deletes file `from` and all later files of the stage, then creates the stage folder. */
+  /** Notes that something else computes from a stage on. */
+  writeMaker(maker: MadeBy): void {
+    const { madeBy = [], ...run } = this.reader.run;
+    const before = madeBy.filter(({ fromStage }) => fromStage < maker.fromStage);
+    writeJson(layout.run(this.folder), { ...run, madeBy: [...before, maker] });
+  }
+
+  /**
+   * Deletes file `from` and all later files of the stage, then creates the stage folder.
+   *
+   * @throws RunError when a later stage is finished, which would then have come from other weights
+   */
   beginStage(stage: number, from: StageFile = "sampledTensors"): void {
+    this.reader.expectNoneAfter(stage);
     const files = Object.keys(stageFiles) as StageFile[];
     // Last to first, so that the stage counts as unfinished before any other file of it is deleted.
     for (const file of files.slice(files.indexOf(from)).reverse()) {
@@ -113,10 +193,27 @@ export class RunWriter {
     writeJsonLines(this.stagePath(stage, "updates"), updates);
   }
 
-  /** Marks a stage as finished, and deletes files that only the latest stages keep. */
-  finishStage(stage: number, metrics: StageMetrics, keep: { trajectories: number; optimizers: number }): void {
+  /**
+   * Marks a stage as finished, and deletes files that only the latest stages keep.
+   *
+   * @throws RunError when another process has taken the run over
+   */
+  finishStage(stage: number, metrics: StageMetrics, keep: Kept): void {
+    if (this.#lock?.isHeld() === false) {
+      throw new RunError(`Expected to work on ${this.folder} alone, but another process has taken the run over`);
+    }
+    // Whatever is cut off, the power included: where the mark is, all it stands for is.
+    const folder = layout.stage(this.folder, stage);
+    syncFolder(folder);
     writeJson(this.stagePath(stage, "metrics"), metrics);
+    syncFolder(folder);
+    syncFolder(dirname(folder));
     writeJsonLines(layout.metrics(this.folder), this.reader.metrics());
+    this.#discard(stage, keep);
+  }
+
+  /** Deletes what the latest stage needed while it was unfinished, and what only the latest stages keep. */
+  #discard(stage: number, keep: Kept): void {
     this.remove(stage, "sampledTensors");
     this.remove(stage, "sampled");
     this.remove(stage, "partial");
@@ -137,6 +234,27 @@ export class RunWriter {
 
   writeEvaluation(name: string, table: unknown): void {
     writeJson(layout.evaluation(this.folder, name), table);
+  }
+
+  /** Deletes the evaluations that can be made again: those whose weights are there. */
+  removeEvaluations(): void {
+    for (const name of this.reader.evaluationNames()) {
+      const stage = stageOfEvaluation(name);
+      const canRepeat =
+        stage === undefined || this.reader.has(stage - 1, "lora") || this.reader.has(stage - 1, "denoiser");
+      if (canRepeat) rmSync(layout.evaluation(this.folder, name), { force: true });
+    }
+  }
+
+  /** What was measured after the last stage becomes what was measured after so many: the run goes on. */
+  keepEvaluationAfter(stages: number): void {
+    const after = layout.evaluation(this.folder, "after");
+    if (existsSync(after)) renameSync(after, layout.evaluation(this.folder, evaluationAfter(stages)));
+  }
+
+  /** Deletes an image of the whole run. */
+  removePicture(name: string): void {
+    rmSync(this.picturePath(name), { force: true });
   }
 
   writeWarnings(warnings: readonly object[]): void {
@@ -163,6 +281,9 @@ export class RunWriter {
     return join(layout.stage(this.folder, stage), name);
   }
 }
+
+/** Whether a file's name is one of those that are half written, see writeFileAtomic. */
+const isLeftOver = (name: string): boolean => /\.\d+\.tmp$/.test(name);
 
 /** The folder itself, or its nearest existing parent. */
 function nearestFolder(folder: string): string {

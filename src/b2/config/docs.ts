@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { Entry } from "../../base/registry.js";
 import { modelFamilies } from "../../pipeline/index.js";
-import { configSchema } from "./schema.js";
+import { configSchema, type Affects } from "./schema.js";
 import { defaultNames, registries } from "./sections.js";
 import { affectsOf, unwrap } from "./walk.js";
 
@@ -13,8 +13,11 @@ const INTRODUCTION = `# Configuration
 A config file is YAML or JSON with any of these keys ([cli.md](cli.md#configs)); \`--set section.key=value\` sets one on
 the command line, and presets (\`b2 presets\`) set several. Defaults are the public reference implementation's. Each run saves its resolved config.
 
-Marked keys may change when a run is resumed: with = the results are the same to the bit, with ≈ they are the same up
-to rounding. Every other key decides what is computed, and a run keeps its value.`;
+Marked keys may change when a run is resumed: with = the training is the same to the bit, with ≈ it is the same up to
+rounding, with + the value may grow and finished stages stay as they are. Every other key decides what is computed, and
+a run keeps its value.`;
+
+const MARKS: Readonly<Record<Affects, string>> = { nothing: "=", rounding: "≈", length: "+" };
 
 /** The reference of all keys as Markdown: section, key, allowed values, default and meaning. */
 export function configMarkdown(): string {
@@ -76,7 +79,7 @@ function row(key: string, schema: unknown): string {
   const fallback = (schema as z.ZodType).safeParse(undefined);
   const usual = fallback.success ? `\`${JSON.stringify(fallback.data)}\`` : "required";
   const affects = affectsOf(key);
-  const mark = affects === undefined ? "" : affects === "nothing" ? " =" : " ≈";
+  const mark = affects === undefined ? "" : ` ${MARKS[affects]}`;
   return `| \`${key}\`${mark} | ${values(schema)} | ${usual} | ${(description ?? "").replaceAll("|", "\\|")} |`;
 }
 

@@ -22,10 +22,12 @@ const side = (): z.ZodNumber => z.int().min(8).max(16384).multipleOf(8, "Expecte
 
 /**
  * How a key may affect results. A run can be resumed with other values of such keys. `nothing`: the same bits.
- * `rounding`: the same numbers up to rounding. Keys without this mark decide what is computed.
+ * `rounding`: the same numbers up to rounding. `length`: finished stages stay as they are; the value can only grow. Keys
+ * without this mark decide what is computed.
  */
-export type Affects = "nothing" | "rounding";
+export type Affects = "nothing" | "rounding" | "length";
 const rounding = { affects: "rounding" satisfies Affects };
+const length = { affects: "length" satisfies Affects };
 const nothing = { affects: "nothing" satisfies Affects };
 
 /** The prompts themselves, or the name of a file or of a list. */
@@ -103,7 +105,8 @@ const prompts = z.strictObject({
     .default("emoji:held-out")
     .describe(
       "Prompts that are never trained on, for `b2 eval` and the tables of `b2 run`; given in the same ways. null for none.",
-    ),
+    )
+    .meta(nothing),
   order: z
     .enum(["random", "in-turn", "fixed"])
     .default("random")
@@ -178,6 +181,12 @@ const interval = z.strictObject({
     .nullable()
     .default(20)
     .describe("The same in the last stage. Both null: the whole trajectory from the first stage on."),
+  stages: count()
+    .nullable()
+    .default(null)
+    .describe(
+      "Over how many stages the interval grows from first to last; later ones train `last`. null: over all `stages`. A run that is given more `stages` later gets those that it was begun with here, so that what is finished stays right.",
+    ),
   skipLast: z
     .int()
     .min(0)
@@ -436,7 +445,7 @@ export function configSchema() {
       .max(2 ** 32 - 1)
       .default(42)
       .describe("The seed from which all random numbers derive."),
-    stages: count().default(100).describe("S: stages of sampling, selection and training."),
+    stages: count().default(100).describe("S: stages of sampling, selection and training.").meta(length),
     plugins,
     model: model.prefault({}).describe("The text-to-image model that learns."),
     scheduler: schedulers
@@ -474,10 +483,11 @@ export type ConfigInput = Omit<z.input<ReturnType<typeof configSchema>>, "reward
   readonly scheduler?: Readonly<Record<string, unknown>> | null;
 };
 
-/** The interval's length in steps, in the first and in the last stage. */
-export function intervalOf({ interval: { first, last }, sample: { steps } }: Pick<Config, "interval" | "sample">): {
+/** The interval's length in steps, in the first and in the last stage, and over how many stages it grows. */
+export function intervalOf({ interval, sample: { steps }, stages }: Pick<Config, "interval" | "sample" | "stages">): {
   readonly first: number;
   readonly last: number;
+  readonly stages: number;
 } {
-  return { first: first ?? steps, last: last ?? steps };
+  return { first: interval.first ?? steps, last: interval.last ?? steps, stages: interval.stages ?? stages };
 }

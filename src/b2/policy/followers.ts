@@ -93,6 +93,11 @@ export class Followers {
     this.#sampler?.use(() => this.#trainable.load(sampler));
   }
 
+  /** Loads what `evaluating` works with. @throws InputError naming the file and every key at fault */
+  loadResult({ ema }: Pick<FollowerPaths, "ema">): void {
+    this.#ema?.use(() => this.#trainable.load(ema));
+  }
+
   /** What there is to store beside an optimiser's state; empty without an average. */
   state(): Map<string, Tensor> {
     if (this.#ema === undefined) return new Map();

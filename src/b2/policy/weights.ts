@@ -34,12 +34,21 @@ export function weightsOfRun(folder: string): RunWeights {
   return { kind, path: kind === "lora" ? loraFileIn(average)! : average };
 }
 
+/** Checks that weights can be found, before anything is downloaded. @throws InputError, as findWeights does */
+export function expectWeights(named: readonly NamedWeights[]): void {
+  for (const { path } of named) {
+    if (RunReader.exists(path)) weightsOfRun(path);
+    else expectLora(path);
+  }
+}
+
 /**
  * Finds the files of the weights, and downloads LoRAs named by their hub names.
  *
  * @throws InputError when a path is neither a run nor a LoRA, or when a whole denoiser is given a weight or given twice
  */
 export async function findWeights(named: readonly NamedWeights[], context: RunContext): Promise<InferenceWeights> {
+  expectWeights(named);
   const loras: WeightedLora[] = [];
   let denoiser: string | undefined;
   for (const { path, weight } of named) {
@@ -57,18 +66,20 @@ export async function findWeights(named: readonly NamedWeights[], context: RunCo
   return { loras, denoiser };
 }
 
-async function loraFile(path: string, context: RunContext): Promise<string> {
+function expectLora(path: string): void {
   if (isPickle(path)) throw new InputError(pickleRefused(path));
-  const inFolder = loraFileIn(path);
-  if (inFolder !== undefined) return inFolder;
-  if (existsSync(path) && statSync(path).isDirectory()) {
+  if (loraFileIn(path) !== undefined) return;
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) {
     throw new InputError(
       `Expected a run folder, or a folder with ${LORA_FILE_NAMES.join(" or ")}, for --lora but received ${path}, which is neither`,
     );
   }
-  if (existsSync(path)) return path;
-  if (parseHubName(path) === undefined) {
-    throw new InputError(`Expected a run folder, a LoRA file or a name on the hub for --lora but received ${path}`);
-  }
-  return fetchModel(path, { purpose: "weights" }, context);
+  if (existsSync(path) || parseHubName(path) !== undefined) return;
+  throw new InputError(`Expected a run folder, a LoRA file or a name on the hub for --lora but received ${path}`);
+}
+
+async function loraFile(path: string, context: RunContext): Promise<string> {
+  const inFolder = loraFileIn(path);
+  if (inFolder !== undefined) return inFolder;
+  return existsSync(path) ? path : fetchModel(path, { purpose: "weights" }, context);
 }

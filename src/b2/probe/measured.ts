@@ -51,8 +51,8 @@ export async function measureInterval(
 /**
  * Steps at the end of a trajectory that a stage branches and trains.
  *
- * From a measurement on, the interval grows as `trainedSteps` says, from its `first` to its `last` over the stages that
- * are left. It never shrinks: where a later measurement proposes less than is trained already, it begins from there. It
+ * From a measurement on, the interval grows as `trainedSteps` says, from its `first` to its `last` over what is left of
+ * `stages`. It never shrinks: where a later measurement proposes less than is trained already, it begins from there. It
  * is always longer than the steps that are not trained.
  *
  * @param measurements in order of their stages, the first before stage 0; those after `stage` do not count
@@ -66,7 +66,7 @@ export function measuredSteps(
   let steps = least;
   measurements.forEach((measurement, i) => {
     if (measurement.stage > stage) return;
-    const next = measurements[i + 1]?.stage ?? stages;
+    const next = measurements[i + 1]?.stage ?? Infinity;
     const first = Math.max(measurement.first, least);
     const last = Math.max(measurement.last, first);
     const at = Math.min(stage, next - 1) - measurement.stage;

@@ -28,12 +28,24 @@ export function saveBranches(run: RunWriter, batch: BranchBatch): void {
 }
 
 /** @throws InputError when `b2 sample` has not run for this stage */
+export function expectBranches(run: RunReader, stage: number): void {
+  if (run.has(stage, "sampled") && run.has(stage, "sampledTensors")) return;
+  throw new InputError(
+    `Expected the samples of stage ${stage} in ${run.folder} but received none; run b2 sample first`,
+  );
+}
+
+/** @throws InputError when `b2 select` has not run for this stage */
+export function expectTrainSet(run: RunReader, stage: number): void {
+  if (run.has(stage, "selected") && run.has(stage, "samples")) return;
+  throw new InputError(
+    `Expected the selected trajectories of stage ${stage} in ${run.folder} but received none; run b2 select first`,
+  );
+}
+
+/** @throws InputError when `b2 sample` has not run for this stage */
 export function loadBranches(run: RunReader, stage: number, shape: RecordShape): BranchBatch {
-  if (!run.has(stage, "sampled") || !run.has(stage, "sampledTensors")) {
-    throw new InputError(
-      `Expected the samples of stage ${stage} in ${run.folder} but received none; run b2 sample first`,
-    );
-  }
+  expectBranches(run, stage);
   const sampled = sampledSchema.safeParse(run.sampled(stage));
   if (!sampled.success) {
     const [{ path, message }] = sampled.error.issues as [z.core.$ZodIssue];
@@ -88,11 +100,7 @@ export function saveTrainSet(
 
 /** @throws InputError when `b2 select` has not run for this stage */
 export function loadTrainSet(run: RunReader, stage: number, shape: RecordShape): TrainSet {
-  if (!run.has(stage, "selected") || !run.has(stage, "samples")) {
-    throw new InputError(
-      `Expected the selected trajectories of stage ${stage} in ${run.folder} but received none; run b2 select first`,
-    );
-  }
+  expectTrainSet(run, stage);
   const file = run.stagePath(stage, "selected");
   const tensors = load(file, {
     ...expectedTensors(shape, m, s),

@@ -4,13 +4,13 @@
  * Steps at the end of a trajectory that stage `stage` branches and trains:
  * s_i = first + floor(i (last - first + 1) / S). Late steps come first; the interval grows toward x_T.
  *
- * @param stage i, counted from 0
- * @throws RangeError for a stage outside 0..stages-1
+ * @param stage i, counted from 0; from stage S on the interval stays `last`
+ * @param schedule.stages S, over which the interval grows
+ * @throws RangeError for a stage that is no whole number from 0
  */
 export function trainedSteps(stage: number, schedule: { first: number; last: number; stages: number }): number {
   const { first, last, stages } = schedule;
-  if (!Number.isInteger(stage) || stage < 0 || stage >= stages) {
-    throw new RangeError(`Expected a stage from 0 to ${stages - 1} but received ${stage}`);
-  }
+  if (!Number.isInteger(stage) || stage < 0) throw new RangeError(`Expected a stage from 0 but received ${stage}`);
+  if (stage >= stages) return last;
   return first + Math.floor((stage * (last - first + 1)) / stages);
 }

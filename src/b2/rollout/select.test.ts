@@ -60,7 +60,8 @@ for (const file of files) {
       split_step.map((_, stage) => trainedSteps(stage, schedule)),
       split_step,
     );
-    assert.throws(() => trainedSteps(schedule.stages, schedule), /Expected a stage from 0/);
+    assert.equal(trainedSteps(schedule.stages, schedule), schedule.last);
+    assert.throws(() => trainedSteps(-1, schedule), /Expected a stage from 0/);
   });
 }
 

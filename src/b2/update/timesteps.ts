@@ -100,7 +100,10 @@ export function timestepsPerSample(
  *
  * @throws InputError
  */
-export function checkTimesteps(config: TimestepConfig & Pick<Config, "sample">, trajectory: readonly number[]): void {
+export function checkTimesteps(
+  config: TimestepConfig & Pick<Config, "sample" | "stages">,
+  trajectory: readonly number[],
+): void {
   const { branch, interval, objective } = config;
   const choice = timestepChoiceOf(objective);
   if (choice === undefined) return;

@@ -6,7 +6,7 @@ import type { Evaluation } from "../../eval/measures.js";
 import { rowsOf } from "../events.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
-import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
+import { checkPolicy, configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, untrained, type ConfigOptions } from "../options.js";
 import { makeFolderOf } from "../output-paths.js";
 import { addOutputOptions, Output, type OutputOptions } from "../output.js";
@@ -49,6 +49,7 @@ export function addEvalCommand(program: Command): void {
         const lists = readPromptLists(config);
         let prompts = Object.values(lists).flat();
         checkTruth(config, lists);
+        await checkPolicy(config, options);
         const device = openDevice(config);
         if (options.out !== undefined) makeFolderOf(options.out);
         output.started({ model: config.model.path, lora: options.lora });

@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { InputError } from "../../base/errors.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
-import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
+import { checkPolicy, configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, expectFewImages, untrained, wholeNumber, type ConfigOptions } from "../options.js";
 import { expectOutputFolder } from "../output-paths.js";
 import { addOutputOptions, Output, type OutputOptions } from "../output.js";
@@ -38,6 +38,7 @@ export function addGenerateCommand(program: Command): void {
       await interruptible("Finished images stay.", async (signal) => {
         const output = new Output("generate", options);
         const context = { progress: output.progress(), signal };
+        await checkPolicy(config, options);
         expectOutputFolder(options.out);
         output.started({ model: config.model.path, lora: options.lora, prompts: prompts.length, count: options.count });
         const policy = await loadPolicy(config, options, context, { prompts });

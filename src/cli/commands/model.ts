@@ -9,7 +9,7 @@ import { findAddon } from "../../torch/addon.js";
 import type { DType } from "../../torch/index.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
-import { configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
+import { checkPolicy, configFor, loadPolicy, loraOption, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, type ConfigOptions } from "../options.js";
 import { makeFolderOf } from "../output-paths.js";
 import { terminalProgress } from "../progress.js";
@@ -67,6 +67,7 @@ function addMerge(program: Command): void {
       // Checked first, so that no time is lost loading the model.
       const { expectNewFolder } = await import("../../pipeline/index.js");
       expectNewFolder(folder);
+      await checkPolicy(config, options);
       await interruptible("", async (signal) => {
         const context = { progress: terminalProgress(), signal };
         const policy = await loadPolicy(config, options, context);

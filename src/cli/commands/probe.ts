@@ -12,7 +12,7 @@ import type { ProbeReport } from "../../eval/probe-report.js";
 import type { Device } from "../../torch/index.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
-import { configFor, loadPolicy, loraOption, parseLora, type LoraOption } from "../lora-option.js";
+import { checkPolicy, configFor, loadPolicy, loraOption, parseLora, type LoraOption } from "../lora-option.js";
 import { addConfigOptions, expectFewImages, untrained, wholeNumber, type ConfigOptions } from "../options.js";
 import { makeOutputFolder } from "../output-paths.js";
 import { addOutputOptions, Output, type OutputOptions } from "../output.js";
@@ -67,6 +67,7 @@ export function addProbeCommand(program: Command): void {
       const { checkTruth } = await import("../../eval/judges.js");
       const { openDevice } = await import("../../b2/policy/device.js");
       checkTruth(config, { training });
+      await checkPolicy(config, options);
       const device = openDevice(config);
       makeOutputFolder(options.out);
       const output = new Output("probe", options);

@@ -1,6 +1,8 @@
 /** `b2 run`: all stages in one process, with an evaluation before and after. */
 import type { Command } from "commander";
 import { InputError } from "../../base/errors.js";
+import type { Evaluation } from "../../eval/measures.js";
+import type { ExperimentResult } from "../../eval/results.js";
 import { rowsOf } from "../events.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
@@ -46,28 +48,47 @@ export function addRunCommand(program: Command): void {
       await interruptible(`b2 run ${folder} resumes after the last finished stage.`, async (signal) => {
         let current: number | undefined;
         const output = new Output("run", options);
-        const { Experiment } = await import("../../eval/experiment.js");
-        const { stageName } = await import("../../eval/report.js");
+        const [{ planFolder }, { finishedResult }, { stageName }] = [
+          await import("../../b2/run-plan.js"),
+          await import("../../eval/results.js"),
+          await import("../../eval/report.js"),
+        ];
         const progress = output.progress(
           () => (current === undefined ? "" : stageName(current, config)),
           () => current,
         );
         const { stages } = config;
         output.started({ folder, model: config.model.path, stages });
-        progress.log(`loading ${config.model.path}`);
-        const experiment = await Experiment.open(folder, config, { progress, signal, before: options.before });
-        const result = await experiment.run({
-          before: (stage) => void (current = stage),
-          stage: (metrics) => {
-            current = undefined;
-            output.event({ type: "stage", stage: metrics.stage, stages, metrics });
-          },
-          evaluation: (name, after, evaluation) =>
-            output.event({ type: "evaluation", name, stages: after, rows: rowsOf(evaluation) }),
-        });
+        const plan = planFolder(folder, config);
+        const evaluation = (name: string, after: number, measured: Evaluation): void =>
+          output.event({ type: "evaluation", name, stages: after, rows: rowsOf(measured) });
+        const train = async (): Promise<ExperimentResult> => {
+          const { Experiment } = await import("../../eval/experiment.js");
+          const experiment = await Experiment.openPlanned(plan, { progress, signal, before: options.before });
+          return experiment.run({
+            before: (stage) => void (current = stage),
+            stage: (metrics) => {
+              current = undefined;
+              output.event({ type: "stage", stage: metrics.stage, stages, metrics });
+            },
+            evaluation,
+          });
+        };
+        const finished = finishedResult(plan);
+        if (finished !== undefined) {
+          plan.notes.forEach((note) => progress.log(note));
+          const { before, after } = finished.evaluations;
+          if (before !== undefined) evaluation("before", 0, before);
+          if (after !== undefined) evaluation("after", stages, after);
+        }
+        const result = finished ?? (await train());
         if (Object.keys(result.evaluations).length > 0) output.print(`\n${evaluationTable(result.evaluations)}`);
         if (result.warnings.length > 0)
           output.print(`\nwarnings:\n${result.warnings.map((warning) => `- ${warning}\n`).join("")}`);
+        if (finished !== undefined) {
+          const more = `b2 run ${folder} --set stages=${2 * stages}`;
+          output.print(`\nall ${stages} stages are finished; ${more} goes on from there\n`);
+        }
         output.print(`\n${[...result.images, folder].join("\n")}\n${duration(output.seconds)}\n`);
         output.finished(result.images, { folder });
       });

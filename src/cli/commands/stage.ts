@@ -3,8 +3,10 @@
  * scripts. `b2 run` does the same in one process.
  */
 import type { Command } from "commander";
+import type { Phase } from "../../b2/stage-phases.js";
 import type { Trainer } from "../../b2/trainer.js";
 import { InputError } from "../../base/errors.js";
+import { RunReader } from "../../runs/reader.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { addConfigOptions, configOfRun, wholeNumber, type ConfigOptions } from "../options.js";
@@ -20,7 +22,7 @@ type PhaseResult = { readonly text: string } & Readonly<Record<string, unknown>>
 
 export function addStageCommands(program: Command): void {
   const add = (
-    name: string,
+    name: Phase,
     description: string,
     work: (trainer: Trainer, stage: number) => Promise<PhaseResult>,
     ...examples: string[]
@@ -43,14 +45,21 @@ export function addStageCommands(program: Command): void {
             () => stage,
           );
           output.started({ folder, model: config.model.path, stages: config.stages });
-          const { Trainer } = await import("../../b2/trainer.js");
-          const trainer = await Trainer.open(folder, config, { progress, signal });
-          stage = wanted ?? trainer.nextStage;
+          const [{ planFolder }, { expectPhase }, { Trainer }] = [
+            await import("../../b2/run-plan.js"),
+            await import("../../b2/stage-phases.js"),
+            await import("../../b2/trainer.js"),
+          ];
+          const plan = planFolder(folder, config);
+          const run = plan.mode === "resume" ? new RunReader(folder) : undefined;
+          stage = wanted ?? run?.nextStage() ?? 0;
           if (stage >= config.stages) {
             throw new InputError(
-              `Expected an unfinished stage but all ${config.stages} are finished; --stage repeats one`,
+              `Expected an unfinished stage but all ${config.stages} are finished; --stage ${config.stages - 1} repeats the last one`,
             );
           }
+          expectPhase(name, stage, folder, run);
+          const trainer = await Trainer.openPlanned(plan, { progress, signal });
           const { text, ...found } = await work(trainer, stage);
           output.print(`stage ${stage}: ${text}\n`);
           output.finished([], { folder, stage, ...found });
