@@ -7,6 +7,7 @@ import type { Policy } from "../b2/policy/policy.js";
 import type { NamedWeights } from "../b2/policy/weights.js";
 import type { RunContext } from "../base/progress.js";
 import { RunReader } from "../runs/reader.js";
+import type { Device } from "../torch/index.js";
 import { collect, configFromOptions, configOfRunIn, type ConfigOptions } from "./options.js";
 
 export interface LoraOption {
@@ -36,13 +37,14 @@ export async function configFor(options: LoraOption & ConfigOptions, last: objec
 /**
  * Checks the device of a config and the weights of --lora, before anything is downloaded, loaded or written.
  *
+ * @returns the device
  * @throws InputError
  */
-export async function checkPolicy(config: Config, { lora }: LoraOption): Promise<void> {
+export async function checkPolicy(config: Config, { lora }: LoraOption): Promise<Device> {
   const { openDevice } = await import("../b2/policy/device.js");
   const { expectWeights } = await import("../b2/policy/weights.js");
   expectWeights(lora.map(parseLora));
-  openDevice(config);
+  return openDevice(config);
 }
 
 /**

@@ -65,10 +65,8 @@ export function addProbeCommand(program: Command): void {
         return;
       }
       const { checkTruth } = await import("../../eval/judges.js");
-      const { openDevice } = await import("../../b2/policy/device.js");
       checkTruth(config, { training });
-      await checkPolicy(config, options);
-      const device = openDevice(config);
+      const device = await checkPolicy(config, options);
       makeOutputFolder(options.out);
       const output = new Output("probe", options);
       output.started({ model: config.model.path, lora: options.lora, roots: plan.prompts.length, out: options.out });
