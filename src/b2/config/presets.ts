@@ -123,8 +123,8 @@ export const presets = {
   demo: {
     ...EMOJI_GROUPS,
     ...WHOLE_TRAJECTORY,
-    stages: 20,
-    objective: FORWARD,
+    stages: 16,
+    objective: { ...FORWARD, kl: 7 },
     train: { learningRate: 3e-3, epochs: 4, samplesPerUpdate: 24, microBatch: 128 },
   },
 
@@ -169,7 +169,7 @@ export const presetSummaries: Readonly<Record<PresetName, string>> = {
   window: "noise only in the trained steps, as in MixGRPO; combine it with the others",
   "tight-clip": "a clip range of 1e-4, as elsewhere for mean log-probs; combine it with the others",
   sd: "Stable Diffusion at full size, model and reward from the hub, for one GPU of 24 GB; combine it with the others",
-  demo: "the forward objective on the embedded model, within five minutes on two cores",
+  demo: "the forward objective on the embedded model, near enough to it to keep its diversity; five minutes on two cores",
   "demo-b2": "B2-DiffuRL on the embedded model",
   "demo-ddpo": "DDPO on the embedded model",
 };
