@@ -119,7 +119,7 @@ export const presets = {
     eval: { clip: CLIP_H, truth: "none", maxPrompts: 16 },
   },
 
-  /** The forward objective on the embedded model: the fastest of what docs/results.md compares. */
+  /** The forward objective on the embedded model, near enough to it to keep its diversity (docs/results.md). */
   demo: {
     ...EMOJI_GROUPS,
     ...WHOLE_TRAJECTORY,
