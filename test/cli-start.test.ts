@@ -24,7 +24,8 @@ const folder = temporaryFolder();
 const LIBTORCH = join(folder, "no-libtorch");
 mkdirSync(LIBTORCH);
 
-const commands = "run compare sample select train generate eval probe download merge convert config presets prompts";
+const commands =
+  "run runs compare sample select train generate eval probe download merge convert config presets prompts";
 
 /** What is answered, and with which code. */
 const answers: readonly [args: string, code: number, says: RegExp][] = [
@@ -38,6 +39,7 @@ const answers: readonly [args: string, code: number, says: RegExp][] = [
   ["config --preset demo", 0, /"rewards"/],
   ["config --markdown", 0, /branch\.count/],
   ["presets", 0, /^demo/m],
+  ["runs list /no/such/runs", 2, /Expected a folder of runs/],
   ["prompts", 0, /^paper/m],
   ["prompts demo/train", 2, /Expected/],
   ["run x --preset demo --dry-run", 0, /passes/],

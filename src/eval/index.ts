@@ -6,7 +6,6 @@ export {
   compare,
   measureOf,
   measures,
-  parseEvaluation,
   rewardOf,
   slotOf,
   type Estimate,
@@ -16,4 +15,5 @@ export {
   type PromptMeasures,
   type Quantity,
 } from "./measures.js";
+export { parseEvaluation } from "./parse-evaluation.js";
 export type { ExperimentResult } from "./results.js";

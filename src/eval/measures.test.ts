@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { compare, estimate, meanOf, measureOf, parseEvaluation, slotOf, type EvaluationRow } from "./measures.js";
+import { compare, estimate, meanOf, measureOf, slotOf, type EvaluationRow } from "./measures.js";
+import { parseEvaluation } from "./parse-evaluation.js";
 
 /** A row of prompts that were measured among right images: the diversity and the pairs of each. */
 function row(...prompts: readonly [diversity: number | null, pairs: number][]): EvaluationRow {

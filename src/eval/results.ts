@@ -4,7 +4,8 @@ import { join } from "node:path";
 import type { Config } from "../b2/config/schema.js";
 import { remeasures, resumeFolder, type FolderPlan } from "../b2/run-plan.js";
 import { evaluationAfter, layout, RunReader, stageOfEvaluation } from "../runs/index.js";
-import { parseEvaluation, type Evaluation } from "./measures.js";
+import type { Evaluation } from "./measures.js";
+import { parseEvaluation } from "./parse-evaluation.js";
 import { runWarnings, summarise, type EvaluationAt, type Warning } from "./warnings.js";
 
 /** The reports of a run. */

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { StageMetrics } from "../runs/index.js";
-import { parseEvaluation, type EvaluationRow } from "./measures.js";
+import type { EvaluationRow } from "./measures.js";
+import { parseEvaluation } from "./parse-evaluation.js";
 import { evaluationWarnings, runWarnings, stageWarnings, summarise, type EvaluationAt } from "./warnings.js";
 
 /** A stage in which nothing is wrong, but for what is given. */
