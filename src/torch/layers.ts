@@ -1,5 +1,7 @@
 /** Layers without state, activations, resizing, and losses. */
 import { inWords, TorchError } from "./error.js";
+import { tidy } from "./memory.js";
+import { torchVersion } from "./runtime.js";
 import { aten, type Tensor } from "./tensor.js";
 
 /** x [..., in], weight [out, in], bias [out] -> [..., out]. */
@@ -30,10 +32,23 @@ export function conv2d(
   return aten.conv2d(x, weight, bias, pair(stride), pair(padding), pair(dilation), groups);
 }
 
-/** x [B, C, ...], weight and bias [C]. */
+/**
+ * x [B, C, ...], weight and bias [C].
+ *
+ * libtorch 1.x sums in bfloat16 on a CPU, which a channels-last image of 64 x 64 pixels makes wrong by half of its largest
+ * number. There it is computed in float32, and rounded.
+ */
 export function groupNorm(x: Tensor, groups: number, weight?: Tensor | null, bias?: Tensor | null, eps = 1e-5): Tensor {
-  return aten.groupNorm(x, groups, weight, bias, eps);
+  if (x.dtype !== "bfloat16" || x.device !== "cpu" || !isLibtorch1())
+    return aten.groupNorm(x, groups, weight, bias, eps);
+  return tidy(() => {
+    const [wide, w, b] = [x, weight, bias].map((t) => t?.to({ dtype: "float32" }));
+    return aten.groupNorm(wide!, groups, w, b, eps).to({ dtype: x.dtype });
+  });
 }
+
+let libtorch1: boolean | undefined;
+const isLibtorch1 = (): boolean => (libtorch1 ??= torchVersion().startsWith("1."));
 
 /** Over the last dimensions, which have the sizes `shape`. */
 export function layerNorm(

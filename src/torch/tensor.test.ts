@@ -252,3 +252,22 @@ test("yieldToEventLoop lets timers run in a long loop", async () => {
   clearInterval(timer);
   assert.ok(ticks >= 3, `${ticks} ticks`);
 });
+
+test("group norm in bfloat16 is that of float32 up to rounding, whatever the size and layout", () => {
+  for (const memoryFormat of ["contiguous", "channelsLast"] as const) {
+    for (const side of [8, 64]) {
+      torch.tidy(() => {
+        const image = torch
+          .randn([2, 64, side, side], { generator: new torch.Generator(1) })
+          .mul(2)
+          .add(0.5);
+        const half = image.contiguous({ memoryFormat }).to({ dtype: "bfloat16" });
+        const [weight, bias] = [torch.ones([64], { dtype: "bfloat16" }), torch.zeros([64], { dtype: "bfloat16" })];
+        const got = torch.groupNorm(half, 32, weight, bias).to({ dtype: "float32" });
+        const expected = torch.groupNorm(half.to({ dtype: "float32" }), 32);
+        // bfloat16 keeps 8 bits.
+        assert.ok(got.sub(expected).abs().amax().item() / expected.abs().amax().item() < 2 ** -8);
+      });
+    }
+  }
+});
