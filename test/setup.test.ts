@@ -47,8 +47,6 @@ describe("without the addon", { concurrency: 2 }, () => {
   const needing = [
     "run x --preset demo",
     "sample x --preset demo",
-    "select x --preset demo",
-    "train x --preset demo",
     // Of the hub: nothing is downloaded before.
     "run x --preset sd --set model.path=owner/none --set prompts.train=paper:activity/train",
     "generate cat --preset demo --out x",
