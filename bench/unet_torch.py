@@ -190,7 +190,8 @@ class UNet(nn.Module):
 
     def sinusoids(self, values, features):
         half = features // 2
-        rate = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=values.device) / (half - self.freq_shift))
+        index = torch.arange(half, dtype=torch.float32, device=values.device)
+        rate = torch.exp(-math.log(10000) * index / (half - self.freq_shift))
         angles = values[:, None].float() * rate[None]
         parts = [angles.cos(), angles.sin()] if self.flip_sin_to_cos else [angles.sin(), angles.cos()]
         return torch.cat(parts, dim=-1).to(self.conv_in.weight.dtype)
