@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, cpSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { printable, type Finding, type SmokeReport } from "../src/doctor/index.js";
+import { printableIn, type Finding, type SmokeReport } from "../src/doctor/index.js";
 import { torchVersion } from "../src/torch/index.js";
 import { b2, b2With, type Outcome } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
@@ -205,7 +205,7 @@ describe("b2 doctor --smoke", () => {
   });
 });
 
-it("printable escapes what moves a cursor or turns the direction, and leaves the rest", () => {
+it("printableIn escapes what moves a cursor or turns the direction, and leaves the rest", () => {
   const given = { a: ["é\n", 3, null], "\u001b": { b: "\u202eabc\u2066" } };
-  assert.deepEqual(printable(given), { a: ["é\\u000a", 3, null], "\\u001b": { b: "\\u202eabc\\u2066" } });
+  assert.deepEqual(printableIn(given), { a: ["é\\u000a", 3, null], "\\u001b": { b: "\\u202eabc\\u2066" } });
 });

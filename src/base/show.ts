@@ -15,16 +15,22 @@ function textOf(value: unknown): string {
   return JSON.stringify(value) ?? typeof value;
 }
 
+/** Characters that move the cursor, recolour the terminal, or turn the direction of text around. */
+const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+
+const escaped = (character: string): string => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+
+/** Text of unknown origin on one line of a terminal: control characters become \\u001b and the like. */
+export const printable = (text: string): string => text.replaceAll(UNPRINTABLE, escaped);
+
 /**
- * Text with control characters escaped, line breaks and tabs aside: what a file or a person says must not move the
- * cursor, recolour the terminal, or run from right to left over what follows.
+ * `printable`, line breaks and tabs aside: what a file or a person says must not move the cursor, recolour the terminal,
+ * or run from right to left over what follows.
  */
-export function visible(text: string): string {
-  // eslint-disable-next-line no-control-regex
-  return text.replaceAll(/[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g, (character) => {
-    return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  });
-}
+export const visible = (text: string): string =>
+  text.replaceAll(UNPRINTABLE, (character) =>
+    character === "\n" || character === "\t" ? character : escaped(character),
+  );
 
 /** A shape as [2, 3], the first 16 sizes of it; "none" for undefined. */
 export const showShape = (shape: readonly (number | string)[] | undefined): string =>
@@ -34,10 +40,3 @@ export const showShape = (shape: readonly (number | string)[] | undefined): stri
 export function listOf(words: readonly string[], last = "or"): string {
   return words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} ${last} ${words.at(-1)}`;
 }
-
-/** Characters that move the cursor, recolour the terminal, or turn the direction of text around. */
-const UNPRINTABLE = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
-
-/** Text of unknown origin on one line of a terminal: control characters become \\u001b and the like. */
-export const printable = (text: string): string =>
-  text.replaceAll(UNPRINTABLE, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);

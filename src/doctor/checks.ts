@@ -8,7 +8,7 @@ import { packageRoot } from "../base/package-root.js";
 import { listOf } from "../base/show.js";
 import { hubCache, hubEndpoint, hubToken, isOffline } from "../hub/environment.js";
 import { chosenThreads } from "../torch/environment.js";
-import { absent, gigabytes, good, printable, problem, warning, type Answer, type Finding } from "./finding.js";
+import { absent, gigabytes, good, printableIn, problem, warning, type Answer, type Finding } from "./finding.js";
 import { cgroupCpus, disk, memory } from "./limits.js";
 import { failed, inspectMachine, type Libtorch, type Machine } from "./machine.js";
 import { firstLine } from "./run.js";
@@ -197,7 +197,7 @@ export async function examine(): Promise<readonly Finding[]> {
     const found = await Promise.resolve(machine)
       .then(answer)
       .catch((error: unknown) => warning(`could not be checked: ${String(error)}`));
-    return printable({ check, ...found });
+    return printableIn({ check, ...found });
   });
   return Promise.all(findings);
 }

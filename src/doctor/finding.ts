@@ -1,4 +1,5 @@
 /** What a check of the machine found, and how texts that other programs wrote are shown. */
+import { printable } from "../base/show.js";
 
 /** "absent" is what a machine need not have, such as a GPU; with a "problem" nothing can be computed. */
 export type State = "good" | "absent" | "warning" | "problem";
@@ -30,19 +31,15 @@ function answer(state: State, message: string, fix: string | undefined, facts: A
   return { state, message, ...(fix !== undefined && { fix }), ...(facts !== undefined && { facts }) };
 }
 
-/** Characters that move a terminal's cursor, or turn the direction of what follows. */
-const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
-
-/** Escapes control characters in every text of a value, because environment variables and programs can hold any. */
-export function printable<T>(value: T): T {
-  if (typeof value === "string") return escaped(value) as T;
-  if (Array.isArray(value)) return value.map((item: unknown) => printable(item)) as T;
+/** `printable` for every text of a value, because environment variables and programs can hold any. */
+export function printableIn<T>(value: T): T {
+  if (typeof value === "string") return printable(value) as T;
+  if (Array.isArray(value)) return value.map((item: unknown) => printableIn(item)) as T;
   if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [escaped(key), printable<unknown>(item)])) as T;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, item]) => [printable(key), printableIn<unknown>(item)]),
+  ) as T;
 }
-
-const escaped = (text: string): string =>
-  text.replace(UNPRINTABLE, (letter) => `\\u${letter.codePointAt(0)!.toString(16).padStart(4, "0")}`);
 
 /** Bytes in GB (powers of ten), as disks and PyTorch's users count. */
 export const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;

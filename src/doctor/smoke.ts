@@ -8,6 +8,7 @@ import { resolveConfig } from "../b2/index.js";
 import { openDevice, problemWith } from "../b2/policy/device.js";
 import { packageRoot } from "../base/package-root.js";
 import { checkInterrupted, type RunContext } from "../base/progress.js";
+import { printable } from "../base/show.js";
 import type { WeightsOptions } from "../nn/index.js";
 import { StableDiffusionPipeline } from "../pipeline/index.js";
 import { Clip } from "../rewards/index.js";
@@ -23,7 +24,7 @@ import {
 } from "../torch/index.js";
 import { exercise, largestError, predict, type Exercised, type ExerciseOptions } from "./exercise.js";
 import { dtypes } from "./facts.js";
-import { gigabytes, printable } from "./finding.js";
+import { gigabytes } from "./finding.js";
 import { memory } from "./limits.js";
 import { randomStableDiffusion14 } from "./stable-diffusion-14.js";
 
