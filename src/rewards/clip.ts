@@ -7,12 +7,13 @@ import { CLIPModel } from "../models/index.js";
 import { CLIPTokenizer } from "../tokenizer/index.js";
 import { cat, inference, keep, type Device, type Tensor } from "../torch/index.js";
 import { RewardError } from "./error.js";
+import type { Placement, SharedModel } from "./reward.js";
 
 /** Number of texts whose features are cached: 4 MB for ViT-H-14. */
 const TEXTS_KEPT = 1024;
 
 /** Computes features of images and texts, normalised to length 1. Owns the model: call `dispose`. */
-export class Clip {
+export class Clip implements SharedModel {
   readonly device: Device;
   readonly #tokenizer: CLIPTokenizer;
   readonly #preprocessor: PreprocessorConfig;
@@ -33,12 +34,15 @@ export class Clip {
    * @param folder in transformers' layout: CLIPModel, tokenizer and preprocessor
    * @throws InputError naming the file and every key at fault; nothing stays in memory then
    */
-  static fromPretrained(folder: string, { device = "cpu" }: { device?: Device } = {}): Clip {
+  static fromPretrained(
+    folder: string,
+    { device = "cpu", dtype = "float32" }: { device?: Device; dtype?: Placement["dtype"] } = {},
+  ): Clip {
     // The model last, so that other problems of the folder show before memory is allocated.
     const tokenizer = CLIPTokenizer.fromPretrained(folder);
     const imageSize = CLIPModel.readConfig(folder).vision_config.image_size;
     const preprocessor = readPreprocessorConfig(folder, { imageSize });
-    const model = CLIPModel.fromPretrained(folder, { device });
+    const model = CLIPModel.fromPretrained(folder, { device, dtype });
     const misfits = tokenizer.misfits(model.config.text_config);
     if (misfits.length > 0) {
       model.dispose();
@@ -64,6 +68,11 @@ export class Clip {
       this.#forget(unique.length);
       return features;
     });
+  }
+
+  /** Moves the model; the cached features are computed again. */
+  moveTo(device: Device): void {
+    throw new Error(`Expected a CLIP that can move to ${device} but moving is not written yet`);
   }
 
   /** Frees the model and the cached features. */

@@ -6,9 +6,14 @@ export { RewardResources } from "./resources.js";
 export {
   checkRewards,
   rewards,
+  type ImageKey,
+  type Placement,
+  type PromptMetadata,
   type Reward,
   type RewardContext,
   type RewardFunction,
   type RewardKind,
+  type ScoringCall,
+  type SharedModel,
 } from "./reward.js";
 export { labelOf, RewardSet, type Scores, type WeightedReward } from "./reward-set.js";

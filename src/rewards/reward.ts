@@ -9,10 +9,40 @@ import type { Clip } from "./clip.js";
 import { RewardError } from "./error.js";
 
 /** A reward as a plain function, see Reward.score. */
-export type RewardFunction = (images: Tensor, prompts: string[]) => ArrayLike<number> | Promise<ArrayLike<number>>;
+export type RewardFunction = (
+  images: Tensor,
+  prompts: string[],
+  call?: ScoringCall,
+) => ArrayLike<number> | Promise<ArrayLike<number>>;
+
+/** What a file of prompts says of a prompt besides its text, such as the objects that GenEval looks for. */
+export type PromptMetadata = Readonly<Record<string, unknown>>;
+
+/** Identifies an image among those that are scored. */
+export interface ImageKey {
+  /** Images that compete with each other: `stage-0003/root-0012`, or a prompt's images of an evaluation. */
+  readonly group: string;
+  /** Its place in the group, from 0. */
+  readonly index: number;
+}
+
+/** What a reward can know of a batch besides images and prompts. A program that scores by itself may leave it out. */
+export interface ScoringCall {
+  /** One for each image. */
+  readonly keys?: readonly ImageKey[];
+  /** One for each image; empty for a prompt of which nothing else is known. */
+  readonly metadata?: readonly PromptMetadata[];
+  /** Aborts when the run is interrupted, or the reward's time is over: whoever waits for a server stops waiting. */
+  readonly signal?: AbortSignal;
+}
 
 /** An open reward. */
 export interface Reward {
+  /**
+   * Whether it waits for something beside this process's libtorch, such as a server or another thread: it is then asked
+   * together with the other rewards, and while the next images are decoded.
+   */
+  readonly concurrent?: boolean;
   /**
    * Scores images.
    *
@@ -20,26 +50,73 @@ export interface Reward {
    * @param prompts one for each image
    * @returns one finite number for each image
    */
-  score(images: Tensor, prompts: string[]): ArrayLike<number> | Promise<ArrayLike<number>>;
+  score(images: Tensor, prompts: string[], call?: ScoringCall): ArrayLike<number> | Promise<ArrayLike<number>>;
+  /**
+   * Called after the last images of a stage, or of an evaluation's list of prompts. A reward whose scores are not there
+   * yet, because a person gives them, throws here; what `score` has returned is then dropped, and the images are scored
+   * again when the run goes on.
+   */
+  complete?(): void | Promise<void>;
   /** Frees what this reward owns, which excludes models from the context. */
   dispose?(): void;
+}
+
+/** Where a reward's model lives. */
+export interface Placement {
+  /** null: the run's device. */
+  readonly device: Device | null;
+  /** Of weights and arithmetic. */
+  readonly dtype: "float32" | "bfloat16" | "float16";
+  /** Whether it leaves its device for the CPU's memory while nothing is scored. */
+  readonly offload: boolean;
+}
+
+/** A model that rewards share. */
+export interface SharedModel {
+  /** Moves all weights, and what is cached. */
+  moveTo(device: Device): void;
+  dispose(): void;
 }
 
 /** What a reward can use when it is opened. */
 export interface RewardContext {
   readonly device: Device;
+  /** The folder of the run, of which a reward can have a folder of its own inside; undefined outside of a run. */
+  readonly runFolder?: string | undefined;
+  /** The local folder or file of a path in the config, which is downloaded already. */
+  resolve(path: string): string;
   /** The CLIP of a path in the config; shared by all rewards with that folder, and freed with the context. */
-  clip(path: string): Clip;
+  clip(path: string, placement?: Placement): Clip;
+  /**
+   * Any other model of a path in the config, shared in the same way.
+   *
+   * @param kind what it is, so that two models of the same folder are two
+   * @param load called once for each kind, path, device and dtype
+   */
+  shared<M extends SharedModel>(
+    kind: string,
+    path: string,
+    placement: Placement,
+    load: (folder: string, how: { readonly device: Device; readonly dtype: Placement["dtype"] }) => M,
+  ): M;
 }
 
 /** A kind of reward as `registerReward` takes it. */
 export interface RewardKind<O extends z.ZodObject = z.ZodObject> extends Entry<O> {
   /** The cost of scoring an image, in a few words: "one pass of CLIP's image encoder". */
   readonly cost: string;
+  /** The values it takes, in a few words: "0 to 1", "usually 0.2 to 0.4". */
+  readonly range?: string;
+  /** Where it comes from: the paper and the implementation whose numbers it gives. */
+  readonly source?: string;
+  /** Licence of its weights or of what it talks to, in a few words. */
+  readonly licence?: string;
   /** Its name in tables and metrics if the config gives no label. Default: the entry's name. */
   label?(options: z.output<O>): string;
   /** The models it loads (folders or hub names), which are downloaded before it is opened. Default: none. */
   models?(options: z.output<O>): readonly string[];
+  /** Sentences on what is missing or wrong, found before anything is loaded, such as a package to install. */
+  problems?(options: z.output<O>): readonly string[];
   /**
    * Opens the reward.
    *
