@@ -35,11 +35,18 @@ export {
   RewardError,
   RewardResources,
   RewardSet,
+  type ImageKey,
+  type ModuleReward,
+  type OpenReward,
+  type Placement,
+  type PromptMetadata,
   type Reward,
   type RewardContext,
   type RewardFunction,
   type RewardKind,
   type Scores,
+  type ScoringCall,
+  type SharedModel,
   type WeightedReward,
 } from "./rewards/index.js";
 export { RunReader, type SampleLine, type StageMetrics, type UpdateMetrics } from "./runs/index.js";

@@ -1,8 +1,8 @@
 /** "Did you mean": the known name with the smallest edit distance. */
 
-/** Levenshtein distance, ignoring case. */
+/** Levenshtein distance in characters (code points), ignoring case. */
 export function edits(a: string, b: string): number {
-  const [from, to] = [a.toLowerCase(), b.toLowerCase()];
+  const [from, to] = [[...a.toLowerCase()], [...b.toLowerCase()]];
   let row = Array.from({ length: to.length + 1 }, (_, j) => j);
   for (let i = 1; i <= from.length; i++) {
     const next = [i];

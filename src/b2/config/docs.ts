@@ -71,20 +71,30 @@ function entryMarkdown(key: string, entry: Entry): string {
   return rows.length === 0 ? heading : `${heading}\n\n${table(rows)}`;
 }
 
-const table = (rows: readonly string[]): string =>
+/** Rows of `row` as a Markdown table. */
+export const table = (rows: readonly string[]): string =>
   ["| key | values | default | meaning |", "| --- | --- | --- | --- |", ...rows].join("\n");
 
-function row(key: string, schema: unknown): string {
+/**
+ * A key as a row of a Markdown table.
+ *
+ * @param key as the table names it
+ */
+export function row(key: string, schema: unknown): string {
   const { description } = schema as z.ZodType;
-  const fallback = (schema as z.ZodType).safeParse(undefined);
-  const usual = fallback.success ? `\`${JSON.stringify(fallback.data)}\`` : "required";
   const affects = affectsOf(key);
   const mark = affects === undefined ? "" : ` ${MARKS[affects]}`;
-  return `| \`${key}\`${mark} | ${values(schema)} | ${usual} | ${(description ?? "").replaceAll("|", "\\|")} |`;
+  return `| \`${key}\`${mark} | ${valuesOf(schema)} | ${defaultOf(schema)} | ${(description ?? "").replaceAll("|", "\\|")} |`;
+}
+
+/** The value of a key that is left out, as code; "required" if it must not be. */
+export function defaultOf(schema: unknown): string {
+  const fallback = (schema as z.ZodType).safeParse(undefined);
+  return fallback.success ? `\`${JSON.stringify(fallback.data)}\`` : "required";
 }
 
 /** The values a key takes, in words. */
-function values(schema: unknown): string {
+export function valuesOf(schema: unknown): string {
   let nullable = false;
   for (let at = schema; at instanceof z.ZodDefault || at instanceof z.ZodNullable; at = at.unwrap()) {
     nullable ||= at instanceof z.ZodNullable;

@@ -1,0 +1,87 @@
+/** What the scores of a folder of images come to: each reward over all images, and over those of each prompt. */
+import { meanAndDeviation } from "../base/statistics.js";
+import type { FolderScores, ScoredImage } from "./score-folder.js";
+
+/** A reward over all images. */
+export interface RewardSummary {
+  readonly label: string;
+  readonly mean: number;
+  /** Standard deviation over all images. */
+  readonly deviation: number;
+  /**
+   * Standard deviation among the images of a prompt, pooled over prompts: what a run can learn from, since it compares
+   * images of one prompt. null where no prompt has two images.
+   */
+  readonly withinPrompt: number | null;
+  readonly lowest: { readonly value: number; readonly name: string };
+  readonly highest: { readonly value: number; readonly name: string };
+  /** Wall time for an image; null for the weighted sum. */
+  readonly secondsPerImage: number | null;
+}
+
+/** The images of a prompt. */
+export interface PromptSummary {
+  readonly prompt: string;
+  readonly images: number;
+  /** Mean of each reward by its label. */
+  readonly rewards: Readonly<Record<string, number>>;
+  /** Mean of the weighted sum. */
+  readonly total: number;
+}
+
+/** The label of the weighted sum, where there are several rewards. */
+export const TOTAL = "weighted sum";
+
+/** Each reward in the order of the set; with several of them, their weighted sum as the last. */
+export function summariseRewards({ images, seconds }: FolderScores): RewardSummary[] {
+  const labels = Object.keys(images[0]?.rewards ?? {});
+  const own = labels.map((label) =>
+    summary(label, images, ({ rewards }) => rewards[label]!, (seconds[label] ?? 0) / images.length),
+  );
+  return labels.length < 2 ? own : [...own, summary(TOTAL, images, ({ total }) => total, null)];
+}
+
+/** Each prompt, in the order of its first image. */
+export function summarisePrompts(images: readonly ScoredImage[]): PromptSummary[] {
+  return [...byPrompt(images)].map(([prompt, own]) => {
+    const mean = (valueOf: (image: ScoredImage) => number): number => meanAndDeviation(own.map(valueOf)).mean;
+    const labels = Object.keys(own[0]!.rewards);
+    const rewards = Object.fromEntries(labels.map((label) => [label, mean((image) => image.rewards[label]!)]));
+    return { prompt, images: own.length, rewards, total: mean(({ total }) => total) };
+  });
+}
+
+function summary(
+  label: string,
+  images: readonly ScoredImage[],
+  valueOf: (image: ScoredImage) => number,
+  secondsPerImage: number | null,
+): RewardSummary {
+  const sorted = [...images].sort((a, b) => valueOf(a) - valueOf(b));
+  const end = (image: ScoredImage) => ({ value: valueOf(image), name: image.name });
+  return {
+    label,
+    ...meanAndDeviation(images.map(valueOf)),
+    withinPrompt: withinPrompt(images, valueOf),
+    lowest: end(sorted[0]!),
+    highest: end(sorted.at(-1)!),
+    secondsPerImage,
+  };
+}
+
+function withinPrompt(images: readonly ScoredImage[], valueOf: (image: ScoredImage) => number): number | null {
+  let squares = 0;
+  let degrees = 0;
+  for (const own of byPrompt(images).values()) {
+    const { deviation } = meanAndDeviation(own.map(valueOf));
+    squares += (own.length - 1) * deviation ** 2;
+    degrees += own.length - 1;
+  }
+  return degrees === 0 ? null : Math.sqrt(squares / degrees);
+}
+
+function byPrompt(images: readonly ScoredImage[]): Map<string, ScoredImage[]> {
+  const groups = new Map<string, ScoredImage[]>();
+  for (const image of images) groups.set(image.prompt, [...(groups.get(image.prompt) ?? []), image]);
+  return groups;
+}
