@@ -159,6 +159,6 @@ describe("--plugin", () => {
     mkdirSync(out);
     const generated = await b2("generate", "a cat", "--lora", run, "--out", out);
     assert.equal(generated.code, 0, generated.stderr);
-    assert.deepEqual(readdirSync(out), ["00-0-a-cat.png"]);
+    assert.deepEqual(readdirSync(out), ["00-0-a-cat.png", "metadata.jsonl"]);
   });
 });

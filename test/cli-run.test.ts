@@ -44,7 +44,7 @@ test("b2 run trains, evaluates before and after, and leaves pictures; what it le
   const images = join(folder, "images");
   const generated = await b2("generate", "red cat", "--lora", run, "--count", "2", "--out", images);
   assert.equal(generated.code, 0, generated.stderr);
-  assert.deepEqual(readdirSync(images).sort(), ["00-0-red-cat.png", "00-1-red-cat.png"]);
+  assert.deepEqual(readdirSync(images).sort(), ["00-0-red-cat.png", "00-1-red-cat.png", "metadata.jsonl"]);
 
   const table = join(folder, "eval.json");
   const evaluated = await b2("eval", "--lora", run, "--compare", "--out", table);

@@ -110,7 +110,7 @@ describe("what trains nothing needs no reward and no measure", () => {
     const out = join(folder, "images");
     const { code, stderr } = await offline("generate", "a cat", "--config", config, "--out", out);
     assert.equal(code, 0, stderr);
-    assert.deepEqual(readdirSync(out), ["00-0-a-cat.png"]);
+    assert.deepEqual(readdirSync(out), ["00-0-a-cat.png", "metadata.jsonl"]);
   });
 
   it("b2 merge", async () => {

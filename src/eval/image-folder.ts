@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, dirname, extname, join, relative, resolve, sep } from "node:path";
 import { InputError } from "../base/errors.js";
-import { parseJsonObject, readJsonLines, readText, type JsonObject } from "../base/files.js";
+import { parseJsonObject, readJsonLines, readText, writeJsonLines, type JsonObject } from "../base/files.js";
 import { show } from "../base/show.js";
 import type { PromptMetadata } from "../rewards/index.js";
 import { stageFiles } from "../runs/index.js";
@@ -80,7 +80,7 @@ export function readImageFolder(folder: string, file?: string): ImageFolderConte
 
 function withoutPrompt(folder: string, names: readonly string[], source: string | undefined): string {
   const [first] = names;
-  const others = names.length === 1 ? "" : `, nor for ${names.length - 1} others`;
+  const others = names.length === 1 ? "" : `, nor for ${names.length - 1} more`;
   const where = source === undefined ? `its name, nor is there a ${PROMPTS_FILE} in the folder` : source;
   return `Expected a prompt for ${join(folder, first!)} but received none in ${where}${others}`;
 }
@@ -151,4 +151,20 @@ function linesOfStage(folder: string): Map<string, FolderImage> | undefined {
     typeof image === "string" && typeof prompt === "string" ? [{ name: basename(image), prompt, metadata: {} }] : [],
   );
   return new Map(images.map((image) => [image.name, image]));
+}
+
+/**
+ * Opens a folder's file of prompts, which is metadata.jsonl, to add images that are being made.
+ *
+ * @returns what to call with their names and prompts: it writes them in place of the lines that the file has of them
+ * @throws InputError for a file that is there and damaged
+ */
+export function openPromptsFile(folder: string): (made: readonly Pick<FolderImage, "name" | "prompt">[]) => void {
+  const file = join(folder, PROMPTS_FILE);
+  const known = existsSync(file) ? readJsonLines(file) : [];
+  return (made) => {
+    const names = new Set<unknown>(made.map(({ name }) => name));
+    const others = known.filter(({ file_name: name }) => !names.has(name));
+    writeJsonLines(file, [...others, ...made.map(({ name, prompt }) => ({ file_name: name, text: prompt }))]);
+  };
 }

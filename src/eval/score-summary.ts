@@ -13,6 +13,7 @@ export interface RewardSummary {
    * images of one prompt. null where no prompt has two images.
    */
   readonly withinPrompt: number | null;
+  /** The first image that has the value. */
   readonly lowest: { readonly value: number; readonly name: string };
   readonly highest: { readonly value: number; readonly name: string };
   /** Wall time for an image; null for the weighted sum. */
@@ -57,14 +58,16 @@ function summary(
   valueOf: (image: ScoredImage) => number,
   secondsPerImage: number | null,
 ): RewardSummary {
-  const sorted = [...images].sort((a, b) => valueOf(a) - valueOf(b));
-  const end = (image: ScoredImage) => ({ value: valueOf(image), name: image.name });
+  const end = (isBefore: (a: number, b: number) => boolean) => {
+    const found = images.reduce((end, one) => (isBefore(valueOf(one), valueOf(end)) ? one : end));
+    return { value: valueOf(found), name: found.name };
+  };
   return {
     label,
     ...meanAndDeviation(images.map(valueOf)),
     withinPrompt: withinPrompt(images, valueOf),
-    lowest: end(sorted[0]!),
-    highest: end(sorted.at(-1)!),
+    lowest: end((a, b) => a < b),
+    highest: end((a, b) => a > b),
     secondsPerImage,
   };
 }

@@ -4,6 +4,7 @@
  */
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import type { Worker as Thread } from "node:worker_threads";
 import type { Worker } from "tesseract.js";
 import { RewardError } from "./error.js";
 
@@ -31,23 +32,24 @@ export function missingReader(): string[] {
 
 /** Threads that read. Images wait until one is free. */
 export class TextReader {
-  readonly #workers: readonly Worker[];
+  readonly #readers: readonly ReadingThread[];
 
-  private constructor(workers: readonly Worker[]) {
-    this.#workers = workers;
+  private constructor(readers: readonly ReadingThread[]) {
+    this.#readers = readers;
   }
 
   /** @throws RewardError for packages that are missing or damaged */
   static async open(threads: number): Promise<TextReader> {
     const [missing] = missingReader();
     if (missing !== undefined) throw new RewardError(missing);
-    const opened = await Promise.allSettled(Array.from({ length: threads }, () => openWorker()));
-    const workers = opened.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
-    const reader = new TextReader(workers);
-    const failed = opened.find((one) => one.status === "rejected");
-    if (failed === undefined) return reader;
-    reader.dispose();
-    throw new RewardError(`Expected ${PACKAGES.join(" and ")} to load but: ${reasonOf(failed.reason)}`);
+    const readers: ReadingThread[] = [];
+    try {
+      while (readers.length < threads) readers.push(await openThread());
+    } catch (cause) {
+      new TextReader(readers).dispose();
+      throw new RewardError(`Expected ${PACKAGES.join(" and ")} to load but: ${reasonOf(cause)}`, { cause });
+    }
+    return new TextReader(readers);
   }
 
   /**
@@ -60,15 +62,15 @@ export class TextReader {
   async read(pictures: readonly Uint8Array[], before: () => void): Promise<string[]> {
     const texts: string[] = [];
     let next = 0;
-    const work = async (worker: Worker): Promise<void> => {
+    const work = async (reader: ReadingThread): Promise<void> => {
       while (next < pictures.length) {
         before();
         const i = next++;
-        texts[i] = await textOf(worker, pictures[i]!);
+        texts[i] = await textOf(reader, pictures[i]!);
       }
     };
     try {
-      await Promise.all(this.#workers.map(work));
+      await Promise.all(this.#readers.map(work));
     } finally {
       next = pictures.length; // the other threads stop too
     }
@@ -77,31 +79,54 @@ export class TextReader {
 
   /** Ends the threads. */
   dispose(): void {
-    for (const worker of this.#workers) void worker.terminate();
+    for (const { worker } of this.#readers) void worker.terminate();
   }
 }
 
-async function textOf(worker: Worker, picture: Uint8Array): Promise<string> {
+/** Tesseract in a thread, and the thread's end if it is none that was asked for. */
+interface ReadingThread {
+  readonly worker: Worker;
+  readonly died: Promise<never>;
+}
+
+async function textOf({ worker, died }: ReadingThread, picture: Uint8Array): Promise<string> {
   try {
-    const { data } = await worker.recognize(Buffer.from(picture), {}, { text: true });
+    const { data } = await Promise.race([worker.recognize(Buffer.from(picture), {}, { text: true }), died]);
     return data.text;
   } catch (cause) {
     throw new RewardError(`Expected the reader of ocr to read the image but it failed: ${reasonOf(cause)}`, { cause });
   }
 }
 
-/** A thread with Tesseract's neural network (engine 1) and the English data in it. */
-async function openWorker(): Promise<Worker> {
-  const { createWorker, OEM } = await import("tesseract.js");
+/**
+ * Starts a thread with Tesseract's neural network and the English data in it. One at a time: tesseract.js tells nobody
+ * about the thread of a worker that does not open, and its createWorker never answers then.
+ */
+async function openThread(): Promise<ReadingThread> {
+  const { createWorker, OEM } = (await import("tesseract.js")).default;
   const langPath = join(folderOf("@tesseract.js-data/eng")!, "4.0.0_best_int");
-  // createWorker itself never answers where the data is missing or damaged; errorHandler hears of it.
-  const worker = await new Promise<Worker>((resolve, reject) => {
-    const options = { langPath, gzip: true, cacheMethod: "none", errorHandler: reject };
-    createWorker("eng", OEM.LSTM_ONLY, options).then(resolve, reject);
-  });
-  // Words of one image must not change how the next one is read.
-  await worker.setParameters({ tessedit_enable_doc_dict: "0" });
-  return worker;
+  let fail: (reason: unknown) => void = () => undefined;
+  const died = new Promise<never>((_, reject) => (fail = reject));
+  died.catch(() => undefined);
+  let thread: Thread | undefined;
+  const onThread = (started: Thread): void => void (thread = started.once("error", fail));
+  process.once("worker", onThread);
+  let isOpen = false;
+  // Also told of images that cannot be read, of which recognize tells by itself.
+  const errorHandler = (reason: unknown): void => (isOpen ? undefined : fail(reason));
+  try {
+    const options = { langPath, gzip: true, cacheMethod: "none", errorHandler };
+    const worker = await Promise.race([createWorker("eng", OEM.LSTM_ONLY, options), died]);
+    isOpen = true;
+    // Words of one image must not change how the next one is read.
+    await worker.setParameters({ tessedit_enable_doc_dict: "0" });
+    return { worker, died };
+  } catch (error) {
+    await thread?.terminate();
+    throw error;
+  } finally {
+    process.off("worker", onThread);
+  }
 }
 
 const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

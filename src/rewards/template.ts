@@ -10,6 +10,7 @@
  *
  *     --set 'rewards=[{ "name": "FILE", "options": { "channel": "green" } }]'
  */
+
 import type { Reward, Tensor } from "b2-diffurl";
 
 /** What a config may say under `options`. */

@@ -1,4 +1,5 @@
-/** `b2 generate`: prompts to PNG files, with or without LoRAs. */
+/** `b2 generate`: prompts to PNG files, with or without LoRAs, and a file that says which is of which prompt. */
+import { basename } from "node:path";
 import type { Command } from "commander";
 import { InputError } from "../../base/errors.js";
 import { example } from "../help.js";
@@ -18,7 +19,7 @@ export function addGenerateCommand(program: Command): void {
   addOutputOptions(addConfigOptions(loraOption(program.command("generate [prompt...]"))))
     .description("Generate images of prompts as PNG files.")
     .option("--prompts <file>", "prompts from a file: a JSON list, or text with one per line")
-    .option("--out <folder>", "folder to write the images to", "images")
+    .option("--out <folder>", "folder to write the images to, with their prompts in metadata.jsonl", "images")
     .option("--count <number>", "images per prompt", wholeNumber(1), 1)
     .addHelpText(
       "after",
@@ -40,11 +41,16 @@ export function addGenerateCommand(program: Command): void {
         const context = { progress: output.progress(), signal };
         await checkPolicy(config, options);
         expectOutputFolder(options.out);
+        const { openPromptsFile } = await import("../../eval/image-folder.js");
+        const writePrompts = openPromptsFile(options.out);
         output.started({ model: config.model.path, lora: options.lora, prompts: prompts.length, count: options.count });
         const policy = await loadPolicy(config, options, context, { prompts });
         const { generateToFolder } = await import("../../eval/generate.js");
         const folder = { folder: options.out, count: options.count };
         const files = await generateToFolder(policy, prompts, folder, config, context);
+        writePrompts(
+          files.map((file, i) => ({ name: basename(file), prompt: prompts[Math.floor(i / options.count)]! })),
+        );
         output.print(`${files.length} images in ${options.out}\n`);
         output.finished(files);
       });

@@ -43,12 +43,11 @@ function fileOf(name: string): string {
 /** Whether this Node strips types by itself. */
 const runsTypeScript = (): boolean => Boolean((process.features as { typescript?: unknown }).typescript);
 
-/** The template with the file's own path in its comments, and without the compiler's last line. */
+/** The template with the file's own path in its comments. What the compiler wrote is indented as people do. */
 function templateFor(path: string): string {
   const template = readFileSync(join(packageRoot(), TEMPLATES[extname(path) as Ending]), "utf8");
-  return template
-    .split("\n")
-    .filter((line) => !line.startsWith("//# sourceMappingURL"))
-    .join("\n")
-    .replaceAll("FILE", path);
+  const lines = template.split("\n").filter((line) => !line.startsWith("//# sourceMappingURL"));
+  const isCompiled = extname(path) === ".js";
+  const indented = lines.map((line) => (isCompiled ? line.replace(/^( {4})+/, ({ length }) => " ".repeat(length / 2)) : line)); // prettier-ignore
+  return indented.join("\n").replaceAll("FILE", path);
 }

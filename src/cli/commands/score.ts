@@ -1,13 +1,17 @@
 /** `b2 score`: what rewards say of a folder of images. */
 import type { Command } from "commander";
+import type { Config } from "../../b2/config/schema.js";
 import { InputError } from "../../base/errors.js";
 import { writeJson } from "../../base/files.js";
+import type { RunContext } from "../../base/progress.js";
+import type { ImageFolderContents } from "../../eval/image-folder.js";
+import type { FolderScores } from "../../eval/score-folder.js";
+import type { Device } from "../../torch/index.js";
 import { example } from "../help.js";
 import { interruptible } from "../interrupt.js";
 import { addConfigOptions, collect, configFromOptions, untrained, type ConfigOptions } from "../options.js";
 import { makeFolderOf } from "../output-paths.js";
 import { addOutputOptions, Output, type OutputOptions } from "../output.js";
-import { scoreTables } from "../score-table.js";
 
 interface ScoreOptions extends ConfigOptions, OutputOptions {
   readonly rewards: readonly string[];
@@ -17,16 +21,16 @@ interface ScoreOptions extends ConfigOptions, OutputOptions {
 
 export function addScoreCommand(program: Command): void {
   addOutputOptions(addConfigOptions(program.command("score <images>")))
-    .description("Score a folder of images with rewards, to check them before a run.")
+    .description("Score a folder of images with rewards, to check them before a run (docs/rewards.md).")
     .option(
       "--rewards <value>",
-      "what --set rewards= takes: a name, a module's path, or a JSON list; repeatable",
+      "what --set rewards= takes: a name, the path of a module, or a JSON list; repeatable",
       collect,
       [],
     )
     .option(
       "--prompts <file>",
-      "JSON Lines with file_name and prompt (or text); default: metadata.jsonl of the folder, else the images' names",
+      "JSON Lines with file_name and prompt; default: metadata.jsonl in the folder, else the names of the images",
     )
     .option("--out <file>", "also write the scores of every image as JSON")
     .addHelpText(
@@ -34,7 +38,7 @@ export function addScoreCommand(program: Command): void {
       example(
         "b2 score images --rewards brightness",
         "b2 score images --preset sd --rewards clip-score --rewards ./mine.js --out scores.json",
-        `b2 score photos --prompts prompts.jsonl --rewards '[{"name":"jpeg-compressibility","weight":0.1}]'`,
+        `b2 score photos --prompts prompts.jsonl --rewards '[{ "name": "jpeg-compressibility", "quality": 80 }]'`,
       ),
     )
     .action(async (folder: string, options: ScoreOptions) => {
@@ -44,51 +48,19 @@ export function addScoreCommand(program: Command): void {
       const config = await configFromOptions(await withRewards(options), { last: untrained });
       const output = new Output("score", options);
       await interruptible("", async (signal) => {
-        const [{ readImageFolder }, { checkImages, scoreFolder }, { summarisePrompts, summariseRewards }] = [
-          await import("../../eval/image-folder.js"),
-          await import("../../eval/score-folder.js"),
-          await import("../../eval/score-summary.js"),
-        ];
-        const [{ openDevice }, { scoringModels, warnOfToyClip }, { fetchModel, resolveModel }] = [
-          await import("../../b2/policy/device.js"),
-          await import("../../b2/models.js"),
-          await import("../../hub/index.js"),
-        ];
-        const { expectRewards, RewardResources, RewardSet } = await import("../../rewards/index.js");
         const context = { progress: output.progress(), signal };
+        const { openDevice } = await import("../../b2/policy/device.js");
+        const { readImageFolder } = await import("../../eval/image-folder.js");
+        const { expectRewards } = await import("../../rewards/index.js");
         expectRewards(config.rewards);
-        const { images, prompts, missing } = readImageFolder(folder, options.prompts);
+        const found = readImageFolder(folder, options.prompts);
         const device = openDevice(config);
         if (options.out !== undefined) makeFolderOf(options.out);
-        output.started({ folder, images: images.length });
-        if (missing.length > 0) {
-          context.progress.log(
-            `${prompts} names ${missing.length} images that are not in ${folder}, such as ${missing[0]}`,
-          );
-        }
-        if (options.preset.length === 0) warnOfToyClip({ ...config, model: { ...config.model, path: folder } }, context.progress); // prettier-ignore
-        const sized = await checkImages(folder, images, context);
-        for (const path of scoringModels(config, { rewards: true })) await fetchModel(path, {}, context);
-        const resources = new RewardResources(device, resolveModel);
-        try {
-          const rewards = await RewardSet.open(config.rewards, resources);
-          try {
-            const batches = { device, batchSize: config.sample.decodeBatchSize };
-            const scores = await resources.using(() => scoreFolder(rewards, folder, sized, batches, context));
-            const summary = summariseRewards(scores);
-            output.print(scoreTables(scores));
-            if (options.out !== undefined) {
-              const details = { folder, promptsFrom: prompts ?? "names", device };
-              const found = { rewards: summary, prompts: summarisePrompts(scores.images), images: scores.images };
-              writeJson(options.out, { ...details, config: config.rewards, ...found });
-            }
-            output.finished(options.out === undefined ? [] : [options.out], { rewards: summary });
-          } finally {
-            rewards.dispose();
-          }
-        } finally {
-          resources.dispose();
-        }
+        output.started({ folder, images: found.images.length });
+        if (options.preset.length === 0) await warnOfClip(config, folder, context);
+        tellMissing(found, folder, context);
+        const scores = await score(config, device, folder, found, context);
+        await tell(output, options, { folder, promptsFrom: found.prompts ?? "names", device }, config, scores);
       });
     });
 }
@@ -98,9 +70,65 @@ async function withRewards(options: ScoreOptions): Promise<ScoreOptions> {
   const { rewards, preset, config, set } = options;
   if (rewards.length === 0) {
     if (preset.length > 0 || config.length > 0 || set.some((one) => one.startsWith("rewards"))) return options;
-    throw new InputError("Expected --rewards, or a config with rewards by --preset, --config or --set, but received none");
+    throw new InputError("Expected --rewards, or --preset, --config or --set with rewards, but received none of them");
   }
   const { parseAssignments } = await import("../../b2/config/resolve.js");
-  const named = rewards.flatMap((value) => parseAssignments([`rewards=${value}`])["rewards"] as unknown);
+  const named = rewards.flatMap((value) => parseAssignments([`rewards=${value}`])["rewards"]);
   return { ...options, set: [`rewards=${JSON.stringify(named)}`, ...set] };
+}
+
+/** The embedded model's CLIP is the default, and knows no other images. */
+async function warnOfClip(config: Config, folder: string, { progress }: RunContext): Promise<void> {
+  const { warnOfToyClip } = await import("../../b2/models.js");
+  warnOfToyClip({ ...config, model: { ...config.model, path: folder } }, progress);
+}
+
+function tellMissing({ missing, prompts }: ImageFolderContents, folder: string, { progress }: RunContext): void {
+  if (missing.length === 0) return;
+  progress.log(`${prompts} names images that are not in ${folder}: ${missing.length}, the first is ${missing[0]}`);
+}
+
+/** Checks the images, loads the rewards, and asks them. */
+async function score(
+  config: Config,
+  device: Device,
+  folder: string,
+  { images }: ImageFolderContents,
+  context: RunContext,
+): Promise<FolderScores> {
+  const { scoringModels } = await import("../../b2/models.js");
+  const { checkImages, scoreFolder } = await import("../../eval/score-folder.js");
+  const { fetchModel, resolveModel } = await import("../../hub/index.js");
+  const { RewardResources, RewardSet } = await import("../../rewards/index.js");
+  const checked = await checkImages(folder, images, context);
+  for (const path of scoringModels(config, { rewards: true })) await fetchModel(path, {}, context);
+  const resources = new RewardResources(device, resolveModel);
+  let rewards: Awaited<ReturnType<typeof RewardSet.open>> | undefined;
+  try {
+    const opened = (rewards = await RewardSet.open(config.rewards, resources));
+    const batches = { device, batchSize: config.sample.decodeBatchSize };
+    return await resources.using(() => scoreFolder(opened, folder, checked, batches, context));
+  } finally {
+    rewards?.dispose();
+    resources.dispose();
+  }
+}
+
+/** Prints the tables, and writes --out. */
+async function tell(
+  output: Output,
+  { out }: ScoreOptions,
+  details: Readonly<Record<string, unknown>>,
+  config: Config,
+  scores: FolderScores,
+): Promise<void> {
+  const { summarisePrompts, summariseRewards } = await import("../../eval/score-summary.js");
+  const { scoreTables } = await import("../score-table.js");
+  const rewards = summariseRewards(scores);
+  output.print(scoreTables(scores));
+  if (out !== undefined) {
+    const prompts = summarisePrompts(scores.images);
+    writeJson(out, { ...details, config: config.rewards, rewards, prompts, images: scores.images });
+  }
+  output.finished(out === undefined ? [] : [out], { rewards });
 }
