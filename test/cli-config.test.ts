@@ -8,7 +8,7 @@ import { b2 } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
 
-const commands = ["run", "sample", "select", "train", "generate", "eval", "compare", "config", "presets", "prompts"];
+const commands = "run sample select train generate eval score compare config presets prompts rewards new".split(" ");
 
 test("help names every command, and each command's help has an example", async () => {
   const { code, stdout } = await b2("--help");
@@ -75,6 +75,30 @@ test("docs/config.md is what the config says of itself", async () => {
   const { stdout } = await b2("config", "--markdown");
   const written = readFileSync(join(repository, "docs/config.md"), "utf8");
   assert.equal(written, stdout, "run: node bin/b2.js config --markdown > docs/config.md");
+});
+
+test("docs/rewards.md is what the rewards say of themselves", async () => {
+  const { stdout } = await b2("rewards", "--markdown");
+  const written = readFileSync(join(repository, "docs/rewards.md"), "utf8");
+  assert.equal(written, stdout, "run: node bin/b2.js rewards --markdown > docs/rewards.md");
+});
+
+test("rewards lists the rewards, those of plugins too, and shows one", async () => {
+  const plugin = ["--plugin", join(repository, "dist/examples/plugins/reward.js")];
+  const [list, one, unknown] = await Promise.all([
+    b2("rewards", ...plugin),
+    b2("rewards", "colour", ...plugin),
+    b2("rewards", "brightnes"),
+  ]);
+  assert.match(list.stdout, /^clip-score +CLIPScore: .*$/m);
+  assert.match(list.stdout, /^colour +The share of the image that is of a colour, 0 to 1$/m);
+  assert.match(one.stdout, /^colour: The share .*\n {2}cost +nothing to speak of\n/);
+  assert.match(one.stdout, /^tolerance +number over 0 to 1 +0\.3 +How far off a pixel may be/m);
+  assert.equal(unknown.code, 2);
+  assert.match(
+    unknown.stderr,
+    /^b2: Expected clip-score, .* for the reward but received brightnes; did you mean brightness\?/,
+  );
 });
 
 test("bad input is one clear message, code 2, and nothing is written", async () => {

@@ -25,7 +25,7 @@ const LIBTORCH = join(folder, "no-libtorch");
 mkdirSync(LIBTORCH);
 
 const commands =
-  "run runs compare sample select train generate eval probe download merge convert config presets prompts";
+  "run runs compare sample select train generate eval score probe download merge convert config presets prompts rewards new";
 
 /** What is answered, and with which code. */
 const answers: readonly [args: string, code: number, says: RegExp][] = [
@@ -41,6 +41,9 @@ const answers: readonly [args: string, code: number, says: RegExp][] = [
   ["presets", 0, /^demo/m],
   ["runs list /no/such/runs", 2, /Expected a folder of runs/],
   ["prompts", 0, /^paper/m],
+  ["rewards", 0, /^brightness/m],
+  ["rewards ocr", 0, /Apache-2\.0/],
+  ["new reward --help", 0, /Usage: b2 new reward/],
   ["prompts demo/train", 2, /Expected/],
   ["run x --preset demo --dry-run", 0, /passes/],
   ["probe --preset demo --dry-run", 0, /passes/],
@@ -57,6 +60,9 @@ const answers: readonly [args: string, code: number, says: RegExp][] = [
   ["generate a --count many", 2, /whole number/],
   ["eval --compare", 2, /--lora/],
   ["compare x", 2, /Expected/],
+  ["score", 2, /missing required argument/],
+  ["score x", 2, /Expected --rewards/],
+  ["new reward x.py", 2, /Expected a name/],
   ["probe --splits a", 2, /numbers of steps/],
   ["merge x", 2, /--lora/],
   ["convert a.ckpt b", 2, /pickle/i],

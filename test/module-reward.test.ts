@@ -7,8 +7,8 @@ import sharp from "sharp";
 import ts from "typescript";
 import { optionsOf } from "../src/base/registry.js";
 import { RewardResources, rewards, type Reward } from "../src/rewards/index.js";
-import { full, liveTensors, stack, tidy, type Tensor } from "../src/torch/index.js";
 import { RunReader } from "../src/runs/index.js";
+import { full, liveTensors, stack, tidy, type Tensor } from "../src/torch/index.js";
 import { b2 } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
@@ -46,7 +46,10 @@ describe("a module", () => {
 
   it("may return a function from open, and keeps what its object is", async () => {
     const images = greys(0);
-    const returns = file("returns.mjs", "export const open = ({ value }) => (images, prompts) => prompts.map(() => value);");
+    const returns = file(
+      "returns.mjs",
+      "export const open = ({ value }) => (images, prompts) => prompts.map(() => value);",
+    );
     assert.deepEqual(await (await open(returns, { options: { value: 2 } })).score(images, ["a"]), [2]);
     const path = file(
       "counter.mjs",

@@ -15,7 +15,7 @@ import { b2Of, copyAddon, installInto } from "./support/installed.js";
 const folder = temporaryFolder();
 
 /** A picture of 256x128 with a text on it, as a file. */
-async function sign(name: string, text: string, [paper, ink]: readonly [string, string] = ["#fff", "#000"]) {
+function sign(name: string, text: string, [paper, ink]: readonly [string, string] = ["#fff", "#000"]): string {
   const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="128" height="64"><rect width="128" height="64" fill="${paper}"/><text x="64" y="38" font-size="18" text-anchor="middle" font-family="Inter" fill="${ink}">${text}</text></svg>`;
   const file = join(folder, name);
   writeFileSync(file, renderSvg(svg));
@@ -30,14 +30,19 @@ const open = async (options: object = {}): Promise<Reward> => {
 describe("ocr", () => {
   let images: Tensor;
   let reward: Reward;
-  const wanted = ['a sign that says "Hello World"', 'a sign that says "OPEN NOW"', 'a sign "Hello World"', 'a sign "Stop"'];
+  const wanted = [
+    'a sign that says "Hello World"',
+    'a sign that says "OPEN NOW"',
+    'a sign "Hello World"',
+    'a sign "Stop"',
+  ];
 
   before(async () => {
     const files = [
-      await sign("hello.png", "Hello World"),
-      await sign("open.png", "OPEN NOW", ["#235", "#fe8"]),
-      await sign("wold.png", "Hello Wold"),
-      await sign("blank.png", ""),
+      sign("hello.png", "Hello World"),
+      sign("open.png", "OPEN NOW", ["#235", "#fe8"]),
+      sign("wold.png", "Hello Wold"),
+      sign("blank.png", ""),
     ];
     const read = await Promise.all(files.map(readImage));
     images = tidy(() => stack(read));
@@ -83,7 +88,7 @@ describe("ocr on the command line", () => {
   it("scores a folder and ends its threads, without a network", async () => {
     const photos = join(folder, "photos");
     mkdirSync(photos);
-    await sharp(await sign("jpeg.png", "Coffee")).jpeg().toFile(join(photos, "0.jpg"));
+    await sharp(sign("jpeg.png", "Coffee")).jpeg().toFile(join(photos, "0.jpg"));
     writeFileSync(join(photos, "metadata.jsonl"), JSON.stringify({ file_name: "0.jpg", text: 'a cup "Coffee"' }));
     // A proxy that nobody answers on: whatever asks for a file elsewhere fails.
     const none = "http://127.0.0.1:9";

@@ -71,7 +71,10 @@ describe("b2 score", { concurrency: 2 }, () => {
     assert.equal(rewards[0]!.withinPrompt, 0);
     assert.match(stdout, /^image +prompt +brightness\n-/);
     assert.match(stdout, /^white-wall_0003\.png +white wall +1\.0000$/m);
-    assert.match(stdout, /^brightness +0\.62\d\d .* 0\.0000 \(black-wall_0002\.jpg\) +1\.0000 \(white-wall_0001\.png\)/m);
+    assert.match(
+      stdout,
+      /^brightness +0\.62\d\d .* 0\.0000 \(black-wall_0002\.jpg\) +1\.0000 \(white-wall_0001\.png\)/m,
+    );
     assert.match(stdout, /^brightness has one value for all images of a prompt/m);
   });
 

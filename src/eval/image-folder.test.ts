@@ -103,7 +103,10 @@ describe("a folder of images", () => {
       [line({ file_name: "0.png" }), /line 1 of .*: Expected a text for prompt or text but received nothing/],
       [line({ file_name: "0.png", prompt: " " }), /Expected a text for prompt or text but received " "/],
       [line({ file_name: "0.png", prompt: 7, text: "a" }), /Expected a text for prompt or text but received 7/],
-      [line({ file_name: "../0.png", text: "a" }), /Expected an image inside .* for file_name but received "\.\.\/0\.png"/],
+      [
+        line({ file_name: "../0.png", text: "a" }),
+        /Expected an image inside .* for file_name but received "\.\.\/0\.png"/,
+      ],
       [line({ file_name: "/etc/cat.png", text: "a" }), /Expected an image inside .* but received "\/etc\/cat\.png"/],
       [folderOf(["0.png"], { "metadata.jsonl": jsonLines({ file_name: "0.png", text: "a" }, { file_name: "./0.png", text: "b" }) }), /line 2 of .*: Expected one line for 0\.png but received a second/], // prettier-ignore
     ];

@@ -117,7 +117,8 @@ function linesOf(folder: string, file: string): Map<string, FolderImage> {
     if (text.trim() === "") continue;
     const where = `line ${i + 1} of ${file}`;
     const image = imageOf(parseJsonObject(text, where), folder, where);
-    if (lines.has(image.name)) throw new InputError(`${where}: Expected one line for ${image.name} but received a second`);
+    if (lines.has(image.name))
+      throw new InputError(`${where}: Expected one line for ${image.name} but received a second`);
     lines.set(image.name, image);
   }
   return lines;

@@ -76,7 +76,9 @@ async function rewardOf(
 function checked(value: unknown, what: string): ModuleReward {
   if (typeof value === "function") return { score: value as Reward["score"] };
   if (typeof value !== "object" || value === null || typeof (value as Partial<Reward>).score !== "function") {
-    throw new RewardError(`Expected a function, or an object with a function score, as ${what} but received ${typeof value}`);
+    throw new RewardError(
+      `Expected a function, or an object with a function score, as ${what} but received ${typeof value}`,
+    );
   }
   const { batchSize, ...others } = value as Record<keyof ModuleReward, unknown>;
   for (const name of ["dispose", "complete"] as const) {
@@ -85,7 +87,9 @@ function checked(value: unknown, what: string): ModuleReward {
     }
   }
   if (batchSize !== undefined && batchSize !== null && !(Number.isInteger(batchSize) && Number(batchSize) > 0)) {
-    throw new RewardError(`Expected a whole number of at least 1 for batchSize of ${what} but received ${show(batchSize)}`);
+    throw new RewardError(
+      `Expected a whole number of at least 1 for batchSize of ${what} but received ${show(batchSize)}`,
+    );
   }
   return value as ModuleReward;
 }

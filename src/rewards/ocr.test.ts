@@ -15,12 +15,13 @@ test("the wanted text is the first one in quotation marks", () => {
 });
 
 test("a prompt that asks for no text is named", () => {
-  for (const prompt of ["a cat", "a 5\" pipe", 'a sign that says ""', 'a sign that says "  "', "it's 'single'"]) {
+  for (const prompt of ["a cat", 'a 5" pipe', 'a sign that says ""', 'a sign that says "  "', "it's 'single'"]) {
     assert.throws(
       () => wantedText(prompt),
       (error: Error) =>
-        error.message.startsWith("Expected a text in quotation marks in the prompts for the reward ocr but received ") &&
-        error.message.endsWith(JSON.stringify(prompt)),
+        error.message.startsWith(
+          "Expected a text in quotation marks in the prompts for the reward ocr but received ",
+        ) && error.message.endsWith(JSON.stringify(prompt)),
     );
   }
 });

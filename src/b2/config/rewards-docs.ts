@@ -41,6 +41,23 @@ must make up for scales: minus 20 kilobytes drown a cosine of 0.3. With \`normal
 prompt's other images on its own scale first, and the weights say how much each one counts. Metrics, plots and tables
 have every reward on its own in either case.
 
+## Of your own
+
+\`b2 new reward my-reward\` writes a module that works at once, with comments on everything it can do: \`my-reward.ts\`
+where Node runs TypeScript (22.18 or later), else \`my-reward.js\`. A config names it by its path. A module exports one of
+these:
+
+| export | what it is |
+| --- | --- |
+| a function as default | \`(images, prompts, call) => numbers\`, async or not |
+| an object as default | \`score\`, that function; if it likes \`dispose()\`, called at the end; \`batchSize\`, the most images at once; \`concurrent: true\`, where it waits for a server or a thread and other work may be done meanwhile; \`complete()\`, called after the last image of a stage |
+| a function named \`open\` | \`(options, context)\` => one of the two, or a promise of it: \`options\` are those of the config, \`context\` has the device and lends models. It counts where a module has a default export too. |
+
+\`images\` are float32 [B, 3, H, W] in 0..1. \`call\` has, for each image, \`metadata\` (what the file of prompts says besides
+the text) and \`keys\` (which images compete), and a \`signal\` that aborts when nobody waits for the answer any more. B
+finite numbers are expected back; what is wrong with them is told with the reward, the prompt and the image.
+A reward with a name and checked options of its own is a plugin: [extending.md](extending.md#a-reward).
+
 ## Before a run
 
 \`b2 score\` scores images that you have, and costs minutes where a run costs hours:
@@ -68,7 +85,9 @@ Images are PNG, JPEG or WebP of any sizes. Their prompts come from the first of 
 /** All rewards as Markdown: a table of all, then each with its options, range, source, cost and licence. */
 export function rewardsMarkdown(): string {
   const kinds = rewards.entries();
-  const rows = kinds.map(({ name, summary, range }) => `| [${name}](#${name}) | ${cell(summary)} | ${cell(range ?? "-")} |`);
+  const rows = kinds.map(
+    ({ name, summary, range }) => `| [${name}](#${name}) | ${cell(summary)} | ${cell(range ?? "-")} |`,
+  );
   const all = ["| reward | what it measures | range |", "| --- | --- | --- |", ...rows].join("\n");
   return `${[INTRODUCTION, `## The rewards\n\n${all}`, ...kinds.map(section)].join("\n\n")}\n`;
 }
@@ -85,8 +104,7 @@ export function factsOf({ range, cost, source, licence }: RewardKind): [name: st
 }
 
 /** The options of an entry, as [name, schema]. */
-export const optionsIn = ({ options }: RewardKind): [string, z.ZodType][] =>
-  Object.entries(options.shape as Record<string, z.ZodType>);
+export const optionsIn = ({ options }: RewardKind): [string, z.ZodType][] => Object.entries(options.shape);
 
 function section(kind: RewardKind): string {
   const facts = factsOf(kind).map(([name, fact]) => `- ${capital(name)}: ${fact}.`);
