@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { chunks } from "../base/chunks.js";
 import { InputError } from "../base/errors.js";
+import { groupsOf } from "../base/groups.js";
 import { checkInterrupted, type RunContext } from "../base/progress.js";
 import { readImage } from "../images/index.js";
 import { RewardError, type ImageKey, type RewardSet, type Scores, type ScoringCall } from "../rewards/index.js";
@@ -149,23 +150,21 @@ async function loadBatch(files: readonly string[], device: Device): Promise<Tens
 
 /** The rows of each batch: images of one size, in their order. */
 function batchesOf(images: readonly SizedImage[], batchSize: number): number[][] {
-  const bySize = new Map<string, number[]>();
-  for (const [row, { height, width }] of images.entries()) {
-    const size = `${height}x${width}`;
-    bySize.set(size, [...(bySize.get(size) ?? []), row]);
-  }
-  return [...bySize.values()].flatMap((rows) =>
-    [...chunks(rows.length, batchSize)].map(([start, length]) => rows.slice(start, start + length)),
+  const rows = images.map((_, row) => row);
+  const bySize = groupsOf(rows, (row) => `${images[row]!.height}x${images[row]!.width}`);
+  return [...bySize.values()].flatMap((own) =>
+    [...chunks(own.length, batchSize)].map(([start, length]) => own.slice(start, start + length)),
   );
 }
 
 /** The images of a prompt compete with each other. */
 function keysOf(images: readonly FolderImage[]): ImageKey[] {
-  const prompts = [...new Set(images.map(({ prompt }) => prompt))];
-  const counts = new Map<string, number>();
-  return images.map(({ prompt }) => {
-    const index = counts.get(prompt) ?? 0;
-    counts.set(prompt, index + 1);
-    return { group: `prompt-${String(prompts.indexOf(prompt)).padStart(4, "0")}`, index };
-  });
+  const rows = images.map((_, row) => row);
+  const byPrompt = groupsOf(rows, (row) => images[row]!.prompt);
+  const keys: ImageKey[] = [];
+  for (const [i, own] of [...byPrompt.values()].entries()) {
+    const group = `prompt-${String(i).padStart(4, "0")}`;
+    own.forEach((row, index) => (keys[row] = { group, index }));
+  }
+  return keys;
 }

@@ -1,4 +1,5 @@
 /** What the scores of a folder of images come to: each reward over all images, and over those of each prompt. */
+import { groupsOf } from "../base/groups.js";
 import { meanAndDeviation } from "../base/statistics.js";
 import type { FolderScores, ScoredImage } from "./score-folder.js";
 
@@ -83,8 +84,5 @@ function withinPrompt(images: readonly ScoredImage[], valueOf: (image: ScoredIma
   return degrees === 0 ? null : Math.sqrt(squares / degrees);
 }
 
-function byPrompt(images: readonly ScoredImage[]): Map<string, ScoredImage[]> {
-  const groups = new Map<string, ScoredImage[]>();
-  for (const image of images) groups.set(image.prompt, [...(groups.get(image.prompt) ?? []), image]);
-  return groups;
-}
+const byPrompt = (images: readonly ScoredImage[]): Map<string, ScoredImage[]> =>
+  groupsOf(images, ({ prompt }) => prompt);

@@ -104,7 +104,8 @@ export function factsOf({ range, cost, source, licence }: RewardKind): [name: st
 }
 
 /** The options of an entry, as [name, schema]. */
-export const optionsIn = ({ options }: RewardKind): [string, z.ZodType][] => Object.entries(options.shape);
+export const optionsIn = ({ options }: RewardKind): [string, z.ZodType][] =>
+  Object.entries<z.ZodType>(options.shape as Record<string, z.ZodType>);
 
 function section(kind: RewardKind): string {
   const facts = factsOf(kind).map(([name, fact]) => `- ${capital(name)}: ${fact}.`);

@@ -43,11 +43,14 @@ function fileOf(name: string): string {
 /** Whether this Node strips types by itself. */
 const runsTypeScript = (): boolean => Boolean((process.features as { typescript?: unknown }).typescript);
 
-/** The template with the file's own path in its comments. What the compiler wrote is indented as people do. */
+/** The template with the file's own path in its comments. */
 function templateFor(path: string): string {
   const template = readFileSync(join(packageRoot(), TEMPLATES[extname(path) as Ending]), "utf8");
-  const lines = template.split("\n").filter((line) => !line.startsWith("//# sourceMappingURL"));
-  const isCompiled = extname(path) === ".js";
-  const indented = lines.map((line) => (isCompiled ? line.replace(/^( {4})+/, ({ length }) => " ".repeat(length / 2)) : line)); // prettier-ignore
-  return indented.join("\n").replaceAll("FILE", path);
+  return (extname(path) === ".js" ? asWritten(template) : template).replaceAll("FILE", path);
 }
+
+/** What the compiler wrote, indented by two spaces and without its last line. */
+const asWritten = (compiled: string): string =>
+  compiled
+    .replace(/^\/\/# sourceMappingURL.*\n?/m, "")
+    .replaceAll(/^( {4})+/gm, ({ length }) => " ".repeat(length / 2));
