@@ -156,8 +156,8 @@ function compareWithRun(folder: string, given: Config, programReward: boolean): 
   const { config, changes, deciding } = goOn(begun, given);
   const isProgram = reader.run.reward === "program";
   const finished = reader.finishedStages();
-  // What the phases of the first stage have left is work as well.
-  const hasWork = finished.length > 0 || reader.has(0, "sampled");
+  // What the phases of the first stage have left is work as well; but where a reward failed, it may be its config's fault.
+  const hasWork = finished.length > 0 || (reader.has(0, "sampled") && reader.partial(0).costs?.score === undefined);
   if (!hasWork) {
     const all = differences(begun, given);
     const isOther = all.some(({ affects }) => affects === undefined) || isProgram !== programReward;

@@ -18,6 +18,7 @@ import { addRunCommand } from "./commands/run.js";
 import { addRunsCommand } from "./commands/runs.js";
 import { addSetupCommand } from "./commands/setup.js";
 import { addStageCommands } from "./commands/stage.js";
+import { cutOff } from "../base/process-end.js";
 import { exitCodeOf, report } from "./errors.js";
 import { printEvent } from "./events.js";
 import { example } from "./help.js";
@@ -93,10 +94,14 @@ function refuseSilence(json: boolean): () => void {
       if (json) printEvent({ type: "error", exitCode: 130, message: "Interrupted" });
       return;
     }
-    const message = isIdle
-      ? "Expected the work to go on but it waits for something that can no longer happen; a reward or a plugin may be at fault"
-      : `Expected the work to go on but something ended the process with code ${code}; does a reward or a plugin call process.exit?`;
-    const exitCode = code === 0 || isIdle ? 1 : code;
+    const sentences = cutOff();
+    const message =
+      sentences.length > 0
+        ? sentences.join("\n")
+        : isIdle
+          ? "Expected the work to go on but it waits for something that can no longer happen; a reward or a plugin may be at fault"
+          : `Expected the work to go on but something ended the process with code ${code}; does a reward or a plugin call process.exit?`;
+    const exitCode = sentences.length > 0 ? 2 : code === 0 || isIdle ? 1 : code;
     printError(`b2: ${message}\n`);
     if (json) printEvent({ type: "error", exitCode, message });
     process.exitCode = exitCode;
