@@ -200,6 +200,7 @@ export class Trainer {
       if (reward === undefined) warnOfToyClip(config, context.progress);
       const prompts = [...training, ...heldOut, config.sample.negativePrompt];
       warnOfLongPrompts(policy.model, prompts, context.progress);
+      resources.rest();
       return new Trainer(plan, { policy, rewards, resources, writer: openRunFolder(plan) }, context);
     } catch (error) {
       policy?.dispose();
@@ -520,9 +521,10 @@ export class Trainer {
       return;
     }
     const { policy, rewards, prompts, config } = this;
+    const context = { ...this.#context, metadata: this.#metadata };
     const start = this.spent();
     const measured = await this.#followers.sampling(() =>
-      this.resources.using(() => measureInterval(policy, rewards, prompts, stage, config, this.#context)),
+      this.resources.using(() => measureInterval(policy, rewards, prompts, stage, config, context)),
     );
     this.writer.writeInterval({ ...measured, cost: costBetween(start, this.spent()) });
     reportMeasurement(measured, this.#context.progress);

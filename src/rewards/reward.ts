@@ -117,6 +117,8 @@ export interface RewardKind<O extends z.ZodObject = z.ZodObject> extends Entry<O
   models?(options: z.output<O>): readonly string[];
   /** Sentences on what is missing or wrong, found before anything is loaded, such as a package to install. */
   problems?(options: z.output<O>): readonly string[];
+  /** Why it cannot score images of a prompt, in a sentence that names the prompt; undefined if it can. */
+  promptProblem?(options: z.output<O>, prompt: string, metadata: PromptMetadata): string | undefined;
   /**
    * Opens the reward.
    *

@@ -98,7 +98,7 @@ const prompts = z.strictObject({
   train: promptSource
     .default("emoji:train")
     .describe(
-      "Prompts to learn from: a JSON list, a text file with one per line, a list by name (`emoji:train`, `paper:train` and others, see `b2 prompts`; `emoji:train[:72]` are its first 72), or the prompts themselves.",
+      "Prompts to learn from: a JSON list, a text file with one per line, a `.jsonl` file whose lines have a `prompt` and what rewards want to know of it, a list by name (`emoji:train`, `paper:train` and others, see `b2 prompts`; `emoji:train[:72]` are its first 72), or the prompts themselves.",
     ),
   heldOut: promptSource
     .nullable()

@@ -79,7 +79,7 @@ export interface PromptLists {
   readonly training: readonly string[];
   readonly "held-out"?: readonly string[];
   /** What is known of prompts of either list besides their texts. */
-  readonly metadata?: ReadonlyMap<string, PromptMetadata>;
+  readonly metadata?: ReadonlyMap<string, PromptMetadata> | undefined;
 }
 
 /** Reads the prompt lists of a config. @throws InputError, see readPrompts */
