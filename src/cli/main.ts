@@ -6,6 +6,7 @@
  * libtorch, and answer at once.
  */
 import { Command, CommanderError } from "commander";
+import { cutOff } from "../base/process-end.js";
 import { addCompareCommand } from "./commands/compare.js";
 import { addConfigCommands } from "./commands/config.js";
 import { addDoctorCommand } from "./commands/doctor.js";
@@ -18,7 +19,6 @@ import { addRunCommand } from "./commands/run.js";
 import { addRunsCommand } from "./commands/runs.js";
 import { addSetupCommand } from "./commands/setup.js";
 import { addStageCommands } from "./commands/stage.js";
-import { cutOff } from "../base/process-end.js";
 import { exitCodeOf, report } from "./errors.js";
 import { printEvent } from "./events.js";
 import { example } from "./help.js";
