@@ -8,7 +8,7 @@ import { optionsOf } from "../src/base/registry.js";
 import { readImage, renderSvg } from "../src/images/index.js";
 import { RewardResources, rewards, type Reward } from "../src/rewards/index.js";
 import { stack, tidy, type Tensor } from "../src/torch/index.js";
-import { b2With } from "./support/cli.js";
+import { b2, b2With } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { b2Of, copyAddon, installInto } from "./support/installed.js";
 
@@ -101,12 +101,21 @@ describe("ocr on the command line", () => {
     assert.match(stdout, /^0\.jpg +a cup "Coffee" +1\.0000$/m);
   });
 
+  it("names a prompt without a text before it looks at images", async () => {
+    const photos = join(folder, "untitled");
+    mkdirSync(photos);
+    writeFileSync(join(photos, "a-cat.png"), "damaged, which is not looked at yet");
+    const { code, stderr } = await b2("score", photos, "--rewards", "ocr");
+    assert.match(stderr, /^b2: Expected a text in quotation marks in the prompts .* but received "a cat" .*\n$/);
+    assert.equal(code, 2);
+  });
+
   it("says how to install what it needs, before anything is loaded, and that data is damaged", async () => {
     const project = installInto(temporaryFolder());
     copyAddon(project);
     const photos = join(project.folder, "photos");
     mkdirSync(photos);
-    cpSync(join(folder, "hello.png"), join(photos, "hello.png"));
+    cpSync(join(folder, "hello.png"), join(photos, 'a sign "Hello".png'));
     const args = ["score", photos, "--rewards", "ocr"] as const;
     const missing = await b2Of(project, {}, ...args);
     assert.equal(

@@ -18,6 +18,7 @@ interface Written {
   readonly images: {
     readonly name: string;
     readonly prompt: string;
+    readonly metadata: Readonly<Record<string, unknown>>;
     readonly rewards: Readonly<Record<string, number>>;
     readonly total: number;
   }[];
@@ -98,6 +99,46 @@ describe("b2 score", { concurrency: 2 }, () => {
     assert.equal(readFileSync(log, "utf8").trim().split("\n").length, 3 + 4);
   });
 
+  it("gives rewards what is known of each image, and asks judges, which are no part of the sum", async () => {
+    const log = at("calls.log");
+    const module = file(
+      "calls.mjs",
+      `import { appendFileSync } from "node:fs";
+       const write = (value) => appendFileSync(${JSON.stringify(log)}, JSON.stringify(value) + "\\n");
+       export default {
+         score: (images, prompts, { keys, metadata }) => {
+           prompts.forEach((prompt, i) => write([prompt, keys[i], metadata[i]]));
+           return prompts.map(() => 7);
+         },
+         complete: () => write("complete"),
+       };`,
+    );
+    const prompts = file(
+      "mixed.jsonl",
+      ["black-wall_0002.jpg", "grey-wall_0010.webp", "white-wall_0001.png", "white-wall_0003.png"]
+        .map((name, i) => JSON.stringify({ file_name: name, prompt: i === 1 ? "grey" : "wall", objects: [i] }))
+        .join("\n"),
+    );
+    const rewards = JSON.stringify(["brightness", { name: module, role: "judge" }]);
+    const { images, stdout } = await scored("judge", at("mixed"), "--rewards", rewards, "--prompts", prompts);
+    assert.deepEqual(
+      images.map(({ rewards, total }) => [rewards["calls"], total === rewards["brightness"]]),
+      images.map(() => [7, true]),
+    );
+    assert.match(stdout, /^image +prompt +brightness +judge calls$/m);
+    const lines = readFileSync(log, "utf8").trim().split("\n");
+    assert.deepEqual(
+      lines.map((line) => JSON.parse(line) as unknown),
+      [
+        ["wall", { group: "prompt-0000", index: 0 }, { objects: [0] }],
+        ["grey", { group: "prompt-0001", index: 0 }, { objects: [1] }],
+        ["wall", { group: "prompt-0000", index: 1 }, { objects: [2] }],
+        ["wall", { group: "prompt-0000", index: 2 }, { objects: [3] }],
+        "complete",
+      ],
+    );
+  });
+
   it("takes several rewards with weights, and adds them up", async () => {
     const { images, rewards, stdout } = await scored(
       "several",
@@ -136,7 +177,9 @@ describe("b2 score", { concurrency: 2 }, () => {
   it("reads what b2 generate and b2 run wrote, to the letter", async () => {
     const config = file("tiny.json", JSON.stringify({ ...tinyValues, stages: 1, rewards: ["brightness"] }));
     const prompt = 'A sign: "Stop", please!';
-    const made = await b2("generate", prompt, "a cat", "--config", config, "--count", "2", "--out", at("made"));
+    const list = file("list.jsonl", JSON.stringify({ prompt: "a cat", tag: "animal" }));
+    const words = ["generate", prompt, "--prompts", list];
+    const made = await b2(...words, "--config", config, "--count", "2", "--out", at("made"));
     assert.equal(made.code, 0, made.stderr);
     const { images, promptsFrom } = await scored("made", at("made"), "--rewards", lengths);
     assert.deepEqual(
@@ -144,6 +187,10 @@ describe("b2 score", { concurrency: 2 }, () => {
       [[prompt, 23], [prompt, 23], ["a cat", 5], ["a cat", 5]], // prettier-ignore
     );
     assert.equal(promptsFrom, at("made/metadata.jsonl"));
+    assert.deepEqual(
+      images.map(({ metadata }) => metadata),
+      [{}, {}, { tag: "animal" }, { tag: "animal" }],
+    );
 
     const run = await b2("run", at("run"), "--config", config);
     assert.equal(run.code, 0, run.stderr);
@@ -217,12 +264,25 @@ describe("b2 score refuses", { concurrency: 2 }, () => {
     assert.deepEqual([code, /Expected --out or --json with --quiet/.test(stderr)], [2, true]);
   });
 
+  it("a reward that ends the process, by name", async () => {
+    const module = file("exits.mjs", "export default () => process.exit(0);");
+    await refused(
+      /^b2: Expected an answer from the reward exits for image 0, "black wall" .* but it ended the process\n$/,
+      ...[at("mixed"), "--rewards", module],
+    );
+  });
+
   const bad: readonly [name: string, code: string, message: RegExp][] = [
     ["count", "() => [1, 2, 3]", /Expected 1 numbers, one per image, from the reward count but received 3/],
     ["text", '() => ["good"]', /Expected a finite number from the reward text but received "good" for image 0/],
     ["nan", "() => [NaN]", /Expected a finite number from the reward nan but received NaN for image 0, "black wall"/],
     ["large", "() => [1e308]", /Expected a number of at most 1e30 from the reward large but received 1e\+308/],
     ["never", "() => new Promise(() => undefined)", /the reward never .*nothing can settle/],
+    [
+      "throws",
+      '() => { throw new Error("no credits"); }',
+      /from the reward throws for image 0, "black wall" .* but it threw Error: no credits/,
+    ],
     ["nothing", "() => undefined", /Expected 1 numbers, one per image, from the reward nothing but received undefined/],
   ];
   for (const [name, code, message] of bad) {

@@ -1,7 +1,7 @@
 /** The scores of a folder of images as tables for people. */
 import { printable } from "../base/show.js";
 import type { FolderScores, ScoredImage } from "../eval/score-folder.js";
-import { summarisePrompts, summariseRewards, TOTAL } from "../eval/score-summary.js";
+import { hasSum, summarisePrompts, summariseRewards, TOTAL, type PromptSummary } from "../eval/score-summary.js";
 import { columns } from "./table.js";
 
 /** A table of more lines is left to the JSON. */
@@ -22,39 +22,30 @@ export function scoreTables(scores: FolderScores): string {
   const prompts = summarisePrompts(images);
   const tables: string[] = [];
   if (images.length <= MOST_LINES) {
-    tables.push(imageTable(images));
+    tables.push(imageTable(images, scores));
   } else {
-    if (prompts.length > 1 && prompts.length <= MOST_LINES) tables.push(promptTable(prompts));
+    if (prompts.length > 1 && prompts.length <= MOST_LINES) tables.push(promptTable(prompts, scores));
     const sorted = [...images].sort((a, b) => b.total - a.total);
-    tables.push(`best\n${imageTable(sorted.slice(0, ENDS))}`, `worst\n${imageTable(sorted.slice(-ENDS).reverse())}`);
+    const [best, worst] = [sorted.slice(0, ENDS), sorted.slice(-ENDS).reverse()];
+    tables.push(`best\n${imageTable(best, scores)}`, `worst\n${imageTable(worst, scores)}`);
   }
   return `${[...tables, rewardTable(scores)].join("\n\n")}\n${notes(scores)}`;
 }
 
-function imageTable(images: readonly ScoredImage[]): string {
-  const labels = labelsOf(images);
-  const lines = images.map(({ name, prompt, rewards, total }) => [
-    printable(name),
-    shortened(prompt),
-    ...valuesOf(labels, rewards, total),
-  ]);
-  return columns([["image", "prompt", ...headings(labels)], ...lines]);
+function imageTable(images: readonly ScoredImage[], scores: FolderScores): string {
+  const lines = images.map((image) => [printable(image.name), shortened(image.prompt), ...valuesOf(image, scores)]);
+  return columns([["image", "prompt", ...headings(scores)], ...lines]);
 }
 
-function promptTable(prompts: ReturnType<typeof summarisePrompts>): string {
-  const labels = labelsOf(prompts);
-  const lines = prompts.map(({ prompt, images, rewards, total }) => [
-    shortened(prompt),
-    String(images),
-    ...valuesOf(labels, rewards, total),
-  ]);
-  return columns([["prompt", "images", ...headings(labels)], ...lines]);
+function promptTable(prompts: readonly PromptSummary[], scores: FolderScores): string {
+  const lines = prompts.map((one) => [shortened(one.prompt), String(one.images), ...valuesOf(one, scores)]);
+  return columns([["prompt", "images", ...headings(scores)], ...lines]);
 }
 
 function rewardTable(scores: FolderScores): string {
   const lines = summariseRewards(scores).map(
-    ({ label, mean, deviation, withinPrompt, lowest, highest, secondsPerImage }) => [
-      label,
+    ({ label, isJudge, mean, deviation, withinPrompt, lowest, highest, secondsPerImage }) => [
+      titleOf(label, isJudge),
       number(mean),
       number(deviation),
       withinPrompt === null ? "-" : number(withinPrompt),
@@ -76,15 +67,23 @@ function notes(scores: FolderScores): string {
   return ["(within prompts: the deviation among images of one prompt, which a run learns from)\n", ...lines].join("");
 }
 
-const labelsOf = ([first]: readonly { readonly rewards: Readonly<Record<string, number>> }[]): string[] =>
-  Object.keys(first?.rewards ?? {});
+const labelsOf = ({ images }: FolderScores): string[] => Object.keys(images[0]?.rewards ?? {});
 
-const headings = (labels: readonly string[]): string[] => (labels.length < 2 ? [...labels] : [...labels, TOTAL]);
+/** The columns of the rewards. */
+function headings(scores: FolderScores): string[] {
+  const labels = labelsOf(scores);
+  const names = labels.map((label) => titleOf(label, scores.judges.includes(label)));
+  return hasSum(labels, scores.judges) ? [...names, TOTAL] : names;
+}
 
-const valuesOf = (labels: readonly string[], rewards: Readonly<Record<string, number>>, total: number): string[] => {
-  const own = labels.map((label) => number(rewards[label]!));
-  return labels.length < 2 ? own : [...own, number(total)];
-};
+const titleOf = (label: string, isJudge: boolean): string => (isJudge ? `judge ${label}` : label);
+
+/** What is in the columns of the rewards. */
+function valuesOf({ rewards, total }: Pick<ScoredImage, "rewards" | "total">, scores: FolderScores): string[] {
+  const labels = labelsOf(scores);
+  const values = labels.map((label) => number(rewards[label]!));
+  return hasSum(labels, scores.judges) ? [...values, number(total)] : values;
+}
 
 /** Four decimals, and an exponent for what is too large for them. */
 const number = (value: number): string => (Math.abs(value) < 1e6 ? value.toFixed(4) : value.toExponential(4));

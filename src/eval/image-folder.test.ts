@@ -1,6 +1,6 @@
 // Which images a folder has, and where their prompts come from.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it, test } from "node:test";
 import { temporaryFolder } from "../../test/support/folders.js";
@@ -116,12 +116,14 @@ describe("a folder of images", () => {
 
 test("images that are made are added to the file of prompts, in place of their earlier lines", () => {
   const folder = temporaryFolder();
-  openPromptsFile(folder)([{ name: "0.png", prompt: 'a sign "Stop"' }, { name: "1.png", prompt: "a dog" }]); // prettier-ignore
-  openPromptsFile(folder)([{ name: "1.png", prompt: "a cat" }]);
-  assert.equal(
-    readFileSync(join(folder, "metadata.jsonl"), "utf8"),
-    `${jsonLines({ file_name: "0.png", text: 'a sign "Stop"' }, { file_name: "1.png", text: "a cat" })}\n`,
-  );
+  const made = (name: string, prompt: string, metadata: object = {}) => ({ name, prompt, metadata: { ...metadata } });
+  openPromptsFile(folder)([made("0.png", 'a sign "Stop"', { tag: "text" }), made("1.png", "a dog")]);
+  openPromptsFile(folder)([made("1.png", "a cat")]);
+  for (const name of ["0.png", "1.png"]) writeFileSync(join(folder, name), "");
+  assert.deepEqual(readImageFolder(folder).images, [
+    made("0.png", 'a sign "Stop"', { tag: "text" }),
+    made("1.png", "a cat"),
+  ]);
   writeFileSync(join(folder, "metadata.jsonl"), "damaged");
   assert.throws(() => openPromptsFile(folder), /line 1 of .*metadata\.jsonl: Expected JSON/);
 });

@@ -160,12 +160,13 @@ function linesOfStage(folder: string): Map<string, FolderImage> | undefined {
  * @returns what to call with their names and prompts: it writes them in place of the lines that the file has of them
  * @throws InputError for a file that is there and damaged
  */
-export function openPromptsFile(folder: string): (made: readonly Pick<FolderImage, "name" | "prompt">[]) => void {
+export function openPromptsFile(folder: string): (made: readonly FolderImage[]) => void {
   const file = join(folder, PROMPTS_FILE);
   const known = existsSync(file) ? readJsonLines(file) : [];
   return (made) => {
     const names = new Set<unknown>(made.map(({ name }) => name));
     const others = known.filter(({ file_name: name }) => !names.has(name));
-    writeJsonLines(file, [...others, ...made.map(({ name, prompt }) => ({ file_name: name, text: prompt }))]);
+    const lines = made.map(({ name, prompt, metadata }) => ({ ...metadata, file_name: name, prompt }));
+    writeJsonLines(file, [...others, ...lines]);
   };
 }

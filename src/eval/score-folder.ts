@@ -13,7 +13,7 @@ import type { FolderImage } from "./image-folder.js";
 export interface ScoredImage extends FolderImage {
   /** Each reward by its label, unweighted. */
   readonly rewards: Readonly<Record<string, number>>;
-  /** The weighted sum, which a run maximises. */
+  /** The weighted sum of those that train, which a run maximises. */
   readonly total: number;
 }
 
@@ -23,6 +23,8 @@ export interface FolderScores {
   readonly images: readonly ScoredImage[];
   /** Wall time of each reward, in seconds. */
   readonly seconds: Readonly<Record<string, number>>;
+  /** The labels of those that a run would not train on. */
+  readonly judges: readonly string[];
 }
 
 /** An image of which the size is known, which means that it can be read. */
@@ -109,7 +111,8 @@ export async function scoreFolder(
   } finally {
     task.done();
   }
-  return { images: scored, seconds };
+  await rewards.complete({ judges: true });
+  return { images: scored, seconds, judges: rewards.judges };
 }
 
 async function scoreBatch(
@@ -123,7 +126,7 @@ async function scoreBatch(
   const images = await loadBatch(files, device);
   try {
     const prompts = batch.map(({ prompt }) => prompt);
-    return await rewards.score(images, prompts, ...([call] as unknown as []));
+    return await rewards.score(images, prompts, { ...call, judges: true });
   } catch (error) {
     if (!(error instanceof RewardError)) throw error;
     const where = files.length === 1 ? files[0]! : `${files.length} images, ${files[0]!} to ${files.at(-1)!}`;

@@ -18,7 +18,7 @@ const images = [
 ];
 
 test("each reward over all images, and inside of prompts", () => {
-  const [a, b, total] = summariseRewards({ images, seconds: { a: 10, b: 0.5 } });
+  const [a, b, total] = summariseRewards({ images, seconds: { a: 10, b: 0.5 }, judges: [] });
   assert.deepEqual(
     [a!.label, a!.mean, a!.lowest, a!.highest, a!.secondsPerImage],
     ["a", 6, { value: 1, name: "0.png" }, { value: 14, name: "4.png" }, 2],
@@ -32,8 +32,20 @@ test("each reward over all images, and inside of prompts", () => {
 
 test("a single reward has no sum beside it, and single images no deviation inside of prompts", () => {
   const [one] = images;
-  const summary = summariseRewards({ images: [{ ...one!, rewards: { a: 1 }, total: 1 }], seconds: { a: 1 } });
+  const single = { images: [{ ...one!, rewards: { a: 1 }, total: 1 }], seconds: { a: 1 }, judges: [] };
+  const summary = summariseRewards(single);
   assert.deepEqual([summary.length, summary[0]!.deviation, summary[0]!.withinPrompt], [1, 0, null]);
+});
+
+test("a judge is no part of the sum", () => {
+  const summary = summariseRewards({ images, seconds: {}, judges: ["b"] });
+  assert.deepEqual(
+    summary.map(({ label, isJudge }) => [label, isJudge]),
+    [
+      ["a", false],
+      ["b", true],
+    ],
+  );
 });
 
 test("each prompt by itself, in the order of its first image", () => {

@@ -6,6 +6,7 @@ import type { FolderScores, ScoredImage } from "./score-folder.js";
 /** A reward over all images. */
 export interface RewardSummary {
   readonly label: string;
+  readonly isJudge: boolean;
   readonly mean: number;
   /** Standard deviation over all images. */
   readonly deviation: number;
@@ -34,14 +35,19 @@ export interface PromptSummary {
 /** The label of the weighted sum, where there are several rewards. */
 export const TOTAL = "weighted sum";
 
-/** Each reward in the order of the set; with several of them, their weighted sum as the last. */
-export function summariseRewards({ images, seconds }: FolderScores): RewardSummary[] {
+/** Each reward in the order of the set; where several train, their weighted sum as the last. */
+export function summariseRewards({ images, seconds, judges }: FolderScores): RewardSummary[] {
   const labels = Object.keys(images[0]?.rewards ?? {});
-  const own = labels.map((label) =>
-    summary(label, images, ({ rewards }) => rewards[label]!, (seconds[label] ?? 0) / images.length),
-  );
-  return labels.length < 2 ? own : [...own, summary(TOTAL, images, ({ total }) => total, null)];
+  const own = labels.map((label): RewardSummary => {
+    const values = summary(label, images, ({ rewards }) => rewards[label]!, (seconds[label] ?? 0) / images.length);
+    return { ...values, isJudge: judges.includes(label) };
+  });
+  return hasSum(labels, judges) ? [...own, summary(TOTAL, images, ({ total }) => total, null)] : own;
 }
+
+/** Whether the weighted sum is another number than each reward. */
+export const hasSum = (labels: readonly string[], judges: readonly string[]): boolean =>
+  labels.filter((label) => !judges.includes(label)).length > 1;
 
 /** Each prompt, in the order of its first image. */
 export function summarisePrompts(images: readonly ScoredImage[]): PromptSummary[] {
@@ -65,6 +71,7 @@ function summary(
   };
   return {
     label,
+    isJudge: false,
     ...meanAndDeviation(images.map(valueOf)),
     withinPrompt: withinPrompt(images, valueOf),
     lowest: end((a, b) => a < b),

@@ -1,7 +1,6 @@
 export { Clip } from "./clip.js";
 export { clipScore } from "./clip-score.js";
 export { RewardError } from "./error.js";
-export { expectRewards } from "./expect.js";
 export type { ModuleReward, OpenReward } from "./module.js";
 export { registerReward } from "./registry.js";
 export { RewardResources } from "./resources.js";

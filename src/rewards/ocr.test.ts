@@ -1,7 +1,8 @@
 // The measure of ocr: which text a prompt asks for, and how much of it was read. Reading itself is in test/ocr.test.ts.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { textReward, wantedText } from "./ocr.js";
+import { optionsOf } from "../base/registry.js";
+import { ocr, textReward, wantedText } from "./ocr.js";
 
 test("the wanted text is the first one in quotation marks", () => {
   const prompts: [prompt: string, wanted: string][] = [
@@ -14,16 +15,16 @@ test("the wanted text is the first one in quotation marks", () => {
   for (const [prompt, wanted] of prompts) assert.equal(wantedText(prompt), wanted);
 });
 
-test("a prompt that asks for no text is named", () => {
+test("a prompt that asks for no text is named before anything is loaded", () => {
+  const options = optionsOf(ocr, { name: "ocr" });
   for (const prompt of ["a cat", 'a 5" pipe', 'a sign that says ""', 'a sign that says "  "', "it's 'single'"]) {
-    assert.throws(
-      () => wantedText(prompt),
-      (error: Error) =>
-        error.message.startsWith(
-          "Expected a text in quotation marks in the prompts for the reward ocr but received ",
-        ) && error.message.endsWith(JSON.stringify(prompt)),
+    assert.equal(wantedText(prompt), undefined);
+    assert.equal(
+      ocr.promptProblem?.(options, prompt, {}),
+      `Expected a text in quotation marks in the prompts for the reward ocr but received ${JSON.stringify(prompt)}`,
     );
   }
+  assert.equal(ocr.promptProblem?.(options, 'a sign "Stop"', {}), undefined);
 });
 
 test("the reward is flow_grpo's: 1 - min(distance, length) / length", () => {

@@ -19,18 +19,24 @@ import { defineReward, type Reward } from "./reward.js";
 /** Texts in quotation marks: "..." and “...”. */
 const QUOTED = /"([^"]*)"|“([^”]*)”/u;
 
-/**
- * The text that a prompt asks for: the first one in quotation marks, as it is written.
- *
- * @throws RewardError for a prompt without one
- */
-export function wantedText(prompt: string): string {
+/** The text that a prompt asks for: the first one in quotation marks, as it is written; undefined for none. */
+export function wantedText(prompt: string): string | undefined {
   const [, straight, curly] = QUOTED.exec(prompt) ?? [];
   const text = straight ?? curly ?? "";
-  if (plain(text) !== "") return text;
-  throw new RewardError(
-    `Expected a text in quotation marks in the prompts for the reward ocr but received ${show(prompt)}`,
-  );
+  return plain(text) === "" ? undefined : text;
+}
+
+/** Why a prompt cannot be scored; undefined if it can. */
+function promptProblem(prompt: string): string | undefined {
+  if (wantedText(prompt) !== undefined) return undefined;
+  return `Expected a text in quotation marks in the prompts for the reward ocr but received ${show(prompt)}`;
+}
+
+/** @throws RewardError for a prompt that asks for no text */
+function expectText(prompt: string): string {
+  const text = wantedText(prompt);
+  if (text === undefined) throw new RewardError(promptProblem(prompt));
+  return text;
 }
 
 /**
@@ -74,12 +80,13 @@ export const ocr = defineReward({
       .meta({ affects: "nothing" }),
   }),
   problems: () => missingReader(),
+  promptProblem: (_, prompt) => promptProblem(prompt),
   open: async ({ minSize, readers }): Promise<Reward> => {
     const reader = await TextReader.open(readers);
     return {
       concurrent: true,
       score: async (images, prompts, call) => {
-        const wanted = prompts.map(wantedText);
+        const wanted = prompts.map(expectText);
         const pictures = await pngs(images, minSize);
         const texts = await reader.read(pictures, () => checkInterrupted(call?.signal));
         return texts.map((text, i) => textReward(text, wanted[i]!));

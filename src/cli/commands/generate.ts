@@ -30,9 +30,13 @@ export function addGenerateCommand(program: Command): void {
     )
     .action(async (words: string[], options: GenerateOptions) => {
       const config = await configFor(options, untrained);
-      const { readPrompts } = await import("../../b2/rollout/prompts.js");
+      const { readPromptLists, readPrompts } = await import("../../b2/rollout/prompts.js");
       if (words.some((word) => word.trim() === "")) throw new InputError("Expected a prompt but received an empty one");
-      const prompts = [...readPrompts(words), ...(options.prompts === undefined ? [] : readPrompts(options.prompts))];
+      const source = options.prompts ?? [];
+      const { training, metadata } = readPromptLists({
+        prompts: { ...config.prompts, order: "random", train: source, heldOut: null },
+      });
+      const prompts = [...readPrompts(words), ...training];
       if (prompts.length === 0)
         throw new InputError("Expected a prompt, or --prompts with a file of them, but received neither");
       expectFewImages(prompts.length * options.count, "the prompts and --count");
@@ -49,7 +53,10 @@ export function addGenerateCommand(program: Command): void {
         const folder = { folder: options.out, count: options.count };
         const files = await generateToFolder(policy, prompts, folder, config, context);
         writePrompts(
-          files.map((file, i) => ({ name: basename(file), prompt: prompts[Math.floor(i / options.count)]! })),
+          files.map((file, i) => {
+            const prompt = prompts[Math.floor(i / options.count)]!;
+            return { name: basename(file), prompt, metadata: metadata?.get(prompt) ?? {} };
+          }),
         );
         output.print(`${files.length} images in ${options.out}\n`);
         output.finished(files);

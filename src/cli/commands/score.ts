@@ -51,9 +51,8 @@ export function addScoreCommand(program: Command): void {
         const context = { progress: output.progress(), signal };
         const { openDevice } = await import("../../b2/policy/device.js");
         const { readImageFolder } = await import("../../eval/image-folder.js");
-        const { expectRewards } = await import("../../rewards/index.js");
-        expectRewards(config.rewards);
         const found = readImageFolder(folder, options.prompts);
+        await checkRewards(config, found);
         const device = openDevice(config);
         if (options.out !== undefined) makeFolderOf(options.out);
         output.started({ folder, images: found.images.length });
@@ -75,6 +74,13 @@ async function withRewards(options: ScoreOptions): Promise<ScoreOptions> {
   const { parseAssignments } = await import("../../b2/config/resolve.js");
   const named = rewards.flatMap((value) => parseAssignments([`rewards=${value}`])["rewards"]);
   return { ...options, set: [`rewards=${JSON.stringify(named)}`, ...set] };
+}
+
+/** Checks that the rewards have what they need, and can score the prompts. */
+async function checkRewards(config: Config, { images }: ImageFolderContents): Promise<void> {
+  const { checkRewardsOf } = await import("../../b2/reward-problems.js");
+  const metadata = new Map(images.map((image) => [image.prompt, image.metadata]));
+  checkRewardsOf(config, { training: [...metadata.keys()], metadata });
 }
 
 /** The embedded model's CLIP is the default, and knows no other images. */
