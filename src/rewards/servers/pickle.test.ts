@@ -11,7 +11,7 @@ const hasPython = spawnSync("python3", ["--version"]).status === 0;
 const needsPython = hasPython ? {} : { skip: "there is no python3" };
 
 function python(program: string, input: unknown): unknown {
-  const { status, stdout, stderr } = spawnSync("python3", ["-c", program], { input: JSON.stringify(input) });
+  const { status, stdout, stderr } = spawnSync("python3", ["-c", program], { input: JSON.stringify(input), maxBuffer: 2 ** 26 });
   assert.equal(status, 0, stderr.toString());
   return JSON.parse(stdout.toString());
 }
@@ -228,7 +228,7 @@ describe("damaged pickles", { timeout: 60_000 }, () => {
     const random = generator(1);
     let refused = 0;
     for (let i = 0; i < 20_000; i++) {
-      let data = Buffer.from(pickle(answers[i % answers.length]!));
+      let data: Buffer = Buffer.from(pickle(answers[i % answers.length]!));
       for (let n = 1 + random(4); n > 0; n--) data = mutate(data, random);
       if (messageOf(data) !== "") refused++;
     }

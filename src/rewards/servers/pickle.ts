@@ -388,7 +388,7 @@ class Unpickler {
     if (length >= LONGEST_INT) throw this.#error(`an int of less than ${LONGEST_INT} bytes`, `${length}`);
     const digits = Buffer.from(this.#take(length)).reverse().toString("hex");
     const value = length === 0 ? 0n : BigInt.asIntN(8 * length, BigInt(`0x${digits}`));
-    return BigInt(Number(value)) === value && Number.isSafeInteger(Number(value)) ? Number(value) : value;
+    return Number.isSafeInteger(Number(value)) ? Number(value) : value;
   }
 
   #describe(opcode: number): string {
