@@ -543,6 +543,70 @@ describe("the reward llava", () => {
   });
 });
 
+/**
+ * The three servers with Python's own pickle, which checks what it gets: JPEGs, texts and whole numbers. (Its http.server
+ * in place of Flask.)
+ */
+const PYTHON_SERVER = `
+import http.server, pickle
+
+def answer(data):
+    assert all(isinstance(image, bytes) and image[:3] == b"\\xff\\xd8\\xff" for image in data["images"])
+    count = len(data["images"])
+    if "queries" in data:
+        assert all(isinstance(query, str) for row in data["queries"] for query in row)
+        outputs = [["a red cat" for query in row] for row in data["queries"]]
+        if "answers" not in data:
+            return {"outputs": outputs}
+        recall = [[len(row[0]) / 100] for row in data["answers"]]
+        return {"outputs": outputs, "recall": recall, "precision": recall, "f1": recall}
+    if "meta_datas" in data:
+        assert data["only_strict"] is True
+        counts = [entry["count"] for meta in data["meta_datas"] for entry in meta["include"]]
+        assert all(type(number) is int for number in counts)
+        tags = {meta["tag"]: [-10.0] for meta in data["meta_datas"]}
+        scores = [1 / number for number in counts]
+        return {"scores": scores, "rewards": [0.0] * count, "strict_rewards": [1.0] * count,
+                "group_rewards": tags, "group_strict_rewards": tags}
+    return {"outputs": [0.25] * count}
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = pickle.dumps(answer(pickle.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+`;
+
+const hasPython = spawnSync("python3", ["--version"]).status === 0;
+
+it(
+  "Python's pickle reads the requests, and its answers are read",
+  hasPython ? {} : { skip: "no python3" },
+  async () => {
+    const server = spawn("python3", ["-c", PYTHON_SERVER], { stdio: ["ignore", "pipe", "inherit"] });
+    cleanUp.push(() => server.kill());
+    const [port] = (await once(createInterface(server.stdout), "line")) as [string];
+    const ask = async (name: string, options: Record<string, unknown>, call = {}): Promise<ArrayLike<number>> =>
+      (await open(name, { url: `http://127.0.0.1:${port}`, ...options })).score(greys(0.1, 0.2), ["a", "bc"], call);
+    assert.deepEqual(await ask("deqa", {}), [0.25, 0.25]);
+    close(await ask("llava", {}), [0.2, 0.21], 1e-9);
+    const questions = { questions: ["which colour?", "what?"], answers: ["red", "dog"] };
+    assert.deepEqual(await ask("llava", { mode: "strict" }, { metadata: [questions, questions] }), [0.5, 0.5]);
+    const metadata = [1, 4].map((count) => ({ tag: "counting", include: [{ class: "cup", count }] }));
+    assert.deepEqual(await ask("geneval", {}, { metadata }), [1, 0.25]);
+    assert.deepEqual(await ask("geneval", { part: "strict" }, { metadata }), [1, 1]);
+  },
+);
+
 /** A chat completion. */
 const says = (content: string, logprobs?: unknown): Handler => json({ choices: [{ message: { content }, logprobs }] });
 

@@ -11,7 +11,10 @@ const hasPython = spawnSync("python3", ["--version"]).status === 0;
 const needsPython = hasPython ? {} : { skip: "there is no python3" };
 
 function python(program: string, input: unknown): unknown {
-  const { status, stdout, stderr } = spawnSync("python3", ["-c", program], { input: JSON.stringify(input), maxBuffer: 2 ** 26 });
+  const { status, stdout, stderr } = spawnSync("python3", ["-c", program], {
+    input: JSON.stringify(input),
+    maxBuffer: 2 ** 26,
+  });
   assert.equal(status, 0, stderr.toString());
   return JSON.parse(stdout.toString());
 }
@@ -19,7 +22,7 @@ function python(program: string, input: unknown): unknown {
 /** What is read for a value that was written. */
 function asRead(value: Picklable): unknown {
   if (value === null || typeof value !== "object" || value instanceof Uint8Array) return value;
-  if (Array.isArray(value)) return (value as readonly Picklable[]).map(asRead);
+  if (Array.isArray(value)) return value.map(asRead);
   return new Map(Object.entries(value).map(([key, item]) => [key, asRead(item as Picklable)]));
 }
 
@@ -227,25 +230,25 @@ describe("damaged pickles", { timeout: 60_000 }, () => {
   test("mutations of good ones end in a value or a PickleError", () => {
     const random = generator(1);
     let refused = 0;
-    for (let i = 0; i < 20_000; i++) {
+    for (let i = 0; i < 10_000; i++) {
       let data: Buffer = Buffer.from(pickle(answers[i % answers.length]!));
       for (let n = 1 + random(4); n > 0; n--) data = mutate(data, random);
       if (messageOf(data) !== "") refused++;
     }
-    assert.ok(refused > 10_000 && refused < 20_000, `${refused}`);
+    assert.ok(refused > 5000 && refused < 10_000, `${refused}`);
   });
 
   test("random opcodes end in a value or a PickleError", () => {
     const random = generator(2);
     let read = 0;
-    for (let i = 0; i < 20_000; i++) {
+    for (let i = 0; i < 10_000; i++) {
       const length = 1 + random(40);
       const soup = Uint8Array.from({ length }, () =>
         random(8) === 0 ? random(256) : opcodes[random(opcodes.length)]!,
       );
       if (messageOf(Buffer.concat([latin("\x80\x04"), soup, latin(".")])) === "") read++;
     }
-    assert.ok(read > 0 && read < 20_000, `${read}`);
+    assert.ok(read > 0 && read < 10_000, `${read}`);
   });
 
   function mutate(data: Buffer, random: (below: number) => number): Buffer {
