@@ -23,7 +23,7 @@ function python(program: string, input: unknown): unknown {
 function asRead(value: Picklable): unknown {
   if (value === null || typeof value !== "object" || value instanceof Uint8Array) return value;
   if (Array.isArray(value)) return value.map(asRead);
-  return new Map(Object.entries(value).map(([key, item]) => [key, asRead(item as Picklable)]));
+  return new Map(Object.entries(value).map(([key, item]) => [key, asRead(item)]));
 }
 
 const values: Picklable[] = [
