@@ -8,7 +8,7 @@
 import { z } from "zod";
 import { isJsonObject, type JsonObject } from "../base/files.js";
 import { listOf, show } from "../base/show.js";
-import { RewardError } from "./error.js";
+import { problemOf, RewardError } from "./error.js";
 import { defineReward, type PromptMetadata } from "./reward.js";
 import { batchedReward } from "./servers/batched-reward.js";
 import { toJpegs } from "./servers/images.js";
@@ -58,6 +58,7 @@ export const geneval = defineReward({
   licence: "that of the server and its weights (Mask2Former, CLIP)",
   options,
   problems: problemsOf,
+  promptProblem: (_, prompt, metadata) => problemOf(() => wanted(prompt, metadata)),
   open: (own) => {
     const [problem] = problemsOf(own);
     if (problem !== undefined) throw new RewardError(problem);

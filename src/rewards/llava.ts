@@ -5,7 +5,7 @@
  */
 import { z } from "zod";
 import { show } from "../base/show.js";
-import { RewardError } from "./error.js";
+import { problemOf, RewardError } from "./error.js";
 import { defineReward, type PromptMetadata } from "./reward.js";
 import { batchedReward } from "./servers/batched-reward.js";
 import { Failure } from "./servers/failure.js";
@@ -62,6 +62,8 @@ export const llava = defineReward({
   licence: "that of the server and its weights (LLaVA, DeBERTa)",
   options,
   problems: serverProblems,
+  promptProblem: ({ mode }, prompt, metadata) =>
+    mode === "strict" ? problemOf(() => questionsOf(prompt, metadata)) : undefined,
   open: (own) =>
     batchedReward(own, {
       batchSize: own.batchSize ?? BATCH_SIZES[own.mode],
