@@ -110,7 +110,7 @@ test("a trained reward that rises while a judge falls", () => {
   );
   assert.match(
     warnings[0]!.text,
-    /^on training prompts hps by 0\.1\d* rose since the base model, but of the judges fell clip by 0\.04\d*:/,
+    /^on training prompts hps rose by 0\.1\d* since the base model, but as a judge clip fell by 0\.04\d*:/,
   );
   const kinds = (rewards: Record<string, number>): string[] =>
     evaluationWarnings(before, at(8, rewards)).map(({ kind }) => kind);

@@ -143,12 +143,12 @@ export function evaluationWarnings(before: EvaluationAt, after: EvaluationAt): W
     const risen = changes.filter(({ label, change }) => !judges.includes(label) && rises(change));
     const fallen = changes.filter(({ label, change }) => judges.includes(label) && falls(change));
     if (risen.length > 0 && fallen.length > 0) {
-      const by = (some: typeof changes, sign: number): string =>
+      const all = (some: typeof changes, verb: string, sign: number): string =>
         listOf(
-          some.map(({ label, change }) => `${label} by ${number(sign * change!.mean)}`),
+          some.map(({ label, change }) => `${label} ${verb} by ${number(sign * change!.mean)}`),
           "and",
         );
-      const words = `on ${list} prompts ${by(risen, 1)} rose ${since}, but of the judges fell ${by(fallen, -1)}`;
+      const words = `on ${list} prompts ${all(risen, "rose", 1)} ${since}, but as a judge ${all(fallen, "fell", -1)}`;
       warn("reward-against-judge", `${words}: the model learns to please the reward`);
     }
     const [reward, alignment] = [change(list, "reward"), change(list, "trueAlignment")];

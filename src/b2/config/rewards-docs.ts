@@ -56,7 +56,8 @@ these:
 \`images\` are float32 [B, 3, H, W] in 0..1. \`call\` has, for each image, \`metadata\` (what the file of prompts says besides
 the text) and \`keys\` (which images compete), and a \`signal\` that aborts when nobody waits for the answer any more. B
 finite numbers are expected back; what is wrong with them is told with the reward, the prompt and the image.
-A reward with a name and checked options of its own is a plugin: [extending.md](extending.md#a-reward).
+A reward with a name and checked options of its own is a plugin: [extending.md](extending.md#a-reward). A program in
+another language is a server: [reward-servers.md](reward-servers.md).
 
 ## Before a run
 
