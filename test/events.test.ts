@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import { pathToFileURL } from "node:url";
 import { b2, startB2, type Outcome } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
@@ -136,8 +137,23 @@ describe("errors with --json", () => {
     await refused(2, /at least 1 for stages/, "run", "--preset", "demo", "--set", "stages=0", "--json");
     await refused(2, /unknown option '--jsn'/, "run", "--jsn", "--json");
     const faulty = join(folder, "faulty.mjs");
-    writeFileSync(faulty, 'export default () => { throw new TypeError("no such luck"); };\n');
-    const args = ["run", join(folder, "faulty"), "--config", config, "--set", `rewards=${faulty}`];
+    const library = pathToFileURL(join(repository, "dist/src/index.js")).href;
+    writeFileSync(
+      faulty,
+      `import { registerObjective, z } from ${JSON.stringify(library)};
+       const loss = () => { throw new TypeError("no such luck"); };
+       registerObjective({ name: "faulty", summary: "Throws", learnsFrom: "transitions", options: z.object({}), loss });`,
+    );
+    const args = [
+      "run",
+      join(folder, "faulty"),
+      "--config",
+      config,
+      "--plugin",
+      faulty,
+      "--set",
+      "objective.name=faulty",
+    ];
     await refused(1, /no such luck/, ...args, "--set", "eval.enabled=false", "--json");
   });
 

@@ -6,7 +6,6 @@ import { ifProcessEnds } from "../../base/process-end.js";
 import type { RunContext } from "../../base/progress.js";
 import { writePng } from "../../images/index.js";
 import type { ImageKey, PromptMetadata, RewardSet } from "../../rewards/index.js";
-import type { StageScores } from "../../runs/index.js";
 import { tidy, type Tensor } from "../../torch/index.js";
 import type { Policy } from "../policy/policy.js";
 import type { BranchBatch, SampleKey, ScoredBatch } from "../records.js";
@@ -15,6 +14,9 @@ import { decodeInBatches } from "./decode.js";
 /** The rewards of a stage's images. */
 export type BranchScores = Pick<ScoredBatch, "rewards" | "parts" | "rewardSeconds">;
 
+/** What the rewards have said of a stage's first images, before one of them failed. */
+export type KeptScores = Pick<ScoredBatch, "parts" | "rewardSeconds">;
+
 export interface ScoreOptions {
   readonly batchSize: number;
   /** Where to save the image of a sample; undefined to skip it. */
@@ -22,9 +24,9 @@ export interface ScoreOptions {
   /** What is known of each prompt besides its text. */
   readonly metadata?: ReadonlyMap<string, PromptMetadata> | undefined;
   /** Scores of an earlier attempt, of the first images: these are not decoded again. */
-  readonly kept?: StageScores | undefined;
+  readonly kept?: KeptScores | undefined;
   /** Called with the scores so far where scoring fails. */
-  readonly keep?: ((scores: StageScores) => void) | undefined;
+  readonly keep?: ((scores: KeptScores) => void) | undefined;
 }
 
 /** The images of a root compete with each other. */
@@ -98,7 +100,7 @@ class PartialScores {
   /** Batches that came before one in front of them, by their first image. */
   readonly #waiting = new Map<number, Readonly<Record<string, readonly number[]>>>();
 
-  constructor(labels: readonly string[], kept: StageScores | undefined) {
+  constructor(labels: readonly string[], kept: KeptScores | undefined) {
     this.#labels = labels;
     this.#parts = Object.fromEntries(labels.map((label) => [label, [...(kept?.parts[label] ?? [])]]));
     this.#seconds = Object.fromEntries(labels.map((label) => [label, kept?.rewardSeconds[label] ?? 0]));
@@ -109,13 +111,13 @@ class PartialScores {
     return this.#parts[this.#labels[0]!]!.length;
   }
 
-  get soFar(): StageScores {
+  get soFar(): KeptScores {
     return { parts: this.#parts, rewardSeconds: this.#seconds };
   }
 
   add(
     start: number,
-    { parts, seconds }: Pick<StageScores, "parts"> & { readonly seconds: Readonly<Record<string, number>> },
+    { parts, seconds }: Pick<KeptScores, "parts"> & { readonly seconds: Readonly<Record<string, number>> },
   ): void {
     for (const label of this.#labels) this.#seconds[label]! += seconds[label]!;
     this.#waiting.set(start, parts);

@@ -48,7 +48,7 @@ export function addEvalCommand(program: Command): void {
           await import("../../rewards/index.js"),
         ];
         const lists = readPromptLists(config);
-        let prompts = Object.values(lists).flat();
+        let prompts = [...lists.training, ...(lists["held-out"] ?? [])];
         checkTruth(config, lists);
         checkRewardsOf(config, lists);
         await checkPolicy(config, options);
