@@ -27,6 +27,8 @@ export interface ScoreOptions {
   readonly kept?: KeptScores | undefined;
   /** Called with the scores so far where scoring fails. */
   readonly keep?: ((scores: KeptScores) => void) | undefined;
+  /** Called after every batch with the scores so far. */
+  readonly scored?: ((scores: KeptScores) => void) | undefined;
 }
 
 /** The images of a root compete with each other. */
@@ -50,7 +52,7 @@ export async function scoreBranches(
   policy: Policy,
   batch: BranchBatch,
   rewards: RewardSet,
-  { batchSize, imageFile, metadata, kept, keep }: ScoreOptions,
+  { batchSize, imageFile, metadata, kept, keep, scored }: ScoreOptions,
   { progress, signal }: RunContext,
 ): Promise<BranchScores> {
   const { keys, stage } = batch;
@@ -71,13 +73,14 @@ export async function scoreBranches(
       const own = keys.slice(start, start + images.size(0));
       saveImages(images, (row) => imageFile(start + row));
       const prompts = own.map(({ prompt }) => prompt);
-      const scored = await rewards.score(images, prompts, {
+      const answer = await rewards.score(images, prompts, {
         keys: own.map((key) => imageKey(stage, key)),
         metadata: prompts.map((prompt) => metadata?.get(prompt) ?? {}),
         ...(signal && { signal }),
       });
-      scores.add(start, scored);
+      scores.add(start, answer);
       task.advance(own.length);
+      scored?.(scores.soFar);
     });
   } catch (error) {
     keepScores();
