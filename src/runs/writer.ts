@@ -222,6 +222,8 @@ export class RunWriter {
     }
     // Whatever is cut off, the power included: where the mark is, all it stands for is.
     const folder = layout.stage(this.folder, stage);
+    // It shows the stages before. A run without it is not done.
+    this.removePicture("reward.png");
     for (const of of [folder, layout.intervals(this.folder), layout.model(this.folder)]) syncFolders(of);
     syncFolder(dirname(folder));
     syncFolder(this.folder);
