@@ -143,7 +143,7 @@ describe("a run that is killed over and over", () => {
   const counts = new Map<Phase, number>();
   let kills = 0;
 
-  names.forEach((name, number) =>
+  for (const [number, name] of names.entries()) {
     it(name, async () => {
       const path = (what: string): string => join(folder, `${number}-${what}`);
       const [asked, config] = [path("asked.txt"), path("config.json")];
@@ -205,8 +205,8 @@ describe("a run that is killed over and over", () => {
         readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((file) => /tmp$|lock/.test(file)),
         [],
       );
-    }),
-  );
+    });
+  }
 
   it("was killed in every phase", () => {
     assert.equal(kills, KILLS);

@@ -40,13 +40,7 @@ import { isMeasured, measuredSteps, measureInterval, reportMeasurement } from ".
 import { imageNames } from "./record/images.js";
 import { KeptPhases } from "./record/kept-phases.js";
 import { stageMetrics } from "./record/stage-metrics.js";
-import {
-  loadBranches,
-  loadTrainSet,
-  sampleLines,
-  saveTrainSet,
-  type RecordShape,
-} from "./record/storage.js";
+import { loadBranches, loadTrainSet, sampleLines, saveTrainSet, type RecordShape } from "./record/storage.js";
 import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "./records.js";
 import { advantagesByLevel, combinedAdvantages } from "./rollout/advantage.js";
 import { sampleBranches } from "./rollout/branches.js";

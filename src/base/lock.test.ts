@@ -135,7 +135,9 @@ test("a living process elsewhere keeps it when clocks differ or jump", async () 
     const file = join(folder, `jump${jump}.lock`);
     writeFileSync(file, "1 elsewhere pid:[1] token");
     shift(file, jump);
-    const child = spawn(process.execPath, ["-e", toucher, file, String(jump)], { stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn(process.execPath, ["-e", toucher, file, String(jump)], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     await once(child.stdout, "data");
     assert.deepEqual(tryLock(file, soon), { pid: 1, host: "elsewhere" });
     assert.deepEqual(tryLock(file, soon), { pid: 1, host: "elsewhere" });

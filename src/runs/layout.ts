@@ -26,6 +26,7 @@
  *     before.png, before-after.png   contact sheets
  *     reward.png                     the reward of every stage
  *     eval/before.json, after.json   tables of reward, true alignment and diversity
+ *     set-aside/                     damaged files that `b2 runs check --repair` has moved away; nothing reads them
  *
  * Everything is safetensors, JSON, JSON Lines or PNG, and written atomically.
  */
@@ -33,6 +34,9 @@ import { join } from "node:path";
 
 export const RUN_FORMAT = "b2-run";
 export const RUN_VERSION = 2;
+
+/** The folder for damaged files that `b2 runs check --repair` has moved away. */
+export const SET_ASIDE = "set-aside";
 
 /** What computes: another one gives other bits. */
 export interface Maker {

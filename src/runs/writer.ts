@@ -3,13 +3,22 @@
  */
 import { accessSync, constants, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { jsonLines, makeFolder, syncFolder, syncFolders, writeFileAtomic, writeJson, writeJsonLines } from "../base/files.js";
+import {
+  jsonLines,
+  makeFolder,
+  syncFolder,
+  syncFolders,
+  writeFileAtomic,
+  writeJson,
+  writeJsonLines,
+} from "../base/files.js";
 import { tryLock, type Lock } from "../base/lock.js";
 import {
   evaluationAfter,
   layout,
   RUN_FORMAT,
   RUN_VERSION,
+  SET_ASIDE,
   stageFiles,
   stageOfEvaluation,
   type MadeBy,
@@ -96,7 +105,8 @@ export class RunWriter {
       throw new RunError(`Expected a folder to write the run to but received ${folder} (${(error as Error).message})`);
     }
     // A crash before run.json is written leaves only these.
-    if (present.some((name) => name !== "config.json" && !name.startsWith("run.lock") && !isLeftOver(name))) {
+    const known = ["config.json", SET_ASIDE];
+    if (present.some((name) => !known.includes(name) && !name.startsWith("run.lock") && !isLeftOver(name))) {
       throw new RunError(`Expected an empty or new folder for the run but received ${folder}, which holds other files`);
     }
   }
@@ -316,6 +326,7 @@ export class RunWriter {
 export function leftOvers(folder: string): string[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const path = join(folder, entry.name);
+    if (entry.name === SET_ASIDE) return [];
     if (isLeftOver(entry.name)) return [path];
     return entry.isDirectory() ? leftOvers(path) : [];
   });

@@ -4,8 +4,15 @@
  *
  * Both take time to write. By default they are written where that is a small part of the time that they took to make.
  */
-import type { Cost, PartialStage, RunWriter, StageScores } from "../../runs/index.js";
-import { addCost, costBetween, NO_COST } from "../../runs/index.js";
+import {
+  addCost,
+  costBetween,
+  NO_COST,
+  type Cost,
+  type PartialStage,
+  type RunWriter,
+  type StageScores,
+} from "../../runs/index.js";
 import type { BranchBatch } from "../records.js";
 import { saveBranches } from "./storage.js";
 
@@ -97,4 +104,8 @@ export class KeptPhases {
 
 /** float32 latents and log-probs. */
 const bytesOf = ({ latents, logProbs }: BranchBatch): number =>
-  4 * [latents, ...(logProbs ? [logProbs] : [])].reduce((sum, { shape }) => sum + shape.reduce((n, size) => n * size, 1), 0);
+  4 *
+  [latents, ...(logProbs ? [logProbs] : [])].reduce(
+    (sum, { shape }) => sum + shape.reduce((n, size) => n * size, 1),
+    0,
+  );
