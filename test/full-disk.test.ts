@@ -44,7 +44,10 @@ describe("a full disk", { skip: !isMounted && "only root can mount one" }, () =>
         size,
       );
     }
-    assert.ok(new Set(refused.map((line) => /\S+\.(json|safetensors|jsonl|png)\b/.exec(line)?.[0])).size > 1, refused.join("\n"));
+    assert.ok(
+      new Set(refused.map((line) => /\S+\.(json|safetensors|jsonl|png)\b/.exec(line)?.[0])).size > 1,
+      refused.join("\n"),
+    );
     assert.deepEqual(new RunReader(run).finishedStages(), [0]);
     assert.ok(mount("remount", "size=8m"));
     const { code, stderr } = await b2("run", run, "--config", config);

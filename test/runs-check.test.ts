@@ -99,7 +99,7 @@ describe("b2 runs check", () => {
     [remove(lora), [`missing: ${lora}`], "left"],
     [cut(`${stage1}/optimizer.safetensors`), [`damaged: ${stage1}/optimizer.safetensors`], "left"],
     [remove(`${stage1}/optimizer.safetensors`), [`missing: ${stage1}/optimizer.safetensors`], "left"],
-    [cut(`${stage1}/samples.jsonl`), [`damaged: ${stage1}/samples.jsonl`], "left"],
+    [write(`${stage1}/samples.jsonl`, "{\n"), [`damaged: ${stage1}/samples.jsonl`], "left"],
     [
       (at) => {
         const file = join(at, stage1, "samples.jsonl");
@@ -118,7 +118,17 @@ describe("b2 runs check", () => {
     [write("run.json", "["), ["damaged: run.json"], "left"],
     [remove("run.json"), ["missing: run.json"], "left"],
     [write("run.json", '{ "format": "b2-run", "version": 99 }'), ["newer: run.json"], "left"],
-    [remove("stages/0000/stage.json"), ["missing: stages/0000"], "left"],
+    [
+      (at) => {
+        remove("stages/0000/stage.json")(at);
+        writeFileSync(
+          join(at, "metrics.jsonl"),
+          readFileSync(join(at, "metrics.jsonl"), "utf8").split("\n")[1]! + "\n",
+        );
+      },
+      ["missing: stages/0000"],
+      "left",
+    ],
     [remove("metrics.jsonl"), ["missing: metrics.jsonl"], "mended"],
     [cut("metrics.jsonl"), ["inconsistent: metrics.jsonl"], "mended"],
     [

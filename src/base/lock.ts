@@ -126,11 +126,20 @@ function hold(file: string, text: string): Lock {
     try {
       removeIf(file, text, new Watch());
     } catch {
-      // Its folder is gone, or cannot be written to any more; nobody takes the lock for held without a heartbeat.
+      removeAnyway(file, text);
     }
   };
   process.on("exit", release);
   return { isHeld: () => own.has(text) && read(file)?.text === text, release };
+}
+
+/** Where no file can be made beside the lock, as on a full disk, deleting may still be possible. */
+function removeAnyway(file: string, text: string): void {
+  try {
+    if (read(file)?.text === text) rmSync(file, { force: true });
+  } catch {
+    // Its folder is gone, or cannot be written to any more; nobody takes the lock of a dead process for held.
+  }
 }
 
 /** What this process writes into a lock. */

@@ -13,6 +13,8 @@ import { basename, dirname, join } from "node:path";
 import { mock } from "node:test";
 import type { Random } from "../../src/world/random.js";
 
+const NOTHING = Buffer.alloc(0);
+
 /** A file or a folder. */
 type Node = number;
 
@@ -27,6 +29,8 @@ type Operation =
 /** What a piece of work did, in order. */
 export class Recording {
   readonly operations: Operation[] = [];
+  /** How many operations tell what there was before. */
+  readonly begin: number;
   /** Folders by path, with what they hold. */
   readonly #tree = new Map<string, Node>();
   readonly #isFolder = new Set<Node>();
@@ -45,6 +49,7 @@ export class Recording {
       this.#name(path, node);
     }
     for (const node of this.#tree.values()) this.operations.push({ type: "sync", node });
+    this.begin = this.operations.length;
   }
 
   isFolder(node: Node): boolean {
@@ -62,8 +67,11 @@ export class Recording {
     const isOurs = (path: unknown): path is string =>
       typeof path === "string" && path.startsWith(`${this.#root}/`) && !ignored.test(basename(path));
     const wrote = (path: string): void => {
-      const contents = real.readFileSync(path);
-      this.operations.push({ type: "contents", file: this.#tree.get(path)!, contents });
+      const file = this.#tree.get(path)!;
+      const last = this.operations.at(-1);
+      // Writes in a row are one: a cut between them leaves a part of it, which is looked at anyway.
+      if (last?.type === "contents" && last.file === file) this.operations.pop();
+      this.operations.push({ type: "contents", file, contents: real.readFileSync(path) });
     };
     mock.method(fs, "openSync", (path: string, flags: string, mode?: number) => {
       const isNew = isOurs(path) && flags !== "r" && !real.existsSync(path);
@@ -162,16 +170,17 @@ export interface AfterCut {
 /** The states that power cuts may leave, each once. @param random chooses among combinations where there are many */
 export function* statesAfterCuts(recording: Recording, random: Random): Generator<AfterCut> {
   const seen = new Set<string>();
+  const identity = new Identities();
   const { operations } = recording;
   const marks: string[] = [];
-  for (let end = 1; end <= operations.length; end++) {
+  for (let end = recording.begin; end <= operations.length; end++) {
     const last = operations[end - 1]!;
     if (last.type === "mark") marks.push(last.mark);
     for (const fate of fatesAt(operations.slice(0, end), random)) {
       const state = stateAt(recording, end, fate);
-      const digest = digestOf(state) + String(marks.length);
-      if (seen.has(digest)) continue;
-      seen.add(digest);
+      const key = `${identity.of(state)} ${marks.length}`;
+      if (seen.has(key)) continue;
+      seen.add(key);
       yield { state, marks: [...marks], where: `after operation ${end} of ${operations.length}` };
     }
   }
@@ -196,8 +205,13 @@ function fatesAt(operations: readonly Operation[], random: Random): Fate[] {
   ];
 }
 
-const isSynced = (operations: readonly Operation[], from: number, node: Node): boolean =>
-  operations.some((later, i) => i > from && later.type === "sync" && later.node === node);
+function isSynced(operations: readonly Operation[], from: number, node: Node): boolean {
+  for (let i = from + 1; i < operations.length; i++) {
+    const later = operations[i]!;
+    if (later.type === "sync" && later.node === node) return true;
+  }
+  return false;
+}
 
 function stateAt(recording: Recording, end: number, fate: Fate): State {
   const operations = recording.operations.slice(0, end);
@@ -215,15 +229,14 @@ function stateAt(recording: Recording, end: number, fate: Fate): State {
       }
     } else if (operation.type === "contents") {
       const { file, contents: written } = operation;
-      const length = isSynced(operations, i, file) ? written.length : Math.floor(written.length * fate.contents);
-      contents.set(file, written.subarray(0, length));
+      contents.set(file, isSynced(operations, i, file) ? written : partOf(written, fate.contents));
     }
   });
   const state = new Map<string, Buffer | undefined>();
   const visit = (node: Node, path: string): void => {
     for (const [name, child] of folders.get(node) ?? []) {
       const at = path === "" ? name : `${path}/${name}`;
-      state.set(at, recording.isFolder(child) ? undefined : (contents.get(child) ?? Buffer.alloc(0)));
+      state.set(at, recording.isFolder(child) ? undefined : (contents.get(child) ?? NOTHING));
       visit(child, at);
     }
   };
@@ -231,19 +244,53 @@ function stateAt(recording: Recording, end: number, fate: Fate): State {
   return new Map([...state].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-function digestOf(state: State): string {
-  const hash = createHash("sha1");
-  for (const [path, contents] of state) {
-    hash.update(`${path}\0`);
-    if (contents !== undefined) hash.update(contents);
-  }
-  return hash.digest("hex");
+const parts = new WeakMap<Buffer, Map<number, Buffer>>();
+
+/** The first part of contents; the same buffer each time. */
+function partOf(whole: Buffer, share: number): Buffer {
+  if (share === 1) return whole;
+  const known = parts.get(whole) ?? new Map<number, Buffer>();
+  parts.set(whole, known);
+  const part = known.get(share) ?? whole.subarray(0, Math.floor(whole.length * share));
+  known.set(share, part);
+  return part;
 }
-/** Writes a state to a new folder. */
-export function writeState(state: State, folder: string): void {
+
+/** Tells states apart by what they hold, each buffer being hashed once. */
+class Identities {
+  readonly #digests = new WeakMap<Buffer, string>();
+
+  of(state: State): string {
+    return [...state]
+      .map(([path, contents]) => `${path}=${contents === undefined ? "" : this.#digest(contents)}`)
+      .join(" ");
+  }
+
+  #digest(contents: Buffer): string {
+    const known = this.#digests.get(contents) ?? createHash("sha1").update(contents).digest("hex");
+    this.#digests.set(contents, known);
+    return known;
+  }
+}
+
+const stored = new WeakMap<Buffer, string>();
+let count = 0;
+
+/** Writes a state to a new folder. Files are links to those in `store`: whoever writes them must replace them. */
+export function writeState(state: State, folder: string, store: string): void {
   fs.mkdirSync(folder, { recursive: true });
+  fs.mkdirSync(store, { recursive: true });
   for (const [path, contents] of state) {
     if (contents === undefined) fs.mkdirSync(join(folder, path), { recursive: true });
-    else fs.writeFileSync(join(folder, path), contents);
+    else fs.linkSync(fileWith(contents, store), join(folder, path));
   }
+}
+
+function fileWith(contents: Buffer, store: string): string {
+  const known = stored.get(contents);
+  if (known !== undefined) return known;
+  const file = join(store, String(count++));
+  fs.writeFileSync(file, contents);
+  stored.set(contents, file);
+  return file;
 }

@@ -26,12 +26,13 @@ const withoutTimes = (text: string): string =>
 export function runContents(folder: string): Record<string, string> {
   const entries = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   const files = entries.map(({ parentPath, name }) => join(parentPath, name)).sort();
-  return Object.fromEntries(files.map((file) => [relative(folder, file), contentOf(file)]));
+  return Object.fromEntries(files.map((file) => [relative(folder, file), comparable(file, readFileSync(file))]));
 }
 
-function contentOf(file: string): string {
-  const bytes = readFileSync(file);
-  if (file.endsWith(".json")) return withoutTimes(bytes.toString());
-  if (file.endsWith(".jsonl")) return bytes.toString().trimEnd().split("\n").map(withoutTimes).join("\n");
+/** What a file of that name holds, without what varies. */
+export function comparable(file: string, bytes: Uint8Array): string {
+  const text = (): string => Buffer.from(bytes).toString();
+  if (file.endsWith(".json")) return withoutTimes(text());
+  if (file.endsWith(".jsonl")) return text().trimEnd().split("\n").map(withoutTimes).join("\n");
   return createHash("sha256").update(bytes).digest("hex");
 }
