@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <future>
 #include <map>
 #include <memory>
@@ -172,6 +173,11 @@ StorePointer openStore(const Opening& opening, bool isServer) {
 
 std::string keyOf(int rank) { return "here/" + std::to_string(rank); }
 
+// Not all ranks have come.
+struct Missing : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 // Waits until every rank has written its host to the store.
 std::vector<std::string> meet(c10d::Store& store, const Opening& opening) {
   const std::string own = hostName();
@@ -188,7 +194,7 @@ std::vector<std::string> meet(c10d::Store& store, const Opening& opening) {
     for (int rank = 0; rank < opening.size; rank++) {
       if (!store.check({keyOf(rank)})) missing += (missing.empty() ? "rank " : ", rank ") + std::to_string(rank);
     }
-    throw std::runtime_error("Expected " + std::to_string(opening.size) + " workers at " + opening.address() +
+    throw Missing("Expected " + std::to_string(opening.size) + " workers at " + opening.address() +
                              " within " + std::to_string(opening.joinTimeout.count() / 1000) + " s but " + missing +
                              " did not come");
   }
@@ -198,6 +204,20 @@ std::vector<std::string> meet(c10d::Store& store, const Opening& opening) {
     hosts.emplace_back(host.begin(), host.end());
   }
   return hosts;
+}
+
+// `meet`, with a sentence where the store goes away meanwhile.
+std::vector<std::string> meetOrSay(c10d::Store& store, const Opening& opening) {
+  try {
+    return meet(store, opening);
+  } catch (const Missing& missing) {
+    // So that the others, who find the same, do not lose the store before they can say it.
+    if (opening.isServer) std::this_thread::sleep_for(milliseconds(500));
+    throw;
+  } catch (const std::exception& error) {
+    throw std::runtime_error("Expected the store at " + opening.address() +
+                             " until all workers have come but it has ended the connection: " + firstLine(error));
+  }
 }
 
 // Connects on a thread of its own, which is left alone where a process dies meanwhile.
@@ -232,7 +252,7 @@ std::shared_ptr<Group> open(const Opening& opening) {
   group->size = opening.size;
   const StorePointer store = openStore(opening, opening.isServer);
   group->store = c10::make_intrusive<c10d::PrefixStore>(opening.prefix, store);
-  const std::vector<std::string> hosts = meet(*group->store, opening);
+  const std::vector<std::string> hosts = meetOrSay(*group->store, opening);
   // A connection of its own, since a call on one waits for the call before it.
   const StorePointer second = c10::make_intrusive<c10d::PrefixStore>(opening.prefix, openStore(opening, false));
   group->lifeline = std::make_shared<Lifeline>(second, opening.rank, hosts, opening.address(), opening.timeout);
@@ -258,7 +278,7 @@ std::string textOf(const Napi::Object& object, const char* key) {
 }
 
 // Stops the beats when the process ends, before what they use is destroyed.
-void stopAll(void*) {
+void stopAll() {
   std::vector<std::shared_ptr<Group>> all;
   {
     std::lock_guard<std::mutex> lock(groups().mutex);
@@ -396,7 +416,9 @@ Napi::Value distributedBackends(Engine&, const Napi::CallbackInfo& info) {
 void exposeDistributed(Engine& engine, Napi::Object exports) {
   expose<distributedBackends>(engine, exports, "distributedBackends");
 #ifdef USE_C10D_GLOO
-  napi_add_env_cleanup_hook(engine.env, stopAll, nullptr);
+  // Not a hook of the environment, which process.exit passes over.
+  static std::once_flag once;
+  std::call_once(once, [] { std::atexit(stopAll); });
   expose<openGroup>(engine, exports, "openGroup");
   expose<groupBroadcast>(engine, exports, "groupBroadcast");
   expose<groupAllGather>(engine, exports, "groupAllGather");

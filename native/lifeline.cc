@@ -15,6 +15,9 @@ const std::string kLeft = "left";
 // With how many missed beats a process counts as dead once a connection has broken.
 constexpr int kMissedBeats = 5;
 
+// How long rank 0 waits for the others to read a verdict.
+constexpr milliseconds kFarewell(3000);
+
 // How many times in a row the store may fail.
 constexpr int kFailures = 3;
 
@@ -52,8 +55,9 @@ void Lifeline::run() {
   for (;;) {
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      changed_.wait_for(lock, interval_, [this] { return stopping_; });
-      if (stopping_ || !verdict_.empty()) return;
+      changed_.wait_for(lock, interval_, [this] { return stopping_ || !verdict_.empty(); });
+      if (!verdict_.empty()) break;
+      if (stopping_) return;
     }
     try {
       beat();
@@ -63,6 +67,25 @@ void Lifeline::run() {
       setVerdict("Expected the store at " + address_ + ", which " + nameOf(0) +
                  " or its launcher serves, but it has ended the connection");
     }
+  }
+  try {
+    sayFarewell();
+  } catch (const std::exception&) {
+    // The store is gone, or its host is.
+  }
+}
+
+// Says that this process knows the verdict. Rank 0, which may serve the store, stays until all who are alive know it.
+void Lifeline::sayFarewell() {
+  if (rank_ != 0) return store_->set(beatOf(rank_), bytesOf(kLeft));
+  const auto now = Clock::now();
+  std::vector<int> alive;
+  for (int other = 1; other < static_cast<int>(hosts_.size()); other++) {
+    if (now - signs_[other].since < interval_ * kMissedBeats) alive.push_back(other);
+  }
+  const auto hasLeft = [this](int other) { return read(beatOf(other)) == kLeft; };
+  while (Clock::now() < now + kFarewell && !std::all_of(alive.begin(), alive.end(), hasLeft)) {
+    std::this_thread::sleep_for(milliseconds(20));
   }
 }
 
@@ -163,7 +186,7 @@ void Lifeline::stop() {
   stopping_ = true;
   changed_.notify_all();
   // The thread may wait for a store that will not answer.
-  changed_.wait_for(lock, milliseconds(1000), [this] { return stopped_; });
+  changed_.wait_for(lock, kFarewell + milliseconds(500), [this] { return stopped_; });
 }
 
 std::string Lifeline::nameOf(int other) const { return "rank " + std::to_string(other) + " on " + hosts_[other]; }

@@ -46,6 +46,7 @@ class Lifeline {
 
  private:
   void run();
+  void sayFarewell();
   void beat();
   void observe(int other, std::chrono::milliseconds patience);
   void publish(const std::string& sentence);
