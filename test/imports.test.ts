@@ -23,6 +23,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   nn: ["torch", "safetensors"],
   hub: [],
   runs: ["safetensors"],
+  distributed: ["torch"],
   models: ["torch", "safetensors", "nn"],
   "single-file": ["torch", "safetensors", "nn", "models"],
   lora: ["torch", "safetensors", "nn", "single-file"],
@@ -44,12 +45,12 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     "b2/config",
     "b2/objectives",
   ],
-  "b2/rollout": ["torch", "images", "world", "rewards", "b2", "b2/config", "b2/objectives", "b2/policy"],
+  "b2/rollout": ["torch", "images", "world", "distributed", "rewards", "b2", "b2/config", "b2/objectives", "b2/policy"],
   "b2/probe": ["torch", "rewards", "runs", "b2/config", "b2/policy", "b2/rollout"],
-  "b2/update": ["torch", "optim", "pipeline", "runs", "b2", "b2/config", "b2/objectives", "b2/policy", "b2/rollout"],
+  "b2/update": ["torch", "optim", "pipeline", "runs", "distributed", "b2", "b2/config", "b2/objectives", "b2/policy", "b2/rollout"],
   "b2/record": ["torch", "safetensors", "runs", "b2", "b2/objectives"],
-  b2: ["torch", "hub", "optim", "safetensors", "schedulers", "pipeline", "rewards", "runs"],
-  eval: ["torch", "hub", "images", "rewards", "runs", "world", "b2"],
+  b2: ["torch", "hub", "optim", "safetensors", "schedulers", "pipeline", "rewards", "runs", "distributed"],
+  eval: ["torch", "hub", "images", "rewards", "runs", "world", "distributed", "b2"],
   compare: ["images", "runs", "eval", "b2"],
   doctor: ["torch", "hub", "nn", "optim", "models", "tokenizer", "schedulers", "lora", "pipeline", "rewards", "b2"],
   cli: [
@@ -65,6 +66,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     "compare",
     "b2",
     "doctor",
+    "distributed",
   ],
 };
 

@@ -3,4 +3,5 @@ export { launchFrom, placeOf, type Environment, type LaunchRequest, type Place }
 export { WorkerError } from "./error.js";
 export { writeErrorFile } from "./error-file.js";
 export { groupOfEnvironment, openGroup, SoloGroup, type Group, type Patience } from "./group.js";
-export { shareOf, type Share } from "./shares.js";
+export { batchShareOf, shareOf, type Share } from "./shares.js";
+export { alone, exchangeRows, type WithWorkers } from "./workers.js";
