@@ -79,4 +79,44 @@ describe("several workers", { skip }, () => {
       assert.deepEqual(picture(name), picture("one"));
     });
   }
+
+  test("b2 launch starts them, and passes on what they print", async () => {
+    const { code, stdout, stderr } = await b2With(
+      { B2_THREADS: "1" },
+      ...["launch", "--processes", "2", "--", ...command("launched").slice(1)],
+    );
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /launched\n/);
+    assert.equal(samplesOf("launched", 0), samplesOf("one", 0));
+    const bad = await b2With({ B2_THREADS: "1" }, "launch", "--processes", "2", "--", "run", "--preset", "nonsense");
+    assert.equal(bad.code, 2, bad.stderr);
+    assert.match(bad.stderr, /rank [01] \(process \d+\) has ended with exit code 2/);
+  });
+
+  for (const [signal, rank] of [
+    ["SIGKILL", 1],
+    ["SIGSTOP", 2],
+    ["SIGKILL", 0],
+  ] as const) {
+    test(`a worker that ends or hangs stops the run, and other numbers of workers go on: ${signal} of rank ${rank}`, async () => {
+      const name = `${signal}-${rank}`;
+      const workers = await startWorkers(3, command(name, "--worker-timeout=4"));
+      await workers[0]!.saidLike(/^stage 1\b/);
+      workers[rank]!.child.kill(signal);
+      for (const [other, { ended, lines }] of workers.entries()) {
+        if (other === rank) continue;
+        assert.equal(await ended, 2, lines.join("\n"));
+        assert.match(lines.join("\n"), new RegExp(`^b2: Expected .*rank ${rank} on `, "m"));
+      }
+      endWorkers();
+      await workers[rank]!.ended;
+      const finished = new RunReader(run(name)).finishedStages();
+      assert.ok(finished.length >= 1 && finished.length < STAGES, finished.join(" "));
+      const others = await startWorkers(2, command(name));
+      assert.deepEqual(await Promise.all(others.map(({ ended }) => ended)), [0, 0]);
+      const far = deviation(name, "one");
+      assert.ok(far < 1e-5, `${far}`);
+      assert.deepEqual(filesOf(name), filesOf("one"));
+    });
+  }
 });

@@ -47,7 +47,10 @@ export function readLayout(folder) {
     libraryFolder,
     library: join(libraryFolder, sharedLibrary("torch_cpu")),
     libraries: librariesIn(libraryFolder),
-    defines: [`_GLIBCXX_USE_CXX11_ABI=${usesNewStrings(libraryFolder) ? 1 : 0}`, ...distributedDefines(root, libraryFolder)],
+    defines: [
+      `_GLIBCXX_USE_CXX11_ABI=${usesNewStrings(libraryFolder) ? 1 : 0}`,
+      ...distributedDefines(root, libraryFolder),
+    ],
     standard: Number(version.split(".")[0]) < 2 ? "gnu++17" : minorOf(version) < 10 ? "gnu++17" : "gnu++20",
   };
 }
@@ -76,7 +79,8 @@ export const hasGlooHeaders = (root) =>
   isHeader(root, "gloo/context.h");
 
 /** @param {string} root @param {string} name */
-const isHeader = (root, name) => [join(root, "include"), "/usr/include"].some((folder) => existsSync(join(folder, name)));
+const isHeader = (root, name) =>
+  [join(root, "include"), "/usr/include"].some((folder) => existsSync(join(folder, name)));
 
 /** @param {string[]} headers that may define it */
 function readVersion(headers) {

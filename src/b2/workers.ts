@@ -4,7 +4,17 @@
  * intervals, replayed trajectories, and at the start the weights and the optimiser's state, which rank 0 sends.
  */
 import { createHash } from "node:crypto";
-import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readSync, rmSync, statSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { InputError } from "../base/errors.js";
@@ -33,7 +43,11 @@ export async function tellPlan(workers: Group, { config, lists, programReward }:
     throw new InputError("Expected the rewards of a config for several workers but received a program's own reward");
   }
   const { metadata, ...rest } = lists;
-  const told: Told = { config, lists: rest, metadata: [...(metadata ?? [])].map(([prompt, of]) => [prompt, { ...of }]) };
+  const told: Told = {
+    config,
+    lists: rest,
+    metadata: [...(metadata ?? [])].map(([prompt, of]) => [prompt, { ...of }]),
+  };
   await workers.broadcastJson(told);
 }
 

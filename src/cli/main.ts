@@ -12,6 +12,7 @@ import { addConfigCommands } from "./commands/config.js";
 import { addDoctorCommand } from "./commands/doctor.js";
 import { addEvalCommand } from "./commands/eval.js";
 import { addGenerateCommand } from "./commands/generate.js";
+import { addLaunchCommand } from "./commands/launch.js";
 import { addModelCommands } from "./commands/model.js";
 import { addNewCommands } from "./commands/new.js";
 import { addProbeCommand } from "./commands/probe.js";
@@ -41,6 +42,7 @@ export function createProgram(): Command {
     .configureOutput({ writeOut: printOut, writeErr: printError })
     .configureHelp({ sortSubcommands: false });
   addRunCommand(program);
+  addLaunchCommand(program);
   addRunsCommand(program);
   addCompareCommand(program);
   addStageCommands(program);

@@ -1,4 +1,5 @@
 /** Commands that several workers share: they meet, and each tells the others when it stops. */
+import { Interrupted } from "../base/errors.js";
 import type { Place } from "../distributed/environment.js";
 import type { Group } from "../distributed/group.js";
 
@@ -28,7 +29,8 @@ export async function amongWorkers(
     await work(workers, AbortSignal.any([signal, workers.signal]));
     await workers.close();
   } catch (error) {
-    const reason = workers?.lost ?? error;
+    // All workers are told to stop at once, and each of them might blame another.
+    const reason = signal.aborted ? new Interrupted() : (workers?.lost ?? error);
     const message = reason instanceof Error ? reason.message : String(reason);
     writeErrorFile(message);
     if (workers?.lost === undefined) await workers?.fail(message.split("\n", 1)[0]!);

@@ -76,7 +76,8 @@ test("a process that does not come is named, and a store that is not there too",
   const workers = await startWorkers(3, [fixture], { GROUP_JOIN_TIMEOUT: "2" }, { ranks: [0, 1] });
   assert.deepEqual(await Promise.all(workers.map(({ ended }) => ended)), [2, 2]);
   for (const { lines } of workers) {
-    const pattern = /^Expected (3 workers at 127\.0\.0\.1:\d+ within 2 s but rank 2 did not come$|the store at .* until all workers have come)/;
+    const pattern =
+      /^Expected (3 workers at 127\.0\.0\.1:\d+ within 2 s but rank 2 did not come$|the store at .* until all workers have come)/;
     assert.match(failureOf(lines).message, pattern);
   }
   assert.match(failureOf(workers[0]!.lines).message, /rank 2 did not come$/);

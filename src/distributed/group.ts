@@ -189,7 +189,10 @@ class C10dGroup implements Group {
 
   async close(): Promise<void> {
     clearInterval(this.#look);
-    await Promise.race([this.#processes.close(), new Promise((resolve) => setTimeout(resolve, 2 * FAREWELL_MS).unref())]);
+    await Promise.race([
+      this.#processes.close(),
+      new Promise((resolve) => setTimeout(resolve, 2 * FAREWELL_MS).unref()),
+    ]);
   }
 
   /** Over a contiguous copy on the CPU where the backend needs one. */

@@ -3,5 +3,6 @@ export { launchFrom, placeOf, type Environment, type LaunchRequest, type Place }
 export { WorkerError } from "./error.js";
 export { writeErrorFile } from "./error-file.js";
 export { groupOfEnvironment, openGroup, SoloGroup, type Group, type Patience } from "./group.js";
+export { launch, type Launch } from "./launch.js";
 export { batchShareOf, shareOf, type Share } from "./shares.js";
 export { alone, exchangeRows, type WithWorkers } from "./workers.js";

@@ -22,6 +22,8 @@ export interface WorkerProcess {
   readonly ended: Promise<number | null>;
   /** Resolves when it has printed this line. */
   said(line: string): Promise<void>;
+  /** Resolves when it has printed such a line. */
+  saidLike(pattern: RegExp): Promise<void>;
 }
 
 /** The variables of PyTorch for one of several workers. */
@@ -69,16 +71,18 @@ function startWorker(args: readonly string[], variables: NodeJS.ProcessEnv): Wor
     });
   }
   const ended = once(child, "close").then(([code]) => code as number | null);
-  const said = (line: string): Promise<void> =>
+  const saidLike = (pattern: RegExp): Promise<void> => wait(pattern.source, (line) => pattern.test(line));
+  const said = (text: string): Promise<void> => wait(text, (line) => line === text);
+  const wait = (what: string, isIt: (line: string) => boolean): Promise<void> =>
     new Promise((resolve, reject) => {
       const look = (): void => {
-        if (!lines.includes(line)) return;
+        if (!lines.some(isIt)) return;
         listeners.delete(look);
         resolve();
       };
       listeners.add(look);
-      void ended.then(() => reject(new Error(`The worker has ended without "${line}": ${lines.join("\n")}`)));
+      void ended.then(() => reject(new Error(`The worker has ended without "${what}": ${lines.join("\n")}`)));
       look();
     });
-  return { child, lines, ended, said };
+  return { child, lines, ended, said, saidLike };
 }
