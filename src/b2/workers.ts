@@ -17,9 +17,9 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
+import { chunks } from "../base/chunks.js";
 import { InputError } from "../base/errors.js";
 import { makeFolder } from "../base/files.js";
-import { chunks } from "../base/chunks.js";
 import { listOf } from "../base/show.js";
 import { WorkerError, type Group } from "../distributed/index.js";
 import { layout, stageFiles, type PartialStage, type RunReader } from "../runs/index.js";
@@ -27,8 +27,7 @@ import { empty, tensor, type Tensor } from "../torch/index.js";
 import type { Config } from "./config/schema.js";
 import type { BranchBatch } from "./records.js";
 import type { PromptLists } from "./rollout/prompts.js";
-import type { FolderPlan } from "./run-plan.js";
-import { stagesBefore } from "./run-plan.js";
+import { stagesBefore, type FolderPlan } from "./run-plan.js";
 
 /** What rank 0 tells the others before models are loaded. */
 interface Told {
@@ -68,7 +67,7 @@ export async function hearPlan(workers: Group): Promise<{ plan: FolderPlan; remo
   const plan: FolderPlan = {
     folder,
     config: { ...config, model: { ...config.model, device: deviceOf(config, workers) } },
-    lists: { ...lists, metadata: new Map(metadata) } as PromptLists,
+    lists: { ...lists, metadata: new Map(metadata) },
     programReward: false,
     mode: "new",
     changes: [],

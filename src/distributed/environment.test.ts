@@ -4,8 +4,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { temporaryFolder } from "../../test/support/folders.js";
-import { launchFrom, placeOf, WorkerError, writeErrorFile } from "./index.js";
 import { firstHost } from "./host-list.js";
+import { launchFrom, placeOf, WorkerError, writeErrorFile } from "./index.js";
 
 const torchrun = {
   RANK: "0",
@@ -79,8 +79,7 @@ test("a task of srun meets the others on the first host, at a port of its job", 
     prefix: "/worker/attempt_0.0",
   });
   // The script of sbatch itself, which has no step.
-  const { SLURM_STEP_ID: _, ...script } = slurm;
-  assert.equal(placeOf(script), undefined);
+  assert.equal(placeOf({ ...slurm, SLURM_STEP_ID: undefined }), undefined);
 });
 
 test("hosts in Slurm's short form", () => {
@@ -123,8 +122,7 @@ test("a process without a launcher, or the only one, is alone", () => {
 });
 
 test("what is missing or no number is named", () => {
-  const { MASTER_PORT: _, ...without } = torchrun;
-  assert.throws(() => placeOf(without), {
+  assert.throws(() => placeOf({ ...torchrun, MASTER_PORT: undefined }), {
     name: "WorkerError",
     message: "Expected RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT together but MASTER_PORT is not set",
   });

@@ -21,9 +21,9 @@ export interface WorkerProcess {
   /** The exit code, and null where a signal has ended it. */
   readonly ended: Promise<number | null>;
   /** Resolves when it has printed this line. */
-  said(line: string): Promise<void>;
+  readonly said: (line: string) => Promise<void>;
   /** Resolves when it has printed such a line. */
-  saidLike(pattern: RegExp): Promise<void>;
+  readonly saidLike: (pattern: RegExp) => Promise<void>;
 }
 
 /** The variables of PyTorch for one of several workers. */
