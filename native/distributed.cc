@@ -181,7 +181,7 @@ struct Missing : std::runtime_error {
 // Waits until every rank has written its host to the store.
 std::vector<std::string> meet(c10d::Store& store, const Opening& opening) {
   const std::string own = hostName();
-  store.set(keyOf(opening.rank), {own.begin(), own.end()});
+  store.set(keyOf(opening.rank), std::vector<uint8_t>(own.begin(), own.end()));
   std::vector<std::string> keys;
   for (int rank = 0; rank < opening.size; rank++) keys.push_back(keyOf(rank));
   const auto end = std::chrono::steady_clock::now() + opening.joinTimeout;

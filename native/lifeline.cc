@@ -122,7 +122,7 @@ std::string Lifeline::read(const std::string& key) {
 }
 
 void Lifeline::publish(const std::string& sentence) {
-  const std::vector<uint8_t> first = store_->compareSet(kVerdict, {}, bytesOf(sentence));
+  const std::vector<uint8_t> first = store_->compareSet(kVerdict, bytesOf(""), bytesOf(sentence));
   setVerdict({first.begin(), first.end()});
 }
 
