@@ -1,12 +1,25 @@
 /** The rewards that come with the project. */
 import type { z } from "zod";
+import { aesthetic } from "./aesthetic.js";
 import { brightness } from "./brightness.js";
 import { clipScoreKind } from "./clip-score.js";
-import { jpegCompressibility } from "./jpeg-compressibility.js";
+import { hps } from "./hps.js";
+import { jpegCompressibility, jpegIncompressibility } from "./jpeg-compressibility.js";
 import { moduleReward } from "./module.js";
+import { pickScore } from "./pick-score.js";
 import { defineReward, rewards, type RewardKind } from "./reward.js";
 
-for (const kind of [clipScoreKind, jpegCompressibility, brightness, moduleReward]) rewards.register(kind);
+for (const kind of [
+  clipScoreKind,
+  pickScore,
+  hps,
+  aesthetic,
+  jpegCompressibility,
+  jpegIncompressibility,
+  brightness,
+  moduleReward,
+])
+  rewards.register(kind);
 
 /**
  * Registers a reward, which configs then name: `rewards: [{ name, ...options }]`.
