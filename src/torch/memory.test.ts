@@ -3,7 +3,20 @@ import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { enableGrad, grad, keep, liveTensors, nativeBytes, ones, tensor, tidy, zeros, type Tensor } from "./index.js";
+import {
+  enableGrad,
+  grad,
+  keep,
+  liveTensors,
+  nativeBytes,
+  ones,
+  tensor,
+  tidy,
+  TorchError,
+  zeros,
+  type Device,
+  type Tensor,
+} from "./index.js";
 import { native } from "./native.js";
 
 /** A garbage collection on request, without a flag on the command line. */
@@ -141,4 +154,40 @@ test("garbage collection releases what nobody disposed of", async () => {
     await setImmediate();
   }
   assert.ok(liveTensors() <= before, `${liveTensors() - before} left`);
+});
+
+test("a tensor that moves is the same one for all who hold it, and what it had is freed at once", async () => {
+  const collect = collector();
+  const [before, bytes] = [liveTensors(), nativeBytes()];
+  const megabyte = 2 ** 18;
+  for (const wait of [false, true]) {
+    let weight: Tensor | undefined = zeros([megabyte]).requiresGrad_();
+    if (wait) await setImmediate(); // the garbage collector watches it from here on
+    const layer = { weight };
+    assert.equal(weight.moveTo_("cpu"), weight);
+    assert.ok(nativeBytes() - bytes >= 4 * megabyte);
+    weight.moveTo_("meta" as Device);
+    assert.equal(layer.weight.device, "meta");
+    assert.deepEqual([weight.shape, weight.dtype, weight.requiresGrad], [[megabyte], "float32", true]);
+    assert.equal(liveTensors(), before + 1);
+    assert.ok(nativeBytes() - bytes < megabyte);
+    if (!wait) weight.dispose();
+    layer.weight = weight = undefined as never;
+    await setImmediate();
+    for (let i = 0; i < 5; i++) {
+      collect();
+      await setImmediate();
+    }
+    assert.equal(liveTensors(), before);
+  }
+  // A result of tidy is released by the one around it, as any other.
+  tidy(() => tidy(() => zeros([2])).moveTo_("meta" as Device));
+  assert.equal(liveTensors(), before);
+});
+
+test("a tensor that cannot move stays what it is", () => {
+  const x = ones([2]);
+  assert.throws(() => x.moveTo_("cuda:99"), TorchError);
+  assert.deepEqual(x.toArray(), [1, 1]);
+  x.dispose();
 });
