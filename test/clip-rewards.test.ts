@@ -6,8 +6,8 @@ import assert from "node:assert/strict";
 import { copyFileSync, cpSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { Policy } from "../src/b2/index.js";
 import { dryRun } from "../src/b2/dry-run.js";
+import { Policy } from "../src/b2/index.js";
 import { weightMemory } from "../src/b2/memory.js";
 import { CLIPModel } from "../src/models/index.js";
 import { Clip, RewardResources, RewardSet, type Placement, type WeightedReward } from "../src/rewards/index.js";
@@ -40,6 +40,13 @@ function transformersFolder(): string {
 }
 
 const CLIP = transformersFolder();
+
+/** The same without one of its files. */
+function folderWithout(name: string): string {
+  const folder = transformersFolder();
+  rmSync(join(folder, name));
+  return folder;
+}
 
 /** OpenCLIP's config of the same model. */
 const OPEN_CLIP = {
@@ -123,7 +130,7 @@ type Named = { name: string } & Partial<WeightedReward>;
 
 const open = (named: Named[], resources: RewardResources): Promise<RewardSet> =>
   RewardSet.open(
-    named.map((one): WeightedReward => ({ weight: 1, label: null, ...one }) as WeightedReward),
+    named.map((one): WeightedReward => ({ weight: 1, label: null, ...one })),
     resources,
   );
 
@@ -150,14 +157,20 @@ test("a CLIP scores the same in every layout of its files", async () => {
     openClipFolder({ tokenizer: false, config: null, prefix: "model." }),
     "open_clip_model.safetensors",
   );
+  const renamed = join(folderWithout("model.safetensors"), "other.safetensors");
+  copyFileSync(join(CLIP, "model.safetensors"), renamed);
   const same: Named[] = [
     { name: "clip-score", model: join(CLIP, "model.safetensors") },
+    { name: "clip-score", model: renamed },
     { name: "clip-score", model: openClipFolder() },
     { name: "clip-score", model: openClipFolder({ weights: "open_clip_pytorch_model.safetensors" }) },
     { name: "clip-score", model: join(openClipFolder(), "open_clip_model.safetensors") },
     { name: "clip-score", model: openClipFolder({ tokenizer: false }), processor: CLIP },
     { name: "clip-score", model: alone, processor: CLIP },
     { name: "hps", model: alone, processor: CLIP },
+    ...["config.json", "preprocessor_config.json", "vocab.json"].map((part) => {
+      return { name: "clip-score", model: folderWithout(part), processor: CLIP };
+    }),
   ];
   for (const named of same) near(await scores(named), expected, 1e-6);
 });
@@ -208,11 +221,6 @@ test("JPEG's compressibility and its opposite", async () => {
 });
 
 test("what a CLIP or a head lacks is said in one sentence", async () => {
-  const without = (name: string): string => {
-    const folder = transformersFolder();
-    rmSync(join(folder, name));
-    return folder;
-  };
   const pickled = openClipFolder();
   renameSync(join(pickled, "open_clip_model.safetensors"), join(pickled, "open_clip_pytorch_model.bin"));
   const odd = (path: [section: "vision_cfg" | "text_cfg", key: string], value: unknown): string => {
@@ -238,18 +246,22 @@ test("what a CLIP or a head lacks is said in one sentence", async () => {
   const head = join(fixtures, "rewards/aesthetic");
   const wrong: [Named, RegExp][] = [
     [
-      { name: "clip-score", model: without("vocab.json") },
+      { name: "clip-score", model: folderWithout("preprocessor_config.json") },
+      /Expected a height and a width of 32, the image_size of the model's vision_config/,
+    ],
+    [
+      { name: "clip-score", model: folderWithout("vocab.json") },
       /Expected a tokenizer \(vocab.json and merges.txt\) with .* name a CLIP that has one as the reward's processor/,
     ],
     [
-      { name: "clip-score", model: without("config.json") },
+      { name: "clip-score", model: folderWithout("config.json") },
       /Expected config.json with .* but received neither there nor in a processor/,
     ],
     [
       { name: "clip-score", model: openClipFolder({ config: null }) },
       /Expected open_clip_config.json or config.json with/,
     ],
-    [{ name: "clip-score", model: without("model.safetensors") }, /Expected model.safetensors in/],
+    [{ name: "clip-score", model: folderWithout("model.safetensors") }, /Expected model.safetensors in/],
     [
       { name: "clip-score", model: pickled },
       /received .*open_clip_pytorch_model.bin, a pickle, which can run any code/,

@@ -7,7 +7,15 @@ import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { readJsonObject } from "../base/files.js";
 import { readPreprocessorConfig, type PreprocessorConfig } from "../images/index.js";
-import { CLIPModel, isPickle, ModelConfigError, pickleRefused, weightFiles, type CLIPConfig } from "../models/index.js";
+import {
+  CLIPModel,
+  isPickle,
+  loadModel,
+  ModelConfigError,
+  pickleRefused,
+  weightFiles,
+  type CLIPConfig,
+} from "../models/index.js";
 import { SafetensorsFile } from "../safetensors/index.js";
 import { loadOpenClip, openClipPrefix, readOpenClipConfig, type OpenClipPreprocessing } from "../single-file/index.js";
 import { tidy } from "../torch/index.js";
@@ -35,8 +43,15 @@ export interface ClipFiles {
 const folderOf = (path: string): string =>
   statSync(path, { throwIfNoEntry: false })?.isFile() === true ? dirname(path) : path;
 
-/** Whether a model comes with a tokenizer. */
-export const hasTokenizer = (path: string): boolean => existsSync(join(folderOf(path), "vocab.json"));
+const has = (folder: string, ...names: string[]): boolean => names.some((name) => existsSync(join(folder, name)));
+const hasTokenizer = (folder: string): boolean => has(folder, "vocab.json");
+
+/** Whether a model has all parts of its own, so that a processor adds nothing. */
+export function isComplete(path: string): boolean {
+  const folder = folderOf(path);
+  const isConfigured = has(folder, "config.json", OPEN_CLIP_CONFIG);
+  return hasTokenizer(folder) && isConfigured && has(folder, "preprocessor_config.json", OPEN_CLIP_CONFIG);
+}
 
 /**
  * Finds the parts of a CLIP and checks its config, without loading weights.
@@ -60,7 +75,7 @@ export function locateClip(path: string, processor?: string): ClipFiles {
     logitScale: logitScaleIn(files, prefix ?? ""),
     load: (place) =>
       prefix === undefined
-        ? CLIPModel.fromPretrained(folder, place)
+        ? loadModel(CLIPModel, { config: input, source, files }, place)
         : loadOpenClip(files[0]!, { config: input, source, prefix }, place),
   };
 }
@@ -68,7 +83,7 @@ export function locateClip(path: string, processor?: string): ClipFiles {
 /** The weights of a folder: transformers' if it has both. */
 function weightsIn(folder: string): string[] {
   const [open] = OPEN_CLIP_WEIGHTS.map((name) => join(folder, name)).filter((file) => existsSync(file));
-  const hasOwn = ["model.safetensors", "model.safetensors.index.json"].some((name) => existsSync(join(folder, name)));
+  const hasOwn = has(folder, "model.safetensors", "model.safetensors.index.json");
   if (open !== undefined && !hasOwn) return [open];
   const pickle = join(folder, "open_clip_pytorch_model.bin");
   if (!hasOwn && existsSync(pickle)) throw new RewardError(pickleRefused(pickle));
@@ -113,9 +128,9 @@ function preprocessorOf(
   imageSize: number,
 ): PreprocessorConfig {
   const [own, processor] = folders;
-  const has = (folder: string): boolean => existsSync(join(folder, "preprocessor_config.json"));
-  if (preprocessing !== undefined && !has(own)) return fromOpenClip(preprocessing);
-  return readPreprocessorConfig(processor !== undefined && !has(own) ? processor : own, { imageSize });
+  const hasOwn = has(own, "preprocessor_config.json");
+  if (preprocessing !== undefined && !hasOwn) return fromOpenClip(preprocessing);
+  return readPreprocessorConfig(processor !== undefined && !hasOwn ? processor : own, { imageSize });
 }
 
 /** PIL's numbers of the filters. */

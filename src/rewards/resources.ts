@@ -1,6 +1,6 @@
 /** Models that rewards and measures share during a run, by folder, device and number format. */
 import type { Device } from "../torch/index.js";
-import { hasTokenizer } from "./clip-files.js";
+import { isComplete } from "./clip-files.js";
 import { Clip } from "./clip.js";
 import { checkPlace, USUAL_PLACEMENT, type Place, type Placement, type SharedModel } from "./placement.js";
 import type { RewardContext } from "./reward.js";
@@ -39,7 +39,7 @@ export class RewardResources implements RewardContext {
 
   clip(path: string, placement?: Placement, processor: string | null = null): Clip {
     const folder = this.#resolve(path);
-    const other = processor === null || hasTokenizer(folder) ? undefined : this.#resolve(processor);
+    const other = processor === null || isComplete(folder) ? undefined : this.#resolve(processor);
     const kind = other === undefined ? "clip" : `clip with ${other}`;
     return this.#held(kind, folder, placement, (place, home) => {
       checkPlace(folder, home);
