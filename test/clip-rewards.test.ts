@@ -439,6 +439,8 @@ test("--dry-run counts the weights of every device, while scoring and while trai
   const all = parts.reduce((total, count) => total + count);
   const denoiser = policy.model.denoiser.parameterCount();
   const lora = [...policy.parameters.values()].reduce((total, { numel }) => total + numel, 0);
+  const single = join(temporaryFolder(), "single.safetensors");
+  policy.model.saveSingleFile!(single);
   policy.dispose();
 
   const held = (...layers: object[]) =>
@@ -446,6 +448,7 @@ test("--dry-run counts the weights of every device, while scoring and while trai
   const alike = (bytes: number) => ({ scoring: bytes, training: bytes });
   const trained = 4 * all + 16 * lora;
   assert.deepEqual(held(), { cpu: alike(trained) });
+  assert.deepEqual(held({ model: { path: single } }), { cpu: alike(trained) });
   assert.deepEqual(held({ model: { dtype: "bfloat16" } }), { cpu: alike(2 * all + 16 * lora) });
   assert.deepEqual(held({ lora: { rank: 8 }, train: { ema: 0.9 } }), { cpu: alike(4 * all + 2 * lora * 20) });
   const full = { train: { parameters: "full" } };

@@ -28,6 +28,10 @@ function assertScores(actual: Tensor, expected: Tensor): void {
   assert(off <= SCORE_TOLERANCE, `a score is off by ${off}`);
 }
 
+test("the project has golden sets of its own for rewards", () => {
+  for (const part of ["open_clip", "aesthetic"]) assert(goldenSets(part, "io.safetensors").length > 0, part);
+});
+
 for (const set of goldenSets("open_clip", "io.safetensors")) {
   test(`a CLIP in OpenCLIP's layout, golden ${set.name}`, () => {
     const live = liveTensors();

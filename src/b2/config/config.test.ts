@@ -186,7 +186,7 @@ test("configs of 0.1.0 are read", () => {
   };
   const config = resolveConfig(old);
   assert.deepEqual(config.scheduler, { name: "ddim", eta: 0.5 });
-  assert.deepEqual(config.rewards, [{ name: "clip-score", weight: 1, label: null, model: "some/clip" }]);
+  assert.deepEqual(config.rewards, resolveConfig({ rewards: [{ name: "clip-score", model: "some/clip" }] }).rewards);
   assert.deepEqual(config.objective, { name: "ppo", clipRange: 0.2, kl: 0 });
   assert.equal(config.sample.decodeBatchSize, 7);
   assert.equal(config.model.tiling, true);
