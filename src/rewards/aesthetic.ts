@@ -5,9 +5,10 @@
 import { z } from "zod";
 import { AestheticHead } from "../models/index.js";
 import type { Device, Tensor } from "../torch/index.js";
-import { clipModels, inBatches } from "./clip-score.js";
+import { inBatches } from "./batches.js";
+import { clipModels, clipOptions } from "./clip-options.js";
 import { RewardError } from "./error.js";
-import { placementOf, placementOptions } from "./placement.js";
+import { placementOf } from "./placement.js";
 import { defineReward, type SharedModel } from "./reward.js";
 
 /** The head as a model that rewards share. Owns the weights: call `dispose`. */
@@ -45,15 +46,7 @@ export const aesthetic = defineReward({
       .min(1)
       .default("ttj/sac-logos-ava1-l14-linearMSE/model.safetensors")
       .describe("The head: a safetensors file with `layers.0` to `layers.7`, a folder with one, or a name on the hub."),
-    processor: z
-      .string()
-      .min(1)
-      .nullable()
-      .default(null)
-      .describe(
-        "Another CLIP, whose tokenizer, preprocessor and config are used where the model has none of its own. Its weights are not loaded.",
-      ),
-    ...placementOptions,
+    ...clipOptions(null),
   }),
   models: (options) => [...clipModels(options), options.head],
   open: (options, context) => {

@@ -5,34 +5,11 @@
  * Departure: the paper takes 2.5 max(cosine, 0).
  */
 import { z } from "zod";
-import { chunks } from "../base/chunks.js";
-import { tidy, yieldToEventLoop, type Tensor } from "../torch/index.js";
+import { inBatches } from "./batches.js";
+import { clipModels, clipOptions } from "./clip-options.js";
 import type { Clip } from "./clip.js";
-import { placementOf, placementOptions } from "./placement.js";
-import { defineReward, type NeededModel, type Reward } from "./reward.js";
-
-/** Images encoded per batch; bounds memory. */
-const IMAGES_AT_ONCE = 64;
-
-/**
- * Scores images a batch at a time, and lets other work in between.
- *
- * @param scoresOf the scores [B] of a batch of images and their prompts; it may leave temporaries
- */
-export async function inBatches(
-  images: Tensor,
-  prompts: readonly string[],
-  scoresOf: (images: Tensor, prompts: readonly string[]) => Tensor,
-): Promise<number[]> {
-  const scores: number[] = [];
-  for (const [start, length] of chunks(prompts.length, IMAGES_AT_ONCE)) {
-    scores.push(
-      ...tidy(() => scoresOf(images.narrow(0, start, length), prompts.slice(start, start + length)).toArray()),
-    );
-    await yieldToEventLoop();
-  }
-  return scores;
-}
+import { placementOf } from "./placement.js";
+import { defineReward, type Reward } from "./reward.js";
 
 /** CLIPScore as a reward, times `scale`. The caller still owns the CLIP and disposes of it. */
 export function clipScore(clip: Clip, { scale = 1 }: { readonly scale?: number } = {}): Reward {
@@ -44,12 +21,6 @@ export function clipScore(clip: Clip, { scale = 1 }: { readonly scale?: number }
       }),
   };
 }
-
-/** The models of a reward with the options `model` and `processor`. */
-export const clipModels = ({ model, processor }: { readonly model: string; readonly processor: string | null }) => [
-  model,
-  ...(processor === null ? [] : [{ path: processor, purpose: "settings" } satisfies NeededModel]),
-];
 
 export const clipScoreKind = defineReward({
   name: "clip-score",
@@ -66,15 +37,7 @@ export const clipScoreKind = defineReward({
       .describe(
         "CLIP: a folder in transformers' or OpenCLIP's layout, a safetensors file with the keys of either, or a name on the hub.",
       ),
-    processor: z
-      .string()
-      .min(1)
-      .nullable()
-      .default(null)
-      .describe(
-        "Another CLIP, whose tokenizer, preprocessor and config are used where the model has none of its own. Its weights are not loaded.",
-      ),
-    ...placementOptions,
+    ...clipOptions(null),
   }),
   models: clipModels,
   open: (options, context) => clipScore(context.clip(options.model, placementOf(options), options.processor)),

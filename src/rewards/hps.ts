@@ -8,8 +8,9 @@
  */
 import { z } from "zod";
 import { isPickle } from "../models/index.js";
-import { clipModels, clipScore } from "./clip-score.js";
-import { placementOf, placementOptions } from "./placement.js";
+import { clipModels, clipOptions } from "./clip-options.js";
+import { clipScore } from "./clip-score.js";
+import { placementOf } from "./placement.js";
 import { defineReward } from "./reward.js";
 
 /** The authors' repository has pickles alone. The other one has the same weights, and OpenCLIP's keys. */
@@ -35,15 +36,7 @@ export const hps = defineReward({
       })
       .default(SAFETENSORS)
       .describe("The trained CLIP: a safetensors file, a folder in OpenCLIP's or transformers' layout, or a hub name."),
-    processor: z
-      .string()
-      .min(1)
-      .nullable()
-      .default("laion/CLIP-ViT-H-14-laion2B-s32B-b79K")
-      .describe(
-        "The CLIP whose tokenizer, preprocessor and config are used where the model has none of its own. Its weights are not loaded.",
-      ),
-    ...placementOptions,
+    ...clipOptions("laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
   }),
   models: clipModels,
   open: (options, context) => clipScore(context.clip(options.model, placementOf(options), options.processor)),

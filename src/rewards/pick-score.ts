@@ -3,8 +3,9 @@
  * people between two images, in the two scales that are in use.
  */
 import { z } from "zod";
-import { clipModels, clipScore } from "./clip-score.js";
-import { placementOf, placementOptions } from "./placement.js";
+import { clipModels, clipOptions } from "./clip-options.js";
+import { clipScore } from "./clip-score.js";
+import { placementOf } from "./placement.js";
 import { defineReward } from "./reward.js";
 
 /** What flow_grpo divides the score by, so that it is about 1 at most. */
@@ -24,19 +25,11 @@ export const pickScore = defineReward({
       .min(1)
       .default("yuvalkirstain/PickScore_v1")
       .describe("The trained CLIP: a folder, a safetensors file, or a name on the hub."),
-    processor: z
-      .string()
-      .min(1)
-      .nullable()
-      .default("laion/CLIP-ViT-H-14-laion2B-s32B-b79K")
-      .describe(
-        "The CLIP whose tokenizer, preprocessor and config are used where the model has none of its own. Its weights are not loaded.",
-      ),
     scale: z
       .enum(["model", "flow-grpo"])
       .default("model")
       .describe("`model`: the cosine times the model's own exp(logit_scale), which is 100. `flow-grpo`: that by 26."),
-    ...placementOptions,
+    ...clipOptions("laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
   }),
   models: clipModels,
   open: (options, context) => {
