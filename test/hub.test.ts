@@ -67,6 +67,16 @@ const forms = {
   "text_encoder/flax_model.msgpack": 3009,
 };
 
+/** A CLIP in OpenCLIP's layout. */
+const openClip = {
+  "open_clip_config.json": 10,
+  "open_clip_model.safetensors": 3000,
+  "open_clip_pytorch_model.bin": 3001,
+  "vocab.json": 11,
+  "merges.txt": 12,
+  "README.md": 13,
+};
+
 const weights = "unet/diffusion_pytorch_model.safetensors";
 
 before(async () => {
@@ -101,6 +111,7 @@ before(async () => {
     "someone/lora": { folder: lora },
     "someone/named-lora": { folder: folderOf("named-lora", { "README.md": 10, "ink.safetensors": 3000 }) },
     "someone/forms": { folder: folderOf("forms", forms) },
+    "someone/open-clip": { folder: folderOf("open-clip", openClip) },
     "someone/other": { folder: folderOf("other", { "model_index.json": 10, "transformer/model.safetensors": 3000 }) },
   });
 });
@@ -209,6 +220,14 @@ describe("a model by name", () => {
     assert(filesIn(folder).includes("unet/config.json") && filesIn(folder).includes("tokenizer/merges.txt"));
     assert(!filesIn(folder).some((path) => path.endsWith(".safetensors")));
     await assert.rejects(downloadModel(name, { cache, offline: true }), /not there: Expected safetensors weights in/);
+  });
+
+  test("a CLIP in OpenCLIP's layout, and its tokenizer alone", async () => {
+    const settings = ["merges.txt", "open_clip_config.json", "vocab.json"];
+    const alone = await downloadModel("someone/open-clip", { cache, purpose: "settings" });
+    assert.deepEqual(filesIn(alone), settings);
+    const whole = await downloadModel("someone/open-clip", { cache });
+    assert.deepEqual(filesIn(whole), [...settings, "open_clip_model.safetensors"].sort());
   });
 
   test("a revision, in the name or beside it", async () => {

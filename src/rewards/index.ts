@@ -1,5 +1,6 @@
 export { Clip } from "./clip.js";
 export { clipScore } from "./clip-score.js";
+export { placementOf, placementOptions, USUAL_PLACEMENT } from "./placement.js";
 export { RewardError } from "./error.js";
 export type { ModuleReward, OpenReward } from "./module.js";
 export { registerReward } from "./registry.js";
@@ -8,6 +9,8 @@ export {
   checkRewards,
   rewards,
   type ImageKey,
+  type NeededModel,
+  type Place,
   type Placement,
   type PromptMetadata,
   type Reward,
