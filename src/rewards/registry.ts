@@ -1,12 +1,13 @@
 /** The rewards that come with the project. */
 import type { z } from "zod";
+import { bertScoreKind } from "./bert-score.js";
 import { brightness } from "./brightness.js";
 import { clipScoreKind } from "./clip-score.js";
 import { jpegCompressibility } from "./jpeg-compressibility.js";
 import { moduleReward } from "./module.js";
 import { defineReward, rewards, type RewardKind } from "./reward.js";
 
-for (const kind of [clipScoreKind, jpegCompressibility, brightness, moduleReward]) rewards.register(kind);
+for (const kind of [clipScoreKind, bertScoreKind, jpegCompressibility, brightness, moduleReward]) rewards.register(kind);
 
 /**
  * Registers a reward, which configs then name: `rewards: [{ name, ...options }]`.
