@@ -74,8 +74,8 @@ export async function readImage(file: string): Promise<Tensor> {
   );
 }
 
-/** [3, H, W] in 0..1 to bytes, pixel by pixel. */
-function toPixels(image: Tensor): Uint8Array {
+/** [3, H, W] in 0..1 to bytes, pixel by pixel: [H, W, 3] in 0..255, rounded and clamped. */
+export function toPixels(image: Tensor): Uint8Array {
   const bytes = tidy(() =>
     image
       .detach()
