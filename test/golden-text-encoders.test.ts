@@ -9,7 +9,7 @@ import { loadSafetensors, saveSafetensors } from "../src/safetensors/index.js";
 import { JsonTokenizer } from "../src/tokenizer/index.js";
 import { Generator, inference, liveTensors, tensor, zeros, type Tensor } from "../src/torch/index.js";
 import { temporaryFolder } from "./support/folders.js";
-import { assertClose, goldenSets, outputTolerance, type GoldenSet, type GoldenTensors } from "./support/golden.js";
+import { assertClose, goldenSets, outputTolerance, relativeError, type GoldenSet, type GoldenTensors } from "./support/golden.js";
 
 interface Expected {
   /** Reference and candidate of each. */
@@ -167,18 +167,27 @@ describe("configs of text encoders", () => {
   });
 
   test("DeBERTa's distances beyond the farthest count as the farthest", () => {
-    const config = { ...small, relative_attention: true, pos_att_type: ["c2p", "p2c"], position_biased_input: false };
-    const model = DebertaModel.fromConfig({ ...config, max_relative_positions: 2 }, { generator });
+    const config = { ...small, relative_attention: true, pos_att_type: ["c2p", "p2c"], max_position_embeddings: 16, initializer_range: 1 };
+    const near = DebertaModel.fromConfig({ ...config, max_relative_positions: 2 }, { generator });
+    const far = DebertaModel.fromConfig(config, { generator });
     inference(() => {
-      // All tokens are alike, so that only distances tell them apart: the middle of a long text sees equal neighbours.
-      const states = model.forward(tensor([Array(9).fill(5)], { dtype: "int64" })).at(-1)!;
-      assert.deepEqual(states.shape, [1, 9, 8]);
-      const [first, last] = [states.select(1, 0), states.select(1, 8)];
-      assert(!first.equal(last));
+      const rows = near.parameters().get("deberta.encoder.rel_embeddings.weight")!; // of -2, -1, 0 and 1
+      for (const [key, parameter] of far.parameters()) {
+        if (key !== "deberta.encoder.rel_embeddings.weight") parameter.copy_(near.parameters().get(key)!);
+        else for (let row = 0; row < 32; row++) parameter.select(0, row).copy_(rows.select(0, clamp(row - 16 + 2)));
+      }
+      const ids = tensor([[5, 1, 8, 3, 3, 7, 2, 6, 4]], { dtype: "int64" });
+      const [one, other] = [near.forward(ids).at(-1)!, far.forward(ids).at(-1)!];
+      assertClose(one, other, 1e-6, "states");
+      rows.select(0, 3).add_(1);
+      assert(relativeError(near.forward(ids).at(-1)!, other) > 1e-3);
     });
-    model.dispose();
+    for (const model of [near, far]) model.dispose();
   });
 });
+
+/** The row of a distance in a table of four. */
+const clamp = (row: number): number => Math.min(3, Math.max(0, row));
 
 describe("what is wrong with a folder is said with its file", () => {
   const [kind, set] = sets[0]!;

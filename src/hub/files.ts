@@ -35,7 +35,7 @@ const STABLE_DIFFUSION: RepositoryLayout = {
   settings: ["tokenizer", "tokenizer_2", "scheduler"],
 };
 const TOKENIZER = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
-const SETTINGS = [...TOKENIZER, "config.json", "scheduler_config.json", "preprocessor_config.json"];
+const SETTINGS = [...TOKENIZER, "tokenizer.json", "config.json", "scheduler_config.json", "preprocessor_config.json"];
 const STEMS = ["diffusion_pytorch_model", "model"];
 const PICKLE = /\.(bin|ckpt|pt|pth)$/;
 const PICKLES = "pickles, which can run any code when they are loaded. If you trust their origin, convert them once";
@@ -135,7 +135,7 @@ function noWeights(where: string, repository: string, files: readonly string[], 
   }
   const convert =
     where === repository
-      ? `transformers, beside the other files: python -c "from transformers import CLIPModel as M; M`
+      ? `transformers, beside the other files: python -c "from transformers import AutoModel as M; M`
       : `diffusers: python -c "from diffusers import DiffusionPipeline as P; P`;
   return new HubError(
     `Expected safetensors weights in ${where} but received ${PICKLES}, with Python's ${convert}` +

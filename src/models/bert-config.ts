@@ -62,7 +62,7 @@ const debertaSchema = z.strictObject({
   model_type: z.literal("deberta").default("deberta"),
   // Of the heads, and of other implementations.
   padding_idx: token,
-  pooler: z.unknown(),
+  pooler: z.unknown().optional(),
   pooler_dropout: rate.optional(),
   pooler_hidden_act: z.string().optional(),
   pooler_hidden_size: whole.optional(),

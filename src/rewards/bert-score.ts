@@ -109,7 +109,7 @@ export const bertScoreKind = defineReward({
       .describe(`What descriptions are compared with; ${PLACE} stands for the prompt.`),
     ...placementOptions,
     ...ofServer,
-    captionModel,
+    captionModel: captionModel.describe("Name of the vision-language model, as the server calls it."),
   }),
   models: ({ model }) => [model],
   problems: (options) => {

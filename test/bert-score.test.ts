@@ -1,0 +1,206 @@
+/** The reward bert-score: captions from a server on this machine, compared with prompts, against golden scores. */
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { createServer, type IncomingMessage, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import sharp from "sharp";
+import { bertScore, RewardResources, rewards, RewardSet, TokenMatcher } from "../src/rewards/index.js";
+import { full, liveTensors, stack, tidy, type Tensor } from "../src/torch/index.js";
+import { temporaryFolder } from "./support/folders.js";
+import { goldenSets } from "./support/golden.js";
+
+/** What a server is asked. */
+interface Chat {
+  readonly model: string;
+  readonly temperature: number;
+  readonly messages: readonly [{ readonly content: readonly [{ image_url: { url: string } }, { text: string }] }];
+}
+
+async function bodyOf(request: IncomingMessage): Promise<Chat> {
+  const parts: Buffer[] = [];
+  for await (const part of request) parts.push(part as Buffer);
+  return JSON.parse(Buffer.concat(parts).toString("utf8")) as Chat;
+}
+
+/** The image of a caption: its number as a shade of grey. */
+const imageOf = (caption: number): Tensor => full([3, 8, 8], caption / 255);
+
+/** A vision-language model that knows a picture's caption by its shade. */
+class CaptionServer {
+  readonly asked: Chat[] = [];
+  readonly #server: Server;
+
+  constructor(captions: readonly string[]) {
+    this.#server = createServer((request, response) => {
+      void (async () => {
+        const chat = await bodyOf(request);
+        this.asked.push(chat);
+        const [{ image_url: image }] = chat.messages[0].content;
+        const pixels = await sharp(Buffer.from(image.url.split(",")[1]!, "base64")).raw().toBuffer();
+        const content = `${captions[pixels[0]!]}\n`;
+        response.end(JSON.stringify({ choices: [{ message: { role: "assistant", content } }] }));
+      })();
+    });
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/v1`;
+  }
+
+  start(): Promise<void> {
+    return new Promise((started) => this.#server.listen(0, "127.0.0.1", started));
+  }
+
+  stop(): void {
+    this.#server.closeAllConnections();
+    this.#server.close();
+  }
+}
+
+const sets = (["roberta", "deberta"] as const).flatMap((kind) =>
+  goldenSets(kind, "io.safetensors").map((set) => [kind, set] as const),
+);
+
+for (const [kind, set] of sets) {
+  const { pairs, layer } = set.json<{ pairs: [string, string][]; layer: number }>(kind, "expected.json");
+  // A server that says nothing has not answered.
+  const some = pairs.flatMap(([reference, caption], i) => (caption === "" ? [] : [{ reference, caption, i }]));
+  const golden = (key: string, column: number): number[] => {
+    const rows = set.tensors(kind, "io.safetensors").get(key).toNestedArray() as number[][];
+    return some.map(({ i }) => rows[i]![column]!);
+  };
+
+  describe(`the reward bert-score, ${kind} of golden ${set.name}`, () => {
+    const server = new CaptionServer(some.map(({ caption }) => caption));
+    before(() => server.start());
+    after(() => server.stop());
+
+    const scoresWith = async (options: object, resources = new RewardResources("cpu")): Promise<readonly number[]> => {
+      const named = {
+        ...{ name: "bert-score", weight: 1, label: null, model: set.path(kind), layer, template: "{prompt}" },
+        ...{ url: server.url, captionModel: "some-model", ...options },
+      };
+      const opened = await RewardSet.open([named], resources);
+      const images = tidy(() => stack(some.map((_, i) => imageOf(i))));
+      const { total } = await opened.score(
+        images,
+        some.map(({ reference }) => reference),
+      );
+      images.dispose();
+      opened.dispose();
+      resources.dispose();
+      return total;
+    };
+    const assertScores = (scores: readonly number[], expected: readonly number[]): void =>
+      scores.forEach((score, i) => assert(Math.abs(score - expected[i]!) <= 1e-5, `pair ${i}: ${score}`));
+
+    test("recall, precision and F1 of the server's captions", async () => {
+      const expected = { precision: golden("prf", 0), recall: golden("prf", 1), f1: golden("prf", 2) };
+      const live = liveTensors();
+      assertScores(await scoresWith({}), expected.recall);
+      for (const measure of ["precision", "recall", "f1"] as const) {
+        assertScores(await scoresWith({ measure }), expected[measure]);
+      }
+      assert(liveTensors() <= live);
+      const [{ model, temperature, messages }] = server.asked as [Chat];
+      assert.deepEqual([model, temperature], ["some-model", 0]);
+      assert.equal(messages[0].content[1].text, "Answer concisely: what is going on in this image?");
+    });
+
+    test("idf over the prompts of a file, in each of its forms", async () => {
+      const file = join(temporaryFolder(), "prompts");
+      const references = pairs.map(([reference]) => reference);
+      const forms = [
+        JSON.stringify(references),
+        references.map((prompt) => JSON.stringify({ prompt, tag: "counting" })).join("\n"),
+        `${references.join("\n")}\n`,
+      ];
+      for (const text of forms) {
+        writeFileSync(file, text);
+        assertScores(await scoresWith({ idf: file }), golden("prf_idf", 1));
+      }
+    });
+
+    test("a score does not depend on the other images, to the last bit", async () => {
+      const matcher = TokenMatcher.fromPretrained(set.path(kind), { layer });
+      const ask = (captions: string[]) => {
+        const captioner = { caption: () => Promise.resolve(captions) };
+        return bertScore(matcher, captioner, { template: "The image contains {prompt}", measure: "f1" });
+      };
+      const images = tidy(() => stack(some.map((_, i) => imageOf(i))));
+      const captions = some.map(({ caption }) => caption);
+      const prompts = some.map(({ reference }) => reference);
+      const all = await ask(captions).score(images, prompts);
+      for (const [i, caption] of captions.entries()) {
+        assert.deepEqual(await ask([caption]).score(images, [prompts[i]!]), [all[i]]);
+      }
+      images.dispose();
+      matcher.dispose();
+    });
+  });
+}
+
+const [[kind, set]] = sets as [(typeof sets)[number]];
+
+describe("what can be wrong with the reward bert-score", () => {
+  const named = { name: "bert-score", weight: 1, label: null, model: set.path(kind), captionModel: "m" };
+  const open = (options: object) => RewardSet.open([{ ...named, ...options }], new RewardResources("cpu"));
+
+  test("options", async () => {
+    await assert.rejects(open({}), /Expected the option layer for the model .*, for which the table .* has none/);
+    await assert.rejects(open({ layer: 9 }), /config\.json: Expected at most num_hidden_layers, 4, for layer/);
+    await assert.rejects(open({ layer: 1, template: "a photo" }), /Expected a text with \{prompt\}/);
+    await assert.rejects(open({ layer: 1, idf: "/none/prompts.txt" }), /\/none\/prompts\.txt: Expected a readable/);
+    await assert.rejects(open({ layer: 1, model: "/none" }), /Expected tokenizer\.json in \/none/);
+  });
+
+  test("files for idf", async () => {
+    const file = join(temporaryFolder(), "prompts");
+    const wrong: [string, RegExp][] = [
+      ["one", /prompts: Expected at least two prompts but received 1/],
+      ['["a", 5]', /prompts: Expected a text for prompt 1 but received 5/],
+      ['{"prompt": "a"}\n{"text": "b"}', /prompts: Expected a text for prompt 1 but received nothing/],
+      ['["a"', /prompts: Expected JSON but received/],
+    ];
+    for (const [text, error] of wrong) {
+      writeFileSync(file, text);
+      await assert.rejects(open({ layer: 1, idf: file }), error);
+    }
+  });
+
+  test("is said before anything is loaded, where it can be", () => {
+    const kindOf = rewards.get("bert-score");
+    const problems = (options: object) =>
+      kindOf.problems!(kindOf.options.parse({ captionModel: "m", ...options }) as never);
+    assert.deepEqual(problems({}), []);
+    assert.deepEqual(problems({ model: "FacebookAI/roberta-large@main" }), []);
+    assert.deepEqual(problems({ model: "/models/deberta-base/" }), []);
+    const all = problems({ model: "someone/else", idf: "/none", apiKey: "B2_TEST_NO_SUCH_KEY" });
+    assert.equal(all.length, 3);
+    assert.match(all.join("\n"), /option layer for the model someone\/else[^]*\/none[^]*B2_TEST_NO_SUCH_KEY/);
+  });
+
+  test("a server that is not there, and one that leaves captions out", async () => {
+    const images = tidy(() => stack([imageOf(0), imageOf(1)]));
+    const gone = new CaptionServer([]);
+    await gone.start();
+    const { url } = gone;
+    gone.stop();
+    const away = await open({ layer: 1, url, retries: 0 });
+    await assert.rejects(
+      async () => away.score(images, ["a", "b"]),
+      new RegExp(`from ${url}/chat/completions but received no connection`),
+    );
+    away.dispose();
+    const matcher = TokenMatcher.fromPretrained(set.path(kind), { layer: 1 });
+    const short = bertScore(matcher, { caption: () => Promise.resolve(["a"]) }, { template: "{prompt}", measure: "f1" });
+    await assert.rejects(
+      async () => short.score(images, ["a", "b"]),
+      /Expected 2 captions, one per image, but received 1/,
+    );
+    matcher.dispose();
+    images.dispose();
+  });
+});
