@@ -72,16 +72,17 @@ export class TokenMatcher implements SharedModel {
     const tokenizer = JsonTokenizer.fromPretrained(folder);
     const source = join(folder, "config.json");
     const config = readJsonObject(source, RewardError);
-    const type = config["model_type"];
-    const load = (model: typeof RobertaModel | typeof DebertaModel) =>
-      loadLayers<RobertaConfig | DebertaConfig, RobertaModel | DebertaModel>(
-        model as ModelClass<RobertaConfig | DebertaConfig, object, RobertaModel | DebertaModel>,
-        { folder, source, config, tokenizer },
-        options,
-      );
-    if (type === "roberta") return new TokenMatcher(tokenizer, load(RobertaModel), options);
-    if (type === "deberta") return new TokenMatcher(tokenizer, load(DebertaModel), options);
-    throw new RewardError(`${source}: Expected roberta or deberta for model_type but received ${show(type)}`);
+    const from = { folder, source, config, tokenizer };
+    switch (config["model_type"]) {
+      case "roberta":
+        return new TokenMatcher(tokenizer, loadLayers(RobertaModel, from, options), options);
+      case "deberta":
+        return new TokenMatcher(tokenizer, loadLayers(DebertaModel, from, options), options);
+      default: {
+        const received = show(config["model_type"]);
+        throw new RewardError(`${source}: Expected roberta or deberta for model_type but received ${received}`);
+      }
+    }
   }
 
   /** The ids of the special tokens around every text. */

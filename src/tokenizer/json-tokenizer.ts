@@ -5,10 +5,23 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { Tokenizer } from "@huggingface/tokenizers";
+import * as library from "@huggingface/tokenizers";
 import { readJsonObject } from "../base/files.js";
 import { show } from "../base/show.js";
 import { TokenizerError } from "./files.js";
+
+/** What is used of the library. Its own types lead nowhere without file extensions, which Node's resolution asks for. */
+interface Library {
+  readonly Tokenizer: new (json: object, config: object) => Tokenizer;
+}
+interface Tokenizer {
+  encode(
+    text: string,
+    options: { readonly add_special_tokens: boolean },
+  ): { readonly ids: number[]; readonly tokens: readonly string[] };
+  get_vocab(withAddedTokens: boolean): ReadonlyMap<string, number>;
+}
+const { Tokenizer } = library as unknown as Library;
 
 /** Any text whose tokens stand out among the special ones. */
 const PROBE = "a";
@@ -30,8 +43,7 @@ export class JsonTokenizer {
     this.#file = file;
     this.#tokenizer = tokenizer;
     this.modelMaxLength = modelMaxLength;
-    const vocabulary: ReadonlyMap<string, number> = tokenizer.get_vocab(true);
-    this.lastId = [...vocabulary.values()].reduce((a, b) => Math.max(a, b), 0);
+    this.lastId = [...tokenizer.get_vocab(true).values()].reduce((a, b) => Math.max(a, b), 0);
     const text = this.tokenize(PROBE);
     const whole = this.#ids(PROBE, true);
     const start = whole.findIndex((_, i) => text.every((id, k) => whole[i + k] === id));
@@ -79,9 +91,7 @@ export class JsonTokenizer {
   }
 
   #ids(text: string, special: boolean): number[] {
-    // Its types lead nowhere without file extensions, which Node's resolution asks for.
-    const encoded: unknown = this.#tokenizer.encode(text, { add_special_tokens: special });
-    const { ids, tokens } = encoded as { readonly ids: number[]; readonly tokens: readonly string[] };
+    const { ids, tokens } = this.#tokenizer.encode(text, { add_special_tokens: special });
     const unknown = ids.findIndex((id) => !Number.isSafeInteger(id) || id < 0);
     if (unknown < 0) return ids;
     throw new TokenizerError(
