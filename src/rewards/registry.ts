@@ -3,11 +3,17 @@ import type { z } from "zod";
 import { bertScoreKind } from "./bert-score.js";
 import { brightness } from "./brightness.js";
 import { clipScoreKind } from "./clip-score.js";
+import { deqa } from "./deqa.js";
+import { geneval } from "./geneval.js";
+import { httpReward } from "./http.js";
 import { jpegCompressibility } from "./jpeg-compressibility.js";
+import { llava } from "./llava.js";
 import { moduleReward } from "./module.js";
 import { defineReward, rewards, type RewardKind } from "./reward.js";
+import { vlm } from "./vlm.js";
 
-for (const kind of [clipScoreKind, bertScoreKind, jpegCompressibility, brightness, moduleReward]) rewards.register(kind);
+for (const kind of [clipScoreKind, jpegCompressibility, brightness, moduleReward]) rewards.register(kind);
+for (const kind of [vlm, httpReward, llava, geneval, deqa, bertScoreKind]) rewards.register(kind);
 
 /**
  * Registers a reward, which configs then name: `rewards: [{ name, ...options }]`.

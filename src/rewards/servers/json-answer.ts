@@ -16,14 +16,24 @@ const TEXT_OR_NAN = /"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/g;
  */
 export function jsonIn(answer: Buffer, expected: string): unknown {
   const text = answer.toString("utf8");
-  try {
-    const value = JSON.parse(text.replaceAll(TEXT_OR_NAN, (found) => (found[0] === '"' ? found : `"${found}"`))) as unknown;
-    if (!isNestedTooDeep(value)) return value;
-  } catch {
+  const value = parsed(text) ?? parsed(withNansAsTexts(text));
+  if (value === undefined) {
     throw new Failure(expected, text === "" ? "nothing" : `what is not JSON: ${show(text, 100)}`);
   }
-  throw new Failure(expected, "JSON that is nested too deeply");
+  if (isNestedTooDeep(value)) throw new Failure(expected, "JSON that is nested too deeply");
+  return value;
 }
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+const withNansAsTexts = (text: string): string =>
+  text.replaceAll(TEXT_OR_NAN, (found) => (found.startsWith('"') ? found : `"${found}"`));
 
 /**
  * Numbers of an answer, one for each image.

@@ -128,7 +128,8 @@ export class RewardServer {
     const { expected, received, again } = failure;
     const { origin, pathname } = new URL(urlOf(this.#options.url, path)); // without a query, which may hold a key
     const tried = attempts === 1 ? "" : `, asked ${attempts} times in ${(ms / 1000).toFixed(1)} seconds,`;
-    const waits = again.seconds !== undefined && again.seconds > PATIENCE ? `; it asks to wait ${again.seconds} seconds` : "";
+    const waits =
+      again.seconds !== undefined && again.seconds > PATIENCE ? `; it asks to wait ${again.seconds} seconds` : "";
     const sentence = `Expected ${expected} from ${origin}${pathname}${tried} but received ${received}${waits}`;
     return new RewardError(this.#withoutSecrets(sentence), { cause: failure });
   }

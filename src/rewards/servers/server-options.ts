@@ -77,3 +77,11 @@ export const serverProblems = ({ apiKey, headers, url }: ServerOptions): string[
   [...(apiKey === null ? [] : [apiKey]), ...Object.values(headers)]
     .filter((name) => !process.env[name])
     .map((name) => `Expected the environment variable ${name}, to be sent to ${url}, but it is not set`);
+
+/** @param usual images that the protocol's own client sends at once */
+export const batchSizeOption = (usual: number) =>
+  z.int().min(1).max(1000).default(usual).describe("Images in a request, at most.").meta({ affects: "rounding" });
+
+/** @param usual the quality at which the protocol's own client sends images */
+export const qualityOption = (usual: number) =>
+  z.int().min(1).max(100).default(usual).describe("JPEG's quality of the images that are sent.");

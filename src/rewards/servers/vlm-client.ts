@@ -104,7 +104,13 @@ export class VlmClient {
       onMiss: null,
     };
     const questions = images.map(() => question);
-    return this.#ask(images, questions, questions.map((_, i) => `image ${i}`), kind, signal);
+    return this.#ask(
+      images,
+      questions,
+      questions.map((_, i) => `image ${i}`),
+      kind,
+      signal,
+    );
   }
 
   /**
