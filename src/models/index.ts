@@ -5,7 +5,8 @@ export {
   type UNetForwardOptions,
 } from "./unet-2d-condition.js";
 export type { UNetConfig, UNetConfigInput } from "./unet-config.js";
-export { ModelConfigError, parseConfig, refuse, whole } from "./config.js";
+export { AestheticHead } from "./aesthetic-head.js";
+export { layerCount, ModelConfigError, off, parseConfig, refuse, whole } from "./config.js";
 export { isPickle, pickleRefused } from "../base/pickle.js";
 export { AutoencoderKL, type AutoencoderKLConfig, type LatentDistribution, type VaeTiling } from "./autoencoder-kl.js";
 export { CLIPModel } from "./clip.js";

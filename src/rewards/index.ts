@@ -11,6 +11,7 @@ export { bertScore, type BertScoreOptions } from "./bert-score.js";
 export type { Captioner } from "./captioner.js";
 export { Clip } from "./clip.js";
 export { clipScore } from "./clip-score.js";
+export { placementOf, placementOptions, USUAL_PLACEMENT } from "./placement.js";
 export { RewardError } from "./error.js";
 export { registerReward } from "./registry.js";
 export { RewardResources } from "./resources.js";
@@ -18,6 +19,8 @@ export {
   checkRewards,
   rewards,
   type ImageKey,
+  type NeededModel,
+  type Place,
   type Placement,
   type PromptMetadata,
   type Reward,

@@ -1,18 +1,31 @@
 /** The rewards that come with the project. */
 import type { z } from "zod";
+import { aesthetic } from "./aesthetic.js";
 import { bertScoreKind } from "./bert-score.js";
 import { brightness } from "./brightness.js";
 import { clipScoreKind } from "./clip-score.js";
 import { deqa } from "./deqa.js";
 import { geneval } from "./geneval.js";
+import { hps } from "./hps.js";
 import { httpReward } from "./http.js";
-import { jpegCompressibility } from "./jpeg-compressibility.js";
+import { jpegCompressibility, jpegIncompressibility } from "./jpeg-compressibility.js";
 import { llava } from "./llava.js";
 import { moduleReward } from "./module.js";
+import { pickScore } from "./pick-score.js";
 import { defineReward, rewards, type RewardKind } from "./reward.js";
 import { vlm } from "./vlm.js";
 
-for (const kind of [clipScoreKind, jpegCompressibility, brightness, moduleReward]) rewards.register(kind);
+for (const kind of [
+  clipScoreKind,
+  pickScore,
+  hps,
+  aesthetic,
+  jpegCompressibility,
+  jpegIncompressibility,
+  brightness,
+  moduleReward,
+])
+  rewards.register(kind);
 for (const kind of [vlm, httpReward, llava, geneval, deqa, bertScoreKind]) rewards.register(kind);
 
 /**

@@ -21,7 +21,7 @@ import { JsonTokenizer } from "../tokenizer/index.js";
 import { cat, inference, keep, tensor, type Device, type Tensor } from "../torch/index.js";
 import type { MatchedTexts } from "./bert-score-of.js";
 import { RewardError } from "./error.js";
-import type { Placement, SharedModel } from "./reward.js";
+import type { Place, SharedModel } from "./placement.js";
 
 /** Number of tokens whose states are cached: 64 MB for DeBERTa-xlarge. */
 const TOKENS_KEPT = 16_384;
@@ -33,12 +33,10 @@ interface EncodedText {
   readonly states: Tensor;
 }
 
-/** How a model is loaded. */
-export interface TokenMatcherOptions {
+/** How a model is loaded. `dtype` is that of weights and arithmetic; cosines are float32 whatever it is. */
+export interface TokenMatcherOptions extends Partial<Place> {
   /** The layer whose output is compared, from 1; 0 is the embeddings. */
   readonly layer: number;
-  readonly device?: Device;
-  readonly dtype?: Placement["dtype"];
 }
 
 /** See the top of this file. Owns the model: call `dispose`. */
@@ -116,9 +114,11 @@ export class TokenMatcher implements SharedModel {
     return matched;
   }
 
-  /** Moves the model; the cached states are computed again. */
+  /** Moves the model and the cached states. @throws TorchError where the device has no memory for them */
   moveTo(device: Device): void {
-    throw new Error(`Expected a text encoder that can move to ${device} but moving is not written yet`);
+    this.#model.to_(device);
+    for (const { states } of this.#texts.values()) states.moveTo_(device);
+    this.#device = device;
   }
 
   /** Frees the model and the cached states. */
