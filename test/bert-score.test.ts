@@ -6,8 +6,8 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import sharp from "sharp";
-import { bertScore, RewardResources, rewards, RewardSet, TokenMatcher } from "../src/rewards/index.js";
-import { full, liveTensors, stack, tidy, type Tensor } from "../src/torch/index.js";
+import { bertScore, bertScoreOf, plainWeights, RewardResources, rewards, RewardSet, TokenMatcher } from "../src/rewards/index.js";
+import { deviceCount, full, liveTensors, stack, tidy, type Tensor } from "../src/torch/index.js";
 import { temporaryFolder } from "./support/folders.js";
 import { goldenSets } from "./support/golden.js";
 
@@ -38,7 +38,9 @@ class CaptionServer {
         const chat = await bodyOf(request);
         this.asked.push(chat);
         const [{ image_url: image }] = chat.messages[0].content;
-        const pixels = await sharp(Buffer.from(image.url.split(",")[1]!, "base64")).raw().toBuffer();
+        const pixels = await sharp(Buffer.from(image.url.split(",")[1]!, "base64"))
+          .raw()
+          .toBuffer();
         const content = `${captions[pixels[0]!]}\n`;
         response.end(JSON.stringify({ choices: [{ message: { role: "assistant", content } }] }));
       })();
@@ -123,6 +125,21 @@ for (const [kind, set] of sets) {
       }
     });
 
+    for (const device of ["cuda", "mps"] as const) {
+      const skip = deviceCount(device) > 0 ? false : `no ${device} here`;
+      test(`the model and what is cached move to ${device} and back`, { skip }, () => {
+        const matcher = TokenMatcher.fromPretrained(set.path(kind), { layer });
+        const f1 = () =>
+          some.map(({ caption, reference }) => bertScoreOf(matcher.match(caption, reference), plainWeights([])).f1);
+        const before = f1();
+        matcher.moveTo(device);
+        f1().forEach((score, i) => assert(Math.abs(score - before[i]!) <= 1e-4));
+        matcher.moveTo("cpu");
+        assert.deepEqual(f1(), before);
+        matcher.dispose();
+      });
+    }
+
     test("a score does not depend on the other images, to the last bit", async () => {
       const matcher = TokenMatcher.fromPretrained(set.path(kind), { layer });
       const ask = (captions: string[]) => {
@@ -173,7 +190,7 @@ describe("what can be wrong with the reward bert-score", () => {
   test("is said before anything is loaded, where it can be", () => {
     const kindOf = rewards.get("bert-score");
     const problems = (options: object) =>
-      kindOf.problems!(kindOf.options.parse({ captionModel: "m", ...options }) as never);
+      kindOf.problems!(kindOf.options.parse({ captionModel: "m", ...options }));
     assert.deepEqual(problems({}), []);
     assert.deepEqual(problems({ model: "FacebookAI/roberta-large@main" }), []);
     assert.deepEqual(problems({ model: "/models/deberta-base/" }), []);
@@ -195,7 +212,11 @@ describe("what can be wrong with the reward bert-score", () => {
     );
     away.dispose();
     const matcher = TokenMatcher.fromPretrained(set.path(kind), { layer: 1 });
-    const short = bertScore(matcher, { caption: () => Promise.resolve(["a"]) }, { template: "{prompt}", measure: "f1" });
+    const short = bertScore(
+      matcher,
+      { caption: () => Promise.resolve(["a"]) },
+      { template: "{prompt}", measure: "f1" },
+    );
     await assert.rejects(
       async () => short.score(images, ["a", "b"]),
       /Expected 2 captions, one per image, but received 1/,

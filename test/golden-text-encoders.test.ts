@@ -9,7 +9,14 @@ import { loadSafetensors, saveSafetensors } from "../src/safetensors/index.js";
 import { JsonTokenizer } from "../src/tokenizer/index.js";
 import { Generator, inference, liveTensors, tensor, zeros, type Tensor } from "../src/torch/index.js";
 import { temporaryFolder } from "./support/folders.js";
-import { assertClose, goldenSets, outputTolerance, relativeError, type GoldenSet, type GoldenTensors } from "./support/golden.js";
+import {
+  assertClose,
+  goldenSets,
+  outputTolerance,
+  relativeError,
+  type GoldenSet,
+  type GoldenTensors,
+} from "./support/golden.js";
 
 interface Expected {
   /** Reference and candidate of each. */
@@ -77,7 +84,10 @@ for (const [kind, set, title] of sets) {
         const [all, first] = [model.forward(ids), model.forward(ids, { layers: 2 })];
         assert.equal(first.length, 3);
         first.forEach((state, i) => assert(state.equal(all[i]!)));
-        assert.throws(() => model.forward(ids, { layers: all.length }), /Expected a whole number from 0 to \d+ for layers/);
+        assert.throws(
+          () => model.forward(ids, { layers: all.length }),
+          /Expected a whole number from 0 to \d+ for layers/,
+        );
       });
       model.dispose();
     });
@@ -155,10 +165,16 @@ describe("configs of text encoders", () => {
   test("what is not supported is an error that names key and value", () => {
     const roberta = (config: object) => () => RobertaModel.fromConfig({ ...small, ...config }, { generator });
     const deberta = (config: object) => () =>
-      DebertaModel.fromConfig({ ...small, relative_attention: true, pos_att_type: "c2p|p2c", ...config }, { generator });
+      DebertaModel.fromConfig(
+        { ...small, relative_attention: true, pos_att_type: "c2p|p2c", ...config },
+        { generator },
+      );
     assert.throws(roberta({ hidden_act: "relu" }), /for hidden_act but received "relu"/);
     assert.throws(roberta({ position_embedding_type: "relative_key" }), /for position_embedding_type but received/);
-    assert.throws(roberta({ num_attention_heads: 3 }), /Expected a multiple of num_attention_heads, 3, for hidden_size/);
+    assert.throws(
+      roberta({ num_attention_heads: 3 }),
+      /Expected a multiple of num_attention_heads, 3, for hidden_size/,
+    );
     assert.throws(deberta({ model_type: "deberta-v2" }), /for model_type but received "deberta-v2"/);
     assert.throws(deberta({ relative_attention: false }), /for relative_attention but received false/);
     assert.throws(deberta({ pos_att_type: ["p2p"] }), /for pos_att_type.* but received/);
@@ -167,7 +183,13 @@ describe("configs of text encoders", () => {
   });
 
   test("DeBERTa's distances beyond the farthest count as the farthest", () => {
-    const config = { ...small, relative_attention: true, pos_att_type: ["c2p", "p2c"], max_position_embeddings: 16, initializer_range: 1 };
+    const config = {
+      ...small,
+      relative_attention: true,
+      pos_att_type: ["c2p", "p2c"],
+      max_position_embeddings: 16,
+      initializer_range: 1,
+    };
     const near = DebertaModel.fromConfig({ ...config, max_relative_positions: 2 }, { generator });
     const far = DebertaModel.fromConfig(config, { generator });
     inference(() => {

@@ -3,7 +3,7 @@
  * embeddings of absolute positions.
  */
 import { Module, type Linear, type Weights } from "../nn/index.js";
-import { arange, scaledDotProductAttention, tidy, type Tensor } from "../torch/index.js";
+import { scaledDotProductAttention, tidy, type Tensor } from "../torch/index.js";
 import { parseRobertaConfig, type RobertaConfig } from "./bert-config.js";
 import {
   BertEmbeddings,
@@ -64,27 +64,23 @@ export class RobertaModel extends PretrainedModel<RobertaConfig> {
     this.#encoder = new BertEncoder(scope.at("encoder"), config, (self) => new RobertaSelfAttention(self, config));
   }
 
-  /** The number of tokens, special ones included, that a text can have. */
+  /** The number of tokens, special ones included, that a text can have. Positions begin behind the padding's id. */
   get maxLength(): number {
-    return this.config.max_position_embeddings - this.#firstPosition;
-  }
-
-  /** The positions before it are never used: transformers counts from the padding token's id on. */
-  get #firstPosition(): number {
-    return this.config.pad_token_id + 1;
+    return this.config.max_position_embeddings - this.config.pad_token_id - 1;
   }
 
   /**
-   * Padding, if there is any, follows the text.
-   *
    * @param inputIds int64 [B, N]
    * @returns the embeddings and the output of each layer, [B, N, hidden] each; the caller owns them
    */
   forward(inputIds: Tensor, options: TextEncoderOptions = {}): Tensor[] {
     const { mask, layers = this.config.num_hidden_layers, dtype = this.#embeddings.dtype } = options;
+    const { pad_token_id: padding } = this.config;
     checkTextInput(inputIds, this.maxLength, layers, this.config);
     return tidy(() => {
-      const positions = arange(0, inputIds.size(1), 1, { dtype: "int64", device: inputIds.device }).add(this.#firstPosition);
+      // Padding has the position of its id, and does not count for the tokens behind it.
+      const counted = inputIds.ne(padding).to({ dtype: "int64" });
+      const positions = counted.cumsum(1).mul(counted).add(padding);
       const embeddings = this.#embeddings.forward(inputIds, positions, dtype);
       return this.#encoder.forward(embeddings, mask?.unsqueeze(1).unsqueeze(1), layers);
     });

@@ -14,6 +14,7 @@ import { placementOf, placementOptions } from "./placement.js";
 import { readPromptTexts } from "./prompt-texts.js";
 import { defineReward, type Reward } from "./reward.js";
 import { toPngs } from "./servers/images.js";
+import { throwIfAborted } from "./servers/reward-server.js";
 import { serverProblems } from "./servers/server-options.js";
 import { VlmClient, vlmOptions } from "./servers/vlm-client.js";
 import { TokenMatcher } from "./token-matcher.js";
@@ -42,7 +43,7 @@ export function bertScore(
       }
       const scores: number[] = [];
       for (const [i, prompt] of prompts.entries()) {
-        signal?.throwIfAborted();
+        throwIfAborted(signal);
         scores.push(bertScoreOf(matcher.match(captions[i]!, referenceOf(template, prompt)), weights)[measure]);
         await yieldToEventLoop();
       }
@@ -63,7 +64,7 @@ export const bertScoreKind = defineReward({
   name: "bert-score",
   summary: "BERTScore: how much of the prompt is in a vision-language model's description of the image",
   cost: "one question to the server per image, and one pass of the text encoder per description and prompt",
-  range: "0 to 1, usually 0.4 to 0.9",
+  range: "at most 1; unrelated texts have about 0.5 with deberta-xlarge-mnli, 0.83 with roberta-large",
   source:
     "Zhang et al. 2020, arXiv 1904.09675; numbers of the bert-score package with `use_fast_tokenizer=True`, without rescaling. As a reward: B2-DiffuRL, with the server of ddpo-pytorch",
   licence: "DeBERTa and RoBERTa: MIT; that of the vision-language model is its own",
@@ -73,7 +74,7 @@ export const bertScoreKind = defineReward({
       .min(1)
       .default("microsoft/deberta-xlarge-mnli")
       .describe(
-        "RoBERTa or DeBERTa (version 1): a folder in transformers' layout with tokenizer.json, or a name on the hub. The default has the best agreement with people; FacebookAI/roberta-large is half as large.",
+        "RoBERTa or DeBERTa (version 1): a folder in transformers' layout with tokenizer.json, or a name on the hub. The default agrees best with people; FacebookAI/roberta-large is half as large. For a model that is published as a pickle, or without tokenizer.json, the error says how to convert it.",
       ),
     layer: z
       .int()
@@ -95,7 +96,7 @@ export const bertScoreKind = defineReward({
       .nullable()
       .default(null)
       .describe(
-        "A file of prompts, relative to the working folder: words that few of them have weigh more. null weighs all words the same.",
+        "A file of prompts, relative to the working folder: words that few of them have weigh more, by their inverse document frequency over the file's prompts in `template`. A JSON list, JSON Lines with `prompt`, or text with one prompt per line. null weighs all words the same.",
       ),
     question: z
       .string()
@@ -114,10 +115,10 @@ export const bertScoreKind = defineReward({
   models: ({ model }) => [model],
   problems: (options) => {
     const { idf } = options;
-    const layer = layerProblem(options);
+    const noLayer = layerProblem(options);
     const hasFile = idf === null || existsSync(resolve(idf));
     return [
-      ...(layer === undefined ? [] : [layer]),
+      ...(noLayer === undefined ? [] : [noLayer]),
       ...(hasFile ? [] : [`Expected a file of prompts for the option idf but received ${idf}, which does not exist`]),
       ...serverProblems(options),
     ];

@@ -159,7 +159,12 @@ export class TokenMatcher implements SharedModel {
 /** The layers of an encoder up to one. */
 function loadLayers<Config extends RobertaConfig | DebertaConfig, Model>(
   modelClass: ModelClass<Config, object, Model>,
-  from: { readonly folder: string; readonly source: string; readonly config: object; readonly tokenizer: JsonTokenizer },
+  from: {
+    readonly folder: string;
+    readonly source: string;
+    readonly config: object;
+    readonly tokenizer: JsonTokenizer;
+  },
   { layer, device = "cpu", dtype = "float32" }: TokenMatcherOptions,
 ): Model {
   const { folder, source, config, tokenizer } = from;

@@ -4,8 +4,8 @@
  * truncation, and errors that name the file.
  */
 import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
 import { join } from "node:path";
-import * as library from "@huggingface/tokenizers";
 import { readJsonObject } from "../base/files.js";
 import { show } from "../base/show.js";
 import { TokenizerError } from "./files.js";
@@ -21,7 +21,9 @@ interface Tokenizer {
   ): { readonly ids: number[]; readonly tokens: readonly string[] };
   get_vocab(withAddedTokens: boolean): ReadonlyMap<string, number>;
 }
-const { Tokenizer } = library as unknown as Library;
+
+/** Loaded when it is needed, and at once. */
+const loadLibrary = (): Library => createRequire(import.meta.url)("@huggingface/tokenizers") as Library;
 
 /** Any text whose tokens stand out among the special ones. */
 const PROBE = "a";
@@ -63,6 +65,7 @@ export class JsonTokenizer {
     const configFile = join(folder, "tokenizer_config.json");
     const config = existsSync(configFile) ? readJsonObject(configFile, TokenizerError) : {};
     const length = modelMaxLength(config["model_max_length"], configFile);
+    const { Tokenizer } = loadLibrary();
     try {
       return new JsonTokenizer(file, new Tokenizer(json, config), length);
     } catch (cause) {
