@@ -117,7 +117,7 @@ function shares(outputs: unknown, abouts: readonly Questions[], subjects: readon
     const held = answers.filter((answer, j) => {
       const words = row[j];
       if (typeof words !== "string")
-        throw new Failure(`${answers.length} texts in outputs for ${subjects[i]}`, show(row));
+        throw new Failure(`${answers.length} texts in outputs for ${subjects[i]},`, show(row));
       return words.includes(answer);
     });
     return held.length / answers.length;
@@ -129,7 +129,7 @@ const singles = (values: unknown, subjects: readonly string[], what: string): nu
   rows(values, subjects, what).map((row, i) => {
     const [value] = row;
     if (isFiniteNumber(value)) return value;
-    throw new Failure(`a finite number in ${what} for ${subjects[i]}`, show(value));
+    throw new Failure(`a finite number in ${what} for ${subjects[i]},`, show(value));
   });
 
 /** A list for each image. */
@@ -141,6 +141,6 @@ function rows(values: unknown, subjects: readonly string[], what: string): unkno
   }
   return list.map((row, i) => {
     if (Array.isArray(row)) return row as unknown[];
-    throw new Failure(`a list in ${what} for ${subjects[i]}`, show(row));
+    throw new Failure(`a list in ${what} for ${subjects[i]},`, show(row));
   });
 }

@@ -50,6 +50,6 @@ export function numbersIn(values: unknown, subjects: readonly string[], what: st
   }
   return list.map((value, i) => {
     if (isFiniteNumber(value)) return value;
-    throw new Failure(`a finite number in ${what} for ${subjects[i]}`, show(value));
+    throw new Failure(`a finite number in ${what} for ${subjects[i]},`, show(value));
   });
 }

@@ -20,8 +20,10 @@ export type Picklable =
 /** What is read: an int is a number where it can be one exactly, else a bigint. */
 export type Unpickled = null | boolean | number | bigint | string | Uint8Array | Unpickled[] | Dictionary;
 
-/** A dict: its keys are compared as JavaScript does. */
-export type Dictionary = Map<Unpickled, Unpickled>;
+/** A dict. Its keys are compared as JavaScript does; none can be a tuple or bytes. */
+export type Dictionary = Map<Key, Unpickled>;
+
+type Key = null | boolean | number | bigint | string;
 
 /** Deeper values are refused, in reading and in writing. */
 const DEEPEST = 100;
@@ -386,7 +388,7 @@ class Unpickler {
     if (length >= LONGEST_INT) throw this.#error(`an int of less than ${LONGEST_INT} bytes`, `${length}`);
     const digits = Buffer.from(this.#take(length)).reverse().toString("hex");
     const value = length === 0 ? 0n : BigInt.asIntN(8 * length, BigInt(`0x${digits}`));
-    return BigInt(Number(value)) === value && Number.isSafeInteger(Number(value)) ? Number(value) : value;
+    return Number.isSafeInteger(Number(value)) ? Number(value) : value;
   }
 
   #describe(opcode: number): string {
@@ -412,9 +414,14 @@ function checkExtent(value: Unpickled): void {
     if (++values > MOST_VALUES || length > MOST_LENGTH) {
       throw new PickleError("Expected a pickle of a few megabytes but received one whose parts repeat without end");
     }
-    if (Array.isArray(at)) for (const item of at) visit(item, depth + 1);
-    // Keys have no parts.
-    else if (at instanceof Map) for (const [key, item] of at) (visit(key, depth + 1), visit(item, depth + 1));
+    if (Array.isArray(at)) {
+      for (const item of at) visit(item, depth + 1);
+    } else if (at instanceof Map) {
+      for (const [key, item] of at) {
+        visit(key, depth + 1);
+        visit(item, depth + 1);
+      }
+    }
   };
   visit(value, 0);
 }

@@ -174,6 +174,7 @@ function timeLimit(
     controller.abort();
   }, 1000 * seconds);
   const abort = (): void => controller.abort();
+  if (outer?.aborted) abort();
   outer?.addEventListener("abort", abort, { once: true });
   return {
     signal: controller.signal,

@@ -24,7 +24,7 @@ export interface ChatChoice {
  * @throws Failure for anything else
  */
 export function choiceIn(answer: Buffer, subject: string): ChatChoice {
-  const expected = `a chat completion for ${subject}`;
+  const expected = `a chat completion for ${subject},`;
   const value = jsonIn(answer, expected);
   const choices = isJsonObject(value) ? value["choices"] : undefined;
   const choice = Array.isArray(choices) ? (choices as unknown[])[0] : undefined;

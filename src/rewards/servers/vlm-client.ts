@@ -202,7 +202,7 @@ export class VlmClient {
       read: (answer) => {
         const choice = choiceIn(answer, subject);
         const value = kind.read(choice);
-        if (value === undefined) throw new Miss(`${kind.expected} for ${subject}`, show(textOf(choice)));
+        if (value === undefined) throw new Miss(`${kind.expected} for ${subject},`, show(textOf(choice)));
         return value;
       },
       mend: (words) => this.#leaveOut(sent, words),
