@@ -4,7 +4,17 @@
  */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { deviceCount, inference, matmul, numThreads, tidy, torchVersion, zeros, type Device } from "../torch/index.js";
+import {
+  computeProblem,
+  deviceCount,
+  inference,
+  matmul,
+  numThreads,
+  tidy,
+  torchVersion,
+  zeros,
+  type Device,
+} from "../torch/index.js";
 import { dtypes, type ImageFacts, type TorchFacts } from "./facts.js";
 
 const MATRIX = 512;

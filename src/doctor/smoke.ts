@@ -14,6 +14,7 @@ import { StableDiffusionPipeline } from "../pipeline/index.js";
 import { Clip } from "../rewards/index.js";
 import {
   computeDtype,
+  computeProblem,
   deviceCount,
   isOutOfMemory,
   TorchError,

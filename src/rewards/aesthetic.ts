@@ -60,9 +60,14 @@ export const aesthetic = defineReward({
     const placement = placementOf(options);
     const clip = context.clip(options.model, placement, options.processor);
     // Five small layers, on features that are float32 whatever the CLIP computes in.
-    const { head } = context.shared("aesthetic-head", options.head, { ...placement, dtype: "float32" }, (path, place) => {
-      return new SharedHead(AestheticHead.fromPretrained(path, place));
-    });
+    const { head } = context.shared(
+      "aesthetic-head",
+      options.head,
+      { ...placement, dtype: "float32" },
+      (path, place) => {
+        return new SharedHead(AestheticHead.fromPretrained(path, place));
+      },
+    );
     if (head.inFeatures !== clip.features) {
       throw new RewardError(
         `${options.head}: Expected a head for the ${clip.features} features of ${options.model} but received one for ${head.inFeatures}`,

@@ -35,7 +35,11 @@ export class Clip implements SharedModel {
 
   private constructor(
     model: CLIPModel,
-    { tokenizer, preprocessor, logitScale }: Pick<Clip, "logitScale"> & {
+    {
+      tokenizer,
+      preprocessor,
+      logitScale,
+    }: Pick<Clip, "logitScale"> & {
       readonly tokenizer: CLIPTokenizer;
       readonly preprocessor: PreprocessorConfig;
     },

@@ -28,7 +28,10 @@ async function open({ quality }: z.output<typeof options>, sign: 1 | -1): Promis
   return {
     score: (images: Tensor) =>
       Promise.all(
-        Array.from({ length: images.size(0) }, async (_, i) => sign * (await kilobytes(tidy(() => images.select(0, i))))),
+        Array.from(
+          { length: images.size(0) },
+          async (_, i) => sign * (await kilobytes(tidy(() => images.select(0, i)))),
+        ),
       ),
   };
 }

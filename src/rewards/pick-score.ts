@@ -15,7 +15,8 @@ export const pickScore = defineReward({
   summary: "PickScore: which of two images of a prompt people would choose",
   cost: "one pass of ViT-H-14's image encoder per image, and one of its text encoder per prompt",
   range: "usually 17 to 24; 0.65 to 0.95 with the scale `flow-grpo`",
-  source: "Kirstain et al. 2023, arXiv 2305.01569, as github.com/yuvalkirstain/PickScore; flow_grpo's pickscore_scorer.py",
+  source:
+    "Kirstain et al. 2023, arXiv 2305.01569, as github.com/yuvalkirstain/PickScore; flow_grpo's pickscore_scorer.py",
   licence: "PickScore_v1 states none; its code and the CLIP that it began from are MIT",
   options: z.object({
     model: z

@@ -41,9 +41,10 @@ export class RewardResources implements RewardContext {
     const folder = this.#resolve(path);
     const other = processor === null || hasTokenizer(folder) ? undefined : this.#resolve(processor);
     const kind = other === undefined ? "clip" : `clip with ${other}`;
-    return this.#held(kind, folder, placement, (_, place) =>
-      Clip.fromPretrained(folder, { ...place, processor: other }),
-    );
+    return this.#held(kind, folder, placement, (place, home) => {
+      checkPlace(folder, home);
+      return Clip.fromPretrained(folder, { ...place, processor: other });
+    });
   }
 
   shared<M extends SharedModel>(
@@ -52,7 +53,8 @@ export class RewardResources implements RewardContext {
     placement: Placement,
     load: (folder: string, place: Place) => M,
   ): M {
-    return this.#held(kind, this.#resolve(path), placement, load);
+    const folder = this.#resolve(path);
+    return this.#held(kind, folder, placement, (place) => load(folder, place));
   }
 
   /** With all models on their devices; those that are offloaded leave them afterwards. */
@@ -78,12 +80,15 @@ export class RewardResources implements RewardContext {
     return [...this.#models.values()].filter(({ offload, device }) => offload === true && device !== "cpu");
   }
 
-  /** @param placement undefined: wherever another reward has it, and no opinion on offloading */
+  /**
+   * @param placement undefined: wherever another reward has it, and no opinion on offloading
+   * @param load to the place where it waits, and told the one where it computes
+   */
   #held<M extends SharedModel>(
     kind: string,
     folder: string,
     placement: Placement | undefined,
-    load: (folder: string, place: Place) => M,
+    load: (place: Place, home: Place) => M,
   ): M {
     const what = JSON.stringify([kind, folder]);
     if (placement === undefined) {
@@ -98,9 +103,8 @@ export class RewardResources implements RewardContext {
       if (placement !== undefined) this.#agree(known, offload);
       return known.model as M;
     }
-    checkPlace(folder, { device, dtype });
     const isAway = offload && this.#users === 0;
-    const model = load(folder, { device: isAway ? "cpu" : device, dtype });
+    const model = load({ device: isAway ? "cpu" : device, dtype }, { device, dtype });
     this.#models.set(key, { model, what, device, offload: placement && offload });
     return model;
   }

@@ -90,7 +90,7 @@ export interface RewardContext {
    * Any other model of a path in the config, shared in the same way.
    *
    * @param kind what it is, so that two models of the same folder are two
-   * @param load called once for each kind, path, device and dtype
+   * @param load called once for each kind, path, device and dtype; a model that is offloaded begins on the CPU
    */
   shared<M extends SharedModel>(
     kind: string,

@@ -1,13 +1,6 @@
 /** The device and dtype that a config computes with, checked against this libtorch and this machine. */
 import { InputError } from "../../base/errors.js";
-import {
-  computeDtype,
-  computeProblem,
-  deviceCount,
-  torchVersion,
-  type Device,
-  type DType,
-} from "../../torch/index.js";
+import { computeDtype, computeProblem, deviceCount, torchVersion, type Device, type DType } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 
 /** The dtype of a config's forward passes. */
