@@ -1,15 +1,23 @@
 /** The reward bert-score: captions from a server on this machine, compared with prompts, against golden scores. */
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
-import { createServer, type IncomingMessage, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import sharp from "sharp";
-import { bertScore, bertScoreOf, plainWeights, RewardResources, rewards, RewardSet, TokenMatcher } from "../src/rewards/index.js";
+import { Interrupted } from "../src/base/errors.js";
+import {
+  bertScore,
+  bertScoreOf,
+  plainWeights,
+  RewardResources,
+  rewards,
+  RewardSet,
+  TokenMatcher,
+} from "../src/rewards/index.js";
 import { deviceCount, full, liveTensors, stack, tidy, type Tensor } from "../src/torch/index.js";
 import { temporaryFolder } from "./support/folders.js";
 import { goldenSets } from "./support/golden.js";
+import { json, silence, TestServer, type Handler } from "./support/servers.js";
 
 /** What a server is asked. */
 interface Chat {
@@ -18,48 +26,22 @@ interface Chat {
   readonly messages: readonly [{ readonly content: readonly [{ image_url: { url: string } }, { text: string }] }];
 }
 
-async function bodyOf(request: IncomingMessage): Promise<Chat> {
-  const parts: Buffer[] = [];
-  for await (const part of request) parts.push(part as Buffer);
-  return JSON.parse(Buffer.concat(parts).toString("utf8")) as Chat;
-}
-
 /** The image of a caption: its number as a shade of grey. */
 const imageOf = (caption: number): Tensor => full([3, 8, 8], caption / 255);
 
 /** A vision-language model that knows a picture's caption by its shade. */
-class CaptionServer {
-  readonly asked: Chat[] = [];
-  readonly #server: Server;
+const captioning =
+  (captions: readonly string[]): Handler =>
+  async (body, response, request) => {
+    const [{ image_url: image }] = chatOf(body).messages[0].content;
+    const pixels = await sharp(Buffer.from(image.url.split(",")[1]!, "base64"))
+      .raw()
+      .toBuffer();
+    const content = `${captions[pixels[0]!]}\n`;
+    await json({ choices: [{ message: { role: "assistant", content } }] })(body, response, request);
+  };
 
-  constructor(captions: readonly string[]) {
-    this.#server = createServer((request, response) => {
-      void (async () => {
-        const chat = await bodyOf(request);
-        this.asked.push(chat);
-        const [{ image_url: image }] = chat.messages[0].content;
-        const pixels = await sharp(Buffer.from(image.url.split(",")[1]!, "base64"))
-          .raw()
-          .toBuffer();
-        const content = `${captions[pixels[0]!]}\n`;
-        response.end(JSON.stringify({ choices: [{ message: { role: "assistant", content } }] }));
-      })();
-    });
-  }
-
-  get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/v1`;
-  }
-
-  start(): Promise<void> {
-    return new Promise((started) => this.#server.listen(0, "127.0.0.1", started));
-  }
-
-  stop(): void {
-    this.#server.closeAllConnections();
-    this.#server.close();
-  }
-}
+const chatOf = (body: Buffer): Chat => JSON.parse(body.toString("utf8")) as Chat;
 
 const sets = (["roberta", "deberta"] as const).flatMap((kind) =>
   goldenSets(kind, "io.safetensors").map((set) => [kind, set] as const),
@@ -75,14 +57,16 @@ for (const [kind, set] of sets) {
   };
 
   describe(`the reward bert-score, ${kind} of golden ${set.name}`, () => {
-    const server = new CaptionServer(some.map(({ caption }) => caption));
-    before(() => server.start());
+    let server: TestServer;
+    before(async () => {
+      server = await TestServer.start(captioning(some.map(({ caption }) => caption)));
+    });
     after(() => server.stop());
 
     const scoresWith = async (options: object, resources = new RewardResources("cpu")): Promise<readonly number[]> => {
       const named = {
         ...{ name: "bert-score", weight: 1, label: null, model: set.path(kind), layer, template: "{prompt}" },
-        ...{ url: server.url, captionModel: "some-model", ...options },
+        ...{ url: `${server.url}/v1`, captionModel: "some-model", ...options },
       };
       const opened = await RewardSet.open([named], resources);
       const images = tidy(() => stack(some.map((_, i) => imageOf(i))));
@@ -106,7 +90,8 @@ for (const [kind, set] of sets) {
         assertScores(await scoresWith({ measure }), expected[measure]);
       }
       assert(liveTensors() <= live);
-      const [{ model, temperature, messages }] = server.asked as [Chat];
+      const { model, temperature, messages } = chatOf(server.bodies[0]!);
+      assert.equal(server.paths[0], "/v1/chat/completions");
       assert.deepEqual([model, temperature], ["some-model", 0]);
       assert.equal(messages[0].content[1].text, "Answer concisely: what is going on in this image?");
     });
@@ -189,8 +174,7 @@ describe("what can be wrong with the reward bert-score", () => {
 
   test("is said before anything is loaded, where it can be", () => {
     const kindOf = rewards.get("bert-score");
-    const problems = (options: object) =>
-      kindOf.problems!(kindOf.options.parse({ captionModel: "m", ...options }));
+    const problems = (options: object) => kindOf.problems!(kindOf.options.parse({ captionModel: "m", ...options }));
     assert.deepEqual(problems({}), []);
     assert.deepEqual(problems({ model: "FacebookAI/roberta-large@main" }), []);
     assert.deepEqual(problems({ model: "/models/deberta-base/" }), []);
@@ -199,12 +183,27 @@ describe("what can be wrong with the reward bert-score", () => {
     assert.match(all.join("\n"), /option layer for the model someone\/else[^]*\/none[^]*B2_TEST_NO_SUCH_KEY/);
   });
 
+  test("a server that never answers is not waited for once the run is interrupted", async () => {
+    const server = await TestServer.start(silence);
+    const kindOf = rewards.get("bert-score");
+    const options = kindOf.options.parse({ model: set.path(kind), layer: 1, captionModel: "m", url: server.url });
+    const resources = new RewardResources("cpu");
+    const reward = await kindOf.open(options, resources);
+    const images = tidy(() => stack([imageOf(0)]));
+    const interrupt = new AbortController();
+    setTimeout(() => interrupt.abort(), 50);
+    await assert.rejects(async () => reward.score(images, ["a"], { signal: interrupt.signal }), Interrupted);
+    reward.dispose?.();
+    resources.dispose();
+    images.dispose();
+    await server.stop();
+  });
+
   test("a server that is not there, and one that leaves captions out", async () => {
     const images = tidy(() => stack([imageOf(0), imageOf(1)]));
-    const gone = new CaptionServer([]);
-    await gone.start();
+    const gone = await TestServer.start(silence);
     const { url } = gone;
-    gone.stop();
+    await gone.stop();
     const away = await open({ layer: 1, url, retries: 0 });
     await assert.rejects(
       async () => away.score(images, ["a", "b"]),

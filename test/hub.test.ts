@@ -101,6 +101,7 @@ before(async () => {
     "someone/lora": { folder: lora },
     "someone/named-lora": { folder: folderOf("named-lora", { "README.md": 10, "ink.safetensors": 3000 }) },
     "someone/forms": { folder: folderOf("forms", forms) },
+    "someone/roberta": { folder: join(fixtures, "rewards/roberta") },
     "someone/other": { folder: folderOf("other", { "model_index.json": 10, "transformer/model.safetensors": 3000 }) },
   });
 });
@@ -202,6 +203,12 @@ describe("a model by name", () => {
       ...["unet/diffusion_pytorch_model.safetensors.index.json", plainVae],
     ]);
     renameSync(join(scratch, "forms", plainVae), join(scratch, "forms", vae));
+  });
+
+  test("a text encoder comes with its tokenizer", async () => {
+    const folder = await downloadModel("someone/roberta", { cache });
+    const files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    assert.deepEqual(filesIn(folder), files);
   });
 
   test("settings without weights serve a checkpoint of one file", async () => {
