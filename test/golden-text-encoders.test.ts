@@ -132,6 +132,17 @@ for (const [kind, set, title] of sets) {
       assert(liveTensors() <= live);
     });
 
+    test("in bfloat16 the scores are near those of float32", () => {
+      const matcher = TokenMatcher.fromPretrained(set.path(kind), { layer, dtype: "bfloat16" });
+      const golden = io.get("prf").toNestedArray() as number[][];
+      const weights = plainWeights(matcher.specialIds);
+      pairs.forEach(([reference, candidate], i) => {
+        const { f1 } = bertScoreOf(matcher.match(candidate, reference), weights);
+        assert(Math.abs(f1 - golden[i]![2]!) < 0.01, `${title}, pair ${i}: ${f1}`);
+      });
+      matcher.dispose();
+    });
+
     test("a text's score does not depend on what was scored before", () => {
       const matcher = TokenMatcher.fromPretrained(set.path(kind), { layer });
       const scores = () => pairs.map(([reference, candidate]) => matcher.match(candidate, reference));
