@@ -47,6 +47,11 @@ export function warnOfToyClip(config: Config, progress: Progress): void {
 /** Downloads every model that is named by its hub name and not cached yet. @throws InputError where that fails */
 export async function fetchModels(config: Config, use: ModelUse, context: RunContext): Promise<void> {
   await fetchDiffusionModel(config.model, context);
+  await fetchScoringModels(config, use, context);
+}
+
+/** The same for the models of rewards and evaluation alone. */
+export async function fetchScoringModels(config: Config, use: ModelUse, context: RunContext): Promise<void> {
   for (const { path, ...form } of scoringModels(config, use)) await fetchModel(path, form, context);
 }
 

@@ -37,7 +37,13 @@ const STABLE_DIFFUSION: RepositoryLayout = {
 const TOKENIZER = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
 /** The second one is OpenCLIP's. */
 const MODEL_CONFIGS = ["config.json", "open_clip_config.json"];
-const SETTINGS = [...TOKENIZER, ...MODEL_CONFIGS, "scheduler_config.json", "preprocessor_config.json"];
+const SETTINGS = [
+  ...TOKENIZER,
+  ...MODEL_CONFIGS,
+  "tokenizer.json",
+  "scheduler_config.json",
+  "preprocessor_config.json",
+];
 /** The last two are OpenCLIP's. */
 const STEMS = ["diffusion_pytorch_model", "model", "open_clip_model", "open_clip_pytorch_model"];
 const PICKLE = /\.(bin|ckpt|pt|pth)$/;
@@ -138,7 +144,7 @@ function noWeights(where: string, repository: string, files: readonly string[], 
   }
   const convert =
     where === repository
-      ? `transformers, beside the other files: python -c "from transformers import CLIPModel as M; M`
+      ? `transformers, beside the other files: python -c "from transformers import AutoModel as M; M`
       : `diffusers: python -c "from diffusers import DiffusionPipeline as P; P`;
   return new HubError(
     `Expected safetensors weights in ${where} but received ${PICKLES}, with Python's ${convert}` +

@@ -12,6 +12,10 @@ export { AutoencoderKL, type AutoencoderKLConfig, type LatentDistribution, type 
 export { CLIPModel } from "./clip.js";
 export type { CLIPConfig, CLIPTextConfig, CLIPVisionConfig } from "./clip-config.js";
 export { CLIPTextModel, CLIPTextModelWithProjection, type CLIPTextOutput } from "./clip-text.js";
+export type { DebertaConfig, RobertaConfig } from "./bert-config.js";
+export type { TextEncoderOptions } from "./bert-encoder.js";
+export { DebertaModel } from "./deberta.js";
+export { RobertaModel } from "./roberta.js";
 export {
   loadModel,
   PretrainedModel,

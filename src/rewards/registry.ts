@@ -1,6 +1,7 @@
 /** The rewards that come with the project. */
 import type { z } from "zod";
 import { aesthetic } from "./aesthetic.js";
+import { bertScoreKind } from "./bert-score.js";
 import { brightness } from "./brightness.js";
 import { clipScoreKind } from "./clip-score.js";
 import { deqa } from "./deqa.js";
@@ -27,7 +28,7 @@ const inProcess = [
   ocr,
   moduleReward,
 ];
-const byServer = [vlm, httpReward, llava, geneval, deqa];
+const byServer = [vlm, httpReward, bertScoreKind, llava, geneval, deqa];
 
 for (const kind of [...inProcess, ...byServer]) rewards.register(kind);
 

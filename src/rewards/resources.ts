@@ -69,11 +69,6 @@ export class RewardResources implements RewardContext {
     }
   }
 
-  /** Moves what is offloaded to the CPU's memory. */
-  rest(): void {
-    for (const { model } of this.#offloaded) model.moveTo("cpu");
-  }
-
   /** Frees all models. */
   dispose(): void {
     for (const { model } of this.#models.values()) model.dispose();
