@@ -47,7 +47,7 @@ export function warnOfToyClip(config: Config, progress: Progress): void {
 /** Downloads every model that is named by its hub name and not cached yet. @throws InputError where that fails */
 export async function fetchModels(config: Config, use: ModelUse, context: RunContext): Promise<void> {
   await fetchDiffusionModel(config.model, context);
-  for (const { path, ...form } of scoringModels(config, use)) await fetchModel(path, form, context);
+  for (const { path, purpose = "model" } of scoringModels(config, use)) await fetchModel(path, { purpose }, context);
 }
 
 type ModelPath = Pick<Config["model"], "path"> & Partial<Pick<Config["model"], "revision" | "variant" | "config">>;
