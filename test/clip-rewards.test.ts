@@ -469,6 +469,8 @@ test("--dry-run counts the weights of every device, while scoring and while trai
   const rated = [24, 32, 16, 8, 4].reduce((sum, from, i, widths) => sum + (from + 1) * (widths[i + 1] ?? 1), 0);
   const aesthetic = { name: "aesthetic", model: CLIP, head };
   assert.deepEqual(held({ rewards: [aesthetic] }), { cpu: alike(trained + 4 * (size + rated)) });
+  const half = { ...aesthetic, dtype: "bfloat16" };
+  assert.deepEqual(held({ rewards: [half] }), { cpu: alike(trained + 2 * size + 4 * rated) });
   // On another device, offloaded if all agree.
   const there = { device: "cuda:1", offload: true };
   const on = (away: boolean) => held({ rewards: clips(there, { ...there, offload: away }) });

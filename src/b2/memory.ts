@@ -83,10 +83,11 @@ function scoringModels(config: Config): ScoringModel[] {
   const held = new Map<string, ScoringModel>();
   for (const named of config.rewards) {
     const { device, dtype, offload } = placementIn(named);
-    for (const { path, purpose } of modelsOf(named)) {
-      if (purpose === "settings") continue;
-      const model = { path, device: device ?? config.model.device, dtype, offload };
-      const key = JSON.stringify([path, model.device, dtype]);
+    for (const needed of modelsOf(named)) {
+      if (needed.purpose === "settings") continue;
+      const { path } = needed;
+      const model = { path, device: device ?? config.model.device, dtype: needed.dtype ?? dtype, offload };
+      const key = JSON.stringify([path, model.device, model.dtype]);
       held.set(key, { ...model, offload: offload && (held.get(key)?.offload ?? true) });
     }
   }

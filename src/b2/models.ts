@@ -52,7 +52,7 @@ export async function fetchModels(config: Config, use: ModelUse, context: RunCon
 
 /** The same for the models of rewards and evaluation alone. */
 export async function fetchScoringModels(config: Config, use: ModelUse, context: RunContext): Promise<void> {
-  for (const { path, ...form } of scoringModels(config, use)) await fetchModel(path, form, context);
+  for (const { path, purpose = "model" } of scoringModels(config, use)) await fetchModel(path, { purpose }, context);
 }
 
 type ModelPath = Pick<Config["model"], "path"> & Partial<Pick<Config["model"], "revision" | "variant" | "config">>;

@@ -48,7 +48,7 @@ export const aesthetic = defineReward({
       .describe("The head: a safetensors file with `layers.0` to `layers.7`, a folder with one, or a name on the hub."),
     ...clipOptions(null),
   }),
-  models: (options) => [...clipModels(options), options.head],
+  models: (options) => [...clipModels(options), { path: options.head, dtype: "float32" }],
   open: (options, context) => {
     const placement = placementOf(options);
     const clip = context.clip(options.model, placement, options.processor);

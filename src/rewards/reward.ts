@@ -70,6 +70,8 @@ export interface NeededModel {
   readonly path: string;
   /** "settings": configs, tokenizer and preprocessor, without weights. Default: everything. */
   readonly purpose?: "settings";
+  /** Number format of its weights, where that is not the option `dtype`. */
+  readonly dtype?: Placement["dtype"];
 }
 
 /** What a reward can use when it is opened. */
