@@ -6,6 +6,7 @@
  * libtorch, and answer at once.
  */
 import { Command, CommanderError } from "commander";
+import { addAnnotateCommand } from "./commands/annotate.js";
 import { addCompareCommand } from "./commands/compare.js";
 import { addConfigCommands } from "./commands/config.js";
 import { addDoctorCommand } from "./commands/doctor.js";
@@ -39,6 +40,7 @@ export function createProgram(): Command {
   addRunCommand(program);
   addRunsCommand(program);
   addCompareCommand(program);
+  addAnnotateCommand(program);
   addStageCommands(program);
   addGenerateCommand(program);
   addEvalCommand(program);

@@ -12,4 +12,4 @@ export {
 } from "./plot.js";
 export { escape, renderSvg } from "./svg.js";
 export { ImageError } from "./error.js";
-export { encodePng, readImage, writePng } from "./png.js";
+export { encodePng, readImage, toPixels, writePng } from "./png.js";

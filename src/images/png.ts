@@ -74,8 +74,8 @@ export async function readImage(file: string): Promise<Tensor> {
   );
 }
 
-/** [3, H, W] in 0..1 to bytes, pixel by pixel. */
-function toPixels(image: Tensor): Uint8Array {
+/** An image [3, H, W] in 0..1 as the bytes of its pixels, [H, W, 3] in 0..255. */
+export function toPixels(image: Tensor): Uint8Array {
   const bytes = tidy(() =>
     image
       .detach()

@@ -4,9 +4,10 @@ import { brightness } from "./brightness.js";
 import { clipScoreKind } from "./clip-score.js";
 import { jpegCompressibility } from "./jpeg-compressibility.js";
 import { moduleReward } from "./module.js";
+import { people } from "./people.js";
 import { defineReward, rewards, type RewardKind } from "./reward.js";
 
-for (const kind of [clipScoreKind, jpegCompressibility, brightness, moduleReward]) rewards.register(kind);
+for (const kind of [clipScoreKind, jpegCompressibility, brightness, people, moduleReward]) rewards.register(kind);
 
 /**
  * Registers a reward, which configs then name: `rewards: [{ name, ...options }]`.

@@ -1,5 +1,5 @@
 /**
- * Writes a run folder. A stage's files replace those of an earlier attempt; no file is ever appended to.
+ * Writes a run folder. A stage's files replace those of an earlier attempt; none of its files is ever appended to.
  */
 import { accessSync, constants, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -119,9 +119,15 @@ export class RunWriter {
     const { reader } = new RunWriter(folder);
     if (reader.finishedStages().length > 0) throw new RunError(`Expected a run without a finished stage in ${folder}`);
     const images = readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name));
-    const left = [layout.stages, layout.evaluations, layout.intervals, layout.metrics, layout.warnings].map((of) =>
-      of(folder),
-    );
+    // What people have judged stays: their judgements belong to images, and the same may come again.
+    const left = [
+      layout.stages,
+      layout.evaluations,
+      layout.intervals,
+      layout.metrics,
+      layout.warnings,
+      layout.annotationQueue,
+    ].map((of) => of(folder));
     // run.json last: until then the folder is this run, whatever is cut off.
     for (const name of [...left, ...images.map((image) => join(folder, image)), layout.run(folder)]) {
       rmSync(name, { recursive: true, force: true });
