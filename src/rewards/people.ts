@@ -31,7 +31,9 @@ export const people = defineReward({
   open: async ({ scale, folder }, { runFolder }) => {
     const asked = folder ?? runFolder;
     if (asked === undefined) {
-      throw new RewardError("Expected a folder for the reward people outside of a run but received none: set its folder");
+      throw new RewardError(
+        "Expected a folder for the reward people outside of a run but received none: set its folder",
+      );
     }
     const { People } = await import("./ask-people.js");
     return new People(asked, scale);

@@ -157,7 +157,10 @@ function digit(digit, shift) {
     const image = aim();
     if (digit <= 5 && image !== undefined) {
       const next = current.images[current.images.indexOf(image) + 1];
-      if (document.activeElement?.closest(".tile")) buttons().find(({ dataset }) => dataset["image"] === next)?.focus();
+      if (document.activeElement?.closest(".tile"))
+        buttons()
+          .find(({ dataset }) => dataset["image"] === next)
+          ?.focus();
       rateImage(image, digit);
     }
   }

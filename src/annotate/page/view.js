@@ -1,7 +1,7 @@
 /** Draws what the server says. Only what has changed is made anew, so that images do not flicker and the focus stays. */
 import { HIGHEST_RATING } from "../choices.js";
 
-/** @import { Choice } from "../choices.js" */
+/** @import { Choice, Scale } from "../choices.js" */
 /** @import { PageState, Shown } from "../page-state.js" */
 /** @typedef {{ choose(image: string, asWorst?: boolean): void, rate(image: string, rating: number): void }} Actions */
 
@@ -55,8 +55,9 @@ function showGroup(state, actions) {
   const group = JSON.stringify(current && [current.group, current.scale, current.images]);
   if (group !== drawnGroup) {
     drawnGroup = group;
-    element("images").replaceChildren(...(current?.images ?? []).map((image, i) => tile(current, image, i, actions)));
-    arrange(current?.images.length ?? 0);
+    const { images = [], scale = "best-worst" } = current ?? {};
+    element("images").replaceChildren(...images.map((image, i) => tile(scale, image, i, actions)));
+    arrange(images.length);
     // A screen reader reads the prompt of the new group, and the space bar means "no difference" again.
     element("prompt").focus();
   }
@@ -64,14 +65,15 @@ function showGroup(state, actions) {
 }
 
 /** "stage-0003/root-0012" as people say it. @param {string} group */
-const placeOf = (group) =>
-  group.replaceAll(/([a-z])-0*(\d+)(?=\/|$)/g, "$1 $2").replaceAll("/", ", ");
+const placeOf = (group) => group.replaceAll(/([a-z])-0*(\d+)(?=\/|$)/g, "$1 $2").replaceAll("/", ", ");
 
 /** What to choose next. @param {Shown} shown */
 function taskOf({ scale, images, choice }) {
   if (scale === "rating") {
     const left = images.filter((image) => choice.ratings[image] === undefined).length;
-    return left === 0 ? "All are rated." : `How well does each image show this? 1 is worst, 5 is best. ${left} to rate.`;
+    return left === 0
+      ? "All are rated."
+      : `How well does each image show this? 1 is worst, 5 is best. ${left} to rate.`;
   }
   if (choice.best === null) return "Which image is the best?";
   return choice.worst === null ? "Which is the worst?" : "Both are chosen.";
@@ -83,7 +85,10 @@ function nothingToDo({ run, isRunning, total }) {
   if (total === 0) {
     const why = "Nothing is to be judged yet. A run with rewards=people asks here.";
     const how = `Start it or go on with it: b2 run ${run}`;
-    return ["No images yet", isRunning ? soon : `${why}\n${how}\nThis page can stay open: it shows the images when they are there.`];
+    return [
+      "No images yet",
+      isRunning ? soon : `${why}\n${how}\nThis page can stay open: it shows the images when they are there.`,
+    ];
   }
   const next = isRunning ? soon : `To go on, run the command again that has asked for this, such as: b2 run ${run}`;
   return ["All done", `All groups are judged and saved.\n${next}`];
@@ -94,7 +99,8 @@ function keysOf(current) {
   if (current === null) return [];
   const key = (/** @type {string} */ name) => Object.assign(document.createElement("kbd"), { textContent: name });
   const arrows = [key("←"), key("→"), " then "];
-  if (current.scale === "rating") return [key("1"), " to ", key("5"), " rate the marked image, ", key("←"), key("→"), " mark another"];
+  if (current.scale === "rating")
+    return [key("1"), " to ", key("5"), " rate the marked image, ", key("←"), key("→"), " mark another"];
   const last = String(Math.min(9, current.images.length));
   const digits = [key("1"), " to ", key(last), " choose the best, then the worst (or ", key("Shift"), " and digit); "];
   return [...digits, ...arrows, key("Enter"), " too"];
@@ -105,12 +111,12 @@ const urlOf = (image) => `images/${image}.png`;
 
 /**
  * An image with its key, and the buttons to rate it.
- * @param {Shown} current
+ * @param {Scale} scale
  * @param {string} image
  * @param {number} i
  * @param {Actions} actions
  */
-function tile({ scale }, image, i, actions) {
+function tile(scale, image, i, actions) {
   const tile = make("div", "tile");
   const button = make("button", "image");
   button.type = "button";

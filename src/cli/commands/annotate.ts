@@ -23,7 +23,9 @@ interface AnnotateOptions extends OutputOptions {
 
 export function addAnnotateCommand(program: Command): void {
   addOutputOptions(program.command("annotate <run>"))
-    .description("Show the images that a run with the reward people asks about on a local page, and save what is chosen.")
+    .description(
+      "Show the images that a run with the reward people asks about on a local page, and save what is chosen.",
+    )
     .option("--port <number>", "port of the page on 127.0.0.1; 0 for any that is free", wholeNumber(0, 65_535), 0)
     .option("--open", "open the page in the browser")
     .option("--once", "end when all is judged; without it, the page waits for more until Ctrl-C")
@@ -55,8 +57,9 @@ async function annotate(run: string, options: AnnotateOptions, signal: AbortSign
     const board = new Board(annotations);
     const before = board.state();
     const isRunning = (): boolean => holderOfLock(layout.lock(run)) !== undefined;
-    const { address, close } = await serve(annotations, { run, port: options.port, isRunning, onChange: changed });
+    const server = await serve(annotations, { run, port: options.port, isRunning, onChange: changed });
     try {
+      const { address } = server;
       output.started({ folder: run, address });
       output.print(`${before.judged} of ${before.total} groups are judged.\n${address}\n`);
       output.say("Open this address in a browser. Ctrl-C ends it; all that is chosen is saved at once.\n");
@@ -65,7 +68,7 @@ async function annotate(run: string, options: AnnotateOptions, signal: AbortSign
       const end = AbortSignal.any([signal, done.signal]);
       if (!end.aborted) await once(end, "abort");
     } finally {
-      await close();
+      await server.close();
     }
     const { judged, total } = board.state();
     output.print(`${judged} of ${total} groups are judged.\n`);
