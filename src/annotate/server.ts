@@ -60,6 +60,7 @@ const source = (name: string): string => join(packageRoot(), "src/annotate/page"
 const FILES: Readonly<Record<string, readonly [type: string, file: string]>> = {
   "": ["text/html", source("index.html")],
   "page/style.css": ["text/css", source("style.css")],
+  "page/icon.svg": ["image/svg+xml", source("icon.svg")],
   "page/main.js": ["text/javascript", source("main.js")],
   "page/view.js": ["text/javascript", source("view.js")],
   "choices.js": ["text/javascript", join(import.meta.dirname, "choices.js")],

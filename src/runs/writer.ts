@@ -2,7 +2,7 @@
  * Writes a run folder. A stage's files replace those of an earlier attempt; none of its files is ever appended to.
  */
 import { accessSync, constants, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { jsonLines, makeFolder, syncFolder, writeFileAtomic, writeJson, writeJsonLines } from "../base/files.js";
 import { tryLock, type Lock } from "../base/lock.js";
 import {
@@ -88,8 +88,9 @@ export class RunWriter {
     } catch (error) {
       throw new RunError(`Expected a folder to write the run to but received ${folder} (${(error as Error).message})`);
     }
-    // A crash before run.json is written leaves only these.
-    if (present.some((name) => name !== "config.json" && !name.startsWith("run.lock") && !isLeftOver(name))) {
+    // A crash before run.json is written leaves only these; what people have said outlives a run that begins again.
+    const left = ["config.json", basename(layout.annotations(folder))];
+    if (present.some((name) => !left.includes(name) && !name.startsWith("run.lock") && !isLeftOver(name))) {
       throw new RunError(`Expected an empty or new folder for the run but received ${folder}, which holds other files`);
     }
   }

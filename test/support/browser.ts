@@ -134,8 +134,10 @@ export class Browser {
 
   async close(): Promise<void> {
     const gone = once(this.#process, "exit");
-    await this.send("Browser.close").catch(() => this.#process.kill("SIGKILL"));
+    // It may end before it has answered.
+    void this.send("Browser.close");
     await gone;
+    this.#socket.close();
   }
 
   #hear({ id, result, error, method, params }: Message): void {

@@ -4,6 +4,7 @@ import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { after } from "node:test";
 import { undecided, type Choice } from "../../src/annotate/choices.js";
 import { Annotations, type QueuedGroup } from "../../src/annotate/index.js";
 import type { PageState } from "../../src/annotate/page-state.js";
@@ -80,7 +81,7 @@ export interface Served {
 }
 
 const started: ChildProcess[] = [];
-process.on("exit", () => started.forEach((child) => child.kill("SIGKILL")));
+after(() => started.forEach((child) => child.kill("SIGKILL")));
 
 /** Starts `b2 annotate`, and waits for its address. */
 export async function serveRun(run: string, ...args: string[]): Promise<Served> {

@@ -49,6 +49,7 @@ async function ask(path, body) {
  */
 function send(path, body) {
   sending++;
+  element("images").ariaBusy = "true";
   last = last.then(async () => {
     try {
       const answer = await ask(path, body);
@@ -60,6 +61,7 @@ function send(path, body) {
       await refresh();
     } finally {
       sending--;
+      element("images").ariaBusy = String(sending > 0);
     }
   });
 }
