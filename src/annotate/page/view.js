@@ -90,7 +90,7 @@ function nothingToDo({ run, isRunning, total }) {
       isRunning ? soon : `${why}\n${how}\nThis page can stay open: it shows the images when they are there.`,
     ];
   }
-  const next = isRunning ? soon : `To go on, run the command again that has asked for this, such as: b2 run ${run}`;
+  const next = isRunning ? soon : `To go on, run the command again that has asked for this, such as:\nb2 run ${run}`;
   return ["All done", `All groups are judged and saved.\n${next}`];
 }
 
@@ -125,9 +125,9 @@ function tile(scale, image, i, actions) {
   picture.alt = "";
   picture.addEventListener("load", () => picture.classList.toggle("pixels", picture.width >= 2 * picture.naturalWidth));
   picture.src = urlOf(image);
-  const key = make("span", "key");
-  key.textContent = String(i + 1);
-  button.append(picture, key, make("span", "verdict"));
+  const caption = make("span", "caption");
+  caption.append(Object.assign(make("kbd", ""), { textContent: String(i + 1) }), make("span", "verdict"));
+  button.append(picture, caption);
   tile.append(button);
   if (scale === "rating") tile.append(ratingButtons(image, i, actions));
   else button.addEventListener("click", (event) => actions.choose(image, event.shiftKey));
@@ -183,8 +183,9 @@ function verdictOf({ best, worst, ratings }, image) {
 export function arrange(count) {
   const room = element("images");
   if (count === 0) return;
+  // In pixels, as in style.css: between tiles, and of a tile what is not its image.
   const gap = 12;
-  const below = room.querySelector(".rating") === null ? 0 : 44;
+  const below = room.querySelector(".rating") === null ? 32 : 76;
   const [width, height] = [room.clientWidth, Math.max(room.clientHeight, 160)];
   let [columns, side] = [1, 0];
   for (let n = 1; n <= count; n++) {
