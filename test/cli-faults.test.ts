@@ -21,13 +21,19 @@ const library = pathToFileURL(join(repository, "dist/src/index.js")).href;
 const stack = /\n +at /;
 
 describe("a fault in a reward's module", () => {
-  it("ends the run with its stack and code 1", async () => {
+  it("ends the run with a sentence and code 2, and with --debug says where it is", async () => {
     const module = write("faulty.mjs", "export default function faulty(images) {\n  return images.pixels.length;\n}\n");
     const config = write("faulty.json", JSON.stringify({ ...tinyValues, rewards: [module] }));
     const { code, stderr } = await b2("run", join(folder, "faulty"), "--config", config);
-    assert.equal(code, 1, stderr);
-    assert.match(stderr, /^b2: TypeError: Cannot read properties of undefined \(reading 'length'\)$/m);
-    assert.match(stderr, /\n +at .*faulty\.mjs:2/);
+    assert.equal(code, 2, stderr);
+    assert.match(
+      stderr,
+      /^b2: Expected an answer from the reward faulty for 6 images from image 0, "[a-z ]+" \(stage-0000\/root-0000, image 0\) but it threw TypeError: Cannot read properties of undefined \(reading 'length'\)/m,
+    );
+    assert.doesNotMatch(stderr, stack);
+    const debugged = await b2("--debug", "run", join(folder, "faulty"), "--config", config);
+    assert.equal(debugged.code, 2);
+    assert.match(debugged.stderr, /\ncaused by TypeError: [^]*\n +at .*faulty\.mjs:2/);
   });
 });
 

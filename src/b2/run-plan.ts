@@ -13,6 +13,7 @@ import { ConfigError, differences, resolveConfig, type Difference } from "./conf
 import { intervalOf, type Config } from "./config/schema.js";
 import { makerChanges, makerOf } from "./maker.js";
 import { openDevice } from "./policy/device.js";
+import { checkRewardsOf } from "./reward-problems.js";
 import { readPromptLists, type PromptLists } from "./rollout/prompts.js";
 
 /** What becomes of a run folder. */
@@ -39,12 +40,13 @@ export interface RunPlan extends FolderPlan {
 }
 
 /**
- * Checks prompts and folder, in this order, and takes the folder's lock. Needs no libtorch.
+ * Checks prompts, rewards and folder, in this order, and takes the folder's lock. Needs no libtorch.
  *
- * @throws InputError for missing prompts, a folder of another run, and one that another process works on
+ * @throws InputError for missing prompts, rewards that lack something, a folder of another run, and one that another process works on
  */
 export function planFolder(folder: string, config: Config, { programReward = false } = {}): FolderPlan {
   const lists = readPromptLists(config);
+  if (!programReward) checkRewardsOf(config, lists);
   if (!RunReader.exists(folder)) {
     RunWriter.expectNew(folder);
     return { folder, config, lists, programReward, mode: "new", changes: [], notes: [], lock: undefined };
@@ -156,8 +158,8 @@ function compareWithRun(folder: string, given: Config, programReward: boolean): 
   const { config, changes, deciding } = goOn(begun, given);
   const isProgram = reader.run.reward === "program";
   const finished = reader.finishedStages();
-  // What the phases of the first stage have left is work as well.
-  const hasWork = finished.length > 0 || reader.has(0, "sampled");
+  // What the phases of the first stage have left is work as well; but where a reward failed, it may be its config's fault.
+  const hasWork = finished.length > 0 || (reader.has(0, "sampled") && reader.partial(0).costs?.score === undefined);
   if (!hasWork) {
     const all = differences(begun, given);
     const isOther = all.some(({ affects }) => affects === undefined) || isProgram !== programReward;

@@ -1,19 +1,11 @@
 /** The phases of a stage as three processes, which share a run folder: `b2 sample`, `b2 select` and `b2 train`. */
 import { InputError } from "../base/errors.js";
 import { meanAndDeviation } from "../base/statistics.js";
-import {
-  addCost,
-  costBetween,
-  NO_COST,
-  type Cost,
-  type PartialStage,
-  type RunReader,
-  type StageMetrics,
-} from "../runs/index.js";
+import { costBetween, type RunReader, type StageMetrics } from "../runs/index.js";
 import { expectBranches, expectTrainSet, loadBranches, loadTrainSet, saveBranches } from "./record/storage.js";
 import { disposeRecord } from "./records.js";
 import { expectState } from "./run-plan.js";
-import { timed, type Trainer } from "./trainer.js";
+import { NOTHING_YET, sumOfCosts, timed, type Trainer } from "./trainer.js";
 
 /** The phases, by the names of their commands. */
 export type Phase = "sample" | "select" | "train";
@@ -45,7 +37,7 @@ export async function sampleStage(trainer: Trainer, stage: number): Promise<numb
   try {
     const cost = costBetween(start, trainer.spent());
     saveBranches(writer, branches);
-    writer.writePartial(stage, { ...NOTHING, sample, costs: { sample: cost } });
+    writer.writePartial(stage, { ...NOTHING_YET, sample, costs: { sample: cost } });
     return branches.keys.length;
   } finally {
     disposeRecord(branches);
@@ -60,13 +52,17 @@ export async function selectStage(
   const { writer, run } = trainer;
   const branches = loadBranches(run, stage, trainer.recordShape);
   try {
-    const partial = { ...NOTHING, ...run.partial(stage) };
-    writer.beginStage(stage, "images");
+    const partial = { ...NOTHING_YET, ...run.partial(stage) };
+    writer.beginStage(stage, run.has(stage, "scores") ? "samples" : "images");
+    writer.writePartial(stage, partial);
+    // A failed attempt is a part of this one; a finished one is replaced.
+    const before = run.has(stage, "scores") ? partial : NOTHING_YET;
     const start = trainer.spent();
-    const [scored, score] = await timed(() => trainer.score(branches));
+    const [scored, seconds] = await timed(() => trainer.scoreOrKeep(branches, { ...partial, score: before.score }));
     const trainSet = trainer.select(scored, { keep: true });
     disposeRecord(trainSet);
-    const costs = { ...partial.costs, score: costBetween(start, trainer.spent()) };
+    const score = before.score + seconds;
+    const costs = { ...partial.costs, score: sumOfCosts(before.costs.score, costBetween(start, trainer.spent())) };
     writer.writePartial(stage, { ...partial, score, rewards: scored.rewardSeconds, costs });
     const { mean: rewardMean } = meanAndDeviation(scored.rewards);
     return { samples: scored.keys.length, selected: trainSet.keys.length, rewardMean };
@@ -85,7 +81,7 @@ export async function trainStage(trainer: Trainer, stage: number): Promise<Stage
   const trainSet = loadTrainSet(run, stage, trainer.recordShape);
   try {
     trainer.restore(stage);
-    const { costs, ...seconds } = { ...NOTHING, ...run.partial(stage) };
+    const { costs, ...seconds } = { ...NOTHING_YET, ...run.partial(stage) };
     const samples = run.samples(stage);
     const rewards = samples.map(({ reward }) => reward);
     const parts = Object.fromEntries(
@@ -100,11 +96,9 @@ export async function trainStage(trainer: Trainer, stage: number): Promise<Stage
       trainSet,
       updates,
       seconds: { ...seconds, train },
-      cost: [costs.sample, costs.score].reduce<Cost>((sum, cost) => addCost(sum, cost ?? NO_COST), spent),
+      cost: sumOfCosts(costs.sample, costs.score, spent),
     });
   } finally {
     disposeRecord(trainSet);
   }
 }
-
-const NOTHING: PartialStage = { sample: 0, score: 0, train: 0, rewards: {}, costs: {} };

@@ -5,20 +5,25 @@
  * (arXiv 2503.11240). Departure from its reference: one process holds the models through all stages, and the phases
  * pass tensors on in memory; the run folder serves to resume a run and to inspect it.
  */
-import { InputError } from "../base/errors.js";
+import { InputError, Interrupted } from "../base/errors.js";
+import { ifProcessEnds } from "../base/process-end.js";
 import { silent, type Progress, type RunContext } from "../base/progress.js";
+import { listOf } from "../base/show.js";
 import { resolveModel } from "../hub/index.js";
 import { AdamW, GradScaler } from "../optim/index.js";
-import { RewardResources, RewardSet, type Reward, type RewardFunction } from "../rewards/index.js";
+import { RewardError, RewardResources, RewardSet, type Reward, type RewardFunction } from "../rewards/index.js";
 import {
   addCost,
   costBetween,
   NO_COST,
   type Cost,
+  type PartialStage,
   type PhaseSeconds,
   type RunReader,
   type RunWriter,
+  type SampleLine,
   type StageMetrics,
+  type StageScores,
   type UpdateMetrics,
 } from "../runs/index.js";
 import { loadSafetensors, saveSafetensors } from "../safetensors/index.js";
@@ -34,13 +39,20 @@ import type { Trainable } from "./policy/trainable.js";
 import { isMeasured, measuredSteps, measureInterval, reportMeasurement } from "./probe/measured.js";
 import { imageNames } from "./record/images.js";
 import { stageMetrics } from "./record/stage-metrics.js";
-import { loadTrainSet, sampleLines, saveTrainSet, type RecordShape } from "./record/storage.js";
+import {
+  loadBranches,
+  loadTrainSet,
+  sampleLines,
+  saveBranches,
+  saveTrainSet,
+  type RecordShape,
+} from "./record/storage.js";
 import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "./records.js";
-import { advantagesByLevel, type PromptRewards } from "./rollout/advantage.js";
+import { advantagesByLevel, combinedAdvantages } from "./rollout/advantage.js";
 import { sampleBranches } from "./rollout/branches.js";
-import { promptsOfStage } from "./rollout/prompts.js";
+import { promptsOfStage, type PromptLists } from "./rollout/prompts.js";
 import { trainedSteps } from "./rollout/schedule.js";
-import { scoreBranches } from "./rollout/score.js";
+import { scoreBranches, type BranchScores } from "./rollout/score.js";
 import { selectRows } from "./rollout/select.js";
 import { imagesOf, levelsOf } from "./rollout/tree.js";
 import {
@@ -57,6 +69,12 @@ import {
 import { withReplay } from "./update/replay.js";
 import { checkTimesteps } from "./update/timesteps.js";
 import { updatePolicy } from "./update/update.js";
+
+/** What was sampled for a stage, and what that has taken. */
+interface SampledStage {
+  readonly branches: BranchBatch;
+  readonly partial: PartialStage;
+}
 
 /** What a program can pass besides the config. */
 export interface TrainerOptions {
@@ -104,6 +122,7 @@ export class Trainer {
   readonly #optimizer: AdamW;
   readonly #scaler: GradScaler;
   readonly #followers: Followers;
+  readonly #metadata: PromptLists["metadata"];
   /** Cost of measurements that an interrupted attempt at a stage has left. */
   #found: Cost = NO_COST;
 
@@ -115,6 +134,7 @@ export class Trainer {
     const { config } = plan;
     this.config = config;
     this.prompts = plan.lists.training;
+    this.#metadata = plan.lists.metadata;
     this.policy = parts.policy;
     this.rewards = parts.rewards;
     this.resources = parts.resources;
@@ -152,7 +172,7 @@ export class Trainer {
       plan.lock?.release();
       throw error;
     }
-    return Trainer.begin(plan, new RewardResources(plan.device, resolveModel), context, reward);
+    return Trainer.begin(plan, new RewardResources(plan.device, resolveModel, plan.folder), context, reward);
   }
 
   /**
@@ -180,6 +200,7 @@ export class Trainer {
       if (reward === undefined) warnOfToyClip(config, context.progress);
       const prompts = [...training, ...heldOut, config.sample.negativePrompt];
       warnOfLongPrompts(policy.model, prompts, context.progress);
+      resources.rest();
       return new Trainer(plan, { policy, rewards, resources, writer: openRunFolder(plan) }, context);
     } catch (error) {
       policy?.dispose();
@@ -205,13 +226,17 @@ export class Trainer {
     }
   }
 
-  /** Runs one stage, from noise to new weights; replaces what an earlier attempt left. */
+  /**
+   * Runs one stage, from noise to new weights. Samples that an earlier attempt has left are used; the rest of it is
+   * replaced.
+   *
+   * @throws RewardError if a reward fails: the samples are kept in the run folder then
+   */
   async runStage(stage: number): Promise<StageMetrics> {
-    this.writer.beginStage(stage);
-    const start = this.spent();
-    const [branches, sample] = await timed(() => this.sample(stage));
+    const { branches, partial } = this.#keptSamples(stage) ?? (await this.#sampleNow(stage));
     try {
-      const [scored, score] = await timed(() => this.score(branches));
+      const start = this.spent();
+      const [scored, score] = await timed(() => this.scoreOrKeep(branches, partial));
       const trainSet = this.select(scored);
       try {
         const [updates, train] = await timed(() => this.update(trainSet));
@@ -219,8 +244,8 @@ export class Trainer {
           scored,
           trainSet,
           updates,
-          seconds: { sample, score, train, rewards: scored.rewardSeconds },
-          cost: costBetween(start, this.spent()),
+          seconds: { sample: partial.sample, score: partial.score + score, train, rewards: scored.rewardSeconds },
+          cost: sumOfCosts(partial.costs.sample, partial.costs.score, costBetween(start, this.spent())),
         });
       } finally {
         disposeRecord(trainSet);
@@ -240,22 +265,74 @@ export class Trainer {
     return this.#followers.sampling(() => sampleBranches(this.policy, rollout, config, this.#context));
   }
 
-  /** Phase 2: rewards and an advantage for every branch. */
+  /** Phase 2: rewards and an advantage for every branch. What rewards say before one of them fails is kept on disk. */
   async score(batch: BranchBatch): Promise<ScoredBatch> {
-    const { advantage, branch, record, sample } = this.config;
-    const prompts = batch.keys.map(({ prompt }) => prompt);
+    const { record, sample } = this.config;
     const names = imageNames(batch.keys, record.images);
     const imageFile = (sample: number): string | undefined => {
       const name = names[sample];
       return name === undefined ? undefined : this.writer.imagePath(batch.stage, name);
     };
-    const options = { batchSize: sample.decodeBatchSize, imageFile };
-    const scores = await scoreBranches(this.policy, batch, this.rewards, options, this.#context);
-    const current = { prompts, rewards: scores.rewards };
-    const history = this.#history(batch.stage);
-    const levels = levelsOf(branch, batch.timesteps.length);
-    const byLevel = advantagesByLevel(current, history, levels, advantage);
+    const options = {
+      batchSize: sample.decodeBatchSize,
+      imageFile,
+      metadata: this.#metadata,
+      kept: this.#keptScores(batch),
+      keep: (scores: StageScores) => this.writer.writeScores(batch.stage, scores),
+    };
+    const scores = await this.resources.using(() =>
+      scoreBranches(this.policy, batch, this.rewards, options, this.#context),
+    );
+    this.writer.remove(batch.stage, "scores");
+    const byLevel = this.#advantages(batch, scores);
     return { ...batch, ...scores, advantages: byLevel.at(-1)!, innerAdvantages: byLevel.slice(0, -1) };
+  }
+
+  /**
+   * Scores, and if that fails keeps what was sampled: also where a reward ends the process.
+   *
+   * @throws RewardError that says so
+   */
+  async scoreOrKeep(branches: BranchBatch, partial: PartialStage): Promise<ScoredBatch> {
+    const { stage } = branches;
+    const [start, began] = [this.spent(), performance.now()];
+    const keep = (): string => {
+      const score = partial.score + (performance.now() - began) / 1000;
+      const costs = { ...partial.costs, score: sumOfCosts(partial.costs.score, costBetween(start, this.spent())) };
+      if (!this.run.has(stage, "sampled")) saveBranches(this.writer, branches);
+      this.writer.writePartial(stage, { ...partial, score, costs });
+      return `What was sampled for stage ${stage} is kept: the same command goes on from there`;
+    };
+    const done = ifProcessEnds(keep);
+    try {
+      return await this.score(branches);
+    } catch (error) {
+      if (error instanceof Interrupted) keep();
+      if (!(error instanceof RewardError)) throw error;
+      throw new RewardError(`${error.message}\n${keep()}`, { cause: error.cause });
+    } finally {
+      done();
+    }
+  }
+
+  /** Of each level of the tree; the images are the last. */
+  #advantages({ stage, keys, timesteps }: BranchBatch, { rewards, parts }: BranchScores): number[][] {
+    const { advantage, branch } = this.config;
+    const prompts = keys.map(({ prompt }) => prompt);
+    const levels = levelsOf(branch, timesteps.length);
+    const lines = this.#history(stage);
+    const ofReward = (values: readonly number[], of: (line: SampleLine) => number): number[][] => {
+      const history = lines.map((stage) => ({ prompts: stage.map(({ prompt }) => prompt), rewards: stage.map(of) }));
+      return advantagesByLevel({ prompts, rewards: values }, history, levels, advantage);
+    };
+    if (advantage.combine === "raw") return ofReward(rewards, ({ reward }) => reward);
+    const { labels, weights } = this.rewards;
+    return combinedAdvantages(
+      labels.map((label, i) => ({
+        weight: weights[i]!,
+        levels: ofReward(parts[label]!, (line) => line.rewards?.[label] ?? line.reward),
+      })),
+    );
   }
 
   /** Phase 3: selects the branches that train, and writes them to the run folder. */
@@ -444,25 +521,69 @@ export class Trainer {
       return;
     }
     const { policy, rewards, prompts, config } = this;
+    const context = { ...this.#context, metadata: this.#metadata };
     const start = this.spent();
     const measured = await this.#followers.sampling(() =>
-      measureInterval(policy, rewards, prompts, stage, config, this.#context),
+      this.resources.using(() => measureInterval(policy, rewards, prompts, stage, config, context)),
     );
     this.writer.writeInterval({ ...measured, cost: costBetween(start, this.spent()) });
     reportMeasurement(measured, this.#context.progress);
   }
 
-  /** Rewards of the last H stages, without those that are lost. */
-  #history(stage: number): PromptRewards[] {
-    const known = stagesBefore(stage, this.config.advantage.historyStages).filter((one) =>
-      this.run.has(one, "samples"),
+  /** The images of the last H stages, without those of stages that are lost. */
+  #history(stage: number): SampleLine[][] {
+    const stages = stagesBefore(stage, this.config.advantage.historyStages);
+    return stages.filter((one) => this.run.has(one, "samples")).map((one) => this.run.samples(one));
+  }
+
+  async #sampleNow(stage: number): Promise<SampledStage> {
+    this.writer.beginStage(stage);
+    const start = this.spent();
+    const [branches, sample] = await timed(() => this.sample(stage));
+    return { branches, partial: { ...NOTHING_YET, sample, costs: { sample: costBetween(start, this.spent()) } } };
+  }
+
+  /** The samples of an attempt at a stage whose scoring did not come to its end; undefined if there is none. */
+  #keptSamples(stage: number): SampledStage | undefined {
+    const { run, writer } = this;
+    if (!run.has(stage, "sampled") || !run.has(stage, "sampledTensors")) return undefined;
+    const { progress } = this.#context;
+    const partial = { ...NOTHING_YET, ...run.partial(stage) };
+    let branches: BranchBatch;
+    try {
+      branches = loadBranches(run, stage, this.recordShape);
+    } catch (error) {
+      if (!(error instanceof InputError)) throw error;
+      progress.log(
+        `stage ${stage}: sampling again, since what an earlier attempt has left is damaged: ${error.message}`,
+      );
+      return undefined;
+    }
+    progress.log(`stage ${stage}: going on with ${branches.keys.length} samples of an earlier attempt`);
+    writer.beginStage(stage, run.has(stage, "scores") ? "samples" : "images");
+    writer.writePartial(stage, partial);
+    return { branches, partial };
+  }
+
+  /** What an earlier attempt has scored. @throws InputError if it belongs to other samples */
+  #keptScores({ stage, keys }: BranchBatch): StageScores | undefined {
+    const scores = this.run.scores(stage);
+    if (scores === undefined) return undefined;
+    const { labels } = this.rewards;
+    const lists = labels.map((label) => scores.parts[label]);
+    if (lists.every((list) => list !== undefined && list.length <= keys.length)) return scores;
+    throw new InputError(
+      `Expected scores of ${listOf(labels, "and")} for at most ${keys.length} images in ${this.run.stagePath(stage, "scores")}; delete it to have them scored again`,
     );
-    return known.map((one) => {
-      const samples = this.run.samples(one);
-      return { prompts: samples.map(({ prompt }) => prompt), rewards: samples.map(({ reward }) => reward) };
-    });
   }
 }
+
+/** Of a stage that has not begun. */
+export const NOTHING_YET: PartialStage = { sample: 0, score: 0, train: 0, rewards: {}, costs: {} };
+
+/** The sum of costs, of which some may be unknown or none. */
+export const sumOfCosts = (...costs: readonly (Cost | undefined)[]): Cost =>
+  costs.reduce<Cost>((sum, cost) => addCost(sum, cost ?? NO_COST), NO_COST);
 
 /** The result of `work`, and its wall time in seconds. */
 export async function timed<T>(work: () => Promise<T>): Promise<[result: T, seconds: number]> {

@@ -6,6 +6,7 @@
  * libtorch, and answer at once.
  */
 import { Command, CommanderError } from "commander";
+import { cutOff } from "../base/process-end.js";
 import { addAnnotateCommand } from "./commands/annotate.js";
 import { addCompareCommand } from "./commands/compare.js";
 import { addConfigCommands } from "./commands/config.js";
@@ -95,10 +96,14 @@ function refuseSilence(json: boolean): () => void {
       if (json) printEvent({ type: "error", exitCode: 130, message: "Interrupted" });
       return;
     }
-    const message = isIdle
-      ? "Expected the work to go on but it waits for something that can no longer happen; a reward or a plugin may be at fault"
-      : `Expected the work to go on but something ended the process with code ${code}; does a reward or a plugin call process.exit?`;
-    const exitCode = code === 0 || isIdle ? 1 : code;
+    const sentences = cutOff();
+    const message =
+      sentences.length > 0
+        ? sentences.join("\n")
+        : isIdle
+          ? "Expected the work to go on but it waits for something that can no longer happen; a reward or a plugin may be at fault"
+          : `Expected the work to go on but something ended the process with code ${code}; does a reward or a plugin call process.exit?`;
+    const exitCode = sentences.length > 0 ? 2 : code === 0 || isIdle ? 1 : code;
     printError(`b2: ${message}\n`);
     if (json) printEvent({ type: "error", exitCode, message });
     process.exitCode = exitCode;

@@ -32,8 +32,12 @@ const TITLES: Record<Measure, string> = {
 };
 
 /** The measures, and each reward on its own if there are several. */
-function measureLines({ rewards = {} }: EvaluationRow): Line[] {
-  const labels = Object.keys(rewards);
+function measureLines({ rewards = {}, judges = [] }: EvaluationRow): Line[] {
+  const labels = Object.keys(rewards).filter((label) => !judges.includes(label));
+  const ofReward = (label: string, title: string): Line => {
+    return { title, of: (row) => row.rewards?.[label] ?? null, quantity: rewardOf(label) };
+  };
+  const judged = judges.map((label) => ofReward(label, `judge ${label}`));
   const [only] = labels;
   return measures.flatMap((measure): Line[] => {
     const line: Line = {
@@ -44,11 +48,9 @@ function measureLines({ rewards = {} }: EvaluationRow): Line[] {
       isShare: measure === "trueAlignment",
       ...(isAmongRight(measure) && { pairs: (row) => row.rightPairs }),
     };
-    if (measure !== "reward" || labels.length < 2) return [line];
-    const own = labels.map((label): Line => {
-      return { title: `- ${label}`, of: (row) => row.rewards?.[label] ?? null, quantity: rewardOf(label) };
-    });
-    return [line, ...own];
+    if (measure !== "reward") return [line];
+    const own = labels.length < 2 ? [] : labels.map((label) => ofReward(label, `- ${label}`));
+    return [line, ...own, ...judged];
   });
 }
 

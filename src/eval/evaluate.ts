@@ -9,6 +9,7 @@ import type { Policy } from "../b2/policy/policy.js";
 import { thinOut, type PromptLists } from "../b2/rollout/prompts.js";
 import type { RunContext } from "../base/progress.js";
 import { meanAndDeviation } from "../base/statistics.js";
+import type { ImageKey } from "../rewards/index.js";
 import type { Tensor } from "../torch/index.js";
 import { cosineDistance, meanOverPairs, pairsOf, pixelDistance, pixelRows, unitRows } from "./diversity.js";
 import { evaluationNoise, generateImages } from "./images.js";
@@ -25,12 +26,24 @@ export async function evaluate(
   config: EvaluationConfig,
   context: RunContext,
 ): Promise<Evaluation> {
+  const { using = (work) => work() } = judges;
+  return using(() => evaluateLists(policy, judges, lists, config, context));
+}
+
+async function evaluateLists(
+  policy: Policy,
+  judges: Judges,
+  lists: PromptLists,
+  config: EvaluationConfig,
+  context: RunContext,
+): Promise<Evaluation> {
   const rows: EvaluationRow[] = [];
   for (const name of ["training", "held-out"] as const) {
     const list = lists[name];
     if (list === undefined || list.length === 0) continue;
     const prompts = thinOut(list, config.eval.maxPrompts);
-    rows.push(await evaluateList(policy, judges, { name, prompts }, config, context));
+    const { metadata } = lists;
+    rows.push(await evaluateList(policy, judges, { name, prompts, metadata }, config, context));
   }
   return { rows };
 }
@@ -38,7 +51,11 @@ export async function evaluate(
 async function evaluateList(
   policy: Policy,
   judges: Judges,
-  { name, prompts }: { name: EvaluationRow["prompts"]; prompts: readonly string[] },
+  {
+    name,
+    prompts,
+    metadata,
+  }: { name: EvaluationRow["prompts"]; prompts: readonly string[]; metadata: PromptLists["metadata"] },
   config: EvaluationConfig,
   context: RunContext,
 ): Promise<EvaluationRow> {
@@ -46,14 +63,19 @@ async function evaluateList(
   const wanted = prompts.flatMap((prompt, root) =>
     Array.from({ length: each }, (_, branch) => ({ prompt, noise: evaluationNoise(config.seed, root, branch) })),
   );
-  const { labels } = judges.rewards;
+  const labels = [...judges.rewards.labels, ...judges.rewards.judges];
   const totals: number[] = [];
   const parts: Record<string, number[]> = Object.fromEntries(labels.map((label) => [label, []]));
   const verdicts: Verdict[] = [];
   const features: Float32Array[] = [];
   const pixels: Float32Array[] = [];
-  const use = async (images: Tensor, batch: string[]): Promise<void> => {
-    const scores = await judges.rewards.score(images, batch);
+  const use = async (images: Tensor, batch: string[], start: number): Promise<void> => {
+    const scores = await judges.rewards.score(images, batch, {
+      keys: batch.map((_, i) => imageKey(name, Math.floor((start + i) / each), (start + i) % each)),
+      metadata: batch.map((prompt) => metadata?.get(prompt) ?? {}),
+      judges: true,
+      ...(context.signal && { signal: context.signal }),
+    });
     totals.push(...scores.total);
     for (const label of labels) parts[label]!.push(...scores.parts[label]!);
     if (judges.features !== undefined) features.push(...unitRows(judges.features, images));
@@ -62,6 +84,7 @@ async function evaluateList(
     pixels.push(...pixelRows(images));
   };
   await generateImages(policy, wanted, config, { label: `evaluating ${name} prompts`, use }, context);
+  await judges.rewards.complete({ judges: true });
 
   const perPrompt = prompts.map((prompt, i): PromptMeasures => {
     const own = <T>(all: readonly T[]): readonly T[] => all.slice(i * each, (i + 1) * each);
@@ -80,8 +103,14 @@ async function evaluateList(
       rewards: Object.fromEntries(labels.map((label) => [label, mean(parts[label]!)])),
     };
   });
-  return rowOf({ prompts: name, images: wanted.length, perPrompt });
+  return rowOf({ prompts: name, images: wanted.length, judges: judges.rewards.judges, perPrompt });
 }
+
+/** The images of a prompt compete with each other. */
+const imageKey = (list: EvaluationRow["prompts"], prompt: number, index: number): ImageKey => ({
+  group: `${list}/prompt-${String(prompt).padStart(4, "0")}`,
+  index,
+});
 
 /** By slot, the share of a prompt's images in which it is right. */
 function slotShares(verdicts: readonly Verdict[]): Record<string, number> {

@@ -99,7 +99,7 @@ export class Experiment {
       throw error;
     }
     progress.log(`loading ${plan.config.model.path}`);
-    const resources = new RewardResources(plan.device, resolveModel);
+    const resources = new RewardResources(plan.device, resolveModel, plan.folder);
     const trainer = await Trainer.begin(plan, resources, context, reward);
     try {
       const judges = evaluation ? openJudges(plan.config, trainer.rewards, resources) : undefined;

@@ -25,6 +25,8 @@ export interface Judges {
   readonly features?: (images: Tensor) => Tensor;
   /** Whether each image [B, 3, H, W] shows what its prompt describes. */
   readonly truth?: (images: Tensor, prompts: readonly string[]) => readonly Verdict[] | Promise<readonly Verdict[]>;
+  /** Runs `work` with all models on their devices. */
+  readonly using?: <T>(work: () => Promise<T>) => Promise<T>;
   /** Frees the models that do not belong to the shared resources. */
   dispose?(): void;
 }
@@ -52,6 +54,7 @@ export function openJudges(config: Pick<Config, "eval">, rewards: RewardSet, res
   const classifier = truth === "emoji" ? openClassifier() : undefined;
   return {
     rewards,
+    using: (work) => resources.using(work),
     ...(features && { features: (images) => features.imageFeatures(images) }),
     ...(classifier && {
       truth: (images, prompts) => {

@@ -44,8 +44,10 @@ export interface EvaluationRow extends Readonly<Record<Measure, Estimate | null>
   readonly rightPairs: number | null;
   /** By slot, over the prompts that have it. */
   readonly slots: Readonly<Record<string, Estimate>>;
-  /** Each reward by its label, unweighted. */
+  /** Each reward by its label, unweighted; judges too. */
   readonly rewards?: Readonly<Record<string, Estimate>>;
+  /** The labels of those that are judges: no part of `reward`. */
+  readonly judges?: readonly string[];
   readonly perPrompt: readonly PromptMeasures[];
 }
 
@@ -58,8 +60,9 @@ export interface Evaluation {
 export function rowOf({
   prompts,
   images,
+  judges = [],
   perPrompt,
-}: Pick<EvaluationRow, "prompts" | "images" | "perPrompt">): EvaluationRow {
+}: Pick<EvaluationRow, "prompts" | "images" | "judges" | "perPrompt">): EvaluationRow {
   const over = (quantity: Quantity): Estimate | null => meanOf(perPrompt, quantity);
   const slots = [...new Set(perPrompt.flatMap((prompt) => Object.keys(prompt.slots)))];
   const labels = Object.keys(perPrompt[0]?.rewards ?? {});
@@ -73,6 +76,7 @@ export function rowOf({
     ),
     slots: record(slots, (slot) => over(slotOf(slot))!),
     rewards: record(labels, (label) => over(rewardOf(label))!),
+    ...(judges.length > 0 && { judges }),
     perPrompt,
   };
 }

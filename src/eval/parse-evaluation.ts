@@ -11,6 +11,7 @@ const stored = z.object({
     z.object({
       prompts: z.enum(["training", "held-out"]),
       images: z.number(),
+      judges: z.array(z.string()).optional(),
       perPrompt: z.array(
         z.object({
           prompt: z.string(),
@@ -33,7 +34,9 @@ const stored = z.object({
 export function parseEvaluation(json: unknown, file = "the evaluation"): Evaluation {
   const { data, error } = stored.safeParse(json);
   if (data !== undefined)
-    return { rows: data.rows.map((row) => rowOf(row as Pick<EvaluationRow, "prompts" | "images" | "perPrompt">)) };
+    return {
+      rows: data.rows.map((row) => rowOf(row as Pick<EvaluationRow, "prompts" | "images" | "judges" | "perPrompt">)),
+    };
   const { path, message } = error.issues[0]!;
   throw new InputError(
     `Expected the results of an evaluation in ${file} but received another thing (${path.join(".")}: ${message}); ` +

@@ -1,6 +1,6 @@
 /** Reports of a run for people: a line for every stage, the curve of the reward. */
 import type { Config } from "../b2/config/schema.js";
-import { lineChart } from "../images/index.js";
+import { figure, lineChart, renderSvg, stylesOf, type Panel } from "../images/index.js";
 import type { StageMetrics } from "../runs/index.js";
 
 /** A stage's number, which counts from 0 as its folder does, and how many stages that makes: "stage 0 (1/6)". */
@@ -24,12 +24,41 @@ export function stageLine(metrics: StageMetrics, config: Pick<Config, "stages">)
   ].join("  ");
 }
 
-/** The mean reward of every stage so far with its standard error, as PNG. */
+const CURVE_TITLE = "Mean reward of a stage's images";
+
+/**
+ * The mean reward of every stage so far with its standard error, as PNG; of several rewards their weighted sum, and beside
+ * it each on its own, since their scales differ.
+ */
 export function rewardCurve(metrics: readonly StageMetrics[]): Uint8Array {
+  const labels = Object.keys(metrics.at(-1)?.rewards ?? {});
+  if (labels.length > 1) return rewardPanels(metrics, labels);
   const reward = {
     name: "reward",
     values: metrics.map(({ rewardMean }) => rewardMean),
     spread: metrics.map(({ rewardStd, images }) => rewardStd / Math.sqrt(images)),
   };
-  return lineChart([reward], { title: "Mean reward of a stage's images", xLabel: "stage" });
+  return lineChart([reward], { title: CURVE_TITLE, xLabel: "stage" });
+}
+
+function rewardPanels(metrics: readonly StageMetrics[], labels: readonly string[]): Uint8Array {
+  const sum = panelOf("weighted sum", metrics, ({ rewardMean, rewardStd }) => ({ mean: rewardMean, std: rewardStd }));
+  const own = labels.map((label) => panelOf(label, metrics, ({ rewards }) => rewards[label]));
+  const options = { title: CURVE_TITLE, yLabel: "mean reward", panelWidth: 340, sharedY: false, legend: false };
+  return renderSvg(figure([sum, ...own], stylesOf(["reward"]), options));
+}
+
+/** @param of undefined for a stage that has not this reward */
+function panelOf(
+  title: string,
+  metrics: readonly StageMetrics[],
+  of: (stage: StageMetrics) => { readonly mean: number; readonly std?: number } | undefined,
+): Panel {
+  const line = metrics.flatMap((stage) => {
+    const { mean, std } = of(stage) ?? {};
+    if (mean === undefined) return [];
+    const error = (std ?? 0) / Math.sqrt(stage.images);
+    return [{ x: stage.stage, y: mean, yLow: mean - error, yHigh: mean + error }];
+  });
+  return { title, xLabel: "stage", series: [{ style: 0, line, band: true }] };
 }

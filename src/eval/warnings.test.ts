@@ -86,3 +86,34 @@ test("a run's warnings come in order, and are summed up by kind", () => {
   assert.match(nothing!, /^none of 40 images was selected.* \(after 1 to 3 stages, 2 times\)$/);
   assert.match(hacking!, /\(after 2 stages\)$/);
 });
+
+test("a trained reward that rises while a judge falls", () => {
+  const at = (stage: number, rewards: Record<string, number>): EvaluationAt => {
+    const perPrompt = [0, 1, 2, 3].map((i) => {
+      const wobble = (stage * (i % 2)) / 1000;
+      return {
+        prompt: `${i}`,
+        reward: rewards["hps"],
+        rewards: Object.fromEntries(Object.entries(rewards).map(([label, value]) => [label, value + wobble])),
+      };
+    });
+    return {
+      stage,
+      evaluation: parseEvaluation({ rows: [{ prompts: "training", images: 16, judges: ["clip"], perPrompt }] }),
+    };
+  };
+  const before = at(0, { hps: 0.2, jpeg: -30, clip: 0.3 });
+  const warnings = evaluationWarnings(before, at(8, { hps: 0.3, jpeg: -31, clip: 0.25 }));
+  assert.deepEqual(
+    warnings.map(({ kind }) => kind),
+    ["reward-against-judge"],
+  );
+  assert.match(
+    warnings[0]!.text,
+    /^on training prompts hps rose by 0\.1\d* since the base model, but as a judge clip fell by 0\.04\d*:/,
+  );
+  const kinds = (rewards: Record<string, number>): string[] =>
+    evaluationWarnings(before, at(8, rewards)).map(({ kind }) => kind);
+  assert.deepEqual(kinds({ hps: 0.3, jpeg: -30, clip: 0.35 }), [], "both rise");
+  assert.deepEqual(kinds({ hps: 0.1, jpeg: -31, clip: 0.25 }), [], "both fall");
+});

@@ -2,12 +2,29 @@
  * Signs that a training goes wrong, in words. Every rule is a pure function of a run's metrics and evaluations, so that a
  * resumed run finds the same again. Thresholds are named below, each with its reason.
  */
+import { listOf } from "../base/show.js";
 import type { StageMetrics } from "../runs/index.js";
-import { compare, measureOf, type Estimate, type Evaluation, type EvaluationRow, type Measure } from "./measures.js";
+import {
+  compare,
+  measureOf,
+  rewardOf,
+  type Estimate,
+  type Evaluation,
+  type EvaluationRow,
+  type Measure,
+  type Quantity,
+} from "./measures.js";
 
 /** What a warning is about. */
 export type WarningKind =
-  "first-ratio" | "ratio" | "kl" | "flat-groups" | "nothing-selected" | "reward-without-alignment" | "not-held-out";
+  | "first-ratio"
+  | "ratio"
+  | "kl"
+  | "flat-groups"
+  | "nothing-selected"
+  | "reward-without-alignment"
+  | "reward-against-judge"
+  | "not-held-out";
 
 /** One sign that a training goes wrong. */
 export interface Warning {
@@ -112,13 +129,28 @@ export function evaluationWarnings(before: EvaluationAt, after: EvaluationAt): W
     before.stage === 0 ? "since the base model" : `since the evaluation after ${stagesInWords(before.stage)}`;
   const warnings: Warning[] = [];
   const warn = (kind: WarningKind, text: string): void => void warnings.push({ kind, stage: after.stage, text });
-  const change = (list: EvaluationRow["prompts"], measure: Measure): Estimate | null => {
-    const [b, a] = [before, after].map(({ evaluation }) => evaluation.rows.find(({ prompts }) => prompts === list));
-    return b === undefined || a === undefined || a.perPrompt.length < PROMPTS
-      ? null
-      : compare(b, a, measureOf(measure));
+  const rowsOf = (list: EvaluationRow["prompts"]) =>
+    [before, after].map(({ evaluation }) => evaluation.rows.find(({ prompts }) => prompts === list));
+  const changeOf = (list: EvaluationRow["prompts"], quantity: Quantity): Estimate | null => {
+    const [b, a] = rowsOf(list);
+    return b === undefined || a === undefined || a.perPrompt.length < PROMPTS ? null : compare(b, a, quantity);
   };
+  const change = (list: EvaluationRow["prompts"], measure: Measure): Estimate | null =>
+    changeOf(list, measureOf(measure));
   for (const list of ["training", "held-out"] as const) {
+    const { rewards = {}, judges = [] } = rowsOf(list)[1] ?? {};
+    const changes = Object.keys(rewards).map((label) => ({ label, change: changeOf(list, rewardOf(label)) }));
+    const risen = changes.filter(({ label, change }) => !judges.includes(label) && rises(change));
+    const fallen = changes.filter(({ label, change }) => judges.includes(label) && falls(change));
+    if (risen.length > 0 && fallen.length > 0) {
+      const all = (some: typeof changes, verb: string, sign: number): string =>
+        listOf(
+          some.map(({ label, change }) => `${label} ${verb} by ${number(sign * change!.mean)}`),
+          "and",
+        );
+      const words = `on ${list} prompts ${all(risen, "rose", 1)} ${since}, but as a judge ${all(fallen, "fell", -1)}`;
+      warn("reward-against-judge", `${words}: the model learns to please the reward`);
+    }
     const [reward, alignment] = [change(list, "reward"), change(list, "trueAlignment")];
     if (!rises(reward) || !falls(alignment)) continue;
     const words = `the reward of ${list} prompts rose by ${number(reward!.mean)} ${since}, but true alignment fell by ${percent(alignment!.mean)}`;

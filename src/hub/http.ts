@@ -1,5 +1,6 @@
 /** HTTP requests to the hub: redirects, what its errors mean, and how long to wait before a retry. */
-import { EnvHttpProxyAgent, fetch, type Headers, type Response } from "undici";
+import { EnvHttpProxyAgent, fetch, type Response } from "undici";
+import { secondsToWait } from "../base/retry-after.js";
 import { downloadTimeout } from "./environment.js";
 import { HubBusyError, HubError, NoRevisionError } from "./error.js";
 
@@ -90,13 +91,6 @@ export function httpError({ status, headers }: Response, what: string, revision 
   }
   if (status === 404) return new HubError(`Expected ${what} on the hub but received: not found`);
   return new HubError(`Expected ${what} from the hub but received status ${status} ${told}`.trim());
-}
-
-/** From `retry-after: 30`, or from the hub's own `ratelimit: "api";r=0;t=30` when no requests remain. */
-function secondsToWait(headers: Headers): number | undefined {
-  const seconds =
-    /^\s*(\d+)\s*$/.exec(headers.get("retry-after") ?? "") ?? /;r=0;t=(\d+)/.exec(headers.get("ratelimit") ?? "");
-  return seconds === null ? undefined : Number(seconds[1]);
 }
 
 /**

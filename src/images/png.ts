@@ -74,7 +74,7 @@ export async function readImage(file: string): Promise<Tensor> {
   );
 }
 
-/** An image [3, H, W] in 0..1 as the bytes of its pixels, [H, W, 3] in 0..255. */
+/** [3, H, W] in 0..1 to bytes, pixel by pixel: [H, W, 3] in 0..255, rounded and clamped. */
 export function toPixels(image: Tensor): Uint8Array {
   const bytes = tidy(() =>
     image

@@ -4,3 +4,14 @@ import { InputError } from "../base/errors.js";
 export class RewardError extends InputError {
   override readonly name = "RewardError";
 }
+
+/** What a check that throws says is wrong; undefined if nothing is. */
+export function problemOf(check: () => unknown): string | undefined {
+  try {
+    check();
+    return undefined;
+  } catch (error) {
+    if (error instanceof RewardError) return error.message;
+    throw error;
+  }
+}

@@ -46,19 +46,27 @@ export class RewardResources implements RewardContext {
 
   /** With all models on their devices; those that are offloaded leave them afterwards. */
   async using<T>(work: () => Promise<T>): Promise<T> {
-    const away = [...this.#models.values()].filter(({ offload, device }) => offload && device !== "cpu");
-    for (const { model, device } of away) model.moveTo(device);
+    for (const { model, device } of this.#offloaded) model.moveTo(device);
     try {
       return await work();
     } finally {
-      for (const { model } of away) model.moveTo("cpu");
+      this.rest();
     }
+  }
+
+  /** Moves what is offloaded to the CPU's memory. */
+  rest(): void {
+    for (const { model } of this.#offloaded) model.moveTo("cpu");
   }
 
   /** Frees all models. */
   dispose(): void {
     for (const { model } of this.#models.values()) model.dispose();
     this.#models.clear();
+  }
+
+  get #offloaded(): Held[] {
+    return [...this.#models.values()].filter(({ offload, device }) => offload && device !== "cpu");
   }
 
   /** @param placement undefined: wherever another reward has it, and no word on offloading */

@@ -117,6 +117,8 @@ export interface RewardKind<O extends z.ZodObject = z.ZodObject> extends Entry<O
   models?(options: z.output<O>): readonly string[];
   /** Sentences on what is missing or wrong, found before anything is loaded, such as a package to install. */
   problems?(options: z.output<O>): readonly string[];
+  /** Why it cannot score images of a prompt, in a sentence that names the prompt; undefined if it can. */
+  promptProblem?(options: z.output<O>, prompt: string, metadata: PromptMetadata): string | undefined;
   /**
    * Opens the reward.
    *
@@ -139,20 +141,30 @@ const MOST = 1e30;
  * Checks what a reward returned.
  *
  * @param name of the reward, for errors
+ * @param imageName an image as errors name it
  * @throws RewardError if it is not one finite number for each prompt
  */
-export function checkRewards(values: unknown, prompts: readonly string[], name: string): number[] {
+export function checkRewards(
+  values: unknown,
+  prompts: readonly string[],
+  name: string,
+  imageName = (i: number): string => `image ${i}, ${JSON.stringify(prompts[i])}`,
+): number[] {
   const isList = Array.isArray(values) || (ArrayBuffer.isView(values) && !(values instanceof DataView));
   const list = isList ? Array.from(values as ArrayLike<unknown>) : undefined;
   if (list?.length !== prompts.length) {
     const received = list === undefined ? typeof values : `${list.length}`;
-    throw new RewardError(`Expected ${prompts.length} numbers, one per image, from ${name} but received ${received}`);
+    const first =
+      prompts.length === 0 ? "" : ` for ${imageName(0)}${prompts.length === 1 ? "" : " and those after it"}`;
+    throw new RewardError(
+      `Expected ${prompts.length} numbers, one per image, from ${name} but received ${received}${first}`,
+    );
   }
   list.forEach((value, i) => {
     if (typeof value === "number" && Math.abs(value) <= MOST) return;
     const received = typeof value === "string" ? JSON.stringify(value) : String(value);
     throw new RewardError(
-      `Expected a ${Number.isFinite(value) ? "number of at most 1e30" : "finite number"} from ${name} but received ${received} for image ${i}, ${JSON.stringify(prompts[i])}`,
+      `Expected a ${Number.isFinite(value) ? "number of at most 1e30" : "finite number"} from ${name} but received ${received} for ${imageName(i)}`,
     );
   });
   return list as number[];

@@ -14,6 +14,7 @@ export type {
   PhaseSeconds,
   SampleLine,
   StageMetrics,
+  StageScores,
   UpdateMetrics,
 } from "./metrics.js";
 export { RunError, RunReader, type StoredTensor } from "./reader.js";

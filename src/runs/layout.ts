@@ -7,11 +7,13 @@
  *     metrics.jsonl                  a line per finished stage (docs/metrics.md)
  *     warnings.jsonl                 signs that the training goes wrong, in words; missing if there are none
  *     stages/0007/
- *       sampled.safetensors          `b2 sample`: the branched part of every trajectory; deleted when the stage is finished
+ *       sampled.safetensors          of `b2 sample`, or where a reward failed: the branched part of every trajectory; deleted
+ *                                    when the stage is finished
  *       sampled.json                 their prompts, roots and branches
+ *       scores.json                  where a reward failed: what all have said of the first images; deleted like the samples
  *       samples.jsonl                a line per image: prompt, root, branch, reward, advantage, whether it trains
  *       selected.safetensors         the selected trajectories: latents, log-probs, advantages; the edges of a tree
- *       partial.json                 seconds and cost of the phases so far, when each runs in a process of its own
+ *       partial.json                 seconds and cost of the phases so far, where a stage is done in several attempts or processes
  *       updates.jsonl                a line per optimiser step
  *       images/*.png
  *       optimizer.safetensors        Adam's moments after this stage
@@ -85,6 +87,7 @@ export const layout = {
 export const stageFiles = {
   sampledTensors: "sampled.safetensors",
   sampled: "sampled.json",
+  scores: "scores.json",
   images: "images",
   samples: "samples.jsonl",
   selected: "selected.safetensors",

@@ -29,8 +29,10 @@ export interface StageMetrics {
   /** Prompts with several images, and those of them whose images all have the same reward; null in older runs. */
   readonly promptGroups: number | null;
   readonly flatGroups: number | null;
-  /** By label: the unweighted mean, and the seconds of scoring. */
-  readonly rewards: Readonly<Record<string, { readonly mean: number; readonly seconds: number }>>;
+  /** By label: the unweighted mean, the deviation between images (missing in older runs), and the seconds of scoring. */
+  readonly rewards: Readonly<
+    Record<string, { readonly mean: number; readonly std?: number; readonly seconds: number }>
+  >;
   readonly selected: number;
   readonly positives: number;
   readonly negatives: number;
@@ -69,10 +71,18 @@ export interface PhaseSeconds {
   readonly rewards: Readonly<Record<string, number>>;
 }
 
-/** What the phases of an unfinished stage have taken so far: partial.json. */
+/** What the phases of an unfinished stage have taken so far, failed attempts at scoring included: partial.json. */
 export interface PartialStage extends PhaseSeconds {
   /** Of each phase, so that a phase that is repeated replaces its own. */
   readonly costs: Readonly<Partial<Record<"sample" | "score", Cost>>>;
+}
+
+/** What rewards have said of the first images of a stage, before one of them failed: scores.json. */
+export interface StageScores {
+  /** Each reward by its label, unweighted; equally many of each. */
+  readonly parts: Readonly<Record<string, readonly number[]>>;
+  /** Wall time of each reward, in seconds. */
+  readonly rewardSeconds: Readonly<Record<string, number>>;
 }
 
 /** What a probe of the policy says about the interval to train: intervals/<stage>.json. */

@@ -4,12 +4,19 @@
 import { closeSync, existsSync, openSync, readdirSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { InputError } from "../base/errors.js";
-import { readJsonLines, readJsonObject } from "../base/files.js";
+import { isJsonObject, readJsonLines, readJsonObject } from "../base/files.js";
 import { listOf, show } from "../base/show.js";
 // Imports the format directly, because the index of that folder would load libtorch.
 import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
 import { formerStageFiles, layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
-import type { IntervalMeasurement, PartialStage, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
+import type {
+  IntervalMeasurement,
+  PartialStage,
+  SampleLine,
+  StageMetrics,
+  StageScores,
+  UpdateMetrics,
+} from "./metrics.js";
 
 /** A folder is not a run, or its files are damaged. */
 export class RunError extends InputError {
@@ -117,6 +124,19 @@ export class RunReader {
     return readRunObject(this.stagePath(stage, "sampled"));
   }
 
+  /** What the rewards have said of a stage's first images before one of them failed; undefined if none did. */
+  scores(stage: number): StageScores | undefined {
+    if (!this.has(stage, "scores")) return undefined;
+    const file = this.stagePath(stage, "scores");
+    const { parts, rewardSeconds } = readRunObject(file);
+    if (isScores(parts) && isJsonObject(rewardSeconds)) {
+      return { parts, rewardSeconds: rewardSeconds as Record<string, number> };
+    }
+    throw new RunError(
+      `Expected the scores of the stage's first images in ${file}; delete it to have them scored again`,
+    );
+  }
+
   /** One line per image of a stage. @throws RunError when the file is missing or damaged */
   samples(stage: number): SampleLine[] {
     const file = this.stagePath(stage, "samples");
@@ -183,6 +203,19 @@ export class RunReader {
     }
     return { dtype: entry.dtype, shape: entry.shape, bytes };
   }
+}
+
+/** Whether a value is equally many numbers for each label. */
+function isScores(value: unknown): value is Record<string, number[]> {
+  if (!isJsonObject(value)) return false;
+  const lists = Object.values(value);
+  const [first] = lists;
+  return lists.every(
+    (list) =>
+      Array.isArray(list) &&
+      list.length === (first as unknown[]).length &&
+      list.every((score) => typeof score === "number"),
+  );
 }
 
 /** The metrics that no stage lacks. */

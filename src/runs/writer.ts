@@ -15,7 +15,14 @@ import {
   type MadeBy,
   type RunFile,
 } from "./layout.js";
-import type { IntervalMeasurement, PartialStage, SampleLine, StageMetrics, UpdateMetrics } from "./metrics.js";
+import type {
+  IntervalMeasurement,
+  PartialStage,
+  SampleLine,
+  StageMetrics,
+  StageScores,
+  UpdateMetrics,
+} from "./metrics.js";
 import { RunError, RunReader } from "./reader.js";
 
 type StageFile = keyof typeof stageFiles;
@@ -188,6 +195,11 @@ export class RunWriter {
     writeJson(this.stagePath(stage, "sampled"), sampled);
   }
 
+  /** What the rewards have said before one of them failed. */
+  writeScores(stage: number, scores: StageScores): void {
+    writeJson(this.stagePath(stage, "scores"), scores);
+  }
+
   writePartial(stage: number, partial: PartialStage): void {
     writeJson(this.stagePath(stage, "partial"), partial);
   }
@@ -223,6 +235,7 @@ export class RunWriter {
   #discard(stage: number, keep: Kept): void {
     this.remove(stage, "sampledTensors");
     this.remove(stage, "sampled");
+    this.remove(stage, "scores");
     this.remove(stage, "partial");
     for (const old of this.reader.finishedStages()) {
       if (old <= stage - keep.trajectories) this.remove(old, "selected");

@@ -126,7 +126,9 @@ function tile(scale, image, i, actions) {
   picture.addEventListener("load", () => picture.classList.toggle("pixels", picture.width >= 2 * picture.naturalWidth));
   picture.src = urlOf(image);
   const caption = make("span", "caption");
-  caption.append(Object.assign(make("kbd", ""), { textContent: String(i + 1) }), make("span", "verdict"));
+  // Where images are rated, its number is no key.
+  const number = Object.assign(make(scale === "rating" ? "span" : "kbd", ""), { textContent: String(i + 1) });
+  caption.append(number, make("span", "verdict"));
   button.append(picture, caption);
   tile.append(button);
   if (scale === "rating") tile.append(ratingButtons(image, i, actions));

@@ -52,7 +52,7 @@ test("presets differ from b2 in what they are named for", () => {
   assert.deepEqual(keys("replay"), ["replay.stages"]);
   assert.deepEqual(keys("tight-clip"), ["objective.clipRange"]);
   // Where and with what it computes, its prompts, and nothing of the method.
-  const ofMachine = /^(model|eval|prompts)\.|^rewards$|\.(batchSize|decodeBatchSize|microBatch|gradientCheckpointing)$/;
+  const ofMachine = /^(model|eval|prompts)\.|^rewards\.0\.model$|\.(batchSize|decodeBatchSize|microBatch|gradientCheckpointing)$/;
   assert.deepEqual(
     keys("sd").filter((key) => !ofMachine.test(key)),
     [],
@@ -186,7 +186,7 @@ test("configs of 0.1.0 are read", () => {
   };
   const config = resolveConfig(old);
   assert.deepEqual(config.scheduler, { name: "ddim", eta: 0.5 });
-  assert.deepEqual(config.rewards, [{ name: "clip-score", weight: 1, label: null, model: "some/clip" }]);
+  assert.deepEqual(config.rewards, resolveConfig({ rewards: [{ name: "clip-score", model: "some/clip" }] }).rewards);
   assert.deepEqual(config.objective, { name: "ppo", clipRange: 0.2, kl: 0 });
   assert.equal(config.sample.decodeBatchSize, 7);
   assert.equal(config.model.tiling, true);

@@ -131,6 +131,11 @@ export function conflicts(config: Config): Conflict[] {
       `Expected at most ${MOST_IMAGES} images from ${listOf(keys, "and")} together but received ${images}`,
     );
   }
+  unless(
+    config.rewards.some(({ role }) => role === "train"),
+    ["rewards"],
+    'Expected a reward of role "train" to learn from but received judges only',
+  );
   const labels = config.rewards.map(labelOf);
   const twice = labels.find((label, i) => labels.indexOf(label) !== i);
   unless(

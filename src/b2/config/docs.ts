@@ -2,9 +2,9 @@
 import { z } from "zod";
 import type { Entry } from "../../base/registry.js";
 import { modelFamilies } from "../../pipeline/index.js";
-import { configSchema, type Affects } from "./schema.js";
+import { configSchema, rewardShape, type Affects } from "./schema.js";
 import { defaultNames, registries } from "./sections.js";
-import { affectsOf, unwrap } from "./walk.js";
+import { affectsBy, unwrap } from "./walk.js";
 
 const INTRODUCTION = `# Configuration
 
@@ -48,10 +48,14 @@ function registered(section: keyof typeof registries, description: string): stri
       : `Default: \`${defaultNames[section]}\`.`;
   const key = isList ? "rewards.<index>" : section;
   const form = isList
-    ? '`rewards` is a list of `{ "name": ..., "weight": 1, "label": null, ...options }`; a name alone works too, and so does the path of a module. On the command line: `--set rewards=brightness`, `--set rewards.0.weight=2`.'
+    ? '`rewards` is a list of `{ "name": ..., ...keys }`; a name alone works too, and so does the path of a module. On the command line: `--set rewards=brightness`, `--set rewards.0.weight=2`.'
     : `\`${section}.name\` names one, and the other keys are its own.`;
   const entries = registries[section].entries().map((entry) => entryMarkdown(key, entry));
-  return [`## ${section}`, description, `${form} ${chosen}`, ...entries].join("\n\n");
+  const shared = Object.entries<unknown>(isList ? rewardShape : {}).map(([option, leaf]) =>
+    row(`${key}.${option}`, leaf),
+  );
+  const every = isList ? [`Keys of every reward:\n\n${table(shared)}`] : [];
+  return [`## ${section}`, description, `${form} ${chosen}`, ...every, ...entries].join("\n\n");
 }
 
 /** The options of model families, which `model.options` holds. */
@@ -78,7 +82,7 @@ function row(key: string, schema: unknown): string {
   const { description } = schema as z.ZodType;
   const fallback = (schema as z.ZodType).safeParse(undefined);
   const usual = fallback.success ? `\`${JSON.stringify(fallback.data)}\`` : "required";
-  const affects = affectsOf(key);
+  const affects = affectsBy(schema);
   const mark = affects === undefined ? "" : ` ${MARKS[affects]}`;
   return `| \`${key}\`${mark} | ${values(schema)} | ${usual} | ${(description ?? "").replaceAll("|", "\\|")} |`;
 }

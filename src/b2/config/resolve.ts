@@ -163,9 +163,9 @@ export interface Difference {
   readonly affects: Affects | undefined;
 }
 
-/** The keys in which two configs differ, as `a.b`, with both values. */
+/** The keys in which two configs differ, as `a.b` or `rewards.0.url`, with both values. */
 export function differences(before: unknown, after: unknown): Difference[] {
-  return differing(before, after).map(([key, a, b]) => ({ key, before: a, after: b, affects: affectsOf(key) }));
+  return differing(before, after).map(([key, a, b]) => ({ key, before: a, after: b, affects: affectsOf(key, after) }));
 }
 
 function differing(a: unknown, b: unknown, prefix = ""): [key: string, a: unknown, b: unknown][] {
@@ -173,8 +173,14 @@ function differing(a: unknown, b: unknown, prefix = ""): [key: string, a: unknow
     const keys = new Set([...Object.keys(a), ...Object.keys(b)]);
     return [...keys].flatMap((key) => differing(a[key], b[key], prefix === "" ? key : `${prefix}.${key}`));
   }
+  if (isObjects(a) && isObjects(b) && a.length === b.length) {
+    return a.flatMap((item, i) => differing(item, b[i], `${prefix}.${i}`));
+  }
   return JSON.stringify(a) === JSON.stringify(b) ? [] : [[prefix, a, b]];
 }
+
+/** Whether a value is a list of objects, such as the rewards. */
+const isObjects = (value: unknown): value is readonly JsonObject[] => Array.isArray(value) && value.every(isJsonObject);
 
 function parseValue(text: string): unknown {
   try {

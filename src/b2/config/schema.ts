@@ -98,7 +98,7 @@ const prompts = z.strictObject({
   train: promptSource
     .default("emoji:train")
     .describe(
-      "Prompts to learn from: a JSON list, a text file with one per line, a list by name (`emoji:train`, `paper:train` and others, see `b2 prompts`; `emoji:train[:72]` are its first 72), or the prompts themselves.",
+      "Prompts to learn from: a JSON list, a text file with one per line, a `.jsonl` file whose lines have a `prompt` and what rewards want to know of it, a list by name (`emoji:train`, `paper:train` and others, see `b2 prompts`; `emoji:train[:72]` are its first 72), or the prompts themselves.",
     ),
   heldOut: promptSource
     .nullable()
@@ -214,6 +214,12 @@ const advantage = z.strictObject({
     .default("prompt-history")
     .describe(
       "`prompt-history`: z-score among all rewards of the prompt in this stage and the history (the reference). `branch-centred`: reward minus the mean of its root's branches, over the same standard deviation, so that every root has branches of both signs. `group-relative`: z-score among the images of the prompt in this stage alone, of whichever roots (GRPO); it needs several of each prompt, by branches or by `prompts.order` `in-turn`.",
+    ),
+  combine: z
+    .enum(["raw", "normalised"])
+    .default("raw")
+    .describe(
+      "How several rewards become one advantage. `raw`: that of their weighted sum, so that weights must account for scales. `normalised`: each reward has its own advantage, and these are summed by weight, over the root of the sum of squared weights.",
     ),
   historyStages: z
     .int()
@@ -421,8 +427,22 @@ const plugins = z
   .meta(nothing);
 
 /** The keys that every reward has besides its own options. */
-const rewardShape = {
+export const rewardShape = {
   weight: z.number().default(1).describe("Factor of the reward in the sum that is maximised."),
+  role: z
+    .enum(["train", "judge"])
+    .default("train")
+    .describe(
+      "`train`: a part of the sum that is maximised. `judge`: measured at evaluations and never trained on; a run warns when a trained reward rises while a judge falls.",
+    ),
+  timeout: z
+    .number()
+    .gt(0)
+    .max(MOST)
+    .nullable()
+    .default(600)
+    .describe("Seconds that the reward may take for a batch of images; null for no limit.")
+    .meta(nothing),
   label: z
     .string()
     .min(1)

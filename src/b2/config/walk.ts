@@ -1,6 +1,6 @@
 /** Walks the schema: all keys, the type beneath defaults and nullability, and what a key affects. */
 import { z } from "zod";
-import { configSchema, type Affects } from "./schema.js";
+import { configSchema, rewardShape, type Affects } from "./schema.js";
 import { registries } from "./sections.js";
 
 /** The schema without its default and nullable wrappers. */
@@ -28,11 +28,32 @@ export function configKeys(): string[] {
   return [...sections()].flatMap(([section, keys]) => [section, ...keys.map((key) => `${section}.${key}`)]);
 }
 
-/** How a key affects results; undefined for keys that decide what is computed. */
-export function affectsOf(key: string): Affects | undefined {
+/** How a schema says that its key affects results; undefined for keys that decide what is computed. */
+export const affectsBy = (schema: unknown): Affects | undefined =>
+  (schema as z.ZodType | undefined)?.meta()?.["affects"] as Affects | undefined;
+
+/**
+ * How a key affects results; undefined for keys that decide what is computed.
+ *
+ * @param config which says whose options `rewards.0.url` and the like are
+ */
+export function affectsOf(key: string, config?: unknown): Affects | undefined {
   const [section, leaf] = key.split(".") as [string, string?];
+  if (Object.hasOwn(registries, section)) return affectsOfOption(key, config);
   const schema = (configSchema().shape as Record<string, z.ZodType>)[section];
   const inner = unwrap(schema);
   const at = leaf !== undefined && inner instanceof z.ZodObject ? (inner.shape as z.ZodRawShape)[leaf] : schema;
-  return (at as z.ZodType | undefined)?.meta()?.["affects"] as Affects | undefined;
+  return affectsBy(at);
+}
+
+/** The same for a key of a registered entry: `objective.name`, `rewards.0.timeout`. */
+function affectsOfOption(key: string, config: unknown): Affects | undefined {
+  const path = key.split(".");
+  const [section, leaf] = [path[0] as keyof typeof registries, path.at(-1)!];
+  let entry = config;
+  for (const step of path.slice(0, -1)) entry = (entry as Record<string, unknown> | null | undefined)?.[step];
+  const name = (entry as { readonly name?: unknown } | null | undefined)?.name;
+  const own = typeof name === "string" ? (registries[section].find(name)?.options.shape as z.ZodRawShape) : undefined;
+  const shared = section === "rewards" ? (rewardShape as z.ZodRawShape) : {};
+  return affectsBy(own?.[leaf] ?? shared[leaf]);
 }

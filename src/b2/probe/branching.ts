@@ -12,6 +12,7 @@ import type { Config } from "../config/schema.js";
 import type { Policy } from "../policy/policy.js";
 import { decodeInBatches } from "../rollout/decode.js";
 import { denoise, gaussian, type NoiseKey } from "../rollout/denoise.js";
+import type { PromptLists } from "../rollout/prompts.js";
 
 /** What a probe samples. */
 export interface ProbePlan {
@@ -76,12 +77,22 @@ export async function* probeRoots(
   rewards: RewardSet,
   plan: ProbePlan,
   config: Pick<Config, "seed" | "sample">,
-  { read, from = 0, progress, signal }: RunContext & { readonly read?: ReadImages | undefined; readonly from?: number },
+  {
+    read,
+    metadata,
+    from = 0,
+    progress,
+    signal,
+  }: RunContext & {
+    readonly read?: ReadImages | undefined;
+    readonly metadata?: PromptLists["metadata"];
+    readonly from?: number;
+  },
 ): AsyncGenerator<ProbedRoot[]> {
   expectNoise(policy);
   const left = plan.prompts.length - from;
   const task = progress.task("probing", probeCost({ ...plan, roots: left }).steps, "steps");
-  const probe = new Probe(policy, rewards, plan, config, { read, task, signal });
+  const probe = new Probe(policy, rewards, plan, config, { read, metadata, task, signal });
   try {
     for (const [start, count] of chunks(left, rootsAtOnce(plan.branches, config))) {
       yield await probe.roots(from + start, count);
@@ -105,6 +116,7 @@ function expectNoise(policy: Policy): void {
 
 interface ProbeOptions {
   readonly read: ReadImages | undefined;
+  readonly metadata: PromptLists["metadata"];
   readonly task: ProgressTask;
   readonly signal: AbortSignal | undefined;
 }
@@ -178,7 +190,8 @@ class Probe {
         try {
           const decoding = { batchSize: decodeBatchSize, signal: this.#options.signal };
           await decodeInBatches(this.#policy, latents, decoding, async (images, offset) => {
-            measured.push(...(await this.#score(images, part.slice(offset, offset + images.size(0)))));
+            const own = noise.slice(start + offset, start + offset + images.size(0));
+            measured.push(...(await this.#score(images, part.slice(offset, offset + own.length), own)));
           });
         } finally {
           latents.dispose();
@@ -190,8 +203,14 @@ class Probe {
     return measured;
   }
 
-  async #score(images: Tensor, prompts: string[]): Promise<Readings[]> {
-    const { total, parts } = await this.#rewards.score(images, prompts);
+  async #score(images: Tensor, prompts: string[], noise: readonly NoiseKey[]): Promise<Readings[]> {
+    const { metadata, signal } = this.#options;
+    const { total, parts } = await this.#rewards.score(images, prompts, {
+      // The branches of a root at a split compete with each other.
+      keys: noise.map(({ root, branch }) => ({ group: `probe/${root}`, index: branch - 1 })),
+      metadata: prompts.map((prompt) => metadata?.get(prompt) ?? {}),
+      ...(signal && { signal }),
+    });
     const labels = this.#rewards.labels.length > 1 ? this.#rewards.labels : [];
     const read = await this.#options.read?.(images, prompts);
     return total.map((reward, i) => ({

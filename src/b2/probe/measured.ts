@@ -4,6 +4,7 @@ import type { RewardSet } from "../../rewards/index.js";
 import type { IntervalMeasurement } from "../../runs/index.js";
 import type { Config } from "../config/schema.js";
 import type { Policy } from "../policy/policy.js";
+import type { PromptLists } from "../rollout/prompts.js";
 import { trainedSteps } from "../rollout/schedule.js";
 import { probeCost, probeRoots, type ProbeCost, type ProbedRoot } from "./branching.js";
 import { evenSplits, promptsOfRoots, proposeInterval } from "./propose.js";
@@ -33,7 +34,7 @@ export async function measureInterval(
   prompts: readonly string[],
   stage: number,
   config: Pick<Config, "seed" | "sample" | "interval">,
-  context: RunContext,
+  context: RunContext & { readonly metadata?: PromptLists["metadata"] },
 ): Promise<Omit<IntervalMeasurement, "cost">> {
   const { roots, branches, splits } = config.interval;
   const plan = {

@@ -49,10 +49,10 @@ export function stageMetrics(outcome: StageOutcome): StageMetrics {
     promptGroups: groups.length,
     flatGroups: groups.filter((group) => group.every((reward) => reward === group[0])).length,
     rewards: Object.fromEntries(
-      Object.entries(scored.parts).map(([label, values]) => [
-        label,
-        { mean: meanAndDeviation(values).mean, seconds: seconds.rewards[label] ?? 0 },
-      ]),
+      Object.entries(scored.parts).map(([label, values]) => {
+        const { mean, deviation: std } = meanAndDeviation(values);
+        return [label, { mean, std, seconds: seconds.rewards[label] ?? 0 }];
+      }),
     ),
     selected: trainSet.keys.length,
     positives,

@@ -94,6 +94,25 @@ function nodeRewards(stage: PromptRewards, images: number): PromptRewards {
   };
 }
 
+/**
+ * The advantages of several rewards together: their weighted sum over the length of the weights' vector, so that
+ * independent rewards have the spread that a single one has, and thresholds and clipping mean the same.
+ *
+ * Source: each reward is normalised before the sum as in GDPO (Liu et al. 2026, arXiv 2601.05242), so that none drowns
+ * the others by its scale; its normalisation over the batch is left out, which would make a row depend on all others.
+ *
+ * @param byReward of each reward its weight, and its advantages level by level
+ */
+export function combinedAdvantages(
+  byReward: readonly { readonly weight: number; readonly levels: readonly (readonly number[])[] }[],
+): number[][] {
+  const length = Math.hypot(...byReward.map(({ weight }) => weight));
+  const factors = byReward.map(({ weight }) => (length === 0 ? 0 : weight / length));
+  return byReward[0]!.levels.map((level, depth) =>
+    level.map((_, i) => byReward.reduce((sum, { levels }, k) => sum + factors[k]! * levels[depth]![i]!, 0)),
+  );
+}
+
 /** Advantages as the update uses them: clipped, then weighted by sign (beta1 and beta2 of the paper). */
 export function weightedAdvantages(
   advantages: readonly number[],

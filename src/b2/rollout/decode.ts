@@ -9,6 +9,8 @@ import type { Policy } from "../policy/policy.js";
 export interface DecodeOptions {
   readonly batchSize: number;
   readonly signal?: AbortSignal | undefined;
+  /** How many batches may still be in use while the next one is decoded. Default 0. */
+  readonly ahead?: number;
 }
 
 const NOT_FINITE =
@@ -19,24 +21,40 @@ const NOT_FINITE =
  * Decodes latents batch by batch.
  *
  * @param latents [n, ...latent], not disposed of
- * @param use called with images [B, 3, H, W] in 0..1, which are freed afterwards, and the index of the first
+ * @param use called with images [B, 3, H, W] in 0..1, which are freed when it is done, and the index of the first
  * @throws Interrupted when the signal aborts; InputError for images that are no numbers, which rewards may not notice
  */
 export async function decodeInBatches(
   policy: Policy,
   latents: Tensor,
-  { batchSize, signal }: DecodeOptions,
+  { batchSize, signal, ahead = 0 }: DecodeOptions,
   use: (images: Tensor, start: number) => void | Promise<void>,
 ): Promise<void> {
-  for (const [start, length] of chunks(latents.size(0), batchSize)) {
-    checkInterrupted(signal);
-    const images = inference(() => policy.decode(latents.narrow(0, start, length)));
+  const inUse: Promise<void>[] = [];
+  try {
+    for (const [start, length] of chunks(latents.size(0), batchSize)) {
+      checkInterrupted(signal);
+      const images = inference(() => policy.decode(latents.narrow(0, start, length)));
+      inUse.push(useAndFree(images, (images) => use(images, start)));
+      if (inUse.length > ahead) await inUse.shift();
+      await yieldToEventLoop();
+    }
+    while (inUse.length > 0) await inUse.shift();
+  } finally {
+    await Promise.allSettled(inUse);
+  }
+}
+
+function useAndFree(images: Tensor, use: (images: Tensor) => void | Promise<void>): Promise<void> {
+  const used = (async () => {
     try {
       if (!allFinite(images)) throw new InputError(NOT_FINITE);
-      await use(images, start);
+      await use(images);
     } finally {
       images.dispose();
     }
-    await yieldToEventLoop();
-  }
+  })();
+  // Whoever waits for it is told; until then it is nobody's.
+  used.catch(() => undefined);
+  return used;
 }

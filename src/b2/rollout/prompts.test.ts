@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { temporaryFolder } from "../../../test/support/folders.js";
 import { resolveConfig } from "../config/resolve.js";
-import { promptListNames, promptsOfStage, readPrompts, thinOut } from "./prompts.js";
+import { promptListNames, promptsOfStage, readPromptLists, readPrompts, thinOut } from "./prompts.js";
 
 const folder = temporaryFolder();
 const file = (name: string, text: string): string => {
@@ -23,6 +23,26 @@ test("prompts are read from lists, JSON, text and the embedded world", () => {
   assert.deepEqual(all, parts);
   const heldOut = new Set(readPrompts("emoji:held-out"));
   assert.ok(all.every((prompt) => !heldOut.has(prompt)));
+});
+
+test("lines of JSON say more of a prompt than its text, which rewards are told", () => {
+  const count = { tag: "counting", include: [{ class: "cat", count: 2 }] };
+  const lines = [{ prompt: "two cats", ...count }, { prompt: "a dog" }, { prompt: "two cats", ...count }];
+  const train = file("geneval.jsonl", lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
+  assert.deepEqual(readPrompts(train), ["two cats", "a dog", "two cats"]);
+  const { training, metadata } = readPromptLists({ prompts: { train, heldOut: null, order: "random", fixed: null } });
+  assert.deepEqual(training, ["two cats", "a dog", "two cats"]);
+  assert.deepEqual([...metadata!], [["two cats", count]]);
+  const twice = file("twice.jsonl", '{"prompt":"a cat","tag":"a"}\n{"prompt":"a cat","tag":"b"}\n');
+  assert.throws(
+    () => readPromptLists({ prompts: { train: twice, heldOut: null, order: "random", fixed: null } }),
+    /one description of each prompt but received two of "a cat"/,
+  );
+  assert.throws(
+    () => readPrompts(file("text.jsonl", '{"text":"a cat"}\n')),
+    /text\.jsonl: Expected a text for prompt in line 1/,
+  );
+  assert.throws(() => readPrompts(file("broken.jsonl", '{"prompt":"a"}\nnot json\n')), /line 2 of \S+broken\.jsonl/);
 });
 
 test("prompt files that cannot be are refused", () => {

@@ -1,12 +1,15 @@
 /**
  * Reads lists of prompts, and chooses the prompts of a stage.
  *
- * Prompt files are JSON lists of strings, as in the reference, or text with one prompt per line.
+ * Prompt files are JSON lists of strings, as in the reference; text with one prompt per line; or lines of JSON objects
+ * (`.jsonl`) with a `prompt` and whatever rewards want to know of it, as GenEval's metadata.
  */
+import { isDeepStrictEqual } from "node:util";
 import { InputError } from "../../base/errors.js";
-import { parseJson, readText } from "../../base/files.js";
+import { parseJson, readJsonLines, readText } from "../../base/files.js";
 import { uniform } from "../../base/philox.js";
 import { show } from "../../base/show.js";
+import type { PromptMetadata } from "../../rewards/index.js";
 import type { Config } from "../config/schema.js";
 import { isListName, promptList } from "./prompt-lists.js";
 
@@ -21,8 +24,18 @@ export { promptListNames } from "./prompt-lists.js";
  *   characters
  */
 export function readPrompts(source: string | readonly string[]): string[] {
-  if (typeof source !== "string") return source.map((prompt) => checked(prompt, "the prompts"));
-  return isListName(source) ? promptList(source) : promptFile(source);
+  return readPromptList(source).map(({ prompt }) => prompt);
+}
+
+/** A prompt with what its file says of it. */
+interface Described {
+  readonly prompt: string;
+  readonly metadata?: PromptMetadata;
+}
+
+function readPromptList(source: string | readonly string[]): Described[] {
+  if (typeof source !== "string") return source.map((prompt) => ({ prompt: checked(prompt, "the prompts") }));
+  return isListName(source) ? promptList(source).map((prompt) => ({ prompt })) : promptFile(source);
 }
 
 /** Refuses control characters: no text encoder knows them, and they are never meant. White space may be of any kind. */
@@ -65,14 +78,39 @@ export function promptsOfStage(
 export interface PromptLists {
   readonly training: readonly string[];
   readonly "held-out"?: readonly string[];
+  /** What is known of prompts of either list besides their texts. */
+  readonly metadata?: ReadonlyMap<string, PromptMetadata> | undefined;
 }
 
 /** Reads the prompt lists of a config. @throws InputError, see readPrompts */
 export function readPromptLists({ prompts }: Pick<Config, "prompts">): PromptLists {
+  const source = prompts.order === "fixed" ? [prompts.fixed!] : prompts.train;
+  const [training, heldOut] = [
+    readPromptList(source),
+    prompts.heldOut === null ? null : readPromptList(prompts.heldOut),
+  ];
+  const texts = (list: readonly Described[]): string[] => list.map(({ prompt }) => prompt);
   return {
-    training: prompts.order === "fixed" ? [prompts.fixed!] : readPrompts(prompts.train),
-    ...(prompts.heldOut === null ? {} : { "held-out": readPrompts(prompts.heldOut) }),
+    training: texts(training),
+    ...(heldOut && { "held-out": texts(heldOut) }),
+    metadata: metadataOf([...training, ...(heldOut ?? [])]),
   };
+}
+
+/** By prompt, without those of which nothing is known. @throws InputError for a prompt that is described in two ways */
+function metadataOf(prompts: readonly Described[]): Map<string, PromptMetadata> {
+  const byPrompt = new Map<string, PromptMetadata>();
+  for (const { prompt, metadata } of prompts) {
+    if (metadata === undefined) continue;
+    const known = byPrompt.get(prompt);
+    if (known !== undefined && !isDeepStrictEqual(known, metadata)) {
+      throw new InputError(
+        `Expected one description of each prompt but received two of ${show(prompt)}: ${show(known)} and ${show(metadata)}`,
+      );
+    }
+    byPrompt.set(prompt, metadata);
+  }
+  return byPrompt;
 }
 
 /** At most `most` prompts of a list, evenly spaced. */
@@ -81,12 +119,28 @@ export function thinOut(list: readonly string[], most: number): string[] {
   return Array.from({ length: most }, (_, i) => list[Math.floor((i * list.length) / most)]!);
 }
 
-function promptFile(file: string): string[] {
-  const text = readText(file, PromptFileError);
-  const prompts = /^\s*[[{]/.test(text) || file.endsWith(".json") ? jsonPrompts(file, text) : text.split(/\r?\n/);
-  const trimmed = prompts.map((prompt) => prompt.trim()).filter((prompt) => prompt !== "");
+function promptFile(file: string): Described[] {
+  const all = describedPrompts(file);
+  const trimmed = all.map((one) => ({ ...one, prompt: one.prompt.trim() })).filter(({ prompt }) => prompt !== "");
   if (trimmed.length === 0) throw new InputError(`Expected at least one prompt in ${file} but received none`);
-  return trimmed.map((prompt) => checked(prompt, file));
+  for (const { prompt } of trimmed) checked(prompt, file);
+  return trimmed;
+}
+
+function describedPrompts(file: string): Described[] {
+  if (file.endsWith(".jsonl")) return promptLines(file);
+  const text = readText(file, PromptFileError);
+  const isJson = /^\s*[[{]/.test(text) || file.endsWith(".json");
+  return (isJson ? jsonPrompts(file, text) : text.split(/\r?\n/)).map((prompt) => ({ prompt }));
+}
+
+/** @throws InputError naming the file, and the first line without a prompt */
+function promptLines(file: string): Described[] {
+  return readJsonLines(file, PromptFileError).map((line, i) => {
+    const { prompt, ...metadata } = line;
+    if (typeof prompt === "string") return Object.keys(metadata).length === 0 ? { prompt } : { prompt, metadata };
+    throw new PromptFileError(`${file}: Expected a text for prompt in line ${i + 1} but received ${show(prompt)}`);
+  });
 }
 
 /** @throws InputError naming the file, and the first item that is not a string */
@@ -102,6 +156,6 @@ function jsonPrompts(file: string, text: string): string[] {
 
 class PromptFileError extends InputError {
   constructor(problem: string, options?: ErrorOptions) {
-    super(`Expected a list of prompts, as JSON or as text with one per line. ${problem}`, options);
+    super(`Expected a list of prompts, as JSON, as text with one per line, or as JSON Lines. ${problem}`, options);
   }
 }

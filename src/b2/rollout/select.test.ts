@@ -5,7 +5,7 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { test } from "node:test";
 import { fixtures } from "../../../test/support/folders.js";
-import { advantages, type PromptRewards } from "./advantage.js";
+import { advantages, advantagesByLevel, combinedAdvantages, type PromptRewards } from "./advantage.js";
 import { trainedSteps } from "./schedule.js";
 import { selectSamples } from "./select.js";
 
@@ -110,4 +110,23 @@ test("group-relative advantages are z-scores among a prompt's images of this sta
 
 test("mode all selects every sample", () => {
   assert.deepEqual(selectSamples([0, 1, -1, 0], { ...options, mode: "all", branchCount: 1 }), [0, 1, 2, 3]);
+});
+
+test("rewards that are normalised before their sum do not drown each other by their scales", () => {
+  const prompts = ["a", "a", "a", "a", "b", "b", "b", "b"];
+  const small = [0.1, 0.2, 0.3, 0.4, 0.4, 0.3, 0.2, 0.1];
+  const large = [900, 100, 100, 900, 100, 900, 900, 100];
+  const levels = [{ count: 4, images: 1 }];
+  const of = (rewards: readonly number[]) =>
+    advantagesByLevel({ prompts, rewards }, [], levels, { mode: "prompt-history" });
+  const both = (weights: readonly [number, number], scale = 1): readonly number[] =>
+    combinedAdvantages([
+      { weight: weights[0], levels: of(small) },
+      { weight: weights[1], levels: of(large.map((reward) => reward * scale)) },
+    ])[0]!;
+  const [z, w] = [of(small)[0]!, of(large)[0]!];
+  both([1, 1]).forEach((a, i) => assert.ok(Math.abs(a - (z[i]! + w[i]!) / Math.SQRT2) < 1e-12));
+  both([3, -4]).forEach((a, i) => assert.ok(Math.abs(a - (0.6 * z[i]! - 0.8 * w[i]!)) < 1e-12));
+  both([1, 1], 1e6).forEach((a, i) => assert.ok(Math.abs(a - both([1, 1])[i]!) < 1e-9));
+  assert.deepEqual(combinedAdvantages([{ weight: 2, levels: of(small) }]), of(small), "of one reward its own");
 });

@@ -35,10 +35,11 @@ export function addEvalCommand(program: Command): void {
       const config = await configFor(options, untrained);
       const output = new Output("eval", options);
       await interruptible("", async (signal) => {
-        const [{ readPromptLists }, { openDevice }, { fetchModels }] = [
+        const [{ readPromptLists }, { openDevice }, { fetchModels }, { checkRewardsOf }] = [
           await import("../../b2/rollout/prompts.js"),
           await import("../../b2/policy/device.js"),
           await import("../../b2/models.js"),
+          await import("../../b2/reward-problems.js"),
         ];
         const [{ evaluate }, { checkTruth, openJudges }, { resolveModel }, { RewardResources, RewardSet }] = [
           await import("../../eval/evaluate.js"),
@@ -49,6 +50,7 @@ export function addEvalCommand(program: Command): void {
         const lists = readPromptLists(config);
         let prompts = Object.values(lists).flat();
         checkTruth(config, lists);
+        checkRewardsOf(config, lists);
         await checkPolicy(config, options);
         const device = openDevice(config);
         if (options.out !== undefined) makeFolderOf(options.out);

@@ -5,6 +5,7 @@ import { InvalidArgumentError, type Command } from "commander";
 import type { Config } from "../../b2/config/schema.js";
 import type { InferenceWeights } from "../../b2/policy/policy.js";
 import type { ProbedRoot, ProbePlan } from "../../b2/probe/branching.js";
+import type { PromptLists } from "../../b2/rollout/prompts.js";
 import { InputError } from "../../base/errors.js";
 import { readJsonObject, writeFileAtomic, writeJson } from "../../base/files.js";
 import type { RunContext } from "../../base/progress.js";
@@ -51,7 +52,7 @@ export function addProbeCommand(program: Command): void {
       const config = await configFor(options, untrained);
       const { readPromptLists } = await import("../../b2/rollout/prompts.js");
       const { evenSplits, promptsOfRoots } = await import("../../b2/probe/propose.js");
-      const { training } = readPromptLists(config);
+      const { training, metadata } = readPromptLists(config);
       const { steps } = config.sample;
       const plan: ProbePlan = {
         stage: 0,
@@ -66,13 +67,15 @@ export function addProbeCommand(program: Command): void {
       }
       const { checkTruth } = await import("../../eval/judges.js");
       checkTruth(config, { training });
+      const { checkRewardsOf } = await import("../../b2/reward-problems.js");
+      checkRewardsOf(config, { training, metadata });
       const device = await checkPolicy(config, options);
       makeOutputFolder(options.out);
       const output = new Output("probe", options);
       output.started({ model: config.model.path, lora: options.lora, roots: plan.prompts.length, out: options.out });
       output.say(await costText(plan, config));
       const report = await interruptible("The same command goes on with the next roots.", (signal) =>
-        probe(plan, config, options, device, { progress: output.progress(), signal }),
+        probe(plan, config, options, device, { progress: output.progress(), signal, metadata }),
       );
       const { proposalText, shareChart } = await import("../../eval/probe-report.js");
       const { probeTable } = await import("../probe-table.js");
@@ -93,7 +96,7 @@ async function probe(
   config: Config,
   options: ProbeOptions,
   device: Device,
-  context: RunContext,
+  context: RunContext & Pick<PromptLists, "metadata">,
 ): Promise<ProbeReport> {
   const [{ fetchModels }, { resolveModel }, { RewardResources, RewardSet }] = [
     await import("../../b2/models.js"),
