@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { appendFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -12,7 +12,7 @@ import { allEqual, choose, chooseWorst, rate, undecided } from "../src/annotate/
 import { Annotations } from "../src/annotate/index.js";
 import type { PageState } from "../src/annotate/page-state.js";
 import { presets, resolveConfig } from "../src/b2/index.js";
-import { layout, RunWriter } from "../src/runs/index.js";
+import { layout, RunReader, RunWriter } from "../src/runs/index.js";
 import { tidy } from "../src/torch/index.js";
 import { b2 } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
@@ -30,6 +30,7 @@ import {
   serveRun,
   stateOf,
 } from "./support/people.js";
+import { tinyValues } from "./support/tiny.js";
 
 describe("choices", () => {
   const group = { group: "g", prompt: "", scale: "best-worst", images: ["a", "b", "c"] } as const;
@@ -386,5 +387,42 @@ describe("b2 annotate", () => {
     assert.equal(await status(judge, { method: "POST", body, headers: { ...json, origin } }), 200);
     assert.equal((await stateOf(address)).judged, 1);
     child.kill("SIGKILL");
+  });
+});
+
+describe("a run with rewards=people", () => {
+  it("stops for every stage with a sentence, and goes on from its samples when people have answered", async () => {
+    const folder = temporaryFolder();
+    const run = join(folder, "run");
+    const config = join(folder, "tiny.json");
+    writeFileSync(config, JSON.stringify({ ...tinyValues, rewards: ["people"] }));
+    const stopped = await b2("run", run, "--config", config);
+    assert.equal(stopped.code, 2, stopped.stderr);
+    assert.match(stopped.stderr, /Expected judgements of 6 images in 3 groups for the reward people .*; run `b2 annotate /);
+    const reader = new RunReader(run);
+    const sampled = statSync(reader.stagePath(0, "sampledTensors"));
+    const served = await serveRun(run);
+    await decide(served.address, bestAndWorst(0, 1));
+    const early = await b2("run", run);
+    assert.equal(early.code, 2);
+    assert.match(early.stderr, /Expected judgements of 4 images in 2 groups .* \(1 of 3 groups are judged\)/);
+    // Nothing is sampled anew.
+    assert.equal(statSync(reader.stagePath(0, "sampledTensors")).mtimeMs, sampled.mtimeMs);
+    await decide(served.address, bestAndWorst(1, 0));
+    await decide(served.address, bestAndWorst(0, 1));
+    const next = await b2("run", run);
+    assert.equal(next.code, 2);
+    assert.deepEqual(reader.finishedStages(), [0]);
+    assert.deepEqual(
+      reader.samples(0).map(({ reward }) => reward),
+      [1, -1, -1, 1, 1, -1],
+    );
+    const { current } = await stateOf(served.address);
+    assert.equal(current!.group, "stage-0001/root-0000");
+    for (let root = 0; root < 3; root++) await decide(served.address, bestAndWorst(0, 1));
+    const done = await b2("run", run);
+    assert.equal(done.code, 0, done.stderr);
+    assert.deepEqual(reader.finishedStages(), [0, 1]);
+    await kill(served);
   });
 });
