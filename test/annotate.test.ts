@@ -245,6 +245,8 @@ describe("b2 annotate", () => {
     const none = await b2("annotate", join(run, "none"));
     assert.deepEqual([none.code, none.stdout], [2, ""]);
     assert.match(none.stderr, /^b2: Expected a run folder \(with run\.json\) but received .*none\n$/);
+    const quiet = await b2("annotate", run, "--quiet");
+    assert.deepEqual([quiet.code, /^b2: Expected --open or --json with --quiet/.test(quiet.stderr)], [2, true]);
     const served = await serveRun(run);
     const second = await b2("annotate", run);
     assert.equal(second.code, 2);
@@ -398,7 +400,10 @@ describe("a run with rewards=people", () => {
     writeFileSync(config, JSON.stringify({ ...tinyValues, rewards: ["people"] }));
     const stopped = await b2("run", run, "--config", config);
     assert.equal(stopped.code, 2, stopped.stderr);
-    assert.match(stopped.stderr, /Expected judgements of 6 images in 3 groups for the reward people .*; run `b2 annotate /);
+    assert.match(
+      stopped.stderr,
+      /Expected judgements of 6 images in 3 groups for the reward people .*; run `b2 annotate /,
+    );
     const reader = new RunReader(run);
     const sampled = statSync(reader.stagePath(0, "sampledTensors"));
     const served = await serveRun(run);

@@ -25,7 +25,7 @@ const LIBTORCH = join(folder, "no-libtorch");
 mkdirSync(LIBTORCH);
 
 const commands =
-  "run runs compare sample select train generate eval probe download merge convert config presets prompts";
+  "run runs annotate compare sample select train generate eval probe download merge convert config presets prompts";
 
 /** What is answered, and with which code. */
 const answers: readonly [args: string, code: number, says: RegExp][] = [
@@ -56,6 +56,8 @@ const answers: readonly [args: string, code: number, says: RegExp][] = [
   ["generate", 2, /Expected a prompt/],
   ["generate a --count many", 2, /whole number/],
   ["eval --compare", 2, /--lora/],
+  ["annotate x", 2, /Expected a run folder/],
+  ["annotate x --port many", 2, /whole number/],
   ["compare x", 2, /Expected/],
   ["probe --splits a", 2, /numbers of steps/],
   ["merge x", 2, /--lora/],

@@ -6,7 +6,7 @@ import { platform } from "node:os";
 import type { Command } from "commander";
 import type { BoardState } from "../../annotate/page-state.js";
 import { InputError } from "../../base/errors.js";
-import { makeFolder } from "../../base/files.js";
+import { makeFolder, writeFailure } from "../../base/files.js";
 import { holderOfLock, tryLock, type Lock } from "../../base/lock.js";
 import { layout } from "../../runs/layout.js";
 import { RunReader } from "../../runs/reader.js";
@@ -31,6 +31,11 @@ export function addAnnotateCommand(program: Command): void {
     .option("--once", "end when all is judged; without it, the page waits for more until Ctrl-C")
     .addHelpText("after", example("b2 annotate runs/mine --open", "b2 annotate runs/mine --port 8080 --once"))
     .action(async (run: string, options: AnnotateOptions) => {
+      if (options.quiet === true && options.open !== true && options.json !== true) {
+        throw new InputError(
+          "Expected --open or --json with --quiet, which does not print the address, but received neither",
+        );
+      }
       const folder = layout.annotations(run);
       // The reward's option `folder` makes one without a run.
       if (!RunReader.exists(run) && !existsSync(folder)) {
@@ -78,9 +83,14 @@ async function annotate(run: string, options: AnnotateOptions, signal: AbortSign
   }
 }
 
-/** @throws InputError when another process serves the same folder */
+/** @throws InputError when another process serves the same folder, or the folder cannot be written to */
 function lockOf(run: string, file: string): Lock {
-  const taken = tryLock(file);
+  let taken: ReturnType<typeof tryLock>;
+  try {
+    taken = tryLock(file);
+  } catch (cause) {
+    throw writeFailure(file, cause);
+  }
   if ("release" in taken) return taken;
   throw new InputError(
     `Expected a run that no other b2 annotate serves but received ${run}, which process ${taken.pid} of the host ` +
