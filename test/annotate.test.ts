@@ -8,13 +8,14 @@ import { appendFileSync, existsSync, readdirSync, readFileSync, statSync, writeF
 import { request } from "node:http";
 import { join } from "node:path";
 import { describe, it } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { allEqual, choose, chooseWorst, rate, undecided } from "../src/annotate/choices.js";
 import { Annotations } from "../src/annotate/index.js";
 import type { PageState } from "../src/annotate/page-state.js";
 import { presets, resolveConfig } from "../src/b2/index.js";
 import { layout, RunReader, RunWriter } from "../src/runs/index.js";
 import { tidy } from "../src/torch/index.js";
-import { b2 } from "./support/cli.js";
+import { b2, b2With } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
 import {
   ask,
@@ -280,6 +281,30 @@ describe("b2 annotate", () => {
     assert.equal(code, 0);
     assert.match(stdout, /"task":"judging","stage":null,"done":1,"total":1,"unit":"groups"/);
     assert.match(stdout, /"type":"finished".*"judged":1,"total":1/);
+  });
+
+  it("opens the browser with --open, and says so where there is none", async () => {
+    const run = newRun();
+    const folder = temporaryFolder();
+    writeFileSync(
+      join(folder, "xdg-open"),
+      `#!/bin/sh\necho "$1" > ${folder}/told.txt; mv ${folder}/told.txt ${folder}/opened.txt\n`,
+      { mode: 0o755 },
+    );
+    const { code, stdout } = await b2With(
+      { PATH: `${folder}:${process.env["PATH"]}` },
+      "annotate",
+      run,
+      "--open",
+      "--once",
+    );
+    assert.equal(code, 0);
+    const [address] = /^http:.*$/m.exec(stdout)!;
+    while (!existsSync(join(folder, "opened.txt"))) await sleep(20);
+    assert.equal(readFileSync(join(folder, "opened.txt"), "utf8"), `${address}\n`);
+    const without = await b2With({ PATH: temporaryFolder() }, "annotate", run, "--open", "--once");
+    assert.equal(without.code, 0);
+    assert.match(without.stderr, /No browser could be opened/);
   });
 
   it("shows groups by stage and root, and goes back key press by key press, also after a kill", async () => {

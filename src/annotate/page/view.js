@@ -123,7 +123,7 @@ function tile(scale, image, i, actions) {
   button.dataset["image"] = image;
   const picture = make("img", "");
   picture.alt = "";
-  picture.addEventListener("load", () => picture.classList.toggle("pixels", picture.width >= 2 * picture.naturalWidth));
+  picture.addEventListener("load", () => sharpen(picture));
   picture.src = urlOf(image);
   const caption = make("span", "caption");
   // Where images are rated, its number is no key.
@@ -197,6 +197,12 @@ export function arrange(count) {
   }
   room.style.setProperty("--columns", String(columns));
   room.style.setProperty("--side", `${Math.max(96, Math.floor(side))}px`);
+  room.querySelectorAll("img").forEach(sharpen);
+}
+
+/** Shows the pixels of an image that is much enlarged as squares. @param {HTMLImageElement} picture */
+function sharpen(picture) {
+  picture.classList.toggle("pixels", picture.naturalWidth > 0 && picture.width >= 2 * picture.naturalWidth);
 }
 
 /**
