@@ -12,6 +12,7 @@ import { jpegCompressibility, jpegIncompressibility } from "./jpeg-compressibili
 import { llava } from "./llava.js";
 import { moduleReward } from "./module.js";
 import { ocr } from "./ocr.js";
+import { people } from "./people.js";
 import { pickScore } from "./pick-score.js";
 import { defineReward, rewards, type RewardKind } from "./reward.js";
 import { vlm } from "./vlm.js";
@@ -26,6 +27,7 @@ const inProcess = [
   jpegIncompressibility,
   brightness,
   ocr,
+  people,
   moduleReward,
 ];
 const byServer = [vlm, httpReward, bertScoreKind, llava, geneval, deqa];

@@ -59,7 +59,7 @@ export async function scoreBranches(
   const task = progress.task("scoring", keys.length, "images");
   task.advance(known);
   const keepScores = (): undefined => {
-    if (scores.count > 0) keep?.(scores.soFar);
+    if (scores.count > 0 && rewards.isFinal) keep?.(scores.soFar);
   };
   const done = ifProcessEnds(keepScores);
   // The last latents of each trajectory that is not scored yet: views.
