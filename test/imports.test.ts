@@ -28,7 +28,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   "single-file": ["torch", "safetensors", "nn", "models"],
   lora: ["torch", "safetensors", "nn", "single-file"],
   world: ["torch", "safetensors", "nn", "models", "images"],
-  rewards: ["torch", "models", "tokenizer", "images"],
+  annotate: [],
+  rewards: ["torch", "safetensors", "models", "single-file", "tokenizer", "images", "runs", "annotate"],
   pipeline: ["torch", "hub", "nn", "models", "schedulers", "tokenizer", "single-file"],
   "b2/objectives": ["torch", "schedulers", "b2"],
   "b2/config": ["schedulers", "rewards", "pipeline", "b2/objectives"],
@@ -67,6 +68,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   cli: [
     "torch",
     "hub",
+    "annotate",
     "images",
     "lora",
     "pipeline",

@@ -10,12 +10,15 @@ import { hasGlooHeaders, readLayout } from "./layout.mjs";
 const hasApt = () => process.platform === "linux" && existsSync("/usr/bin/apt-get");
 const isRoot = () => process.getuid?.() === 0;
 
+/** Whether this process may install packages. */
+export const canInstall = () => hasApt() && isRoot();
+
 /**
  * @param {string[]} packages
  * @param {(line: string) => void} say
  * @returns {boolean} whether the packages are installed now
  */
-function aptInstall(packages, say) {
+export function aptInstall(packages, say) {
   say(`Installing ${packages.join(" and ")} with apt-get; this can take a minute or two.`);
   const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
   const apt = (/** @type {string[]} */ ...args) =>
@@ -37,7 +40,7 @@ function aptInstall(packages, say) {
  * @returns {import("./find.mjs").Found | undefined}
  */
 export function installWithApt(say) {
-  if (!hasApt() || !isRoot()) return undefined;
+  if (!canInstall()) return undefined;
   if (!aptInstall(["libtorch-dev", "libopenblas0-pthread", "libgloo-dev"], say)) return undefined;
   const libtorch = readLayout("/usr");
   return libtorch && { libtorch, origin: "installed with apt-get" };

@@ -208,7 +208,6 @@ export class Trainer {
       if (reward === undefined) warnOfToyClip(config, context.progress);
       const prompts = [...training, ...heldOut, config.sample.negativePrompt];
       warnOfLongPrompts(policy.model, prompts, context.progress);
-      resources.rest();
       return new Trainer(plan, { policy, rewards, resources, writer: openRunFolder(plan) }, context);
     } catch (error) {
       policy?.dispose();

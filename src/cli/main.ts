@@ -7,6 +7,7 @@
  */
 import { Command, CommanderError } from "commander";
 import { cutOff } from "../base/process-end.js";
+import { addAnnotateCommand } from "./commands/annotate.js";
 import { addCompareCommand } from "./commands/compare.js";
 import { addConfigCommands } from "./commands/config.js";
 import { addDoctorCommand } from "./commands/doctor.js";
@@ -45,6 +46,7 @@ export function createProgram(): Command {
   addLaunchCommand(program);
   addRunsCommand(program);
   addCompareCommand(program);
+  addAnnotateCommand(program);
   addStageCommands(program);
   addGenerateCommand(program);
   addEvalCommand(program);

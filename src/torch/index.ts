@@ -10,6 +10,7 @@ export { allFinite } from "./checks.js";
 export * from "./foreach.js";
 export { scaledDotProductAttention, type AttentionOptions } from "./attention.js";
 export { computeDtype } from "./compute-dtype.js";
+export { computeProblem } from "./compute-problem.js";
 export { checkpoint, relay } from "./checkpoint.js";
 export { deviceCount, deviceMemory, resetPeakDeviceMemory, synchronize, type DeviceMemory } from "./device.js";
 export { discardCheckpoints } from "./tape.js";

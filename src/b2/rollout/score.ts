@@ -62,7 +62,7 @@ export async function scoreBranches(
   task.advance(known);
   const pictures: Picture[] = [];
   const keepScores = (): undefined => {
-    if (scores.count > 0) keep?.(scores.soFar);
+    if (scores.count > 0 && rewards.isFinal) keep?.(scores.soFar);
   };
   const done = ifProcessEnds(keepScores);
   // The last latents of each trajectory that is not scored yet: views.

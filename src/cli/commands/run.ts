@@ -49,9 +49,11 @@ export function addRunCommand(program: Command): void {
       if (options.dryRun === true) {
         const { dryRun } = await import("../../b2/dry-run.js");
         const { checkTruth } = await import("../../eval/judges.js");
+        const { checkRewardsOf } = await import("../../b2/reward-problems.js");
         const { readPromptLists } = await import("../../b2/rollout/prompts.js");
         const lists = readPromptLists(config);
         if (config.eval.enabled) checkTruth(config, lists);
+        checkRewardsOf(config, lists);
         printOut(`${dryRun(config)}\n`);
         return;
       }
