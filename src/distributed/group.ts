@@ -43,6 +43,8 @@ export interface Group {
   broadcastJson<T>(value: T, root?: number): Promise<T>;
   /** The value of every rank, in the order of ranks. */
   allGatherJson<T>(value: T): Promise<T[]>;
+  /** Seconds that operations have taken so far, the wait for slower workers included. */
+  readonly seconds: number;
   /** Aborts when the group cannot go on. `lost` says why. */
   readonly signal: AbortSignal;
   /** Why the group cannot go on; undefined as long as it can. */
@@ -58,6 +60,7 @@ export class SoloGroup implements Group {
   readonly rank = 0;
   readonly size = 1;
   readonly localRank = 0;
+  readonly seconds = 0;
   readonly signal: AbortSignal = new AbortController().signal;
   readonly lost = undefined;
 
@@ -99,6 +102,7 @@ class C10dGroup implements Group {
   readonly #controller = new AbortController();
   readonly #look: NodeJS.Timeout;
   #lost: WorkerError | undefined;
+  #seconds = 0;
 
   constructor({ rank, size, localRank }: Place, processes: ProcessGroup) {
     this.rank = rank;
@@ -106,6 +110,10 @@ class C10dGroup implements Group {
     this.localRank = localRank;
     this.#processes = processes;
     this.#look = setInterval(() => this.#checkVerdict(), LOOK_MS).unref();
+  }
+
+  get seconds(): number {
+    return this.#seconds;
   }
 
   get signal(): AbortSignal {
@@ -208,11 +216,14 @@ class C10dGroup implements Group {
   }
 
   async #guarded(operation: Promise<void>): Promise<void> {
+    const start = performance.now();
     try {
       await operation;
     } catch (error) {
       this.#checkVerdict();
       throw (this.#lost ??= new WorkerError((error as Error).message));
+    } finally {
+      this.#seconds += (performance.now() - start) / 1000;
     }
   }
 
