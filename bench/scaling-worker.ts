@@ -1,9 +1,5 @@
-import { presets } from "../src/b2/config/presets.js";
 /** One worker of scaling.ts: trains, and prints its times as JSON. */
-import { resolveConfig } from "../src/b2/config/resolve.js";
-import { planFolder, withDevice } from "../src/b2/run-plan.js";
-import { Trainer } from "../src/b2/trainer.js";
-import { hearPlan, tellPlan } from "../src/b2/workers.js";
+import { hearPlan, planFolder, presets, resolveConfig, tellPlan, Trainer, withDevice } from "../src/b2/index.js";
 import { silent } from "../src/base/progress.js";
 import { groupOfEnvironment } from "../src/distributed/index.js";
 import { resolveModel } from "../src/hub/index.js";

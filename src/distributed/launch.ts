@@ -4,6 +4,7 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
+import type { Environment } from "./environment.js";
 import { WorkerError } from "./error.js";
 
 /** What to start on this host, of how many hosts. */
@@ -17,7 +18,7 @@ export interface Launch {
   readonly port: number;
   /** The program and its arguments. */
   readonly command: readonly [string, ...string[]];
-  readonly environment: NodeJS.ProcessEnv;
+  readonly environment: Environment;
   /** Seconds that the others get to end by themselves after one has failed. */
   readonly grace: number;
   /** Called with each line that a worker other than rank 0 prints. */
