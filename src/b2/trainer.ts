@@ -41,15 +41,9 @@ import { Policy } from "./policy/policy.js";
 import type { Trainable } from "./policy/trainable.js";
 import { isMeasured, measuredSteps, measureInterval, reportMeasurement } from "./probe/measured.js";
 import { imageNames } from "./record/images.js";
+import { KeptPhases } from "./record/kept-phases.js";
 import { stageMetrics } from "./record/stage-metrics.js";
-import {
-  loadBranches,
-  loadTrainSet,
-  sampleLines,
-  saveBranches,
-  saveTrainSet,
-  type RecordShape,
-} from "./record/storage.js";
+import { loadBranches, loadTrainSet, sampleLines, saveTrainSet, type RecordShape } from "./record/storage.js";
 import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "./records.js";
 import { advantagesByLevel, combinedAdvantages } from "./rollout/advantage.js";
 import { sampleBranches } from "./rollout/branches.js";
@@ -235,8 +229,8 @@ export class Trainer {
   }
 
   /**
-   * Runs one stage, from noise to new weights. Samples that an earlier attempt has left are used; the rest of it is
-   * replaced.
+   * Runs one stage, from noise to new weights. Samples and scores that an earlier attempt has left are used; the rest of
+   * it is replaced.
    *
    * @throws RewardError if a reward fails: the samples are kept in the run folder then
    */
@@ -273,8 +267,12 @@ export class Trainer {
     return this.#followers.sampling(() => sampleBranches(this.policy, rollout, config, this.#context));
   }
 
-  /** Phase 2: rewards and an advantage for every branch. What rewards say before one of them fails is kept on disk. */
-  async score(batch: BranchBatch): Promise<ScoredBatch> {
+  /**
+   * Phase 2: rewards and an advantage for every branch. What rewards say before one of them fails is kept on disk.
+   *
+   * @param scored called after every batch with all that has been scored so far
+   */
+  async score(batch: BranchBatch, scored?: (scores: StageScores) => void): Promise<ScoredBatch> {
     const { record, sample } = this.config;
     const names = imageNames(batch.keys, record.images);
     const imageFile = (sample: number): string | undefined => {
@@ -287,33 +285,34 @@ export class Trainer {
       metadata: this.#metadata,
       kept: (await this.#workers.broadcastJson(this.#keptScores(batch) ?? null)) ?? undefined,
       keep: (scores: StageScores) => this.writer.writeScores(batch.stage, scores),
+      scored,
     };
     const scores = await this.resources.using(() =>
       scoreBranches(this.policy, batch, this.rewards, options, this.#context),
     );
-    this.writer.remove(batch.stage, "scores");
     const byLevel = this.#advantages(batch, scores);
     return { ...batch, ...scores, advantages: byLevel.at(-1)!, innerAdvantages: byLevel.slice(0, -1) };
   }
 
   /**
-   * Scores, and if that fails keeps what was sampled: also where a reward ends the process.
+   * Scores, and keeps what was sampled and scored: as `record.phases` says, and in any case if scoring fails, also where a
+   * reward ends the process.
    *
    * @throws RewardError that says so
    */
   async scoreOrKeep(branches: BranchBatch, partial: PartialStage): Promise<ScoredBatch> {
-    const { stage } = branches;
-    const [start, began] = [this.spent(), performance.now()];
+    const { phases } = this.config.record;
+    // What a server or a person says is dear however quickly it comes.
+    const mode = phases === "auto" && this.rewards.concurrent ? "always" : phases;
+    const kept = new KeptPhases(this.writer, branches, partial, { mode, spent: () => this.spent() });
     const keep = (): string => {
-      const score = partial.score + (performance.now() - began) / 1000;
-      const costs = { ...partial.costs, score: sumOfCosts(partial.costs.score, costBetween(start, this.spent())) };
-      if (!this.run.has(stage, "sampled")) saveBranches(this.writer, branches);
-      this.writer.writePartial(stage, { ...partial, score, costs });
-      return `What was sampled for stage ${stage} is kept: the same command goes on from there`;
+      kept.write();
+      return `What was sampled for stage ${branches.stage} is kept: the same command goes on from there`;
     };
+    kept.offer();
     const done = ifProcessEnds(keep);
     try {
-      return await this.score(branches);
+      return await this.score(branches, (scores) => kept.offer(scores));
     } catch (error) {
       if (error instanceof Interrupted || error instanceof WorkerError) keep();
       if (!(error instanceof RewardError)) throw error;

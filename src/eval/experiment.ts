@@ -138,8 +138,8 @@ export class Experiment {
       after: async (metrics) => {
         this.#context.progress.log(stageLine(metrics, config));
         hooks.stage?.(metrics);
-        this.#curve();
         this.#warn();
+        this.#curve();
         const done = metrics.stage + 1;
         if (isDue(done, config)) await evaluate(evaluationAfter(done), done);
       },
@@ -147,6 +147,8 @@ export class Experiment {
     hooks.before?.(undefined);
     const after = await evaluate("after", config.stages);
     const sheet = await this.#sheet("before-after");
+    // Again, because a kill may have come after the last stage.
+    this.#warn();
     return {
       evaluations: before === undefined || after === undefined ? {} : { before, after },
       warnings: summarise(warningsOf(trainer.run, config)),

@@ -27,6 +27,8 @@ export interface ScoreOptions {
   readonly kept?: KeptScores | undefined;
   /** Called with the scores so far where scoring fails. */
   readonly keep?: ((scores: KeptScores) => void) | undefined;
+  /** Called after every batch with the scores so far. */
+  readonly scored?: ((scores: KeptScores) => void) | undefined;
 }
 
 /** The images of a root compete with each other. */
@@ -50,7 +52,7 @@ export async function scoreBranches(
   policy: Policy,
   batch: BranchBatch,
   rewards: RewardSet,
-  { batchSize, imageFile, metadata, kept, keep }: ScoreOptions,
+  { batchSize, imageFile, metadata, kept, keep, scored }: ScoreOptions,
   { progress, signal, workers = alone }: WithWorkers,
 ): Promise<BranchScores> {
   const { keys, stage } = batch;
@@ -75,14 +77,15 @@ export async function scoreBranches(
       if (workers.rank === 0) saveImages(images, (row) => imageFile(start + row));
       else pictures.push(...encodeImages(images, start, imageFile));
       const prompts = some.map(({ prompt }) => prompt);
-      const scored = await rewards.score(images, prompts, {
+      const answer = await rewards.score(images, prompts, {
         keys: some.map((key) => imageKey(stage, key)),
         metadata: prompts.map((prompt) => metadata?.get(prompt) ?? {}),
         ...(signal && { signal }),
       });
       // Those of another worker's images are in front of the first of these.
-      scores.add(start - own.start, scored);
+      scores.add(start - own.start, answer);
       task.advance(some.length);
+      if (rewards.isFinal) scored?.(scores.soFar);
     });
   } catch (error) {
     keepScores();
