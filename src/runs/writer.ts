@@ -1,8 +1,8 @@
 /**
- * Writes a run folder. A stage's files replace those of an earlier attempt; no file is ever appended to.
+ * Writes a run folder. A stage's files replace those of an earlier attempt; none of its files is ever appended to.
  */
 import { accessSync, constants, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import {
   jsonLines,
   makeFolder,
@@ -104,8 +104,8 @@ export class RunWriter {
     } catch (error) {
       throw new RunError(`Expected a folder to write the run to but received ${folder} (${(error as Error).message})`);
     }
-    // A crash before run.json is written leaves only these.
-    const known = ["config.json", SET_ASIDE];
+    // A crash before run.json is written leaves only these; what people have said outlives a run that begins again.
+    const known = ["config.json", SET_ASIDE, basename(layout.annotations(folder))];
     if (present.some((name) => !known.includes(name) && !name.startsWith("run.lock") && !isLeftOver(name))) {
       throw new RunError(`Expected an empty or new folder for the run but received ${folder}, which holds other files`);
     }
@@ -138,9 +138,15 @@ export class RunWriter {
     const { reader } = new RunWriter(folder);
     if (reader.finishedStages().length > 0) throw new RunError(`Expected a run without a finished stage in ${folder}`);
     const images = readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name));
-    const left = [layout.stages, layout.evaluations, layout.intervals, layout.metrics, layout.warnings].map((of) =>
-      of(folder),
-    );
+    // What people have judged stays: their judgements belong to images, and the same may come again.
+    const left = [
+      layout.stages,
+      layout.evaluations,
+      layout.intervals,
+      layout.metrics,
+      layout.warnings,
+      layout.annotationQueue,
+    ].map((of) => of(folder));
     for (const name of [...left, ...images.map((image) => join(folder, image))]) {
       rmSync(name, { recursive: true, force: true });
     }
