@@ -155,8 +155,8 @@ async function check({ state, marks, where }: AfterCut, at: string, begun: reado
 const keptOf = new Map<string, { sampled?: Buffer; sampledTensors?: Buffer; scores: readonly number[] }>();
 
 /** Finds in a recording what was kept. Whatever was written under a name is the same each time, scores aside. */
-function findKept({ operations }: Recording, seed: number, firstStage: number): void {
-  let stage = firstStage;
+function findKept({ operations }: Recording, seed: number): void {
+  let stage = 0;
   const contents = new Map<number, Buffer>();
   for (const operation of operations) {
     if (operation.type === "contents") contents.set(operation.file, operation.contents);
@@ -206,7 +206,7 @@ describe("after a power cut", () => {
   it("a run goes on from its last finished stage, to the same bits", async () => {
     const config = configOf();
     const recording = await record("fresh", config);
-    findKept(recording, config.seed, 0);
+    findKept(recording, config.seed);
     const met = await checkAll(recording, [config]);
     assert.deepEqual([...met].sort(), ["finished", "new", "stage 0", "stage 1", "stage 2"]);
   });
@@ -218,7 +218,7 @@ describe("after a power cut", () => {
     ];
     const recording = await record("grown", long, await wholeOf(short));
     keptOf.clear();
-    findKept(recording, long.seed, 1);
+    findKept(recording, long.seed);
     await checkAll(recording, [short, long]);
     assert.ok(existsSync(join(folder, "grown/run/eval", `${evaluationAfter(1)}.json`)));
   });
@@ -227,13 +227,13 @@ describe("after a power cut", () => {
     const [former, other] = [configOf({ stages: 1 }), configOf({ stages: 1, seed: 7 })];
     keptOf.clear();
     const whole = await record("former", former);
-    findKept(whole, former.seed, 0);
+    findKept(whole, former.seed);
     // The former one was killed when its first stage was scored.
     const scored = [...statesAfterCuts(whole, random)].filter(({ state }) => state.has("run/stages/0000/scores.json"));
     const begun = join(folder, "begun");
     writeState(scored.at(0)!.state, begun, store);
     const recording = await record("again", other, join(begun, "run"));
-    findKept(recording, other.seed, 0);
+    findKept(recording, other.seed);
     await checkAll(recording, [former, other]);
   });
 });

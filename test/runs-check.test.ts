@@ -172,8 +172,8 @@ describe("b2 runs check", () => {
       );
       assert.equal(repaired.repaired.length, expected.length);
       await run(at);
-      const contents = Object.entries(runContents(at)).filter(([path]) => !path.startsWith("set-aside"));
-      assert.deepEqual(Object.fromEntries(contents), runContents(whole));
+      rmSync(join(at, "set-aside"), { recursive: true, force: true });
+      assert.deepEqual(runContents(at), runContents(whole));
     }),
   );
 
