@@ -1,13 +1,13 @@
 /**
  * Reads a run folder without libtorch, for dashboards, scripts and resuming.
  */
-import { closeSync, existsSync, openSync, readdirSync, readSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { InputError } from "../base/errors.js";
 import { isJsonObject, readJsonLines, readJsonObject } from "../base/files.js";
 import { listOf, show } from "../base/show.js";
 // Imports the format directly, because the index of that folder would load libtorch.
-import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
+import { readHeader, readRange, type SafetensorsDType } from "../safetensors/header.js";
 import { formerStageFiles, layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
 import type {
   IntervalMeasurement,
@@ -190,17 +190,7 @@ export class RunReader {
       );
     }
     const bytes = new Uint8Array(entry.end - entry.begin);
-    const fd = openSync(header.file, "r");
-    try {
-      for (let done = 0; done < bytes.length;) {
-        const read = readSync(fd, bytes, done, bytes.length - done, entry.begin + done);
-        if (read === 0)
-          throw new RunError(`Expected ${bytes.length} bytes for ${key} of ${header.file} but received ${done}`);
-        done += read;
-      }
-    } finally {
-      closeSync(fd);
-    }
+    readRange(header, entry, (part, at) => bytes.set(part, at));
     return { dtype: entry.dtype, shape: entry.shape, bytes };
   }
 }
