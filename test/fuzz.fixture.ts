@@ -54,7 +54,10 @@ async function feed(ready: ReadyReader, random: Random): Promise<boolean> {
   } catch (error) {
     if (refusals.some((Refusal) => error instanceof Refusal)) return false;
     if (!(error instanceof InputError)) throw error;
-    checkMessage(error.message, names && [file, ...names.map((other) => (other.startsWith("/") ? other : join(folder, other)))]);
+    checkMessage(
+      error.message,
+      names && [file, ...names.map((other) => (other.startsWith("/") ? other : join(folder, other)))],
+    );
     return false;
   } finally {
     const { user, system } = process.cpuUsage(cpu);
@@ -72,7 +75,10 @@ function checkMessage(message: string, names: readonly string[] | null): void {
   assert.equal(message, visible(message), "the message has control characters");
   assert(message.length < LONGEST_MESSAGE, `the message has ${message.length} characters`);
   if (names === null) return;
-  assert(names.some((name) => message.includes(visible(name))), `the message does not name the file: ${message}`);
+  assert(
+    names.some((name) => message.includes(visible(name))),
+    `the message does not name the file: ${message}`,
+  );
 }
 
 const textOf = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error));
@@ -102,4 +108,8 @@ async function run(reader: ReaderUnderTest, { from, to }: Task): Promise<void> {
 }
 
 const readers = Object.values(readerGroups).flat();
-for (const task of tasks) await run(readers.find(({ name }) => name === task.reader)!, task);
+for (const task of tasks)
+  await run(
+    readers.find(({ name }) => name === task.reader)!,
+    task,
+  );

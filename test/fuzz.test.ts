@@ -102,7 +102,10 @@ for (const [group, readers] of Object.entries(readerGroups)) {
           else {
             const { reader, accepted, refused, seconds } = result;
             t.diagnostic(`${reader}: ${accepted} accepted, ${refused} refused, ${seconds.toFixed(1)} s`);
-            if (accepted + refused >= 50) assert(accepted > 0 && refused > 0, `${reader} says nothing`);
+            const { takesAll = false } = readers.find(({ name }) => name === reader)!;
+            const isTold = accepted > 0 && refused > 0 !== takesAll;
+            if (accepted + refused >= 100 && !isTold)
+              problems.push(`${reader}: ${accepted} accepted, ${refused} refused`);
           }
         }
         if (how === undefined) break;

@@ -313,7 +313,9 @@ export const mutateSafetensors: Mutate = (sound, random) => {
       return withHeader(mutateText(header, random), data);
     case 4: {
       // Sizes that may fit each other, while the data does not.
-      const text = header.toString().replaceAll(/\d+/g, (digits) => (random.once(4) ? String(random.below(99)) : digits));
+      const text = header
+        .toString()
+        .replaceAll(/\d+/g, (digits) => (random.once(4) ? String(random.below(99)) : digits));
       return withHeader(Buffer.from(text), data);
     }
     default:

@@ -40,7 +40,9 @@ export class OpenedPaths {
 
   /** Those that are in none of the folders. */
   outside(folders: readonly string[]): string[] {
-    return [...this.#paths].filter((path) => !folders.some((folder) => path === folder || path.startsWith(folder + sep)));
+    return [...this.#paths].filter(
+      (path) => !folders.some((folder) => path === folder || path.startsWith(folder + sep)),
+    );
   }
 
   #note(path: unknown): void {

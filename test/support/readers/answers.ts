@@ -1,5 +1,6 @@
 /** Readers of what servers answer: the hub, rewards. And of Python's pickles, which some of them speak. */
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -139,6 +140,9 @@ const serverOver = (folder: string, file: string, kindOf: (path: string) => stri
 
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
 
+/** Of every file's content. */
+const SHA_256 = createHash("sha256").update("{}").digest("hex");
+
 /** The answers of a hub that has a tokenizer. */
 const HUB = {
   revision: {
@@ -153,7 +157,13 @@ const HUB = {
     status: 200,
     headers: { "content-type": "application/json", "x-error-code": "None", "x-error-message": "none" },
     body: ["vocab.json", "merges.txt", "tokenizer_config.json"].map((path, i) => {
-      return { type: "file", path, size: 2, oid: `${i}`.repeat(40), ...(i === 2 && { lfs: { oid: "a".repeat(64), size: 2 } }) };
+      return {
+        type: "file",
+        path,
+        size: 2,
+        oid: `${i}`.repeat(40),
+        ...(i === 2 && { lfs: { oid: SHA_256, size: 2 } }),
+      };
     }),
   },
   file: { status: 200, headers: { etag: "x", location: "/elsewhere" }, body: "{}" },
@@ -168,7 +178,17 @@ const mutateHub: Mutate = (sound, random) => {
   if (!random.once(3)) return mutateJson(sound, random);
   const changed = JSON.parse(sound.toString()) as typeof HUB;
   const entry = random.pick(changed.tree.body) as Record<string, unknown>;
-  const strange = random.pick(["../../x", "../../../outside/x", "/tmp/x", "a/../../x", ".", "", "a\0b", "a\\..\\b", "a/b"]);
+  const strange = random.pick([
+    "../../x",
+    "../../../../outside/x",
+    "/tmp/x",
+    "a/../../x",
+    ".",
+    "",
+    "a\0b",
+    "a\\..\\b",
+    "a/b",
+  ]);
   switch (random.below(5)) {
     case 0:
       entry["path"] = `${strange}/vocab.json`;
@@ -202,7 +222,12 @@ const hub: ReaderUnderTest = {
       names: null,
       read: async () => {
         rmSync(cache, { recursive: true, force: true });
-        const path = await downloadModel("a/b", { purpose: "tokenizer", cache });
+        const path = await downloadModel("a/b", { purpose: "tokenizer", cache, firstDelay: 1 }).finally(() =>
+          assert.deepEqual(
+            readdirSync(folder).filter((name) => name !== "cache"),
+            ["answers.json"],
+          ),
+        );
         assert(realpathSync(path).startsWith(realpathSync(cache)), path);
         for (const name of readdirSync(path)) {
           const file = realpathSync(join(path, name));
@@ -236,7 +261,8 @@ const rewardServers: ReaderUnderTest = {
     });
     const [json, python] = await Promise.all([server, speaking].map(started));
     const [asking, picklish] = [json, python].map(
-      (url) => new RewardServer(options.parse({ url, retries: 1, requestTimeout: 5 }), { backOff: { first: 1, longest: 1 } }),
+      (url) =>
+        new RewardServer(options.parse({ url, retries: 1, requestTimeout: 5 }), { backOff: { first: 1, longest: 1 } }),
     ) as [RewardServer, RewardServer];
     const subjects = ["image 0", "image 1", "image 2"];
     const scoresIn = (value: unknown): number[] => {

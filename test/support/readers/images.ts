@@ -27,7 +27,13 @@ const images: ReaderUnderTest = {
     put(folder, "a.png", encodePng(image.select(0, 0)));
     put(folder, "b.jpg", jpeg!);
     for (const form of ["webp", "gif", "tiff"] as const) {
-      put(folder, `c.${form}`, await sharp(encodePng(image.select(0, 0))).toFormat(form).toBuffer());
+      put(
+        folder,
+        `c.${form}`,
+        await sharp(encodePng(image.select(0, 0)))
+          .toFormat(form)
+          .toBuffer(),
+      );
     }
     image.dispose();
     const names = ["a.png", "b.jpg", "c.webp", "c.gif", "c.tiff"];

@@ -25,6 +25,8 @@ export interface ReaderUnderTest {
   readonly name: string;
   /** Inputs of 20,000 in all. */
   readonly share: number;
+  /** Whether it takes all there is. */
+  readonly takesAll?: true;
   /** Makes the sound files. @param folder an empty one of its own; there is one with secrets beside it: ../outside */
   readonly prepare: (folder: string) => ReadyReader | Promise<ReadyReader>;
 }

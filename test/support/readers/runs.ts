@@ -26,7 +26,15 @@ const evaluation = (reward: number): object => {
 /** A run's folder after two stages, as if it had been computed. */
 function made(folder: string): RunReader {
   const config = resolveConfig(tinyConfig({ rewards: ["brightness"] }));
-  const madeBy = { fromStage: 0, at: "2026-01-01", b2: "0.3.0", libtorch: "2.0", processor: "x", threads: 2, device: "cpu" };
+  const madeBy = {
+    fromStage: 0,
+    at: "2026-01-01",
+    b2: "0.3.0",
+    libtorch: "2.0",
+    processor: "x",
+    threads: 2,
+    device: "cpu",
+  };
   const writer = RunWriter.create(folder, { config, reward: "config", madeBy });
   for (const stage of [0, 1]) {
     writer.beginStage(stage);
@@ -35,13 +43,27 @@ function made(folder: string): RunReader {
     put(folder, `stages/000${stage}/updates.jsonl`, '{"update":0,"pairs":3,"loss":0.5}\n');
     writer.writePartial(stage, { sample: 1, score: 1, train: 1, rewards: { brightness: 1 }, costs: { sample: cost } });
     writer.writeScores(stage, { parts: { brightness: [1, 2] }, rewardSeconds: { brightness: 1 } });
-    const numbers = { stage, trainedSteps: 3, images: 6, rewardMean: 0.25 * stage, rewardStd: 1, selected: 3, updates: 2 };
+    const numbers = {
+      stage,
+      trainedSteps: 3,
+      images: 6,
+      rewardMean: 0.25 * stage,
+      rewardStd: 1,
+      selected: 3,
+      updates: 2,
+    };
     const metrics = { ...numbers, rewards: {}, objective: {}, cost } as unknown as StageMetrics;
     writer.finishStage(stage, metrics, { trajectories: 2, optimizers: 2 });
     put(folder, `stages/000${stage}/pytorch_lora_weights.safetensors`, "");
   }
   for (const name of ["before", "after"]) writer.writeEvaluation(name, evaluation(0.5));
-  put(folder, "intervals/0001.json", { stage: 1, first: 1, last: 3, shares: [{ steps: 1, share: 0.1 }], cost });
+  put(folder, "intervals/0001.json", {
+    stage: 1,
+    first: 1,
+    last: 3,
+    shares: [{ steps: 1, share: 0.1, low: 0, high: null }],
+    cost,
+  });
   put(folder, "warnings.jsonl", '{"kind":"reward-flat","text":"x","stages":[1]}\n');
   put(folder, "run.lock", "1 somewhere pid:[1] 0");
   return writer.reader;
@@ -52,7 +74,8 @@ function readAll(folder: string): void {
   const run = new RunReader(folder);
   for (const stage of run.finishedStages()) {
     assert.equal(typeof run.stageMetrics(stage).rewardMean, "number");
-    for (const { prompt, reward } of run.samples(stage)) assert(typeof prompt === "string" && typeof reward === "number");
+    for (const { prompt, reward } of run.samples(stage))
+      assert(typeof prompt === "string" && typeof reward === "number");
     run.updates(stage);
     run.partial(stage);
     run.scores(stage);
@@ -69,7 +92,10 @@ const mutations = (folder: string): Record<string, Mutate> =>
   Object.fromEntries(
     (readdirSync(folder, { recursive: true }) as string[])
       .filter((name) => /\.(json|jsonl|lock)$/.test(name))
-      .map((name) => [name, name.endsWith(".json") ? mutateJson : name.endsWith(".jsonl") ? mutateJsonLines : mutateText]),
+      .map((name) => [
+        name,
+        name.endsWith(".json") ? mutateJson : name.endsWith(".jsonl") ? mutateJsonLines : mutateText,
+      ]),
   );
 
 const folders: ReaderUnderTest = {
@@ -84,7 +110,7 @@ const folders: ReaderUnderTest = {
 /** What `b2 runs` says, which takes folders as they come: damage is a line in what it says. */
 const summaries: ReaderUnderTest = {
   name: "summaries of runs",
-  share: 500,
+  share: 150,
   prepare: (folder) => {
     made(join(folder, "a"));
     cpSync(join(folder, "a"), join(folder, "b"), { recursive: true });

@@ -83,6 +83,7 @@ const tokenizers: ReaderUnderTest = {
 
 const texts: ReaderUnderTest = {
   name: "tokenized texts",
+  takesAll: true,
   share: 800,
   prepare: (folder) => {
     put(folder, "input", "A photo of the cat's 猫, <|endoftext|> 12 e\u0301!\n\tÜber ΣΑΣ ß ﬁ Ǆ\n😀👩‍👩‍👧");
@@ -121,7 +122,7 @@ rewards:
 interval: {first: 2, last: 5}
 train:
   learningRate: 1e-4
-  betas: [0.9, 0.999]
+  samplesPerUpdate: 4
 eval:
   clip: ~
   truth: none
@@ -129,7 +130,7 @@ eval:
 
 const runConfigs: ReaderUnderTest = {
   name: "run configs",
-  share: 1500,
+  share: 1300,
   prepare: (folder) => {
     put(folder, "run.yaml", YAML);
     put(folder, "run.json", resolveConfig(presets.demo));
@@ -147,13 +148,13 @@ const runConfigs: ReaderUnderTest = {
 
 const assignments: ReaderUnderTest = {
   name: "--set",
-  share: 1200,
+  share: 1100,
   prepare: (folder) => {
     put(
       folder,
       "input",
       ["stages=4", "rewards.0.weight=2", 'rewards.1={"name":"brightness"}', "train.learningRate=1e-4", "seed=1"]
-        .concat(["model.path=models/emoji", 'prompts.train=["a cat"]', "objective.name=dpo", "eval.clip=null"])
+        .concat(["model.path=models/emoji", 'prompts.train=["a cat"]', "objective.clipRange=0.2", "eval.clip=null"])
         .join("\n"),
     );
     return {

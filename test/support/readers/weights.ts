@@ -25,7 +25,15 @@ const anyTensors: ReaderUnderTest = {
   share: 3000,
   prepare: (folder) => {
     const file = join(folder, "all.safetensors");
-    const tensors = DTYPES.map((dtype, i) => [dtype, arange(0, 3 * (1 + (i % 2))).reshape([1 + (i % 2), 3]).to({ dtype })] as const);
+    const tensors = DTYPES.map(
+      (dtype, i) =>
+        [
+          dtype,
+          arange(0, 3 * (1 + (i % 2)))
+            .reshape([1 + (i % 2), 3])
+            .to({ dtype }),
+        ] as const,
+    );
     saveSafetensors(file, new Map([...tensors, ["猫", zeros([0, 3])], ["scalar", zeros([])]]), { format: "pt" });
     return {
       files: { "all.safetensors": mutateSafetensors },
@@ -86,7 +94,12 @@ const loras: ReaderUnderTest = {
     saveSafetensors(peft, few, readHeader(whole.file).metadata);
     convertLora(peft, kohya, { form: "kohya" });
     cpSync(peft, join(folder, "own", "adapter_model.safetensors"));
-    put(folder, "own/adapter_config.json", { lora_alpha: 4, r: 4, alpha_pattern: { "attn1.to_q": 8 }, use_rslora: true });
+    put(folder, "own/adapter_config.json", {
+      lora_alpha: 4,
+      r: 4,
+      alpha_pattern: { "attn1.to_q": 8 },
+      use_rslora: true,
+    });
     const config = "own/adapter_config.json";
     return {
       files: { [LORAS[0]!]: mutateSafetensors, [LORAS[1]!]: mutateSafetensors, [config]: mutateJson },
@@ -168,7 +181,9 @@ const singleFiles: ReaderUnderTest = {
     pipeline.saveSingleFile(file);
     pipeline.dispose();
     return {
-      files: { "single.safetensors": (sound, random) => (random.once(4) ? mutateBytes : mutateSafetensors)(sound, random) },
+      files: {
+        "single.safetensors": (sound, random) => (random.once(4) ? mutateBytes : mutateSafetensors)(sound, random),
+      },
       names: [sd1],
       read: () => StableDiffusionPipeline.fromPretrained(file, { config: sd1 }).dispose(),
     };
