@@ -187,6 +187,9 @@ async function listRepository(
   })) {
     if (type !== "file") continue;
     if (files.size >= MOST_FILES) throw endlessList(name);
+    if (typeof (path as unknown) !== "string") {
+      throw new HubError(`Expected paths in the list of the files of ${name} but received ${show(path)}`);
+    }
     files.set(path, { path, size: lfs?.size ?? size, etag: lfs?.oid ?? oid ?? "", sha256: lfs?.oid });
   }
   return { commit: sha, files };

@@ -110,7 +110,7 @@ const folders: ReaderUnderTest = {
 /** What `b2 runs` says, which takes folders as they come: damage is a line in what it says. */
 const summaries: ReaderUnderTest = {
   name: "summaries of runs",
-  share: 150,
+  share: 60,
   prepare: (folder) => {
     made(join(folder, "a"));
     cpSync(join(folder, "a"), join(folder, "b"), { recursive: true });
@@ -128,7 +128,7 @@ const summaries: ReaderUnderTest = {
 
 const resumed: ReaderUnderTest = {
   name: "stages to go on from",
-  share: 250,
+  share: 60,
   prepare: async (folder) => {
     const config = tinyConfig({ rewards: ["brightness"] });
     const trainer = await Trainer.open(folder, config);

@@ -130,7 +130,7 @@ eval:
 
 const runConfigs: ReaderUnderTest = {
   name: "run configs",
-  share: 1300,
+  share: 800,
   prepare: (folder) => {
     put(folder, "run.yaml", YAML);
     put(folder, "run.json", resolveConfig(presets.demo));
@@ -154,7 +154,7 @@ const assignments: ReaderUnderTest = {
       folder,
       "input",
       ["stages=4", "rewards.0.weight=2", 'rewards.1={"name":"brightness"}', "train.learningRate=1e-4", "seed=1"]
-        .concat(["model.path=models/emoji", 'prompts.train=["a cat"]', "objective.clipRange=0.2", "eval.clip=null"])
+        .concat(["model.path=models/emoji", 'prompts.train=["a cat"]', "lora.rank=4", "eval.clip=null"])
         .join("\n"),
     );
     return {
@@ -203,7 +203,7 @@ const prompts: ReaderUnderTest = {
 
 const grids: ReaderUnderTest = {
   name: "grids of compare",
-  share: 700,
+  share: 400,
   prepare: (folder) => {
     put(folder, "tiny.json", { stages: 2 });
     put(folder, "grid.json", {
