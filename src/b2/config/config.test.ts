@@ -52,7 +52,8 @@ test("presets differ from b2 in what they are named for", () => {
   assert.deepEqual(keys("replay"), ["replay.stages"]);
   assert.deepEqual(keys("tight-clip"), ["objective.clipRange"]);
   // Where and with what it computes, its prompts, and nothing of the method.
-  const ofMachine = /^(model|eval|prompts)\.|^rewards\.0\.model$|\.(batchSize|decodeBatchSize|microBatch|gradientCheckpointing)$/;
+  const ofMachine =
+    /^(model|eval|prompts)\.|^rewards\.0\.model$|\.(batchSize|decodeBatchSize|microBatch|gradientCheckpointing)$/;
   assert.deepEqual(
     keys("sd").filter((key) => !ofMachine.test(key)),
     [],
@@ -87,6 +88,22 @@ test("values of --set are JSON, or strings", () => {
     g: "a=b",
   });
   assert.throws(() => parseAssignments(["branch.count"]), /Expected key=value for --set/);
+});
+
+test("values of --set that would fill the memory or the stack are refused", () => {
+  for (const assignment of ["rewards.4000000000=1", "rewards.999999999.weight=2"]) {
+    assert.throws(() => resolveConfig(parseAssignments([assignment])), {
+      name: "ConfigError",
+      message: /Expected numbers below 10000 for the items of a list but received "\d+"/,
+    });
+  }
+  const nested = "[".repeat(100_000) + "]".repeat(100_000);
+  for (const assignment of [`${"a.".repeat(100_000)}a=1`, `seed=${nested}`]) {
+    assert.throws(() => parseAssignments([assignment]), {
+      name: "ConfigError",
+      message: /Expected at most 50 keys in each other for --set but received/,
+    });
+  }
 });
 
 test("every problem is told at once, with the key that was meant", () => {

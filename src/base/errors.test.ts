@@ -1,0 +1,15 @@
+/** What an InputError quotes cannot move the cursor. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { InputError } from "./errors.js";
+
+test("control characters in the message of an InputError are escaped, line breaks aside", () => {
+  const cause = new Error("why");
+  const error = new InputError("file\u001b[2J: Expected\n\t\u009b \u202e\u0000\u2028", { cause });
+  assert.equal(error.message, "file\\u001b[2J: Expected\n\t\\u009b \\u202e\\u0000\\u2028");
+  assert.equal(error.cause, cause);
+  class Other extends InputError {
+    override readonly name = "Other";
+  }
+  assert.equal(String(new Other("\u0007")), "Other: \\u0007");
+});
