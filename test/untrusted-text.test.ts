@@ -11,7 +11,7 @@ import { encodePng } from "../src/images/index.js";
 import { RunWriter, type StageMetrics } from "../src/runs/index.js";
 import { saveSafetensors } from "../src/safetensors/index.js";
 import { zeros } from "../src/torch/index.js";
-import { b2 } from "./support/cli.js";
+import { b2, b2With } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
 import { tinyConfig } from "./support/tiny.js";
 
@@ -104,7 +104,6 @@ describe("commands print no control characters of", () => {
     "weights to convert": ["convert", at("strange.safetensors"), at("out.safetensors"), "--form", "kohya"],
     "weights to merge": ["merge", at("merged"), "--lora", at("strange.safetensors"), "--preset", "demo"],
     "a model's name": ["generate", "a", "--set", `model.path=${key}`, "--out", at("generated")],
-    "what a machine is examined for": ["doctor", "--config", at("config.json")],
     "scored images": ["score", images, "--rewards", "brightness"],
     "a command": [CONTROL],
   };
@@ -119,6 +118,12 @@ describe("commands print no control characters of", () => {
       assert.equal(stderr, visible(stderr));
     });
   }
+});
+
+test("what a machine is examined for has none of its variables either", async () => {
+  const { stdout, stderr } = await b2With({ LIBTORCH: `/no ${CONTROL}`, HF_HOME: `/no ${CONTROL}` }, "doctor");
+  assert.match(stdout, /\/no \\u001b\[2J/);
+  assert.equal(stdout + stderr, visible(stdout + stderr));
 });
 
 test("a comparison's report: names are no markup, and no control characters", async () => {

@@ -1,5 +1,5 @@
 /** Compares the tensors of a file with the expected ones. All problems are collected and thrown at once. */
-import { showShape } from "../base/show.js";
+import { showProblems, showShape } from "../base/show.js";
 import { allFinite, type DType, type Tensor } from "../torch/index.js";
 import { SafetensorsError } from "./error.js";
 
@@ -87,7 +87,7 @@ export class TensorCheck {
     if (count === 0) return;
     throw new SafetensorsError(
       file,
-      `Expected ${what} but received ${count} that ${count === 1 ? "differs" : "differ"}:\n  ${this.#problems.join("\n  ")}`,
+      `Expected ${what} but received ${count} that ${count === 1 ? "differs" : "differ"}:\n  ${showProblems(this.#problems)}`,
     );
   }
 

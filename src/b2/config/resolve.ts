@@ -5,7 +5,7 @@
 import { InputError } from "../../base/errors.js";
 import { isJsonObject, isNestedTooDeep, type JsonObject } from "../../base/files.js";
 import type { Entry, Registry } from "../../base/registry.js";
-import { show } from "../../base/show.js";
+import { show, showProblems } from "../../base/show.js";
 import { placeOf, readConfigText } from "./config-file.js";
 import { conflicts, type Conflict } from "./conflicts.js";
 import { explain } from "./explain.js";
@@ -20,7 +20,14 @@ export class ConfigError extends InputError {
   readonly problems: readonly string[];
 
   constructor(problems: readonly string[]) {
-    super(problems.length === 1 ? problems[0]! : problems.map((problem) => `- ${problem}`).join("\n"));
+    super(
+      problems.length === 1
+        ? problems[0]!
+        : showProblems(
+            problems.map((problem) => `- ${problem}`),
+            "\n",
+          ),
+    );
     this.problems = problems;
   }
 }

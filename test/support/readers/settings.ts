@@ -50,8 +50,7 @@ const configs: readonly ReaderUnderTest[] = [
   modelFile("CLIP configs", 700, ["sd1/clip", "config.json"], (folder) => CLIPModel.readConfig(folder)),
   modelFile("scheduler configs", 1000, ["sd1/scheduler", "scheduler_config.json"], (folder) => {
     const scheduler = DDIMScheduler.fromPretrained(folder);
-    const steps = Math.min(20, scheduler.numTrainTimesteps);
-    for (const t of scheduler.timesteps(steps)) assert(t >= 0 && t < scheduler.numTrainTimesteps, String(t));
+    for (const t of scheduler.timesteps(1)) assert(t >= 0 && t < scheduler.numTrainTimesteps, String(t));
     for (const alpha of scheduler.alphasCumprod) assert(alpha >= 0 && alpha <= 1, String(alpha));
   }),
   modelFile("model_index.json", 500, ["sdxl", "model_index.json"], (folder) => readModelIndex(folder)),
