@@ -11,9 +11,9 @@ import { readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from "nod
 import { join } from "node:path";
 import { InputError } from "../src/base/errors.js";
 import { visible } from "../src/base/show.js";
-import { OpenedPaths } from "./support/opened-paths.js";
 import { repository } from "./support/folders.js";
 import { Random } from "./support/mutate.js";
+import { OpenedPaths } from "./support/opened-paths.js";
 import { readerGroups } from "./support/readers/index.js";
 import type { ReaderUnderTest, ReadyReader } from "./support/readers/reader.js";
 

@@ -165,7 +165,7 @@ function asRead(value: Picklable): unknown {
   if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : value;
   if (value === null || typeof value !== "object" || value instanceof Uint8Array) return value;
   if (Array.isArray(value)) return (value as Picklable[]).map(asRead);
-  return new Map(Object.entries(value).map(([key, item]) => [key, asRead(item as Picklable)]));
+  return new Map(Object.entries(value).map(([key, item]) => [key, asRead(item)]));
 }
 
 test("pickles", () => {

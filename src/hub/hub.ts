@@ -172,7 +172,7 @@ async function listRepository(
   // Our own fetch adds the token, because the package refuses tokens of mirrors, which do not begin with hf_.
   const fetch = (url: unknown): Promise<globalThis.Response> => {
     if (++pages > MOST_PAGES) throw endlessList(name);
-    return ask(String(url), name, revision, hub) as unknown as Promise<globalThis.Response>;
+    return ask(String(url), name, revision, hub);
   };
   const common = { hubUrl: hub.endpoint, fetch };
   const { sha } = await modelInfo({ name, revision, additionalFields: ["sha"], ...common });

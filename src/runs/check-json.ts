@@ -66,7 +66,7 @@ export function checkedPartial(json: JsonObject, file: string): Partial<PartialS
     rewards: isRecord(rewards, isNumber),
     costs: isRecord(costs, isCost),
   });
-  return json as Partial<PartialStage>;
+  return json;
 }
 
 /** What was measured before a stage. @throws RunError naming the file */

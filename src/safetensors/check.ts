@@ -37,6 +37,9 @@ interface Described {
 
 const FLOATING_POINT = new Set("float64 float32 float16 bfloat16 F64 F32 F16 BF16".split(" "));
 
+/** Problems that are shown: a large model has some thousand tensors, a damaged file may have millions. */
+const MOST_PROBLEMS = 2000;
+
 /** Collects the problems of the tensors of one file. */
 export class TensorCheck {
   readonly #problems: string[] = [];
@@ -87,7 +90,7 @@ export class TensorCheck {
     if (count === 0) return;
     throw new SafetensorsError(
       file,
-      `Expected ${what} but received ${count} that ${count === 1 ? "differs" : "differ"}:\n  ${showProblems(this.#problems)}`,
+      `Expected ${what} but received ${count} that ${count === 1 ? "differs" : "differ"}:\n  ${showProblems(this.#problems, "\n  ", MOST_PROBLEMS)}`,
     );
   }
 

@@ -33,10 +33,10 @@ export function mergePairs(letters: readonly string[], rankOf: RankOf): string[]
       // It may have become a part of the one before, or stand beside another symbol now.
       if (symbols[i] === undefined || rankAt(i) !== rank) continue;
       const right = next[i]!;
-      symbols[i]! += symbols[right]!;
+      symbols[i] += symbols[right]!;
       symbols[right] = undefined;
       next[i] = next[right]!;
-      if (next[i]! < end) previous[next[i]!] = i;
+      if (next[i] < end) previous[next[i]] = i;
       merged.push(i);
     }
     for (const i of merged) {

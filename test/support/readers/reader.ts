@@ -23,7 +23,7 @@ export interface ReadyReader {
 
 export interface ReaderUnderTest {
   readonly name: string;
-  /** Inputs of 20,000 in all. */
+  /** How many inputs it gets, beside the shares of the others. */
   readonly share: number;
   /** Whether it takes all there is. */
   readonly takesAll?: true;

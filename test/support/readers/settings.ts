@@ -41,7 +41,7 @@ function assertStable(config: object, read: (config: object) => object): void {
 const configs: readonly ReaderUnderTest[] = [
   modelFile("UNet configs", 1200, ["sdxl/unet", "config.json"], (folder) => {
     const config = UNet2DConditionModel.readConfig(folder);
-    assertStable(config, (again) => UNet2DConditionModel.layout.parseConfig(again as typeof config, "again"));
+    assertStable(config, (again) => UNet2DConditionModel.layout.parseConfig(again, "again"));
   }),
   modelFile("VAE configs", 500, ["sd1/vae", "config.json"], (folder) => AutoencoderKL.readConfig(folder)),
   modelFile("text encoder configs", 500, ["sd1/text_encoder", "config.json"], (folder) =>
@@ -129,7 +129,7 @@ eval:
 
 const runConfigs: ReaderUnderTest = {
   name: "run configs",
-  share: 800,
+  share: 600,
   prepare: (folder) => {
     put(folder, "run.yaml", YAML);
     put(folder, "run.json", resolveConfig(presets.demo));
@@ -181,7 +181,7 @@ const PROMPTS: Readonly<Record<string, string>> = {
 
 const prompts: ReaderUnderTest = {
   name: "prompts",
-  share: 1500,
+  share: 1800,
   prepare: (folder) => {
     for (const [name, text] of Object.entries(PROMPTS)) put(folder, name, text);
     const mutations = { "list.json": mutateJson, "list.txt": mutateText, "list.jsonl": mutateJsonLines };

@@ -22,7 +22,7 @@ const DTYPES: readonly DType[] = [
 
 const anyTensors: ReaderUnderTest = {
   name: "safetensors",
-  share: 3000,
+  share: 3300,
   prepare: (folder) => {
     const file = join(folder, "all.safetensors");
     const tensors = DTYPES.map(
