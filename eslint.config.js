@@ -14,6 +14,7 @@ const besideIndex = [
   // For listing a run and its files without libtorch, which the index loads.
   "runs/reader.js",
   "safetensors/header.js",
+  "safetensors/finite.js",
 ];
 
 /** Names are in the order that people look for them in: `a2` before `a10`, capitals among the rest. */
@@ -129,5 +130,12 @@ export default tseslint.config(
       },
     },
     rules: sorting,
+  },
+  {
+    // Runs in a browser.
+    files: ["src/annotate/page/*.js"],
+    languageOptions: {
+      globals: { document: "readonly", HTMLButtonElement: "readonly", Image: "readonly", window: "readonly" },
+    },
   },
 );

@@ -143,6 +143,7 @@ function applyChanges(writer: RunWriter, config: Config, changes: readonly Diffe
   if (grown !== undefined) writer.keepEvaluationAfter(Number(grown.before));
   if (changes.some(({ key }) => EVALUATED.test(key))) writer.removeEvaluations();
   if (changes.some(({ key }) => SHOWN.test(key))) writer.removePicture("before-after.png");
+  writer.settle();
   writer.writeConfig(config);
 }
 

@@ -64,6 +64,7 @@ export async function selectStage(
     const score = before.score + seconds;
     const costs = { ...partial.costs, score: sumOfCosts(before.costs.score, costBetween(start, trainer.spent())) };
     writer.writePartial(stage, { ...partial, score, rewards: scored.rewardSeconds, costs });
+    writer.remove(stage, "scores");
     const { mean: rewardMean } = meanAndDeviation(scored.rewards);
     return { samples: scored.keys.length, selected: trainSet.keys.length, rewardMean };
   } finally {

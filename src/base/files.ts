@@ -8,13 +8,14 @@ import {
   fsyncSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
   statSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { InputError } from "./errors.js";
 import { show } from "./show.js";
 
@@ -151,10 +152,11 @@ export function makeFolder(folder: string): void {
   }
 }
 
-/** Another process may make the same folder at the same time. */
+/** Another process may make the same folder at the same time. The new one outlasts a power cut. */
 function makeOne(folder: string): void {
   try {
     mkdirSync(folder);
+    syncFolder(dirname(folder));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST" || !existsSync(folder)) throw error;
   }
@@ -186,19 +188,30 @@ export function writeFileAtomic(file: string, contents: string | Uint8Array | ((
 }
 
 /**
- * Writes to disk which files a folder has: a rename is not lasting before that.
+ * Writes to disk which files a folder has: a rename, a new name or a removal is not lasting before that.
  *
- * Does nothing where folders cannot be synced, as on some network file systems.
+ * Does nothing where folders cannot be synced, as on some network file systems, or not be read.
  */
 export function syncFolder(folder: string): void {
-  const fd = openSync(folder, "r");
+  let fd: number | undefined;
   try {
+    fd = openSync(folder, "r");
     fsyncSync(fd);
   } catch (error) {
-    if (!["EINVAL", "EPERM", "ENOTSUP", "EISDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+    const { code = "" } = error as NodeJS.ErrnoException;
+    if (!["EINVAL", "EPERM", "EACCES", "ENOTSUP", "EISDIR"].includes(code)) throw error;
   } finally {
-    closeSync(fd);
+    if (fd !== undefined) closeSync(fd);
   }
+}
+
+/** `syncFolder` for a folder and all folders in it; none if it does not exist. */
+export function syncFolders(folder: string): void {
+  if (!existsSync(folder)) return;
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    if (entry.isDirectory()) syncFolders(join(folder, entry.name));
+  }
+  syncFolder(folder);
 }
 
 /** Writes a value as indented JSON, atomically. */

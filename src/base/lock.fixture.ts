@@ -13,7 +13,7 @@ if (counter === undefined) {
   setInterval(() => undefined, 1000);
 } else {
   for (let i = 0; i < Number(count); i++) {
-    const held = await lock(file);
+    const held = await lock(file, undefined, { fresh: 60_000, silence: 300 });
     const before = existsSync(counter) ? Number(readFileSync(counter, "utf8")) : 0;
     await sleep(1);
     writeFileSync(counter, String(before + 1));

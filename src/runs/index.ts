@@ -2,6 +2,8 @@ export { addCost, costBetween, NO_COST, passesOf, type Cost } from "./cost.js";
 export {
   evaluationAfter,
   layout,
+  RUN_VERSION,
+  SET_ASIDE,
   stageFiles,
   stageOfEvaluation,
   type MadeBy,
@@ -18,4 +20,6 @@ export type {
   UpdateMetrics,
 } from "./metrics.js";
 export { RunError, RunReader, type StoredTensor } from "./reader.js";
-export { RunWriter } from "./writer.js";
+export { leftOvers, RunWriter } from "./writer.js";
+export { checkPng } from "./png-check.js";
+export { checkFinite } from "../safetensors/finite.js";

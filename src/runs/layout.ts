@@ -7,13 +7,12 @@
  *     metrics.jsonl                  a line per finished stage (docs/metrics.md)
  *     warnings.jsonl                 signs that the training goes wrong, in words; missing if there are none
  *     stages/0007/
- *       sampled.safetensors          of `b2 sample`, or where a reward failed: the branched part of every trajectory; deleted
- *                                    when the stage is finished
+ *       sampled.safetensors          the branched part of every trajectory, while the stage is not finished (`record.phases`)
  *       sampled.json                 their prompts, roots and branches
- *       scores.json                  where a reward failed: what all have said of the first images; deleted like the samples
+ *       partial.json                 seconds and cost of the phases so far, where a stage is done in several attempts or processes
+ *       scores.json                  what all rewards have said of the first images; deleted like the samples
  *       samples.jsonl                a line per image: prompt, root, branch, reward, advantage, whether it trains
  *       selected.safetensors         the selected trajectories: latents, log-probs, advantages; the edges of a tree
- *       partial.json                 seconds and cost of the phases so far, where a stage is done in several attempts or processes
  *       updates.jsonl                a line per optimiser step
  *       images/*.png
  *       optimizer.safetensors        Adam's moments after this stage
@@ -27,13 +26,19 @@
  *     before.png, before-after.png   contact sheets
  *     reward.png                     the reward of every stage
  *     eval/before.json, after.json   tables of reward, true alignment and diversity
+ *     annotations/                   with the reward `people`: what people are asked, and what they have answered
+ *                                    (src/annotate/annotations.ts)
+ *     set-aside/                     damaged files that `b2 runs check --repair` has moved away; nothing reads them
  *
- * Everything is safetensors, JSON, JSON Lines or PNG, and written atomically.
+ * Everything is safetensors, JSON, JSON Lines or PNG, and written atomically; in annotations/ lines are appended.
  */
 import { join } from "node:path";
 
 export const RUN_FORMAT = "b2-run";
 export const RUN_VERSION = 2;
+
+/** The folder for damaged files that `b2 runs check --repair` has moved away. */
+export const SET_ASIDE = "set-aside";
 
 /** What computes: another one gives other bits. */
 export interface Maker {
@@ -75,6 +80,8 @@ export const layout = {
   intervals: (folder: string) => join(folder, "intervals"),
   interval: (folder: string, stage: number) => join(folder, "intervals", `${String(stage).padStart(4, "0")}.json`),
   model: (folder: string) => join(folder, "model"),
+  annotations: (folder: string) => join(folder, "annotations"),
+  annotationQueue: (folder: string) => join(folder, "annotations", "queue.jsonl"),
   evaluations: (folder: string) => join(folder, "eval"),
   evaluation: (folder: string, name: string) => join(folder, "eval", `${name}.json`),
 } as const;
@@ -83,11 +90,11 @@ export const layout = {
 export const stageFiles = {
   sampledTensors: "sampled.safetensors",
   sampled: "sampled.json",
+  partial: "partial.json",
   scores: "scores.json",
   images: "images",
   samples: "samples.jsonl",
   selected: "selected.safetensors",
-  partial: "partial.json",
   updates: "updates.jsonl",
   optimizer: "optimizer.safetensors",
   lora: "pytorch_lora_weights.safetensors",

@@ -77,7 +77,7 @@ export interface PartialStage extends PhaseSeconds {
   readonly costs: Readonly<Partial<Record<"sample" | "score", Cost>>>;
 }
 
-/** What rewards have said of the first images of a stage, before one of them failed: scores.json. */
+/** What rewards have said of the first images of a stage that is not finished: scores.json. */
 export interface StageScores {
   /** Each reward by its label, unweighted; equally many of each. */
   readonly parts: Readonly<Record<string, readonly number[]>>;

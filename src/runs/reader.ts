@@ -113,12 +113,12 @@ export class RunReader {
     return checkedPartial(readRunObject(file), file);
   }
 
-  /** What `b2 sample` wrote for a stage besides its tensors. */
+  /** What is kept of a stage's samples besides their tensors. */
   sampled(stage: number): object {
     return readRunObject(this.stagePath(stage, "sampled"));
   }
 
-  /** What the rewards have said of a stage's first images before one of them failed; undefined if none did. */
+  /** What the rewards have said of the first images of an unfinished stage; undefined if nothing is kept. */
   scores(stage: number): StageScores | undefined {
     if (!this.has(stage, "scores")) return undefined;
     const file = this.stagePath(stage, "scores");

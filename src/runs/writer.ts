@@ -1,15 +1,24 @@
 /**
- * Writes a run folder. A stage's files replace those of an earlier attempt; no file is ever appended to.
+ * Writes a run folder. A stage's files replace those of an earlier attempt; none of its files is ever appended to.
  */
 import { accessSync, constants, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { jsonLines, makeFolder, syncFolder, writeFileAtomic, writeJson, writeJsonLines } from "../base/files.js";
+import { basename, dirname, join } from "node:path";
+import {
+  jsonLines,
+  makeFolder,
+  syncFolder,
+  syncFolders,
+  writeFileAtomic,
+  writeJson,
+  writeJsonLines,
+} from "../base/files.js";
 import { tryLock, type Lock } from "../base/lock.js";
 import {
   evaluationAfter,
   layout,
   RUN_FORMAT,
   RUN_VERSION,
+  SET_ASIDE,
   stageFiles,
   stageOfEvaluation,
   type MadeBy,
@@ -95,8 +104,9 @@ export class RunWriter {
     } catch (error) {
       throw new RunError(`Expected a folder to write the run to but received ${folder} (${(error as Error).message})`);
     }
-    // A crash before run.json is written leaves only these.
-    if (present.some((name) => name !== "config.json" && !name.startsWith("run.lock") && !isLeftOver(name))) {
+    // A crash before run.json is written leaves only these; what people have said outlives a run that begins again.
+    const known = ["config.json", SET_ASIDE, basename(layout.annotations(folder))];
+    if (present.some((name) => !known.includes(name) && !name.startsWith("run.lock") && !isLeftOver(name))) {
       throw new RunError(`Expected an empty or new folder for the run but received ${folder}, which holds other files`);
     }
   }
@@ -110,6 +120,7 @@ export class RunWriter {
     RunWriter.expectNew(folder);
     makeFolder(folder);
     writeJson(layout.config(folder), config);
+    syncFolder(folder);
     const run: RunFile = {
       format: RUN_FORMAT,
       version: RUN_VERSION,
@@ -118,6 +129,7 @@ export class RunWriter {
       ...(madeBy && { madeBy: [madeBy] }),
     };
     writeJson(layout.run(folder), run);
+    syncFolder(folder);
     return new RunWriter(folder, lock);
   }
 
@@ -126,24 +138,31 @@ export class RunWriter {
     const { reader } = new RunWriter(folder);
     if (reader.finishedStages().length > 0) throw new RunError(`Expected a run without a finished stage in ${folder}`);
     const images = readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name));
-    const left = [layout.stages, layout.evaluations, layout.intervals, layout.metrics, layout.warnings].map((of) =>
-      of(folder),
-    );
-    // run.json last: until then the folder is this run, whatever is cut off.
-    for (const name of [...left, ...images.map((image) => join(folder, image)), layout.run(folder)]) {
+    // What people have judged stays: their judgements belong to images, and the same may come again.
+    const left = [
+      layout.stages,
+      layout.evaluations,
+      layout.intervals,
+      layout.metrics,
+      layout.warnings,
+      layout.annotationQueue,
+    ].map((of) => of(folder));
+    for (const name of [...left, ...images.map((image) => join(folder, image))]) {
       rmSync(name, { recursive: true, force: true });
     }
+    // run.json last: until then the folder is this run, whatever is cut off, the power included.
+    syncFolder(folder);
+    rmSync(layout.run(folder), { force: true });
+    syncFolder(folder);
     return RunWriter.create(folder, begun, lock);
   }
 
   /**
-   * Removes what a process that was killed has left: half-written files, and what a finished stage no longer keeps. Writes
-   * metrics.jsonl again if it does not say what the stages say.
+   * Removes what a process that was killed has left: half-written files and folders, and what a finished stage no longer
+   * keeps. Writes metrics.jsonl again if it does not say what the stages say.
    */
   mend(keep: Kept): void {
-    for (const entry of readdirSync(this.folder, { recursive: true, withFileTypes: true })) {
-      if (entry.isFile() && isLeftOver(entry.name)) rmSync(join(entry.parentPath, entry.name), { force: true });
-    }
+    for (const left of leftOvers(this.folder)) rmSync(left, { recursive: true, force: true });
     const last = this.reader.finishedStages().at(-1);
     if (last === undefined) return;
     this.#discard(last, keep);
@@ -181,14 +200,17 @@ export class RunWriter {
     for (const file of files.slice(files.indexOf(from)).reverse()) {
       rmSync(this.stagePath(stage, file), { recursive: true, force: true });
     }
-    makeFolder(layout.stage(this.folder, stage));
+    const folder = layout.stage(this.folder, stage);
+    makeFolder(folder);
+    // What is deleted here must not come back, after a power cut, beside what is written now.
+    syncFolder(folder);
   }
 
   writeSampled(stage: number, sampled: unknown): void {
     writeJson(this.stagePath(stage, "sampled"), sampled);
   }
 
-  /** What the rewards have said before one of them failed. */
+  /** What the rewards have said so far. */
   writeScores(stage: number, scores: StageScores): void {
     writeJson(this.stagePath(stage, "scores"), scores);
   }
@@ -216,10 +238,13 @@ export class RunWriter {
     }
     // Whatever is cut off, the power included: where the mark is, all it stands for is.
     const folder = layout.stage(this.folder, stage);
-    syncFolder(folder);
+    // It shows the stages before. A run without it is not done.
+    this.removePicture("reward.png");
+    for (const of of [folder, layout.intervals(this.folder), layout.model(this.folder)]) syncFolders(of);
+    syncFolder(dirname(folder));
+    syncFolder(this.folder);
     writeJson(this.stagePath(stage, "metrics"), metrics);
     syncFolder(folder);
-    syncFolder(dirname(folder));
     writeJsonLines(layout.metrics(this.folder), this.reader.metrics());
     this.#discard(stage, keep);
   }
@@ -243,10 +268,18 @@ export class RunWriter {
 
   writeInterval(measurement: IntervalMeasurement): void {
     writeJson(layout.interval(this.folder, measurement.stage), measurement);
+    syncFolder(layout.intervals(this.folder));
   }
 
   writeEvaluation(name: string, table: unknown): void {
     writeJson(layout.evaluation(this.folder, name), table);
+    syncFolder(layout.evaluations(this.folder));
+  }
+
+  /** What was deleted or renamed before this stays so, whatever is cut off: what depends on it is written after it. */
+  settle(): void {
+    syncFolders(layout.evaluations(this.folder));
+    syncFolder(this.folder);
   }
 
   /** Deletes the evaluations that can be made again: those whose weights are there. */
@@ -295,7 +328,17 @@ export class RunWriter {
   }
 }
 
-/** Whether a file's name is one of those that are half written, see writeFileAtomic. */
+/** What was half written when a process was killed: files of writeFileAtomic, and the folder of a whole model. */
+export function leftOvers(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name);
+    if (entry.name === SET_ASIDE) return [];
+    if (isLeftOver(entry.name)) return [path];
+    return entry.isDirectory() ? leftOvers(path) : [];
+  });
+}
+
+/** Whether a name is one of those that are half written. */
 const isLeftOver = (name: string): boolean => /\.\d+\.tmp$/.test(name);
 
 /** The folder itself, or its nearest existing parent. */

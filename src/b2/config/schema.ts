@@ -416,6 +416,13 @@ const record = z.strictObject({
       "How many of the last stages keep their optimiser state in the run folder, and with `train.parameters` `full` their weights. The LoRA of every stage is kept.",
     )
     .meta(nothing),
+  phases: z
+    .enum(["auto", "always", "never"])
+    .default("auto")
+    .describe(
+      "Whether a stage's samples and scores are written to the run folder as they come, so that a process that is killed loses at most one phase. `auto`: where writing takes less than a twentieth of the time that they took. `never`: only when a reward fails, or on Ctrl-C while it scores.",
+    )
+    .meta(nothing),
 });
 
 const plugins = z

@@ -7,8 +7,11 @@
  *
  * Departures from the reference: the samples left over at a stage's end make an optimiser step of their own, with the
  * mean over their own pairs, instead of being dropped; and `timestepFraction` really skips timesteps.
+ *
+ * Several workers share the micro-batches of each optimiser step, and add up their gradients (gradients.ts).
  */
-import { checkInterrupted, type RunContext } from "../../base/progress.js";
+import { checkInterrupted } from "../../base/progress.js";
+import { alone, shareOf, type WithWorkers } from "../../distributed/index.js";
 import { clipGradNorm, GradScaler, type AdamW } from "../../optim/index.js";
 import type { UpdateMetrics } from "../../runs/index.js";
 import { discardCheckpoints, tidy, yieldToEventLoop } from "../../torch/index.js";
@@ -20,6 +23,7 @@ import { WeightCopy } from "../policy/weight-copy.js";
 import type { TrainSet } from "../records.js";
 import { weightedAdvantages } from "../rollout/advantage.js";
 import { lossOf, type StageData } from "./batches.js";
+import { addGradients } from "./gradients.js";
 import { recomputeLogProbs, sampledLogProbs } from "./old-log-probs.js";
 import { planUpdates, type MicroBatch } from "./plan.js";
 import { changeWeights } from "./step-weights.js";
@@ -44,13 +48,18 @@ export async function updatePolicy(
   { optimizer, scaler = new GradScaler({ enabled: false }), followers }: Optimization,
   trainSet: TrainSet,
   config: Pick<Config, "seed" | "train" | "advantage" | "objective" | "branch" | "interval">,
-  { progress, signal }: RunContext,
+  { progress, signal, workers = alone }: WithWorkers,
 ): Promise<UpdateMetrics[]> {
   const objective = objectives.get(config.objective.name);
   const drawTimesteps = timestepsOfStage(trainSet, config, policy.timesteps);
-  const updates = planUpdates(trainSet, objective, config, drawTimesteps);
+  const planned = planUpdates(trainSet, objective, config, drawTimesteps);
+  if (planned.flat(2).length === 0) return [];
+  // Of each optimiser step the micro-batches of this worker.
+  const updates = planned.map((microBatches) => {
+    const { start, length } = shareOf(microBatches.length, workers);
+    return microBatches.slice(start, start + length);
+  });
   const total = updates.flat(2).length;
-  if (total === 0) return [];
   const needs = needsOf(config.objective);
   const data: StageData = {
     policy,
@@ -72,9 +81,9 @@ export async function updatePolicy(
   try {
     const oldLogProbs =
       objective.learnsFrom === "transitions" ? await oldLogProbsOf(data, updates, config.train, signal) : undefined;
-    for (const microBatches of updates) {
-      const tally = new Tally();
-      const pairs = microBatches.flat().length;
+    for (const [step, microBatches] of updates.entries()) {
+      let tally = new Tally();
+      const pairs = planned[step]!.flat().length;
       for (const microBatch of microBatches) {
         checkInterrupted(signal);
         const share = (scaler.scale * microBatch.length) / pairs;
@@ -87,6 +96,10 @@ export async function updatePolicy(
         );
         task.advance(microBatch.length, `loss ${tally.loss.toFixed(4)}`);
         await yieldToEventLoop();
+      }
+      if (workers.size > 1) {
+        await addGradients(policy.parameters.values(), workers);
+        tally = Tally.of(await workers.allGatherJson(tally.sums));
       }
       scaler.unscale_(policy.parameters.values());
       const gradNorm = clipGradNorm(policy.parameters.values(), config.train.maxGradNorm);

@@ -4,6 +4,8 @@ import type { Difference } from "../../b2/config/resolve.js";
 import { InputError } from "../../base/errors.js";
 import { printable, show } from "../../base/show.js";
 import type { Evaluation } from "../../eval/measures.js";
+import type { RunCheck } from "../../eval/run-check.js";
+import type { RunRepair } from "../../eval/run-repair.js";
 import type { ConfigBeside, RunComparison, RunDetails, RunSummary, UnreadableRun } from "../../eval/run-summary.js";
 import { passesOf } from "../../runs/cost.js";
 import type { MadeBy } from "../../runs/layout.js";
@@ -19,7 +21,7 @@ interface JsonOption {
 export function addRunsCommand(program: Command): void {
   const runs = program
     .command("runs")
-    .description("List runs, show one, or compare two: what made them, their configs and their results.")
+    .description("List runs, show one, compare two, or check one: what made them, their configs, results and files.")
     .addHelpText("after", example("b2 runs list", "b2 runs show runs/demo", "b2 runs diff runs/demo runs/mine"));
   const asJson = (command: Command): Command => command.option("--json", "print JSON");
 
@@ -42,6 +44,24 @@ export function addRunsCommand(program: Command): void {
       write(options, run, () => detailsText(run));
     });
 
+  asJson(runs.command("check <run>"))
+    .description(
+      "Read all of a run and say what is missing, damaged, left over or does not agree. Exit code 2 if anything is.",
+    )
+    .option(
+      "--repair",
+      "delete leftovers, write metrics.jsonl again, and set damaged files aside that can be made again",
+    )
+    .addHelpText("after", example("b2 runs check runs/demo", "b2 runs check runs/demo --repair"))
+    .action(async (folder: string, options: JsonOption & { readonly repair?: true }) => {
+      const check = await readableLater(async () => {
+        if (options.repair === true) return (await import("../../eval/run-repair.js")).repairRun(folder);
+        return (await import("../../eval/run-check.js")).checkRun(folder);
+      });
+      write(options, check, () => checkText(check));
+      if (check.findings.length > 0) process.exitCode = 2;
+    });
+
   asJson(runs.command("diff <a> <b>"))
     .description("Compare two runs: the keys in which their configs differ, and their results.")
     .addHelpText("after", example("b2 runs diff runs/demo runs/mine"))
@@ -57,15 +77,39 @@ function readable<T>(work: () => T): T {
   try {
     return work();
   } catch (error) {
-    if (error instanceof InputError) throw new InputError(printable(error.message), { cause: error });
-    throw new InputError(`Expected a run that can be read but received: ${printable(String(error))}`, { cause: error });
+    throw asInputError(error);
   }
+}
+
+async function readableLater<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw asInputError(error);
+  }
+}
+
+function asInputError(error: unknown): InputError {
+  if (error instanceof InputError) return new InputError(printable(error.message), { cause: error });
+  return new InputError(`Expected a run that can be read but received: ${printable(String(error))}`, { cause: error });
 }
 
 function write({ json }: JsonOption, data: unknown, text: () => string): void {
   const output = json === true ? JSON.stringify(data, null, 2) : text();
   // Folders, labels and prompts may come from anywhere.
   printOut(`${output.split("\n").map(printable).join("\n")}\n`);
+}
+
+function checkText(check: RunCheck | RunRepair): string {
+  const { folder, files, finishedStages, findings } = check;
+  const repaired = "repaired" in check ? check.repaired : [];
+  const read = `${printable(folder)}: ${files} files of ${finishedStages} finished ${finishedStages === 1 ? "stage" : "stages"}`;
+  const done = repaired.map(({ path, problem, remedy }) => `${remedy}: ${printable(`${path}: ${problem}`)}`);
+  const left = findings.map(({ kind, path, problem, cost, advice }) =>
+    [`${kind}: ${path}: ${problem}`, `  costs: ${cost}`, `  to do: ${advice}`].map(printable).join("\n"),
+  );
+  const summary = findings.length === 0 ? `${read}, sound` : `${read}, ${findings.length} to look at`;
+  return [...(done.length > 0 ? [done.join("\n")] : []), ...left, summary].join("\n\n");
 }
 
 function listText(folder: string, found: readonly (RunSummary | UnreadableRun)[]): string {
