@@ -1,6 +1,6 @@
 // A comparison from the command line, as real processes: two settings, two seeds, two stages.
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it, test } from "node:test";
 import { changeGrid, writeGrid } from "../src/compare/grid.js";
@@ -87,6 +87,18 @@ describe("a comparison of two settings", () => {
     assert.ok(!existsSync(join(at, "runs/b2/seed-9")));
     assert.deepEqual(json(at, "compare.json")["seeds"], [1, 2, 3]);
   });
+});
+
+test("a report on runs whose evaluation is damaged names the file", async () => {
+  const at = join(folder, "damaged");
+  cpSync(join(folder, "two"), at, { recursive: true });
+  const file = join(at, "runs/b2/seed-1/eval/after.json");
+  for (const damaged of ['{"rows":5}', '{"rows":[5]}', '{"rows":[{"prompts":["training"]}]}', "{}"]) {
+    writeFileSync(file, damaged);
+    const { code, stderr } = await b2("compare", "report", at);
+    assert.equal(code, 2, stderr);
+    assert.ok(stderr.includes(`Expected the results of an evaluation in ${file}`), stderr);
+  }
 });
 
 test("Ctrl-C stops all runs after their step; the same command goes on with them", async () => {

@@ -460,11 +460,20 @@ export const rewardShape = {
     ),
 };
 
+/** The schema of the entries that are registered, and how many they were when it was built. */
+let built: { readonly entries: number; readonly schema: ReturnType<typeof buildSchema> } | undefined;
+
 /**
- * The schema of a whole run. Every key has a default, so `{}` is the reference's B2-DiffuRL. The schema is built at
- * each call, because plugins may have added to the registries.
+ * The schema of a whole run. Every key has a default, so `{}` is the reference's B2-DiffuRL. The schema is built again
+ * when plugins have added to the registries.
  */
-export function configSchema() {
+export function configSchema(): ReturnType<typeof buildSchema> {
+  const entries = [schedulers, rewards, objectives].reduce((sum, registry) => sum + registry.names().length, 0);
+  if (built?.entries !== entries) built = { entries, schema: buildSchema() };
+  return built.schema;
+}
+
+function buildSchema() {
   return z.strictObject({
     seed: z
       .int()

@@ -237,10 +237,21 @@ function checkSize({ downscale }: DiffusionModel, { model }: Config): void {
   }
 }
 
-/** @throws InputError for more steps than the model has timesteps */
-function checkSteps({ scheduler: { maxInferenceSteps } }: DiffusionModel, path: string, { sample }: Config): void {
-  if (sample.steps <= maxInferenceSteps) return;
-  throw new InputError(
-    `Expected sample.steps of at most ${maxInferenceSteps}, the timesteps of the model in ${path}, but received ${sample.steps}`,
-  );
+/** @throws InputError for more steps than the model has timesteps, and for those that its scheduler has none for */
+function checkSteps({ scheduler }: DiffusionModel, path: string, { sample }: Config): void {
+  const { maxInferenceSteps } = scheduler;
+  if (sample.steps > maxInferenceSteps) {
+    throw new InputError(
+      `Expected sample.steps of at most ${maxInferenceSteps}, the timesteps of the model in ${path}, but received ${sample.steps}`,
+    );
+  }
+  try {
+    scheduler.timesteps(sample.steps);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new InputError(
+      `Expected sample.steps that the scheduler of ${path} has timesteps for but received ${sample.steps}: ${error.message}`,
+      { cause: error },
+    );
+  }
 }
