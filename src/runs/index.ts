@@ -10,6 +10,7 @@ export {
 } from "./layout.js";
 export type {
   IntervalMeasurement,
+  NotFinitePair,
   PartialStage,
   PhaseSeconds,
   SampleLine,

@@ -101,7 +101,15 @@ export class RunReader {
   /** The metrics of a finished stage. @throws RunError when the file is missing or damaged */
   stageMetrics(stage: number): StageMetrics {
     // What runs of earlier versions lack.
-    const former = { rewards: {}, objective: {}, cost: null, promptGroups: null, flatGroups: null };
+    const former = {
+      rewards: {},
+      objective: {},
+      cost: null,
+      promptGroups: null,
+      flatGroups: null,
+      notFiniteSteps: null,
+      notFiniteRoots: null,
+    };
     const file = this.stagePath(stage, "metrics");
     const metrics = { ...former, ...readRunObject(file) } as { [key in keyof StageMetrics]?: unknown };
     const lacking = ALWAYS_MEASURED.filter((key) => typeof metrics[key] !== "number");

@@ -21,7 +21,9 @@ import type { TrainSet } from "../records.js";
 import { weightedAdvantages } from "../rollout/advantage.js";
 import { lossOf, type StageData } from "./batches.js";
 import { recomputeLogProbs, sampledLogProbs } from "./old-log-probs.js";
+import { notFinitePairs } from "./not-finite.js";
 import { planUpdates, type MicroBatch } from "./plan.js";
+import { Skips } from "./skipped.js";
 import { changeWeights } from "./step-weights.js";
 import { Tally } from "./tally.js";
 import { timestepsOfStage } from "./timesteps.js";
@@ -32,16 +34,20 @@ export interface Optimization {
   readonly scaler?: GradScaler;
   /** Weights that follow those in training. */
   readonly followers?: Pick<Followers, "sampler" | "updated">;
+  /** How many steps in a row were skipped before this stage. Default: 0. */
+  readonly skippedBefore?: number;
 }
 
 /**
- * Trains on a stage's selection. Makes no update for an empty selection, or one without an item for the objective.
+ * Trains on a stage's selection. Makes no update for an empty selection, or one without an item for the objective. A step
+ * whose loss or gradient is not finite is skipped and told, with the samples at fault.
  *
  * @returns one record per optimiser step
+ * @throws InputError after more than `train.mostSkipped` steps in a row that were skipped
  */
 export async function updatePolicy(
   policy: Policy,
-  { optimizer, scaler = new GradScaler({ enabled: false }), followers }: Optimization,
+  { optimizer, scaler = new GradScaler({ enabled: false }), followers, skippedBefore = 0 }: Optimization,
   trainSet: TrainSet,
   config: Pick<Config, "seed" | "train" | "advantage" | "objective" | "branch" | "interval">,
   { progress, signal }: RunContext,
@@ -69,6 +75,7 @@ export async function updatePolicy(
   const start = isNeeded ? new WeightCopy(policy.parameters) : undefined;
   const task = progress.task("training", total, "pairs");
   const log: UpdateMetrics[] = [];
+  const skips = new Skips(skippedBefore, trainSet.stage, config.train.mostSkipped, progress);
   try {
     const oldLogProbs =
       objective.learnsFrom === "transitions" ? await oldLogProbsOf(data, updates, config.train, signal) : undefined;
@@ -91,16 +98,23 @@ export async function updatePolicy(
       scaler.unscale_(policy.parameters.values());
       const gradNorm = clipGradNorm(policy.parameters.values(), config.train.maxGradNorm);
       // A gradient that is not finite would corrupt Adam's moments for good.
-      const isFinite = Number.isFinite(gradNorm);
+      const isFinite = Number.isFinite(gradNorm) && Number.isFinite(tally.loss);
+      const { scale: lossScale } = scaler;
+      // A loss scale that is too large is what float16 finds out by trying.
+      const isFault = !isFinite && (lossScale <= 1 || !Number.isFinite(tally.loss));
+      const notFinite = isFault
+        ? await notFinitePairs({ ...data, oldLogProbs, sampler }, microBatches, signal)
+        : undefined;
       if (isFinite) {
         optimizer.step();
         followers?.updated();
         sampler ??= start;
       }
       optimizer.zeroGrad();
-      const { scale: lossScale } = scaler;
       scaler.update(!isFinite);
-      log.push({ update: log.length, pairs, ...tally.metrics(), gradNorm, lossScale, skipped: isFinite ? 0 : 1 });
+      const skipped = { skipped: isFinite ? 0 : 1, ...(notFinite && { notFinite }) } as const;
+      log.push({ update: log.length, pairs, ...tally.metrics(), gradNorm, lossScale, ...skipped });
+      skips.add(log.at(-1)!);
       await yieldToEventLoop();
     }
   } finally {
