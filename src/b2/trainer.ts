@@ -429,6 +429,7 @@ export class Trainer {
       emaDistance: this.#followers.emaDistance,
       roots: sample.rootsPerStage,
       branchCount: imagesOf(branch),
+      halvedBatches: this.policy.batches.halved,
       deviceBytes: deviceMemory(this.policy.device)?.peak ?? null,
       cost: before && addCost(before, cost),
     });

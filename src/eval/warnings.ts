@@ -22,6 +22,7 @@ export type WarningKind =
   | "kl"
   | "flat-groups"
   | "nothing-selected"
+  | "out-of-memory"
   | "not-finite-steps"
   | "not-finite-roots"
   | "reward-without-alignment"
@@ -112,6 +113,13 @@ export const stageRules = {
     selected > 0
       ? undefined
       : `none of ${images} images was selected, so the stage taught nothing; lower select.positiveThreshold and select.negativeThreshold toward 0`,
+
+  "out-of-memory": ({ halvedBatches }) => {
+    const keys = Object.entries(halvedBatches).map(([key, size]) => `${key}=${size}`);
+    return keys.length === 0
+      ? undefined
+      : `the device ran out of memory, and batches were halved: set ${listOf(keys, "and")}, so that no attempt is lost`;
+  },
 
   "not-finite-steps": ({ notFiniteSteps, updates, stage }) =>
     (notFiniteSteps ?? 0) === 0

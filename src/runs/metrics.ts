@@ -63,6 +63,8 @@ export interface StageMetrics {
   readonly notFiniteSteps: number | null;
   /** Roots that were left out because their latents were NaN or infinite; null in older runs. */
   readonly notFiniteRoots: number | null;
+  /** The sizes of batches that were halved because the device ran out of memory, by the config's key. */
+  readonly halvedBatches: Readonly<Record<string, number>>;
   /** Of the weights' moving average from them; null without one. */
   readonly emaDistance: number | null;
   /** The objective's own metrics, means over pairs. */

@@ -109,6 +109,7 @@ export class RunReader {
       flatGroups: null,
       notFiniteSteps: null,
       notFiniteRoots: null,
+      halvedBatches: {},
     };
     const file = this.stagePath(stage, "metrics");
     const metrics = { ...former, ...readRunObject(file) } as { [key in keyof StageMetrics]?: unknown };

@@ -5,11 +5,11 @@
  * Departure from the reference: branches and prompts run as one batch, cut into chunks that fit into memory, and a
  * sample's noise is derived from its (seed, stage, root, branch, step), so it does not depend on batching.
  */
-import { chunks } from "../../base/chunks.js";
-import type { RunContext } from "../../base/progress.js";
+import type { ProgressTask, RunContext } from "../../base/progress.js";
 import { empty, tidy, type Device, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import type { LearnsFrom } from "../objectives/index.js";
+import type { BatchedWork } from "../policy/batch-sizes.js";
 import type { Policy } from "../policy/policy.js";
 import type { BranchBatch, SampleKey } from "../records.js";
 import { denoise, gaussian, type NoiseKey } from "./denoise.js";
@@ -56,27 +56,38 @@ export async function sampleBranches(
   const isNoisy = (step: number): boolean => noise === "everywhere" || (step >= trained.from && step < trained.to);
 
   const branchSteps = levels.reduce((sum, { from, to, edges }) => sum + edges * (to - from), 0);
+  const batched = (total: number): BatchedWork => ({ key: "sample.batchSize", total, size: batchSize, progress });
   const task = progress.task("sampling", prompts.length * (split + branchSteps), "steps");
   try {
     // Roots: from x_T to the split. Their latents are kept in state 0 of their branches' records.
-    for (const [start, rows] of chunks(prompts.length, batchSize)) {
-      const chunk = prompts.slice(start, start + rows);
-      const addresses = chunk.map((_, i) => noiseKey(start + i, 0));
-      const x = await denoise(policy, gaussian(addresses, 0, shape, device), chunk, addresses, {
-        timesteps,
-        from: 0,
-        to: split,
-        isNoisy,
-        signal,
-        onStep: () => task.advance(rows),
-      });
-      tidy(() => void record.place(start * images, rows * images, 0).copy_(x.repeatInterleave(images, 0)));
-      x.dispose();
-    }
+    await policy.batches.each(
+      batched(prompts.length),
+      task,
+      (start, rows, { advance }) => {
+        const chunk = prompts.slice(start, start + rows);
+        const addresses = chunk.map((_, i) => noiseKey(start + i, 0));
+        return denoise(policy, gaussian(addresses, 0, shape, device), chunk, addresses, {
+          timesteps,
+          from: 0,
+          to: split,
+          isNoisy,
+          signal,
+          onStep: () => advance(rows),
+        });
+      },
+      (x, start, rows) => {
+        tidy(() => void record.place(start * images, rows * images, 0).copy_(x.repeatInterleave(images, 0)));
+        x.dispose();
+      },
+    );
     // Branches: from the split to the image, or in a tree from one split to the next.
     for (const level of levels) {
       const { from, to, edges } = level;
-      for (const [start, rows] of chunks(prompts.length * edges, batchSize)) {
+      const make = async (
+        start: number,
+        rows: number,
+        { advance }: Pick<ProgressTask, "advance">,
+      ): Promise<ChunkRecord> => {
         const numbers = Array.from({ length: rows }, (_, i) => start + i);
         const chunk = numbers.map((edge) => prompts[Math.floor(edge / edges)]!);
         const addresses = numbers.map((edge) => noiseKey(Math.floor(edge / edges), (edge % edges) + 1));
@@ -90,15 +101,23 @@ export async function sampleBranches(
             signal,
             onStep: (step, x, logProb) => {
               held.keep(step - split, x, logProb);
-              task.advance(rows);
+              advance(rows);
             },
           });
           last.dispose();
+          return held;
+        } catch (error) {
+          held.dispose();
+          throw error;
+        }
+      };
+      await policy.batches.each(batched(prompts.length * edges), task, make, (held) => {
+        try {
           held.finish();
         } finally {
           held.dispose();
         }
-      }
+      });
     }
   } catch (error) {
     record.dispose();
@@ -147,14 +166,19 @@ class Recorder {
 class ChunkRecord {
   /** Views of the record, [rows, images, ...]. */
   readonly #records: readonly Tensor[];
-  /** Of each, the first image's: as views, and where steps are collected; on the CPU the two are the same. */
+  /**
+   * Of each, the first image's: as views, and where steps are collected. On the CPU the two are the same, except where
+   * steps overwrite the state that they began with, which a second attempt needs.
+   */
   readonly #first: readonly Tensor[];
   readonly #held: readonly Tensor[];
 
   constructor(latents: Tensor, logProbs: Tensor | undefined, device: Device) {
     this.#records = logProbs === undefined ? [latents] : [latents, logProbs];
     this.#first = this.#records.map((record) => record.select(1, 0));
-    this.#held = device === "cpu" ? this.#first : this.#first.map((first) => tidy(() => first.to({ device })));
+    const isCpu = device === "cpu";
+    const copied = (first: Tensor): Tensor => tidy(() => (isCpu ? first.clone() : first.to({ device })));
+    this.#held = isCpu && logProbs !== undefined ? this.#first : this.#first.map(copied);
   }
 
   /** A copy of the latents before a step, on the device. */

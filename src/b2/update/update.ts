@@ -8,7 +8,7 @@
  * Departures from the reference: the samples left over at a stage's end make an optimiser step of their own, with the
  * mean over their own pairs, instead of being dropped; and `timestepFraction` really skips timesteps.
  */
-import { checkInterrupted, type RunContext } from "../../base/progress.js";
+import { checkInterrupted, type Progress, type ProgressTask, type RunContext } from "../../base/progress.js";
 import { clipGradNorm, GradScaler, type AdamW } from "../../optim/index.js";
 import type { UpdateMetrics } from "../../runs/index.js";
 import { discardCheckpoints, tidy, yieldToEventLoop } from "../../torch/index.js";
@@ -22,7 +22,7 @@ import { weightedAdvantages } from "../rollout/advantage.js";
 import { lossOf, type StageData } from "./batches.js";
 import { recomputeLogProbs, sampledLogProbs } from "./old-log-probs.js";
 import { notFinitePairs } from "./not-finite.js";
-import { planUpdates, type MicroBatch } from "./plan.js";
+import { planUpdates, recut, type MicroBatch } from "./plan.js";
 import { Skips } from "./skipped.js";
 import { changeWeights } from "./step-weights.js";
 import { Tally } from "./tally.js";
@@ -54,7 +54,8 @@ export async function updatePolicy(
 ): Promise<UpdateMetrics[]> {
   const objective = objectives.get(config.objective.name);
   const drawTimesteps = timestepsOfStage(trainSet, config, policy.timesteps);
-  const updates = planUpdates(trainSet, objective, config, drawTimesteps);
+  const planned = planUpdates(trainSet, objective, config, drawTimesteps);
+  const updates = planned.map((some) => recut(some, policy.batches.of("train.microBatch", config.train.microBatch)));
   const total = updates.flat(2).length;
   if (total === 0) return [];
   const needs = needsOf(config.objective);
@@ -76,25 +77,18 @@ export async function updatePolicy(
   const task = progress.task("training", total, "pairs");
   const log: UpdateMetrics[] = [];
   const skips = new Skips(skippedBefore, trainSet.stage, config.train.mostSkipped, progress);
+  const memory = { policy, progress, forget: () => forgetGradients(optimizer) };
   try {
     const oldLogProbs =
-      objective.learnsFrom === "transitions" ? await oldLogProbsOf(data, updates, config.train, signal) : undefined;
-    for (const microBatches of updates) {
-      const tally = new Tally();
-      const pairs = microBatches.flat().length;
-      for (const microBatch of microBatches) {
-        checkInterrupted(signal);
-        const share = (scaler.scale * microBatch.length) / pairs;
-        policy.passes.trained(() =>
-          tidy(() => {
-            const { loss, metrics } = lossOf({ ...data, oldLogProbs, sampler }, microBatch);
-            loss.mul(share).backward();
-            tally.add(microBatch.length, loss.item(), metrics);
-          }),
-        );
-        task.advance(microBatch.length, `loss ${tally.loss.toFixed(4)}`);
-        await yieldToEventLoop();
-      }
+      objective.learnsFrom === "transitions"
+        ? await withinMemory(memory, updates, (some) => oldLogProbsOf(data, some, config.train, signal))
+        : undefined;
+    for (const one of updates) {
+      const pairs = one.flat().length;
+      const step = { ...data, oldLogProbs, sampler };
+      const { tally, microBatches } = await withinMemory(memory, [one], ([microBatches]) =>
+        accumulate(step, microBatches!, scaler.scale, task, signal),
+      );
       scaler.unscale_(policy.parameters.values());
       const gradNorm = clipGradNorm(policy.parameters.values(), config.train.maxGradNorm);
       // A gradient that is not finite would corrupt Adam's moments for good.
@@ -102,9 +96,7 @@ export async function updatePolicy(
       const { scale: lossScale } = scaler;
       // A loss scale that is too large is what float16 finds out by trying.
       const isFault = !isFinite && (lossScale <= 1 || !Number.isFinite(tally.loss));
-      const notFinite = isFault
-        ? await notFinitePairs({ ...data, oldLogProbs, sampler }, microBatches, signal)
-        : undefined;
+      const notFinite = isFault ? await notFinitePairs(step, microBatches, signal) : undefined;
       if (isFinite) {
         optimizer.step();
         followers?.updated();
@@ -118,13 +110,71 @@ export async function updatePolicy(
       await yieldToEventLoop();
     }
   } finally {
-    // After an error a forward pass may still await its backward pass.
-    discardCheckpoints();
-    optimizer.zeroGrad();
+    forgetGradients(optimizer);
     start?.dispose();
     task.done();
   }
   return log;
+}
+
+/** The gradient of an optimiser step, in the parameters: that of its micro-batches, which share the loss's mean. */
+async function accumulate(
+  step: StageData,
+  microBatches: readonly MicroBatch[],
+  scale: number,
+  task: ProgressTask,
+  signal: AbortSignal | undefined,
+): Promise<{ tally: Tally; microBatches: readonly MicroBatch[] }> {
+  const tally = new Tally();
+  const pairs = microBatches.flat().length;
+  let advanced = 0;
+  try {
+    for (const microBatch of microBatches) {
+      checkInterrupted(signal);
+      const share = (scale * microBatch.length) / pairs;
+      step.policy.passes.trained(() =>
+        tidy(() => {
+          const { loss, metrics } = lossOf(step, microBatch);
+          loss.mul(share).backward();
+          tally.add(microBatch.length, loss.item(), metrics);
+        }),
+      );
+      task.advance(microBatch.length, `loss ${tally.loss.toFixed(4)}`);
+      advanced += microBatch.length;
+      await yieldToEventLoop();
+    }
+  } catch (error) {
+    task.advance(-advanced);
+    throw error;
+  }
+  return { tally, microBatches };
+}
+
+/** Drops the gradients so far. After an error a forward pass may still await its backward pass. */
+function forgetGradients(optimizer: AdamW): void {
+  discardCheckpoints();
+  optimizer.zeroGrad();
+}
+
+/**
+ * Runs `work`; where its micro-batches are too much for the device's memory, again from the start with halves.
+ *
+ * @param updates the micro-batches of optimiser steps
+ */
+async function withinMemory<T>(
+  { policy, progress, forget }: { policy: Policy; progress: Progress; forget: () => void },
+  updates: readonly (readonly MicroBatch[])[],
+  work: (updates: readonly (readonly MicroBatch[])[]) => T | Promise<T>,
+): Promise<T> {
+  const most = Math.max(...updates.flat().map(({ length }) => length));
+  const fitting = (size: number): (readonly MicroBatch[])[] => updates.map((some) => recut(some, size));
+  try {
+    return await work(fitting(policy.batches.of("train.microBatch", most)));
+  } catch (error) {
+    if (!policy.batches.halve("train.microBatch", most, error, progress)) throw error;
+    forget();
+    return work(fitting(policy.batches.of("train.microBatch", most)));
+  }
 }
 
 function oldLogProbsOf(
