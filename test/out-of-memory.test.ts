@@ -36,13 +36,13 @@ const phases = {
 describe("a batch that runs out of memory", { concurrency: 2 }, () => {
   for (const [phase, [key, what]] of Object.entries(phases)) {
     it(`is made again in halves, in ${phase}`, async () => {
-      const { isSame, received, halved, notices } = await run(phase, 5.5);
+      const { isSame, received, halved, notices } = await run(phase, 6);
       assert.deepEqual(halved, { [key]: 4 }, received);
       assert.ok(isSame, received);
       assert.equal(notices.length, 1);
       assert.equal(notices[0]!.kind, "out-of-memory");
       assert.ok(notices[0]!.text.startsWith(`out of memory with 8 ${what} at once; trying again with 4, `));
-      assert.match(notices[0]!.text, /can't allocate memory: you tried to allocate 1073741824 bytes/);
+      assert.match(notices[0]!.text, / \(aten::empty.*(can.t allocate|out of) memory/);
     });
   }
 
@@ -54,7 +54,7 @@ describe("a batch that runs out of memory", { concurrency: 2 }, () => {
   });
 
   it("is noted in the stage's metrics of a run, whose weights are those of the smaller batches", async () => {
-    const { isSame, received, halvedBatches } = await run("run", 5.5);
+    const { isSame, received, halvedBatches } = await run("run", 6);
     assert.deepEqual(halvedBatches, { "sample.batchSize": 4, "sample.decodeBatchSize": 4, "train.microBatch": 4 });
     assert.ok(isSame, received);
   });
