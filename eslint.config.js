@@ -130,4 +130,11 @@ export default tseslint.config(
     },
     rules: sorting,
   },
+  {
+    // Runs in a browser.
+    files: ["src/annotate/page/*.js"],
+    languageOptions: {
+      globals: { document: "readonly", HTMLButtonElement: "readonly", Image: "readonly", window: "readonly" },
+    },
+  },
 );

@@ -9,6 +9,7 @@
 #include "convert.h"
 #include "device.h"
 #include "dispatch.h"
+#include "distributed.h"
 #include "engine.h"
 #include "error.h"
 #include "memory.h"
@@ -50,6 +51,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exposeAttention(*engine, exports);
   exposeDevice(*engine, exports);
   exposeDispatch(*engine, exports);
+  exposeDistributed(*engine, exports);
   exposeTensor(*engine, exports);
   exposeAutograd(*engine, exports);
   exposeRandom(*engine, exports);

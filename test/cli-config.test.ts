@@ -8,7 +8,8 @@ import { b2 } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
 
-const commands = "run sample select train generate eval score compare config presets prompts rewards new".split(" ");
+const commands =
+  "run annotate sample select train generate eval score compare config presets prompts rewards new".split(" ");
 
 test("help names every command, and each command's help has an example", async () => {
   const { code, stdout } = await b2("--help");

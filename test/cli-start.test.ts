@@ -25,7 +25,7 @@ const LIBTORCH = join(folder, "no-libtorch");
 mkdirSync(LIBTORCH);
 
 const commands =
-  "run runs compare sample select train generate eval score probe download merge convert config presets prompts rewards new";
+  "run runs annotate compare sample select train generate eval score probe download merge convert config presets prompts rewards new";
 
 /** What is answered, and with which code. */
 const answers: readonly [args: string, code: number, says: RegExp][] = [
@@ -59,6 +59,8 @@ const answers: readonly [args: string, code: number, says: RegExp][] = [
   ["generate", 2, /Expected a prompt/],
   ["generate a --count many", 2, /whole number/],
   ["eval --compare", 2, /--lora/],
+  ["annotate x", 2, /Expected a run folder/],
+  ["annotate x --port many", 2, /whole number/],
   ["compare x", 2, /Expected/],
   ["score", 2, /missing required argument/],
   ["score x", 2, /Expected --rewards/],

@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { cpSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { mock, test } from "node:test";
 import { disposeRecord, Policy, sampleBranches, Trainer, updatePolicy, type BranchBatch } from "../src/b2/index.js";
@@ -15,14 +15,17 @@ import { LoraAdapter } from "../src/lora/index.js";
 import { UNet2DConditionModel } from "../src/models/index.js";
 import { Conv2d, GroupNorm, LayerNorm } from "../src/nn/index.js";
 import { AdamW } from "../src/optim/index.js";
+import { Clip, RewardResources } from "../src/rewards/index.js";
 import { DDIMScheduler } from "../src/schedulers/index.js";
 import {
+  cat,
   deviceCount,
   deviceMemory,
   Generator,
   liveTensors,
   noGrad,
   profileOperators,
+  rand,
   resetPeakDeviceMemory,
   synchronize,
   tidy,
@@ -37,6 +40,14 @@ import { fixtures, temporaryFolder } from "./support/folders.js";
 import { collectGarbage, tinyConfig } from "./support/tiny.js";
 
 const prompts = ["a cat", "red apple"];
+
+/** A CLIP with its tokenizer. */
+function clipFolder(): string {
+  const folder = temporaryFolder();
+  for (const part of ["clip", "tokenizer"]) cpSync(join(fixtures, "sd1", part), folder, { recursive: true });
+  return folder;
+}
+
 const context = { progress: silent };
 
 /** Samples, decodes and trains for one update; everything as tensors on the processor. */
@@ -121,6 +132,46 @@ for (const device of ["cuda", "mps"] as const) {
     const calls = (profile: OperatorProfile[]) => profile.map(({ name, calls }) => [name, calls]);
     assert.deepEqual(calls(waited), calls(queued));
     a.dispose();
+  });
+
+  test(`a CLIP moves to ${device} and back, and gives the memory back at once`, { skip }, async () => {
+    await collectGarbage();
+    zeros([1], { device }).dispose();
+    const path = clipFolder();
+    const images = rand([2, 3, 40, 40], { generator: new Generator(0) });
+    const features = (clip: Clip): Tensor =>
+      tidy(() => cat([clip.imageFeatures(images), clip.textFeatures(prompts)]).to({ device: "cpu" }));
+    const clip = Clip.fromPretrained(path);
+    const here = features(clip);
+    clip.moveTo(device);
+    const there = features(clip);
+    assert.ok(difference(here, there) < 1e-4);
+    clip.moveTo("cpu");
+    const before = deviceMemory(device)?.allocated; // libtorch's own workspace is there since the first product
+    clip.moveTo(device);
+    if (before !== undefined) assert.ok(deviceMemory(device)!.allocated > before);
+    clip.moveTo("cpu");
+    assert.equal(deviceMemory(device)?.allocated, before);
+    const back = features(clip);
+    assert.ok(difference(here, back) < 1e-4); // the texts' features were computed there
+
+    const resources = new RewardResources(device);
+    const offloaded = resources.clip(path, { device: null, dtype: "float32", offload: true });
+    assert.equal(offloaded.device, "cpu");
+    await resources.using(() => {
+      assert.equal(offloaded.device, device);
+      assert.ok(
+        difference(
+          there,
+          tidy(() => features(offloaded)),
+        ) < 1e-4,
+      );
+      return Promise.resolve();
+    });
+    assert.equal(deviceMemory(device)?.allocated, before);
+    resources.dispose();
+    clip.dispose();
+    [images, here, there, back].forEach((tensor) => tensor.dispose());
   });
 
   test(`a run on ${device} resumes, and gives its memory back`, { skip }, async () => {

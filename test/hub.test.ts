@@ -67,6 +67,16 @@ const forms = {
   "text_encoder/flax_model.msgpack": 3009,
 };
 
+/** A CLIP in OpenCLIP's layout. */
+const openClip = {
+  "open_clip_config.json": 10,
+  "open_clip_model.safetensors": 3000,
+  "open_clip_pytorch_model.bin": 3001,
+  "vocab.json": 11,
+  "merges.txt": 12,
+  "README.md": 13,
+};
+
 const weights = "unet/diffusion_pytorch_model.safetensors";
 
 before(async () => {
@@ -101,6 +111,8 @@ before(async () => {
     "someone/lora": { folder: lora },
     "someone/named-lora": { folder: folderOf("named-lora", { "README.md": 10, "ink.safetensors": 3000 }) },
     "someone/forms": { folder: folderOf("forms", forms) },
+    "someone/open-clip": { folder: folderOf("open-clip", openClip) },
+    "someone/roberta": { folder: join(fixtures, "rewards/roberta") },
     "someone/other": { folder: folderOf("other", { "model_index.json": 10, "transformer/model.safetensors": 3000 }) },
   });
 });
@@ -204,11 +216,25 @@ describe("a model by name", () => {
     renameSync(join(scratch, "forms", plainVae), join(scratch, "forms", vae));
   });
 
+  test("a text encoder comes with its tokenizer", async () => {
+    const folder = await downloadModel("someone/roberta", { cache });
+    const files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    assert.deepEqual(filesIn(folder), files);
+  });
+
   test("settings without weights serve a checkpoint of one file", async () => {
     const folder = await downloadModel(name, { cache, purpose: "settings" });
     assert(filesIn(folder).includes("unet/config.json") && filesIn(folder).includes("tokenizer/merges.txt"));
     assert(!filesIn(folder).some((path) => path.endsWith(".safetensors")));
     await assert.rejects(downloadModel(name, { cache, offline: true }), /not there: Expected safetensors weights in/);
+  });
+
+  test("a CLIP in OpenCLIP's layout, and its tokenizer alone", async () => {
+    const settings = ["merges.txt", "open_clip_config.json", "vocab.json"];
+    const alone = await downloadModel("someone/open-clip", { cache, purpose: "settings" });
+    assert.deepEqual(filesIn(alone), settings);
+    const whole = await downloadModel("someone/open-clip", { cache });
+    assert.deepEqual(filesIn(whole), [...settings, "open_clip_model.safetensors"].sort());
   });
 
   test("a revision, in the name or beside it", async () => {
@@ -326,7 +352,7 @@ describe("what is refused", () => {
     ["no access", "someone/gated", {}, /Expected access to someone\/gated\/\S+ .* gated\. Accept its licence/],
     ["no such revision", name, { revision: "v9" }, /Expected a revision of .* but received v9/],
     ["pickles", "someone/pickled", {}, /someone\/pickled\/unet but received pickles, which can .*DiffusionPipeline/],
-    ["a pickled CLIP", "someone/pickled-clip", {}, /someone\/pickled-clip but received pickles, .*import CLIPModel/],
+    ["a pickled CLIP", "someone/pickled-clip", {}, /someone\/pickled-clip but received pickles, .*import AutoModel/],
     ["a pickled LoRA", "someone/pickled-lora", { purpose: "weights" }, /but received pickles, .*weights_only=True/],
     ["a variant alone", "someone/forms", {}, /in someone\/forms\/vae but received only the variants fp16/],
     ["no such variant", name, { variant: "bf16" }, /Expected weights of the variant bf16 in .* but received none/],

@@ -2,10 +2,11 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, it } from "node:test";
+import { after, describe, it } from "node:test";
 import { RunReader } from "../src/runs/index.js";
 import { b2, startB2, type Outcome } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
+import { TestServer, type Handler } from "./support/servers.js";
 import { tinyValues } from "./support/tiny.js";
 
 const folder = temporaryFolder();
@@ -200,5 +201,41 @@ describe("keys that decide nothing", () => {
     const timeout = await run.run("", "--set", "rewards.0.timeout=5");
     assert.equal(timeout.code, 0, timeout.stderr);
     assert.match(timeout.stderr + timeout.stdout, /resuming with rewards\.0\.timeout: 600 -> 5/);
+  });
+});
+
+describe("a server that stays away", () => {
+  it("stops the run, which goes on when it is back, at another address", async () => {
+    let asked = 0;
+    let isAway = false;
+    const answer: Handler = (body, response) => {
+      const { images } = JSON.parse(body.toString()) as { images: string[] };
+      asked += images.length;
+      isAway ||= asked > 4;
+      if (isAway) response.writeHead(503).end("loading the model");
+      else response.end(JSON.stringify({ scores: images.map((image) => image.length % 7) }));
+    };
+    const servers = [await TestServer.start(answer), await TestServer.start(answer)] as const;
+    const [first, second] = servers;
+    after(() => Promise.all(servers.map((server) => server.stop())));
+    // Two batches of two images are under way at once; the third is asked for when the first is answered.
+    const run = new Run("away", {
+      sample: { ...tinyValues.sample, decodeBatchSize: 2 },
+      rewards: [{ name: "http", url: first.url, retries: 0 }],
+    });
+    const { code, stderr } = await run.run();
+    assert.equal(code, 2, stderr);
+    assert.match(
+      stderr,
+      /For 2 images from image 0, "[a-z ]+" .*, the reward http says: Expected an answer from http:.* received status 503: "loading the model"/,
+    );
+    assert.match(stderr, /^What was sampled for stage 0 is kept/m);
+    assert(run.has("sampled.safetensors") && run.has("scores.json"));
+
+    [isAway, asked] = [false, -100];
+    const again = await run.run("", "--set", `rewards.0.url=${second.url}`);
+    assert.equal(again.code, 0, again.stderr);
+    assert.match(again.stderr + again.stdout, /going on with 6 samples of an earlier attempt/);
+    assert.equal(asked, -100 + 2 + 6, "what was answered is not asked for again");
   });
 });

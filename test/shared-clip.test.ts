@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, describe, it, mock } from "node:test";
 import { Trainer } from "../src/b2/index.js";
 import { Experiment } from "../src/eval/index.js";
-import { CLIPModel } from "../src/models/index.js";
+import { Clip } from "../src/rewards/index.js";
 import { liveTensors } from "../src/torch/index.js";
 import { temporaryFolder } from "./support/folders.js";
 import { collectGarbage, tinyConfig } from "./support/tiny.js";
@@ -57,7 +57,7 @@ describe("clip-score and eval.clip of the same folder", () => {
   };
   for (const [name, work] of Object.entries(runs)) {
     it(`are one CLIP in ${name}, which leaves no tensors`, async () => {
-      const loaded = mock.method(CLIPModel, "fromPretrained");
+      const loaded = mock.method(Clip, "fromPretrained");
       const counts = await left(work);
       assert.equal(loaded.mock.callCount(), 3, "once a run");
       assert.deepEqual(counts, [0, 0, 0]);

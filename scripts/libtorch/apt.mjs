@@ -1,21 +1,24 @@
 /**
- * Installs packages of Debian and Ubuntu: libtorch itself, and OpenBLAS, without which Debian's libtorch uses the
- * reference BLAS, which is fifty times slower.
+ * Installs packages of Debian and Ubuntu: libtorch itself; OpenBLAS, without which Debian's libtorch uses the reference
+ * BLAS, which is fifty times slower; and Gloo's headers, without which several processes cannot train together.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, realpathSync } from "node:fs";
 import { join } from "node:path";
-import { readLayout } from "./layout.mjs";
+import { hasGlooHeaders, readLayout } from "./layout.mjs";
 
 const hasApt = () => process.platform === "linux" && existsSync("/usr/bin/apt-get");
 const isRoot = () => process.getuid?.() === 0;
+
+/** Whether this process may install packages. */
+export const canInstall = () => hasApt() && isRoot();
 
 /**
  * @param {string[]} packages
  * @param {(line: string) => void} say
  * @returns {boolean} whether the packages are installed now
  */
-function aptInstall(packages, say) {
+export function aptInstall(packages, say) {
   say(`Installing ${packages.join(" and ")} with apt-get; this can take a minute or two.`);
   const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
   const apt = (/** @type {string[]} */ ...args) =>
@@ -37,8 +40,8 @@ function aptInstall(packages, say) {
  * @returns {import("./find.mjs").Found | undefined}
  */
 export function installWithApt(say) {
-  if (!hasApt() || !isRoot()) return undefined;
-  if (!aptInstall(["libtorch-dev", "libopenblas0-pthread"], say)) return undefined;
+  if (!canInstall()) return undefined;
+  if (!aptInstall(["libtorch-dev", "libopenblas0-pthread", "libgloo-dev"], say)) return undefined;
   const libtorch = readLayout("/usr");
   return libtorch && { libtorch, origin: "installed with apt-get" };
 }
@@ -63,4 +66,17 @@ export function ensureFastBlas(libtorch, say) {
   if (!hasApt() || libtorch.root !== "/usr" || hasFastBlas(libtorch.libraryFolder)) return;
   if (isRoot() && aptInstall(["libopenblas0-pthread"], say)) return;
   say("Without OpenBLAS this libtorch is about 50 times slower: sudo apt-get install libopenblas0-pthread");
+}
+
+/**
+ * Gives Debian's libtorch the headers of Gloo: installs them when root. Where they are missing, the addon is built without
+ * c10d, and says how to get them when workers are asked for.
+ * @param {import("./layout.mjs").Libtorch} libtorch
+ * @param {(line: string) => void} say
+ * @returns {import("./layout.mjs").Libtorch} with what can be compiled in now
+ */
+export function ensureGloo(libtorch, say) {
+  if (!hasApt() || libtorch.root !== "/usr" || hasGlooHeaders(libtorch.root)) return libtorch;
+  if (isRoot() && aptInstall(["libgloo-dev"], say)) return readLayout(libtorch.root) ?? libtorch;
+  return libtorch;
 }

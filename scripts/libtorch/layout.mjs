@@ -47,12 +47,40 @@ export function readLayout(folder) {
     libraryFolder,
     library: join(libraryFolder, sharedLibrary("torch_cpu")),
     libraries: librariesIn(libraryFolder),
-    defines: [`_GLIBCXX_USE_CXX11_ABI=${usesNewStrings(libraryFolder) ? 1 : 0}`],
+    defines: [
+      `_GLIBCXX_USE_CXX11_ABI=${usesNewStrings(libraryFolder) ? 1 : 0}`,
+      ...distributedDefines(root, libraryFolder),
+    ],
     standard: Number(version.split(".")[0]) < 2 ? "gnu++17" : minorOf(version) < 10 ? "gnu++17" : "gnu++20",
   };
 }
 
 const minorOf = (/** @type {string} */ version) => Number(version.split(".")[1]);
+
+/**
+ * Which parts of c10d can be compiled in. libtorch's headers of Gloo include those of Gloo itself, which libtorch does not
+ * bring: Debian has them in libgloo-dev. NCCL needs nccl.h and a libtorch for CUDA.
+ * @param {string} root
+ * @param {string} libraryFolder
+ */
+function distributedDefines(root, libraryFolder) {
+  if (!hasGlooHeaders(root)) return [];
+  const isCuda = existsSync(join(libraryFolder, sharedLibrary("torch_cuda")));
+  return ["USE_C10D_GLOO", ...(isCuda && isHeader(root, "nccl.h") ? ["USE_C10D_NCCL"] : [])];
+}
+
+/**
+ * Whether c10d's Gloo can be compiled against a libtorch.
+ * @param {string} root
+ */
+export const hasGlooHeaders = (root) =>
+  process.platform === "linux" &&
+  existsSync(join(root, "include/torch/csrc/distributed/c10d/ProcessGroupGloo.hpp")) &&
+  isHeader(root, "gloo/context.h");
+
+/** @param {string} root @param {string} name */
+const isHeader = (root, name) =>
+  [join(root, "include"), "/usr/include"].some((folder) => existsSync(join(folder, name)));
 
 /** @param {string[]} headers that may define it */
 function readVersion(headers) {

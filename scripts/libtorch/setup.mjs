@@ -5,7 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ensureFastBlas, installWithApt } from "./apt.mjs";
+import { ensureFastBlas, ensureGloo, installWithApt } from "./apt.mjs";
 import { build } from "./build.mjs";
 import { downloadLibtorch } from "./download.mjs";
 import { InstallError } from "./errors.mjs";
@@ -103,10 +103,11 @@ function loadFault(addon) {
  * @throws {InstallError} saying what is missing and how to get it; {Aborted} when the signal aborts
  */
 export async function setUp({ libtorch: option = "auto", kind = "release", progress = lines, signal } = {}) {
-  const { libtorch, origin } = await findOrGet(option, progress, signal);
-  const { version, root } = libtorch;
+  const { libtorch: found, origin } = await findOrGet(option, progress, signal);
+  const { version, root } = found;
   progress.log(`Using libtorch ${version} from ${root} (${origin}).`);
-  ensureFastBlas(libtorch, progress.log);
+  ensureFastBlas(found, progress.log);
+  const libtorch = ensureGloo(found, progress.log);
   try {
     const how = { kind, makeCurrent: kind === "release", progress, ...(signal && { signal }) };
     let { addon, built } = await build(packageRoot, libtorch, how);

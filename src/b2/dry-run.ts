@@ -4,9 +4,10 @@ import { join } from "node:path";
 import { listOf } from "../base/show.js";
 import { findModel } from "../hub/index.js";
 import { familyOf, modelFamilies, schedulerOf, type ModelFamily } from "../pipeline/index.js";
-import { labelOf, rewards } from "../rewards/index.js";
+import { labelOf, rewards, type NeededModel } from "../rewards/index.js";
 import { schedulers } from "../schedulers/index.js";
 import { intervalOf, type Config } from "./config/schema.js";
+import { memoryLines } from "./memory.js";
 import { scoringModels } from "./models.js";
 import { needsOf, objectives, timestepChoiceOf } from "./objectives/index.js";
 import { measuringCost } from "./probe/measured.js";
@@ -89,7 +90,9 @@ export function dryRun(config: Config): string {
   const counted = estimate(config);
   const { objective, eval: evaluation, interval, model, stages } = config;
   const use = { rewards: true, evaluation: evaluation.enabled };
-  const places = [model.path, ...scoringModels(config, use)].map((path) => `  ${path}: ${placeOf(path, config)}`);
+  const places = [{ path: model.path }, ...scoringModels(config, use)].map(
+    (needed) => `  ${needed.path}: ${placeOf(needed, config)}`,
+  );
   const costs = config.rewards.map((named) => {
     const { cost } = rewards.get(named.name);
     return `  ${labelOf(named)}, weight ${named.weight}: ${cost}`;
@@ -102,6 +105,7 @@ export function dryRun(config: Config): string {
   return [
     "models",
     ...places,
+    ...memoryLines(config),
     `rewards, ${whole(counted.images)} images in ${stages} stages and ${whole(counted.evaluationImages)} in evaluations`,
     ...costs,
     `objective ${objective.name}, from ${learnsFrom}${asks.length > 0 ? `, with predictions of ${listOf(asks, "and")}` : ""}`,
@@ -118,9 +122,10 @@ export function dryRun(config: Config): string {
   ].join("\n");
 }
 
-const placeOf = (path: string, { model }: Config): string => {
+const placeOf = ({ path, purpose }: NeededModel, { model }: Config): string => {
   const found = findModel(path, path === model.path ? model : {});
   if (found === undefined) return "not in the cache, will be downloaded";
+  if (purpose === "settings") return `tokenizer and configs in ${found}`;
   return `${Math.ceil(weightBytes(found) / 1e6)} MB of weights in ${found}`;
 };
 

@@ -36,6 +36,8 @@ export {
 export { trainedSteps } from "./rollout/schedule.js";
 export { selectRows, selectSamples, type SelectedRow, type SelectionOptions } from "./rollout/select.js";
 export { imagesOf, levelsOf, type Level } from "./rollout/tree.js";
+export { planFolder, withDevice, type FolderPlan, type RunPlan } from "./run-plan.js";
+export { hearPlan, tellPlan } from "./workers.js";
 export { sampleStage, selectStage, trainStage } from "./stage-phases.js";
 export { Trainer, type StageHooks, type TrainerOptions } from "./trainer.js";
 export { withReplay } from "./update/replay.js";

@@ -1,9 +1,9 @@
 /** The models that a config names: downloading them, and finding them on this machine. */
 import { warn, type Progress, type RunContext } from "../base/progress.js";
-import { optionsOf } from "../base/registry.js";
+import { optionsOf, type Named } from "../base/registry.js";
 import { fetchModel, resolveModel } from "../hub/index.js";
 import { familyOf, modelFamilies, type ModelFamily } from "../pipeline/index.js";
-import { rewards } from "../rewards/index.js";
+import { rewards, type NeededModel } from "../rewards/index.js";
 import type { Config } from "./config/schema.js";
 
 /** Which scoring models a command needs; every command needs the diffusion model. */
@@ -12,17 +12,23 @@ export interface ModelUse {
   readonly evaluation?: boolean;
 }
 
-/** The models of rewards and evaluation, without duplicates. */
-export function scoringModels(config: Config, use: ModelUse): string[] {
-  const paths: string[] = [];
-  if (use.rewards === true) {
-    for (const named of config.rewards) {
-      const kind = rewards.get(named.name);
-      paths.push(...(kind.models?.(optionsOf(kind, named)) ?? []));
-    }
+/** The models of rewards and evaluation, each once: whole where one of them wants it whole. */
+export function scoringModels(config: Config, use: ModelUse): NeededModel[] {
+  const needed: NeededModel[] = [];
+  if (use.rewards === true) needed.push(...config.rewards.flatMap(modelsOf));
+  if (use.evaluation === true && config.eval.clip !== null) needed.push({ path: config.eval.clip });
+  const byPath = new Map<string, NeededModel>();
+  for (const model of needed) {
+    if (!byPath.has(model.path) || model.purpose === undefined) byPath.set(model.path, model);
   }
-  if (use.evaluation === true && config.eval.clip !== null) paths.push(config.eval.clip);
-  return [...new Set(paths)];
+  return [...byPath.values()];
+}
+
+/** The models of one reward of a config. */
+export function modelsOf(named: Named): NeededModel[] {
+  const kind = rewards.get(named.name);
+  const models = kind.models?.(optionsOf(kind, named)) ?? [];
+  return models.map((model) => (typeof model === "string" ? { path: model } : model));
 }
 
 /** The model that comes along, and its CLIP, which knows no words but those of its small world. */
@@ -31,7 +37,7 @@ const TOY = { model: "models/emoji", clip: "models/emoji-clip" } as const;
 /** Warns of another model that is scored with the embedded model's CLIP, as the defaults would. */
 export function warnOfToyClip(config: Config, progress: Progress): void {
   const { path } = config.model;
-  if (path === TOY.model || !scoringModels(config, { rewards: true }).includes(TOY.clip)) return;
+  if (path === TOY.model || !scoringModels(config, { rewards: true }).some((model) => model.path === TOY.clip)) return;
   const text =
     `${path} is scored with ${TOY.clip}, which knows the embedded model's small world alone; ` +
     "--preset sd has a reward for other models, and rewards.0.model names its CLIP";
@@ -41,7 +47,12 @@ export function warnOfToyClip(config: Config, progress: Progress): void {
 /** Downloads every model that is named by its hub name and not cached yet. @throws InputError where that fails */
 export async function fetchModels(config: Config, use: ModelUse, context: RunContext): Promise<void> {
   await fetchDiffusionModel(config.model, context);
-  for (const path of scoringModels(config, use)) await fetchModel(path, {}, context);
+  await fetchScoringModels(config, use, context);
+}
+
+/** The same for the models of rewards and evaluation alone. */
+export async function fetchScoringModels(config: Config, use: ModelUse, context: RunContext): Promise<void> {
+  for (const { path, purpose = "model" } of scoringModels(config, use)) await fetchModel(path, { purpose }, context);
 }
 
 type ModelPath = Pick<Config["model"], "path"> & Partial<Pick<Config["model"], "revision" | "variant" | "config">>;

@@ -3,12 +3,14 @@
  *
  * Source: "Towards Better Alignment: Training Diffusion Models with Reinforcement Learning Against Sparse Rewards"
  * (arXiv 2503.11240). Departure from its reference: one process holds the models through all stages, and the phases
- * pass tensors on in memory; the run folder serves to resume a run and to inspect it.
+ * pass tensors on in memory; the run folder serves to resume a run and to inspect it. Several processes can share the
+ * work (workers.ts); each runs this loop, and holds all of a stage's samples.
  */
 import { InputError, Interrupted } from "../base/errors.js";
 import { ifProcessEnds } from "../base/process-end.js";
-import { silent, warn, type Progress, type RunContext } from "../base/progress.js";
+import { silent, warn, type Progress } from "../base/progress.js";
 import { listOf } from "../base/show.js";
+import { alone, WorkerError, type Group, type WithWorkers } from "../distributed/index.js";
 import { resolveModel } from "../hub/index.js";
 import { AdamW, GradScaler } from "../optim/index.js";
 import { RewardError, RewardResources, RewardSet, type Reward, type RewardFunction } from "../rewards/index.js";
@@ -17,6 +19,7 @@ import {
   costBetween,
   NO_COST,
   type Cost,
+  type IntervalMeasurement,
   type PartialStage,
   type PhaseSeconds,
   type RunReader,
@@ -71,6 +74,7 @@ import { withReplay } from "./update/replay.js";
 import { checkTimesteps } from "./update/timesteps.js";
 import { skippedInARow } from "./update/skipped.js";
 import { updatePolicy } from "./update/update.js";
+import { expectSameWeights, shareHistory, shareSamples } from "./workers.js";
 
 /** What was sampled for a stage, and what that has taken. */
 interface SampledStage {
@@ -85,6 +89,8 @@ export interface TrainerOptions {
   readonly progress?: Progress | undefined;
   /** Stops between two steps by throwing Interrupted; finished stages are kept. */
   readonly signal?: AbortSignal | undefined;
+  /** The processes that share the work; this one must be rank 0. Default: this one alone. */
+  readonly workers?: Group | undefined;
 }
 
 /** Callbacks around each stage. */
@@ -119,7 +125,8 @@ export class Trainer {
   /** The run's folder, open for writing by the phases of a stage. */
   readonly writer: RunWriter;
   readonly objective: ObjectiveKind;
-  readonly #context: RunContext;
+  readonly #context: WithWorkers;
+  readonly #workers: Group;
   readonly #trainable: Trainable;
   readonly #optimizer: AdamW;
   readonly #scaler: GradScaler;
@@ -131,7 +138,7 @@ export class Trainer {
   private constructor(
     plan: RunPlan,
     parts: Pick<Trainer, "policy" | "rewards" | "resources" | "writer">,
-    context: RunContext,
+    context: WithWorkers,
   ) {
     const { config } = plan;
     this.config = config;
@@ -144,6 +151,7 @@ export class Trainer {
     this.run = parts.writer.reader;
     this.objective = objectives.get(config.objective.name);
     this.#context = context;
+    this.#workers = context.workers ?? alone;
     if (parts.policy.trainable === undefined) throw new TypeError("Expected a policy that learns");
     this.#trainable = parts.policy.trainable;
     const { learningRate: lr, adamBeta1, adamBeta2, adamEpsilon: eps, weightDecay } = config.train;
@@ -165,8 +173,8 @@ export class Trainer {
 
   /** Like `open`, for a folder that has been looked at. */
   static async openPlanned(folderPlan: FolderPlan, options: TrainerOptions = {}): Promise<Trainer> {
-    const { reward, progress = silent, signal } = options;
-    const context = { progress, signal };
+    const { reward, progress = silent, signal, workers } = options;
+    const context = { progress, signal, workers };
     const plan = withDevice(folderPlan);
     try {
       await fetchModels(plan.config, { rewards: reward === undefined }, context);
@@ -186,7 +194,7 @@ export class Trainer {
   static async begin(
     plan: RunPlan,
     resources: RewardResources,
-    context: RunContext,
+    context: WithWorkers,
     reward?: TrainerOptions["reward"],
   ): Promise<Trainer> {
     const { config } = plan;
@@ -202,7 +210,6 @@ export class Trainer {
       if (reward === undefined) warnOfToyClip(config, context.progress);
       const prompts = [...training, ...heldOut, config.sample.negativePrompt];
       warnOfLongPrompts(policy.model, prompts, context.progress);
-      resources.rest();
       return new Trainer(plan, { policy, rewards, resources, writer: openRunFolder(plan) }, context);
     } catch (error) {
       policy?.dispose();
@@ -220,6 +227,7 @@ export class Trainer {
 
   /** Runs all unfinished stages. */
   async runAll({ before, after }: StageHooks = {}): Promise<void> {
+    await shareHistory(this.#workers, this.run, this.config, this.writer.folder);
     this.restore(this.nextStage);
     for (let stage = this.nextStage; stage < this.config.stages; stage++) {
       before?.(stage);
@@ -235,7 +243,7 @@ export class Trainer {
    * @throws RewardError if a reward fails: the samples are kept in the run folder then
    */
   async runStage(stage: number): Promise<StageMetrics> {
-    const { branches, partial } = this.#keptSamples(stage) ?? (await this.#sampleNow(stage));
+    const { branches, partial } = (await this.#keptSamples(stage)) ?? (await this.#sampleNow(stage));
     try {
       const start = this.spent();
       const [scored, score] = await timed(() => this.scoreOrKeep(branches, partial));
@@ -289,7 +297,7 @@ export class Trainer {
       batchSize: sample.decodeBatchSize,
       imageFile,
       metadata: this.#metadata,
-      kept: this.#keptScores(batch),
+      kept: (await this.#workers.broadcastJson(this.#keptScores(batch) ?? null)) ?? undefined,
       keep: (scores: StageScores) => this.writer.writeScores(batch.stage, scores),
     };
     const scores = await this.resources.using(() =>
@@ -319,7 +327,7 @@ export class Trainer {
     try {
       return await this.score(branches);
     } catch (error) {
-      if (error instanceof Interrupted) keep();
+      if (error instanceof Interrupted || error instanceof WorkerError) keep();
       if (!(error instanceof RewardError)) throw error;
       throw new RewardError(`${error.message}\n${keep()}`, { cause: error.cause });
     } finally {
@@ -388,7 +396,7 @@ export class Trainer {
       optimizer: this.#optimizer,
       scaler: this.#scaler,
       followers: this.#followers,
-      skippedBefore: skippedInARow(this.run, trainSet.stage),
+      skippedBefore: await this.#workers.broadcastJson(skippedInARow(this.run, trainSet.stage)),
     };
     const all = this.config.replay.stages === 0 ? trainSet : this.#withReplay(trainSet);
     try {
@@ -398,6 +406,7 @@ export class Trainer {
           `Expected weights of numbers after the update of stage ${trainSet.stage} but received NaN or infinity; lower train.learningRate`,
         );
       }
+      await expectSameWeights(this.#workers, this.policy.parameters, trainSet.stage);
       this.#followers.finished(trainSet.stage);
       return updates;
     } finally {
@@ -409,13 +418,8 @@ export class Trainer {
   record({ scored, trainSet, updates, seconds, cost }: StageResult): StageMetrics {
     const { stage } = scored;
     const { branch, sample, stages, train } = this.config;
-    this.#trainable.save(this.writer.stagePath(stage, this.#weightsFile));
-    this.#followers.save(this.#followerPaths(stage));
-    tidy(() => {
-      const state = new Map([...this.#optimizer.state(), ...this.#scaler.state(), ...this.#followers.state()]);
-      saveSafetensors(this.writer.stagePath(stage, "optimizer"), state);
-    });
-    if (train.parameters === "full" && stage === stages - 1) {
+    if (this.#workers.rank === 0) this.#saveState(stage);
+    if (this.#workers.rank === 0 && train.parameters === "full" && stage === stages - 1) {
       this.#followers.withResult(() => this.policy.model.savePretrained(this.writer.replaceModel()));
     }
     this.writer.writeUpdates(stage, updates);
@@ -436,6 +440,16 @@ export class Trainer {
     resetPeakDeviceMemory(this.policy.device);
     this.writer.finishStage(stage, metrics, keptBy(this.config));
     return metrics;
+  }
+
+  /** Writes all that the next stage begins with. */
+  #saveState(stage: number): void {
+    this.#trainable.save(this.writer.stagePath(stage, this.#weightsFile));
+    this.#followers.save(this.#followerPaths(stage));
+    tidy(() => {
+      const state = new Map([...this.#optimizer.state(), ...this.#scaler.state(), ...this.#followers.state()]);
+      saveSafetensors(this.writer.stagePath(stage, "optimizer"), state);
+    });
   }
 
   /**
@@ -543,13 +557,21 @@ export class Trainer {
       this.#found = addCost(this.#found, known.cost);
       return;
     }
+    // By rank 0 alone.
+    if (this.#workers.rank > 0) {
+      this.writer.writeInterval(await this.#workers.broadcastJson<IntervalMeasurement>(undefined as never));
+      return;
+    }
     const { policy, rewards, prompts, config } = this;
-    const context = { ...this.#context, metadata: this.#metadata };
+    const { progress, signal } = this.#context;
+    const context = { progress, signal, metadata: this.#metadata };
     const start = this.spent();
     const measured = await this.#followers.sampling(() =>
       this.resources.using(() => measureInterval(policy, rewards, prompts, stage, config, context)),
     );
-    this.writer.writeInterval({ ...measured, cost: costBetween(start, this.spent()) });
+    const measurement = { ...measured, cost: costBetween(start, this.spent()) };
+    this.writer.writeInterval(measurement);
+    await this.#workers.broadcastJson(measurement);
     reportMeasurement(measured, this.#context.progress);
   }
 
@@ -567,7 +589,14 @@ export class Trainer {
   }
 
   /** The samples of an attempt at a stage whose scoring did not come to its end; undefined if there is none. */
-  #keptSamples(stage: number): SampledStage | undefined {
+  async #keptSamples(stage: number): Promise<SampledStage | undefined> {
+    const kept = await shareSamples(this.#workers, this.#samplesInFolder(stage));
+    // The folder of another worker knows nothing of the attempt.
+    if (kept !== undefined && this.#workers.rank > 0) this.writer.beginStage(stage);
+    return kept;
+  }
+
+  #samplesInFolder(stage: number): SampledStage | undefined {
     const { run, writer } = this;
     if (!run.has(stage, "sampled") || !run.has(stage, "sampledTensors")) return undefined;
     const { progress } = this.#context;

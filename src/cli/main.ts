@@ -7,11 +7,13 @@
  */
 import { Command, CommanderError } from "commander";
 import { cutOff } from "../base/process-end.js";
+import { addAnnotateCommand } from "./commands/annotate.js";
 import { addCompareCommand } from "./commands/compare.js";
 import { addConfigCommands } from "./commands/config.js";
 import { addDoctorCommand } from "./commands/doctor.js";
 import { addEvalCommand } from "./commands/eval.js";
 import { addGenerateCommand } from "./commands/generate.js";
+import { addLaunchCommand } from "./commands/launch.js";
 import { addModelCommands } from "./commands/model.js";
 import { addNewCommands } from "./commands/new.js";
 import { addProbeCommand } from "./commands/probe.js";
@@ -41,8 +43,10 @@ export function createProgram(): Command {
     .configureOutput({ writeOut: printOut, writeErr: printError })
     .configureHelp({ sortSubcommands: false });
   addRunCommand(program);
+  addLaunchCommand(program);
   addRunsCommand(program);
   addCompareCommand(program);
+  addAnnotateCommand(program);
   addStageCommands(program);
   addGenerateCommand(program);
   addEvalCommand(program);

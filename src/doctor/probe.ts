@@ -4,8 +4,17 @@
  */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { problemWith } from "../b2/policy/device.js";
-import { deviceCount, inference, matmul, numThreads, tidy, torchVersion, zeros, type Device } from "../torch/index.js";
+import {
+  computeProblem,
+  deviceCount,
+  inference,
+  matmul,
+  numThreads,
+  tidy,
+  torchVersion,
+  zeros,
+  type Device,
+} from "../torch/index.js";
 import { dtypes, type ImageFacts, type TorchFacts } from "./facts.js";
 
 const MATRIX = 512;
@@ -37,7 +46,7 @@ function torch(): TorchFacts {
   const present: Device[] = ["cpu", ...(["cuda", "mps"] as const).filter((kind) => devices[kind] > 0)];
   const computing = present.map((device) => [
     device,
-    dtypes.filter((dtype) => problemWith(device, dtype) === undefined),
+    dtypes.filter((dtype) => computeProblem(device, dtype) === undefined),
   ]);
   const speed = gigaflops();
   return {

@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { resolveConfig } from "../b2/index.js";
-import { openDevice, problemWith } from "../b2/policy/device.js";
+import { openDevice } from "../b2/policy/device.js";
 import { packageRoot } from "../base/package-root.js";
 import { checkInterrupted, type RunContext } from "../base/progress.js";
 import { printable } from "../base/show.js";
@@ -14,6 +14,7 @@ import { StableDiffusionPipeline } from "../pipeline/index.js";
 import { Clip } from "../rewards/index.js";
 import {
   computeDtype,
+  computeProblem,
   deviceCount,
   isOutOfMemory,
   TorchError,
@@ -159,7 +160,7 @@ async function smokeModel(subject: Subject, device: Device, context: RunContext)
   const [failures, leftOut]: [string[], string[]] = [[], []];
   for (const dtype of dtypes) {
     const computed = computeDtype(dtype, device);
-    const problem = problemWith(device, computed);
+    const problem = computeProblem(device, computed);
     if (problem !== undefined) {
       leftOut.push(`${dtype}: ${firstLineOf(problem)}`);
       continue;

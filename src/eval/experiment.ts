@@ -8,6 +8,7 @@ import { fetchModels } from "../b2/models.js";
 import { thinOut, type PromptLists } from "../b2/rollout/prompts.js";
 import { planFolder, withDevice, type FolderPlan } from "../b2/run-plan.js";
 import { Trainer, type TrainerOptions } from "../b2/trainer.js";
+import { tellPlan } from "../b2/workers.js";
 import { writeFileAtomic } from "../base/files.js";
 import { silent, warn, type RunContext } from "../base/progress.js";
 import { resolveModel } from "../hub/index.js";
@@ -84,7 +85,7 @@ export class Experiment {
 
   /** Like `open`, for a folder that has been looked at. */
   static async openPlanned(folderPlan: FolderPlan, options: ExperimentOptions = {}): Promise<Experiment> {
-    const { reward, progress = silent, signal } = options;
+    const { reward, progress = silent, signal, workers } = options;
     const context = { progress, signal };
     const plan = withDevice(folderPlan);
     const evaluation = plan.config.eval.enabled;
@@ -93,14 +94,16 @@ export class Experiment {
       if (evaluation) checkTruth(plan.config, plan.lists);
       if (options.before !== undefined) before = baseEvaluation(options.before, plan.config);
       if (plan.mode === "resume") evaluationsOf(new RunReader(plan.folder), plan.config.stages);
+      if (workers !== undefined && workers.size > 1) await tellPlan(workers, plan);
       await fetchModels(plan.config, { rewards: reward === undefined, evaluation }, context);
+      await workers?.barrier();
     } catch (error) {
       plan.lock?.release();
       throw error;
     }
     progress.log(`loading ${plan.config.model.path}`);
     const resources = new RewardResources(plan.device, resolveModel, plan.folder);
-    const trainer = await Trainer.begin(plan, resources, context, reward);
+    const trainer = await Trainer.begin(plan, resources, { ...context, workers }, reward);
     try {
       const judges = evaluation ? openJudges(plan.config, trainer.rewards, resources) : undefined;
       return new Experiment(trainer, judges, plan.lists, context, { before });

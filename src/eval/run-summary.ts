@@ -224,13 +224,14 @@ function modelOf({ model }: Record<string, unknown>): string | null {
   return typeof path === "string" ? path : null;
 }
 
-/** `clip-score (models/emoji-clip)`, with the weight where it is not 1. */
+/** `clip-score (models/emoji-clip)`, with the weight where it is not 1, or the word that it is a judge. */
 function rewardsOf(config: object): string[] {
   const { rewards } = mergeLayers(config);
   if (!Array.isArray(rewards)) return [];
-  return rewards.filter(isJsonObject).map(({ name, weight = 1, model, path }) => {
+  return rewards.filter(isJsonObject).map(({ name, weight = 1, role, model, path }) => {
     const what = [model, path].find((value) => typeof value === "string");
-    return `${weight === 1 ? "" : `${String(weight)} x `}${String(name)}${what === undefined ? "" : ` (${what})`}`;
+    const before = role === "judge" ? "judge " : weight === 1 ? "" : `${String(weight)} x `;
+    return `${before}${String(name)}${what === undefined ? "" : ` (${what})`}`;
   });
 }
 

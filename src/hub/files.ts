@@ -20,7 +20,7 @@ export interface Wanted {
 
 /** Folders of a repository that make up a pipeline. */
 export interface RepositoryLayout {
-  /** Folders with weights, all required. */
+  /** Folders with weights, all required; that of the denoiser first. */
   readonly weights: readonly string[];
   /** Folders with weights that a repository may lack. */
   readonly optionalWeights?: readonly string[];
@@ -35,8 +35,17 @@ const STABLE_DIFFUSION: RepositoryLayout = {
   settings: ["tokenizer", "tokenizer_2", "scheduler"],
 };
 const TOKENIZER = ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
-const SETTINGS = [...TOKENIZER, "config.json", "scheduler_config.json", "preprocessor_config.json"];
-const STEMS = ["diffusion_pytorch_model", "model"];
+/** The second one is OpenCLIP's. */
+const MODEL_CONFIGS = ["config.json", "open_clip_config.json"];
+const SETTINGS = [
+  ...TOKENIZER,
+  ...MODEL_CONFIGS,
+  "tokenizer.json",
+  "scheduler_config.json",
+  "preprocessor_config.json",
+];
+/** The last two are OpenCLIP's. */
+const STEMS = ["diffusion_pytorch_model", "model", "open_clip_model", "open_clip_pytorch_model"];
 const PICKLE = /\.(bin|ckpt|pt|pth)$/;
 const PICKLES = "pickles, which can run any code when they are loaded. If you trust their origin, convert them once";
 
@@ -66,7 +75,7 @@ export function neededFiles(repository: string, paths: readonly string[], wanted
     throw new HubError(`Expected vocab.json and merges.txt in ${repository} but received a repository without them`);
   }
   const isPipeline = paths.includes("model_index.json");
-  if (!isPipeline && !paths.includes("config.json")) {
+  if (!isPipeline && !MODEL_CONFIGS.some((name) => paths.includes(name))) {
     throw new HubError(
       `Expected a model in diffusers' or transformers' layout in ${repository} but received one without model_index.json ` +
         `or config.json; name one file of it as ${repository}/<file>.safetensors`,
@@ -135,7 +144,7 @@ function noWeights(where: string, repository: string, files: readonly string[], 
   }
   const convert =
     where === repository
-      ? `transformers, beside the other files: python -c "from transformers import CLIPModel as M; M`
+      ? `transformers, beside the other files: python -c "from transformers import AutoModel as M; M`
       : `diffusers: python -c "from diffusers import DiffusionPipeline as P; P`;
   return new HubError(
     `Expected safetensors weights in ${where} but received ${PICKLES}, with Python's ${convert}` +

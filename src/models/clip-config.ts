@@ -1,8 +1,6 @@
-/**
- * Configs of CLIP's towers, with transformers' defaults. transformers writes settings of text generation and its
- * own bookkeeping into every config; they do not concern CLIP and are ignored by name.
- */
+/** Configs of CLIP's towers, with transformers' defaults. */
 import { z } from "zod";
+import { withoutBookkeeping } from "./bookkeeping.js";
 import { layerCount, parseConfig, refuse, whole } from "./config.js";
 
 const rate = z.number().min(0).max(1);
@@ -78,21 +76,6 @@ export type CLIPConfig = Omit<
   readonly text_config: CLIPTextConfig;
   readonly vision_config: CLIPVisionConfig;
 };
-
-const BOOKKEEPING = new Set(
-  `add_cross_attention architectures bad_words_ids begin_suppress_tokens chunk_size_feed_forward
-  cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype early_stopping
-  encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task forced_bos_token_id
-  forced_eos_token_id id2label is_decoder is_encoder_decoder label2id length_penalty max_length min_length
-  no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions output_hidden_states
-  output_scores prefix problem_type pruned_heads remove_invalid_values repetition_penalty return_dict
-  return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss
-  tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version
-  typical_p use_bfloat16`.split(/\s+/),
-);
-
-const withoutBookkeeping = (config: object): object =>
-  Object.fromEntries(Object.entries(config).filter(([key]) => !BOOKKEEPING.has(key)));
 
 /** @throws ModelConfigError with a sentence for every key at fault */
 export function parseTextConfig(config: object, source: string): CLIPTextConfig {

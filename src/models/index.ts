@@ -5,12 +5,17 @@ export {
   type UNetForwardOptions,
 } from "./unet-2d-condition.js";
 export type { UNetConfig, UNetConfigInput } from "./unet-config.js";
-export { ModelConfigError, parseConfig, refuse, whole } from "./config.js";
+export { AestheticHead } from "./aesthetic-head.js";
+export { layerCount, ModelConfigError, off, parseConfig, refuse, whole } from "./config.js";
 export { isPickle, pickleRefused } from "../base/pickle.js";
 export { AutoencoderKL, type AutoencoderKLConfig, type LatentDistribution, type VaeTiling } from "./autoencoder-kl.js";
 export { CLIPModel } from "./clip.js";
 export type { CLIPConfig, CLIPTextConfig, CLIPVisionConfig } from "./clip-config.js";
 export { CLIPTextModel, CLIPTextModelWithProjection, type CLIPTextOutput } from "./clip-text.js";
+export type { DebertaConfig, RobertaConfig } from "./bert-config.js";
+export type { TextEncoderOptions } from "./bert-encoder.js";
+export { DebertaModel } from "./deberta.js";
+export { RobertaModel } from "./roberta.js";
 export {
   loadModel,
   PretrainedModel,

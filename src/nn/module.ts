@@ -5,7 +5,7 @@
  *
  * Problems of a checkpoint are collected while the model is built, and `finish` throws them all at once.
  */
-import { keep, type Generator, type Tensor } from "../torch/index.js";
+import { keep, type Device, type Generator, type Tensor } from "../torch/index.js";
 import { zerosInit, type Init } from "./init.js";
 import { CheckpointSource, RandomSource, type CheckpointOptions, type Source, type WeightsOptions } from "./source.js";
 
@@ -136,6 +136,16 @@ export abstract class Module {
   /** Sets whether gradients are recorded for the parameters. Off in new models. */
   requiresGrad_(on = true): this {
     for (const parameter of this.parameters().values()) parameter.requiresGrad_(on);
+    return this;
+  }
+
+  /**
+   * Moves the parameters to a device, one at a time, and frees each where it was. Layers keep the tensors that they hold.
+   *
+   * @throws TorchError where the device has no memory for them; some are moved then, and another call can move them back
+   */
+  to_(device: Device): this {
+    for (const parameter of this.parameters().values()) parameter.moveTo_(device);
     return this;
   }
 

@@ -114,7 +114,10 @@ export class CheckpointSource implements Source {
     if (!this.#check.fits(name, { shape: storedShape(shape, stored) }, entry)) return this.#standIn(shape);
     const tensor = tidy(() => {
       const format = shape.length === 4 ? ({ memoryFormat: "channelsLast" } as const) : {};
-      return asAsked(file!.tensor(key, { dtype: this.dtype, device: this.device, ...format }), shape, stored);
+      const tensor = asAsked(file!.tensor(key, { dtype: this.dtype, device: this.device, ...format }), shape, stored);
+      // A third of a tensor that was converted for it would keep the other two in memory.
+      const isConverted = this.device !== "cpu" || file!.dtype(key) !== this.dtype;
+      return isConverted && typeof stored !== "string" ? tensor.clone() : tensor;
     });
     this.#check.finite(name, tensor);
     return tensor;

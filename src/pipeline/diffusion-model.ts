@@ -163,6 +163,8 @@ export interface ModelFamily<O extends z.ZodObject = z.ZodObject> extends Entry<
   companion?(path: string, config: string | undefined): Companion | undefined;
   /** Whether a folder or file holds a model of this family. Checks names and configs only, and never throws. */
   recognises(path: string): boolean;
+  /** `DiffusionModel.loraTargets`, for estimates before a model is loaded. */
+  readonly loraTargets?: readonly string[];
   /** Forward passes of the denoiser per prediction at this guidance scale. For estimates. */
   passes(guidanceScale: number): number;
   /**

@@ -348,6 +348,7 @@ export const stableDiffusion = defineModel({
       ? ({ path: config ?? CLIP_TOKENIZER, purpose: config === undefined ? "tokenizer" : "settings" } as const)
       : undefined,
   recognises: (path) => path.endsWith(".safetensors") || isStableDiffusion(path),
+  loraTargets: ATTENTION_PROJECTIONS,
   passes: (guidanceScale) => (guidanceScale > 1 ? 2 : 1),
   open: (path, options) => StableDiffusionPipeline.fromPretrained(path, options),
 });

@@ -46,13 +46,13 @@ export async function askReward(
   const signal = call.signal === undefined ? over.signal : AbortSignal.any([call.signal, over.signal]);
   const fate = new Fate(call.signal);
   const done = ifProcessEnds(() => `Expected an answer from ${name} for ${batch} but it ended the process`);
-  const timer = timeout === null ? undefined : setTimeout(() => fate.reject(tooLate(timeout)), timeout * 1000);
-  // A process that has nothing else to wait for shall find out at once, not when the time is over.
-  timer?.unref();
   const tooLate = (seconds: number): RewardError =>
     new RewardError(
       `Expected an answer from ${name} for ${batch} but received none in ${seconds} seconds (its option timeout)`,
     );
+  const timer = timeout === null ? undefined : setTimeout(() => fate.reject(tooLate(timeout)), timeout * 1000);
+  // A process that has nothing else to wait for shall find out at once, not when the time is over.
+  timer?.unref();
   try {
     const never = `Expected an answer from ${name} for ${batch} but received a promise that nothing can settle any more`;
     fate.onIdle(() => new RewardError(never));
@@ -62,9 +62,7 @@ export async function askReward(
   } catch (error) {
     if (error instanceof RewardError && error.message.includes(name)) throw error;
     if (error instanceof Interrupted || call.signal?.aborted === true) throw new Interrupted();
-    throw new RewardError(`Expected an answer from ${name} for ${batch} but it threw ${thrown(error)}`, {
-      cause: error,
-    });
+    throw new RewardError(failure(error, name, batch), { cause: error });
   } finally {
     clearTimeout(timer);
     fate.over();
@@ -73,10 +71,11 @@ export async function askReward(
   }
 }
 
-/** What was thrown, in a line; a bug's stack is a cause, which --debug prints. */
-function thrown(error: unknown): string {
-  if (!(error instanceof Error)) return show(error);
-  return error instanceof InputError ? error.message : `${error.name}: ${error.message} (--debug says where)`;
+/** What a reward threw, in a sentence; a bug's stack is a cause, which --debug prints. */
+function failure(error: unknown, name: string, batch: string): string {
+  if (error instanceof InputError) return `For ${batch}, ${name} says: ${error.message}`;
+  const thrown = error instanceof Error ? `${error.name}: ${error.message} (--debug says where)` : show(error);
+  return `Expected an answer from ${name} for ${batch} but it threw ${thrown}`;
 }
 
 /** Calls a reward; what it throws at once, and what it throws when nobody listens any more, is a rejection like others. */

@@ -2,64 +2,89 @@
  * A CLIP with its tokenizer and preprocessor, for features of images and texts. All rewards and measures that name the
  * same folder share one.
  */
-import { clipPreprocess, readPreprocessorConfig, type PreprocessorConfig } from "../images/index.js";
-import { CLIPModel } from "../models/index.js";
+import { clipPreprocess, type PreprocessorConfig } from "../images/index.js";
+import type { CLIPModel } from "../models/index.js";
 import { CLIPTokenizer } from "../tokenizer/index.js";
 import { cat, inference, keep, type Device, type Tensor } from "../torch/index.js";
+import { locateClip } from "./clip-files.js";
 import { RewardError } from "./error.js";
-import type { Placement, SharedModel } from "./reward.js";
+import type { Place, SharedModel } from "./placement.js";
 
 /** Number of texts whose features are cached: 4 MB for ViT-H-14. */
 const TEXTS_KEPT = 1024;
 
+/** How a CLIP is loaded. */
+export interface ClipOptions extends Partial<Place> {
+  /** A folder with the tokenizer, preprocessor and config that the model lacks. */
+  readonly processor?: string | undefined;
+}
+
 /** Computes features of images and texts, normalised to length 1. Owns the model: call `dispose`. */
 export class Clip implements SharedModel {
-  readonly device: Device;
+  /** The number of features. */
+  readonly features: number;
+  /** exp(logit_scale): the inverse temperature of training, 100 for most published CLIPs. */
+  readonly logitScale: number;
   readonly #tokenizer: CLIPTokenizer;
   readonly #preprocessor: PreprocessorConfig;
   readonly #model: CLIPModel;
+  readonly #dtype: Place["dtype"];
+  #device: Device;
   /** [1, D] each, least recently used first. */
   readonly #texts = new Map<string, Tensor>();
 
-  private constructor(tokenizer: CLIPTokenizer, preprocessor: PreprocessorConfig, model: CLIPModel, device: Device) {
+  private constructor(
+    model: CLIPModel,
+    {
+      tokenizer,
+      preprocessor,
+      logitScale,
+    }: Pick<Clip, "logitScale"> & {
+      readonly tokenizer: CLIPTokenizer;
+      readonly preprocessor: PreprocessorConfig;
+    },
+    { device, dtype }: Place,
+  ) {
+    this.features = model.config.projection_dim;
+    this.logitScale = logitScale;
     this.#tokenizer = tokenizer;
     this.#preprocessor = preprocessor;
     this.#model = model;
-    this.device = device;
+    this.#dtype = dtype;
+    this.#device = device;
   }
 
   /**
    * Loads a CLIP.
    *
-   * @param folder in transformers' layout: CLIPModel, tokenizer and preprocessor
+   * @param path a folder in transformers' or OpenCLIP's layout, or a safetensors file, see clip-files.ts
+   * @param options `dtype` is that of weights and arithmetic; features are float32 whatever it is
    * @throws InputError naming the file and every key at fault; nothing stays in memory then
    */
-  static fromPretrained(
-    folder: string,
-    { device = "cpu", dtype = "float32" }: { device?: Device; dtype?: Placement["dtype"] } = {},
-  ): Clip {
-    // The model last, so that other problems of the folder show before memory is allocated.
-    const tokenizer = CLIPTokenizer.fromPretrained(folder);
-    const imageSize = CLIPModel.readConfig(folder).vision_config.image_size;
-    const preprocessor = readPreprocessorConfig(folder, { imageSize });
-    const model = CLIPModel.fromPretrained(folder, { device, dtype });
-    const misfits = tokenizer.misfits(model.config.text_config);
-    if (misfits.length > 0) {
-      model.dispose();
-      throw new RewardError(`${folder}: ${misfits.join("\n  ")}`);
-    }
-    return new Clip(tokenizer, preprocessor, model, device);
+  static fromPretrained(path: string, { device = "cpu", dtype = "float32", processor }: ClipOptions = {}): Clip {
+    // The weights last, so that other problems of the folder show before memory is allocated.
+    const files = locateClip(path, processor);
+    const tokenizer = CLIPTokenizer.fromPretrained(files.tokenizer);
+    const misfits = tokenizer.misfits(files.config.text_config);
+    if (misfits.length > 0) throw new RewardError(`${path}: ${misfits.join("\n  ")}`);
+    const place = { device, dtype };
+    return new Clip(files.load(place), { ...files, tokenizer }, place);
   }
 
-  /** [B, 3, H, W] in 0..1 to [B, D], rows of length 1; without gradient. */
+  /** Where it computes. */
+  get device(): Device {
+    return this.#device;
+  }
+
+  /** [B, 3, H, W] in 0..1 to float32 [B, D], rows of length 1, on `device`; without gradient. */
   imageFeatures(images: Tensor): Tensor {
     return inference(() => {
       const pixels = clipPreprocess(images.to({ device: this.device }), this.#preprocessor);
-      return unit(this.#model.getImageFeatures(pixels));
+      return unit(this.#model.getImageFeatures(pixels.to({ dtype: this.#dtype })));
     });
   }
 
-  /** [B, D], rows of length 1; without gradient. Features of recently used texts are cached. */
+  /** float32 [B, D], rows of length 1, on `device`; without gradient. Features of recently used texts are cached. */
   textFeatures(texts: readonly string[]): Tensor {
     return inference(() => {
       const unique = [...new Set(texts)];
@@ -70,9 +95,11 @@ export class Clip implements SharedModel {
     });
   }
 
-  /** Moves the model; the cached features are computed again. */
+  /** Moves the model and the cached features. @throws TorchError where the device has no memory for them */
   moveTo(device: Device): void {
-    throw new Error(`Expected a CLIP that can move to ${device} but moving is not written yet`);
+    this.#model.to_(device);
+    for (const text of this.#texts.values()) text.moveTo_(device);
+    this.#device = device;
   }
 
   /** Frees the model and the cached features. */
@@ -102,7 +129,8 @@ export class Clip implements SharedModel {
   }
 }
 
-/** Rows of length 1. */
+/** Rows of length 1, in float32. */
 function unit(features: Tensor): Tensor {
-  return features.div(features.norm({ dim: -1, keepdim: true }));
+  const whole = features.to({ dtype: "float32" });
+  return whole.div(whole.norm({ dim: -1, keepdim: true }));
 }

@@ -117,7 +117,7 @@ function inBatches(reward: Reward, most: number, name: string): Reward {
       }
       return scores;
     },
-    complete: () => reward.complete?.(),
+    ...(reward.complete && { complete: () => reward.complete?.() }),
     dispose: () => reward.dispose?.(),
   };
 }

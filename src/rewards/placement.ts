@@ -1,7 +1,30 @@
-/** The options of a reward that loads a model: where it lives, and in which precision. */
+/** Where the model of a reward lives, and in which precision: as options, and checked on this machine. */
 import { z } from "zod";
-import type { Device } from "../torch/index.js";
-import type { Placement } from "./reward.js";
+import { computeProblem, torchVersion, type Device } from "../torch/index.js";
+import { RewardError } from "./error.js";
+
+/** Where a reward's model lives. */
+export interface Placement {
+  /** null: the run's device. */
+  readonly device: Device | null;
+  /** Of weights and arithmetic. */
+  readonly dtype: "float32" | "bfloat16" | "float16";
+  /** Whether it leaves its device for the CPU's memory while nothing is scored. */
+  readonly offload: boolean;
+}
+
+/** Where a model is loaded to. */
+export interface Place {
+  readonly device: Device;
+  readonly dtype: Placement["dtype"];
+}
+
+/** A model that rewards share. */
+export interface SharedModel {
+  /** Moves all weights, and what is cached. */
+  moveTo(device: Device): void;
+  dispose(): void;
+}
 
 /** The placement of a model of which nobody says otherwise. */
 export const USUAL_PLACEMENT: Placement = { device: null, dtype: "float32", offload: false };
@@ -35,3 +58,19 @@ export const placementOptions = {
 
 /** The placement that options with `placementOptions` describe. */
 export const placementOf = ({ device, dtype, offload }: Placement): Placement => ({ device, dtype, offload });
+
+/**
+ * Checks that this machine computes there.
+ *
+ * @param name of the model, for the error
+ * @throws RewardError with libtorch's reason
+ */
+export function checkPlace(name: string, { device, dtype }: Place): void {
+  const problem = computeProblem(device, dtype);
+  if (problem === undefined) return;
+  const reason = problem.message.split("\n", 1)[0]!;
+  throw new RewardError(
+    `Expected a device and a dtype that libtorch ${torchVersion()} computes with for ${name} but received ${device} and ${dtype}: ${reason}`,
+    { cause: problem },
+  );
+}

@@ -1,19 +1,38 @@
 /** The rewards that come with the project. */
 import type { z } from "zod";
+import { aesthetic } from "./aesthetic.js";
+import { bertScoreKind } from "./bert-score.js";
 import { brightness } from "./brightness.js";
 import { clipScoreKind } from "./clip-score.js";
 import { deqa } from "./deqa.js";
 import { geneval } from "./geneval.js";
+import { hps } from "./hps.js";
 import { httpReward } from "./http.js";
-import { jpegCompressibility } from "./jpeg-compressibility.js";
+import { jpegCompressibility, jpegIncompressibility } from "./jpeg-compressibility.js";
 import { llava } from "./llava.js";
 import { moduleReward } from "./module.js";
 import { ocr } from "./ocr.js";
+import { people } from "./people.js";
+import { pickScore } from "./pick-score.js";
 import { defineReward, rewards, type RewardKind } from "./reward.js";
 import { vlm } from "./vlm.js";
 
-for (const kind of [clipScoreKind, jpegCompressibility, brightness, ocr, moduleReward]) rewards.register(kind);
-for (const kind of [vlm, httpReward, llava, geneval, deqa]) rewards.register(kind);
+/** In the order of help texts and docs/rewards.md. */
+const inProcess = [
+  clipScoreKind,
+  pickScore,
+  hps,
+  aesthetic,
+  jpegCompressibility,
+  jpegIncompressibility,
+  brightness,
+  ocr,
+  people,
+  moduleReward,
+];
+const byServer = [vlm, httpReward, bertScoreKind, llava, geneval, deqa];
+
+for (const kind of [...inProcess, ...byServer]) rewards.register(kind);
 
 /**
  * Registers a reward, which configs then name: `rewards: [{ name, ...options }]`.

@@ -1,14 +1,18 @@
 /** Models that rewards and measures share during a run, by folder, device and number format. */
 import type { Device } from "../torch/index.js";
+import { isComplete } from "./clip-files.js";
 import { Clip } from "./clip.js";
-import { USUAL_PLACEMENT } from "./placement.js";
-import type { Placement, RewardContext, SharedModel } from "./reward.js";
+import { checkPlace, USUAL_PLACEMENT, type Place, type Placement, type SharedModel } from "./placement.js";
+import type { RewardContext } from "./reward.js";
 
 interface Held {
   readonly model: SharedModel;
+  /** Kind and folder. */
+  readonly what: string;
+  /** Where it computes. */
   readonly device: Device;
-  /** Whether all that have asked for it with a placement let it leave its device. */
-  offload: boolean;
+  /** Whether all that have asked for it with a placement let it leave its device; undefined: nobody has. */
+  offload: boolean | undefined;
 }
 
 export class RewardResources implements RewardContext {
@@ -16,6 +20,8 @@ export class RewardResources implements RewardContext {
   readonly runFolder: string | undefined;
   readonly #resolve: (path: string) => string;
   readonly #models = new Map<string, Held>();
+  /** How many calls of `using` there are at the moment. */
+  #users = 0;
 
   /**
    * @param resolve maps a path from a config to a local folder
@@ -31,32 +37,36 @@ export class RewardResources implements RewardContext {
     return this.#resolve(path);
   }
 
-  clip(path: string, placement?: Placement): Clip {
-    return this.#held("clip", path, placement, (folder, how) => Clip.fromPretrained(folder, how));
+  clip(path: string, placement?: Placement, processor: string | null = null): Clip {
+    const folder = this.#resolve(path);
+    const other = processor === null || isComplete(folder) ? undefined : this.#resolve(processor);
+    const kind = other === undefined ? "clip" : `clip with ${other}`;
+    return this.#held(kind, folder, placement, (place, home) => {
+      checkPlace(folder, home);
+      return Clip.fromPretrained(folder, { ...place, processor: other });
+    });
   }
 
   shared<M extends SharedModel>(
     kind: string,
     path: string,
     placement: Placement,
-    load: (folder: string, how: { readonly device: Device; readonly dtype: Placement["dtype"] }) => M,
+    load: (folder: string, place: Place) => M,
   ): M {
-    return this.#held(kind, path, placement, load);
+    const folder = this.#resolve(path);
+    return this.#held(kind, folder, placement, (place) => load(folder, place));
   }
 
   /** With all models on their devices; those that are offloaded leave them afterwards. */
   async using<T>(work: () => Promise<T>): Promise<T> {
-    for (const { model, device } of this.#offloaded) model.moveTo(device);
+    this.#users++;
     try {
+      for (const held of this.#away()) held.model.moveTo(held.device);
       return await work();
     } finally {
-      this.rest();
+      this.#users--;
+      if (this.#users === 0) for (const { model } of this.#away()) model.moveTo("cpu");
     }
-  }
-
-  /** Moves what is offloaded to the CPU's memory. */
-  rest(): void {
-    for (const { model } of this.#offloaded) model.moveTo("cpu");
   }
 
   /** Frees all models. */
@@ -65,28 +75,45 @@ export class RewardResources implements RewardContext {
     this.#models.clear();
   }
 
-  get #offloaded(): Held[] {
-    return [...this.#models.values()].filter(({ offload, device }) => offload && device !== "cpu");
+  /** The models that are off their devices while nothing is scored. */
+  #away(): Held[] {
+    return [...this.#models.values()].filter(({ offload, device }) => offload === true && device !== "cpu");
   }
 
-  /** @param placement undefined: wherever another reward has it, and no word on offloading */
+  /**
+   * @param placement undefined: wherever another reward has it, and no opinion on offloading
+   * @param load to the place where it waits, and told the one where it computes
+   */
   #held<M extends SharedModel>(
     kind: string,
-    path: string,
+    folder: string,
     placement: Placement | undefined,
-    load: (folder: string, how: { readonly device: Device; readonly dtype: Placement["dtype"] }) => M,
+    load: (place: Place, home: Place) => M,
   ): M {
+    const what = JSON.stringify([kind, folder]);
+    if (placement === undefined) {
+      const anywhere = [...this.#models.values()].find((held) => held.what === what);
+      if (anywhere !== undefined) return anywhere.model as M;
+    }
     const { device: wanted, dtype, offload } = placement ?? USUAL_PLACEMENT;
-    const folder = this.#resolve(path);
     const device = wanted ?? this.device;
-    const key = JSON.stringify([kind, folder, device, dtype]);
+    const key = JSON.stringify([what, device, dtype]);
     const known = this.#models.get(key);
     if (known !== undefined) {
-      if (placement !== undefined) known.offload &&= offload;
+      if (placement !== undefined) this.#agree(known, offload);
       return known.model as M;
     }
-    const model = load(folder, { device, dtype });
-    this.#models.set(key, { model, device, offload });
+    const isAway = offload && this.#users === 0;
+    const model = load({ device: isAway ? "cpu" : device, dtype }, { device, dtype });
+    this.#models.set(key, { model, what, device, offload: placement && offload });
     return model;
+  }
+
+  /** One more opinion on offloading: all must be for it. */
+  #agree(held: Held, offload: boolean): void {
+    const before = held.offload;
+    held.offload = (before ?? true) && offload;
+    if (this.#users > 0 || held.offload === (before ?? false)) return;
+    held.model.moveTo(held.offload ? "cpu" : held.device);
   }
 }

@@ -93,6 +93,11 @@ export class RewardSet {
     return this.#members.some(({ reward }) => reward.concurrent === true);
   }
 
+  /** Whether scores of a batch stand by themselves: they do not where a reward may say at the end that some are missing. */
+  get isFinal(): boolean {
+    return this.#of("train").every(({ reward }) => reward.complete === undefined);
+  }
+
   /** Images scored so far, whatever for; all rewards of the set score an image in one query. */
   get queries(): number {
     return this.#queries;

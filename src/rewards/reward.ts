@@ -7,6 +7,9 @@ import { Registry, type Entry } from "../base/registry.js";
 import type { Device, Tensor } from "../torch/index.js";
 import type { Clip } from "./clip.js";
 import { RewardError } from "./error.js";
+import type { Place, Placement, SharedModel } from "./placement.js";
+
+export type { Place, Placement, SharedModel } from "./placement.js";
 
 /** A reward as a plain function, see Reward.score. */
 export type RewardFunction = (
@@ -61,21 +64,14 @@ export interface Reward {
   dispose?(): void;
 }
 
-/** Where a reward's model lives. */
-export interface Placement {
-  /** null: the run's device. */
-  readonly device: Device | null;
-  /** Of weights and arithmetic. */
-  readonly dtype: "float32" | "bfloat16" | "float16";
-  /** Whether it leaves its device for the CPU's memory while nothing is scored. */
-  readonly offload: boolean;
-}
-
-/** A model that rewards share. */
-export interface SharedModel {
-  /** Moves all weights, and what is cached. */
-  moveTo(device: Device): void;
-  dispose(): void;
+/** A model that a reward loads, with what of it is downloaded. */
+export interface NeededModel {
+  /** A folder, a file, or a name on the hub. */
+  readonly path: string;
+  /** "settings": configs, tokenizer and preprocessor, without weights. Default: everything. */
+  readonly purpose?: "settings";
+  /** Number format of its weights, where that is not the option `dtype`. */
+  readonly dtype?: Placement["dtype"];
 }
 
 /** What a reward can use when it is opened. */
@@ -85,19 +81,24 @@ export interface RewardContext {
   readonly runFolder?: string | undefined;
   /** The local folder or file of a path in the config, which is downloaded already. */
   resolve(path: string): string;
-  /** The CLIP of a path in the config; shared by all rewards with that folder, and freed with the context. */
-  clip(path: string, placement?: Placement): Clip;
+  /**
+   * The CLIP of a path in the config; shared by all rewards with that folder, and freed with the context.
+   *
+   * @param placement left out: wherever another reward has it, and no opinion on offloading
+   * @param processor another path, for the tokenizer, preprocessor and config that the model lacks
+   */
+  clip(path: string, placement?: Placement, processor?: string | null): Clip;
   /**
    * Any other model of a path in the config, shared in the same way.
    *
    * @param kind what it is, so that two models of the same folder are two
-   * @param load called once for each kind, path, device and dtype
+   * @param load called once for each kind, path, device and dtype; a model that is offloaded begins on the CPU
    */
   shared<M extends SharedModel>(
     kind: string,
     path: string,
     placement: Placement,
-    load: (folder: string, how: { readonly device: Device; readonly dtype: Placement["dtype"] }) => M,
+    load: (folder: string, place: Place) => M,
   ): M;
 }
 
@@ -113,8 +114,11 @@ export interface RewardKind<O extends z.ZodObject = z.ZodObject> extends Entry<O
   readonly licence?: string;
   /** Its name in tables and metrics if the config gives no label. Default: the entry's name. */
   label?(options: z.output<O>): string;
-  /** The models it loads (folders or hub names), which are downloaded before it is opened. Default: none. */
-  models?(options: z.output<O>): readonly string[];
+  /**
+   * The models it loads (folders or hub names), which are downloaded before it is opened. `--dry-run` counts their
+   * weights where the options `device`, `dtype` and `offload` put them. Default: none.
+   */
+  models?(options: z.output<O>): readonly (string | NeededModel)[];
   /** Sentences on what is missing or wrong, found before anything is loaded, such as a package to install. */
   problems?(options: z.output<O>): readonly string[];
   /** Why it cannot score images of a prompt, in a sentence that names the prompt; undefined if it can. */

@@ -27,8 +27,10 @@
  *     before.png, before-after.png   contact sheets
  *     reward.png                     the reward of every stage
  *     eval/before.json, after.json   tables of reward, true alignment and diversity
+ *     annotations/                   with the reward `people`: what people are asked, and what they have answered
+ *                                    (src/annotate/annotations.ts)
  *
- * Everything is safetensors, JSON, JSON Lines or PNG, and written atomically.
+ * Everything is safetensors, JSON, JSON Lines or PNG, and written atomically; in annotations/ lines are appended.
  */
 import { join } from "node:path";
 
@@ -75,6 +77,8 @@ export const layout = {
   intervals: (folder: string) => join(folder, "intervals"),
   interval: (folder: string, stage: number) => join(folder, "intervals", `${String(stage).padStart(4, "0")}.json`),
   model: (folder: string) => join(folder, "model"),
+  annotations: (folder: string) => join(folder, "annotations"),
+  annotationQueue: (folder: string) => join(folder, "annotations", "queue.jsonl"),
   evaluations: (folder: string) => join(folder, "eval"),
   evaluation: (folder: string, name: string) => join(folder, "eval", `${name}.json`),
 } as const;

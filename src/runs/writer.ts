@@ -1,8 +1,8 @@
 /**
- * Writes a run folder. A stage's files replace those of an earlier attempt; no file is ever appended to.
+ * Writes a run folder. A stage's files replace those of an earlier attempt; none of its files is ever appended to.
  */
 import { accessSync, constants, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { jsonLines, makeFolder, syncFolder, writeFileAtomic, writeJson, writeJsonLines } from "../base/files.js";
 import { tryLock, type Lock } from "../base/lock.js";
 import {
@@ -95,8 +95,9 @@ export class RunWriter {
     } catch (error) {
       throw new RunError(`Expected a folder to write the run to but received ${folder} (${(error as Error).message})`);
     }
-    // A crash before run.json is written leaves only these.
-    if (present.some((name) => name !== "config.json" && !name.startsWith("run.lock") && !isLeftOver(name))) {
+    // A crash before run.json is written leaves only these; what people have said outlives a run that begins again.
+    const left = ["config.json", basename(layout.annotations(folder))];
+    if (present.some((name) => !left.includes(name) && !name.startsWith("run.lock") && !isLeftOver(name))) {
       throw new RunError(`Expected an empty or new folder for the run but received ${folder}, which holds other files`);
     }
   }
@@ -126,9 +127,15 @@ export class RunWriter {
     const { reader } = new RunWriter(folder);
     if (reader.finishedStages().length > 0) throw new RunError(`Expected a run without a finished stage in ${folder}`);
     const images = readdirSync(folder).filter((name) => /^(before|before-after|reward)\.png$/.test(name));
-    const left = [layout.stages, layout.evaluations, layout.intervals, layout.metrics, layout.warnings].map((of) =>
-      of(folder),
-    );
+    // What people have judged stays: their judgements belong to images, and the same may come again.
+    const left = [
+      layout.stages,
+      layout.evaluations,
+      layout.intervals,
+      layout.metrics,
+      layout.warnings,
+      layout.annotationQueue,
+    ].map((of) => of(folder));
     // run.json last: until then the folder is this run, whatever is cut off.
     for (const name of [...left, ...images.map((image) => join(folder, image)), layout.run(folder)]) {
       rmSync(name, { recursive: true, force: true });

@@ -140,6 +140,13 @@ const OPEN_CLIP_LAYER: Readonly<Record<string, string>> = {
   "self_attn.out_proj": "attn.out_proj",
 };
 
+/** A layer of either tower's transformer. @param block the layer's prefix in the file, without the last dot */
+function openClipLayer(block: string, name: string, end: string): StoredParameter {
+  const third = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].indexOf(name);
+  if (third >= 0) return { key: `${block}.attn.in_proj_${end}`, stored: { qkv: third as 0 | 1 | 2 } };
+  return { key: `${block}.${OPEN_CLIP_LAYER[name] ?? name}.${end}` };
+}
+
 const OPEN_CLIP_ENDS: Readonly<Record<string, string>> = {
   "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
   "text_model.embeddings.position_embedding.weight": "positional_embedding",
@@ -155,8 +162,28 @@ export const openClipNames =
     if (key === "text_projection.weight") return { key: `${prefix}text_projection`, stored: "transposed" };
     const [, layer, name, end] = /^text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$/.exec(key) ?? [];
     if (name === undefined) return { key: prefix + key };
-    const block = `${prefix}transformer.resblocks.${layer}`;
-    const third = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].indexOf(name);
-    if (third >= 0) return { key: `${block}.attn.in_proj_${end}`, stored: { qkv: third as 0 | 1 | 2 } };
-    return { key: `${block}.${OPEN_CLIP_LAYER[name] ?? name}.${end}` };
+    return openClipLayer(`${prefix}transformer.resblocks.${layer}`, name, end!);
   };
+
+const OPEN_CLIP_VISION_ENDS: Readonly<Record<string, string>> = {
+  "vision_model.embeddings.class_embedding": "class_embedding",
+  "vision_model.embeddings.patch_embedding.weight": "conv1.weight",
+  "vision_model.embeddings.position_embedding.weight": "positional_embedding",
+  "vision_model.pre_layrnorm.weight": "ln_pre.weight",
+  "vision_model.pre_layrnorm.bias": "ln_pre.bias",
+  "vision_model.post_layernorm.weight": "ln_post.weight",
+  "vision_model.post_layernorm.bias": "ln_post.bias",
+};
+
+/** A whole OpenCLIP with both towers, as names of transformers' CLIPModel. */
+export const openClipModelNames = (prefix: string): Names => {
+  const textNames = openClipNames(prefix);
+  const visual = `${prefix}visual.`;
+  return (key) => {
+    if (key in OPEN_CLIP_VISION_ENDS) return { key: visual + OPEN_CLIP_VISION_ENDS[key] };
+    if (key === "visual_projection.weight") return { key: `${visual}proj`, stored: "transposed" };
+    const [, layer, name, end] = /^vision_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$/.exec(key) ?? [];
+    if (name === undefined) return textNames(key);
+    return openClipLayer(`${visual}transformer.resblocks.${layer}`, name, end!);
+  };
+};

@@ -3,7 +3,20 @@ import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { enableGrad, grad, keep, liveTensors, nativeBytes, ones, tensor, tidy, zeros, type Tensor } from "./index.js";
+import {
+  enableGrad,
+  grad,
+  keep,
+  liveTensors,
+  nativeBytes,
+  ones,
+  tensor,
+  tidy,
+  TorchError,
+  zeros,
+  type Device,
+  type Tensor,
+} from "./index.js";
 import { native } from "./native.js";
 
 /** A garbage collection on request, without a flag on the command line. */
@@ -141,4 +154,52 @@ test("garbage collection releases what nobody disposed of", async () => {
     await setImmediate();
   }
   assert.ok(liveTensors() <= before, `${liveTensors() - before} left`);
+});
+
+const META = "meta" as Device; // libtorch's device without memory, which is not one that the library offers
+
+test("a tensor that moves is the same one for all who hold it, and what it had is freed at once", () => {
+  const [live, bytes] = [liveTensors(), nativeBytes()];
+  const weight = zeros([2 ** 18]).requiresGrad_();
+  const layer = { weight };
+  assert.equal(weight.moveTo_("cpu"), weight);
+  assert.ok(nativeBytes() - bytes >= 2 ** 20);
+  assert.equal(weight.moveTo_(META), weight);
+  assert.equal(layer.weight.device, META);
+  assert.deepEqual([weight.shape, weight.dtype, weight.requiresGrad], [[2 ** 18], "float32", true]);
+  assert.equal(liveTensors(), live + 1);
+  assert.ok(nativeBytes() - bytes < 2 ** 20);
+  weight.dispose();
+  assert.equal(liveTensors(), live);
+  // A result of tidy is released by the one around it, as any other.
+  tidy(() => void tidy(() => zeros([2])).moveTo_(META));
+  assert.equal(liveTensors(), live);
+});
+
+test("tensors that have moved are collected as garbage, and no other in their place", async () => {
+  const gc = collector();
+  const live = liveTensors();
+  const staying = await (async () => {
+    const moved = Array.from({ length: 100 }, () => zeros([2]));
+    await setImmediate(); // the garbage collector watches them from here on
+    moved.forEach((tensor) => tensor.moveTo_(META));
+    return Array.from({ length: 100 }, () => zeros([2])); // in the slots that became free
+  })();
+  for (let i = 0; i < 50 && liveTensors() > live + 100; i++) {
+    await setImmediate();
+    gc();
+    await setImmediate();
+  }
+  assert.equal(liveTensors(), live + 100);
+  for (const tensor of staying) {
+    assert.deepEqual(tensor.toArray(), [0, 0]);
+    tensor.dispose();
+  }
+});
+
+test("a tensor that cannot move stays what it is", () => {
+  const x = ones([2]);
+  assert.throws(() => x.moveTo_("cuda:99"), TorchError);
+  assert.deepEqual(x.toArray(), [1, 1]);
+  x.dispose();
 });

@@ -71,6 +71,17 @@ export class TensorHandle {
     return slot;
   }
 
+  /** Gives a handle the slot of another, which counts as disposed from now on; what the handle had is released. */
+  static replace(handle: TensorHandle, other: TensorHandle): void {
+    const [old, next] = [handle.#slot, TensorHandle.take(other)];
+    if (registered.delete(next)) registry.unregister(other);
+    const isWatched = registered.delete(old);
+    if (isWatched) registry.unregister(handle);
+    handle.#slot = next;
+    if (isWatched) leaveToCollector(handle);
+    releaseOne(old);
+  }
+
   static isKept(handle: TensorHandle): boolean {
     return handle.#kept;
   }

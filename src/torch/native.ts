@@ -85,6 +85,17 @@ export interface Addon {
   numThreads(): number;
   version(): string;
 
+  distributedBackends(): ("gloo" | "nccl")[];
+  /** The following are there with a backend only; see src/torch/process-group.ts. */
+  openGroup(options: object): Promise<number>;
+  groupBroadcast(group: number, tensor: Slot, root: number): Promise<number>;
+  groupAllGather(group: number, outputs: readonly Slot[], tensor: Slot): Promise<number>;
+  groupAllReduce(group: number, tensor: Slot): Promise<number>;
+  groupBarrier(group: number): Promise<number>;
+  groupVerdict(group: number): string | undefined;
+  groupAccuse(group: number, sentence: string): Promise<number>;
+  closeGroup(group: number): Promise<number>;
+
   deviceCount(kind: string): number;
   synchronize(device: string): void;
   /** Bytes in tensors now, and the most since the last reset; undefined where nobody counts. */

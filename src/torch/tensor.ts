@@ -272,6 +272,17 @@ export class Tensor extends TensorHandle {
     return this;
   }
 
+  /**
+   * Moves this tensor's elements to a device and frees them where they were. Whoever holds this tensor holds the moved
+   * one; views made before stay behind, and a gradient is dropped. On the device already: does nothing.
+   */
+  moveTo_(device: Device): this {
+    if (this.device === device) return this;
+    const { requiresGrad } = this;
+    inference(() => TensorHandle.replace(this, this.detach().to({ device })));
+    return requiresGrad ? this.requiresGrad_() : this;
+  }
+
   // --- reductions ---
 
   sum({ dim, keepdim = false }: ReduceOptions = {}): Tensor {

@@ -77,7 +77,7 @@ export class GoldenTensors {
 /** Every folder of golden vectors that holds this file, as "unet/io.safetensors". */
 export function goldenSets(...parts: string[]): GoldenSet[] {
   const folders = [
-    ...["sd1", "sd2", "sdxl", "unusual"].map((name) => join(fixtures, name)),
+    ...["sd1", "sd2", "sdxl", "unusual", "rewards"].map((name) => join(fixtures, name)),
     ...named().filter(isFolder),
   ];
   return folders.map((folder) => new GoldenSet(folder)).filter((set) => parts.length === 0 || set.has(...parts));

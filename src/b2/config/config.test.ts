@@ -52,7 +52,8 @@ test("presets differ from b2 in what they are named for", () => {
   assert.deepEqual(keys("replay"), ["replay.stages"]);
   assert.deepEqual(keys("tight-clip"), ["objective.clipRange"]);
   // Where and with what it computes, its prompts, and nothing of the method.
-  const ofMachine = /^(model|eval|prompts)\.|^rewards\.0\.model$|\.(batchSize|decodeBatchSize|microBatch|gradientCheckpointing)$/;
+  const ofMachine =
+    /^(model|eval|prompts)\.|^rewards\.0\.model$|\.(batchSize|decodeBatchSize|microBatch|gradientCheckpointing)$/;
   assert.deepEqual(
     keys("sd").filter((key) => !ofMachine.test(key)),
     [],

@@ -19,6 +19,8 @@ export type BatchKey = keyof typeof kinds;
 /** What is to be done in batches. */
 export interface BatchedWork {
   readonly key: BatchKey;
+  /** The number of the first row. Default: 0. */
+  readonly first?: number;
   /** How many rows there are. */
   readonly total: number;
   /** At most so many at once, by the config. */
@@ -64,13 +66,14 @@ export class BatchSizes {
    * @param use gets what was made, and is called once for each batch; its errors end the work
    */
   async each<T>(
-    { key, total, size, progress }: BatchedWork,
+    { key, first = 0, total, size, progress }: BatchedWork,
     task: ProgressTask,
     make: (start: number, rows: number, task: Pick<ProgressTask, "advance">) => Promise<T>,
     use: (made: T, start: number, rows: number) => void | Promise<void>,
   ): Promise<void> {
-    for (let start = 0; start < total;) {
-      const rows = Math.min(this.of(key, size), total - start);
+    const end = first + total;
+    for (let start = first; start < end;) {
+      const rows = Math.min(this.of(key, size), end - start);
       let advanced = 0;
       const advance: ProgressTask["advance"] = (amount, note) => {
         advanced += amount;

@@ -1,15 +1,6 @@
 /** The device and dtype that a config computes with, checked against this libtorch and this machine. */
 import { InputError } from "../../base/errors.js";
-import {
-  computeDtype,
-  conv2d,
-  deviceCount,
-  tidy,
-  torchVersion,
-  zeros,
-  type Device,
-  type DType,
-} from "../../torch/index.js";
+import { computeDtype, computeProblem, deviceCount, torchVersion, type Device, type DType } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 
 /** The dtype of a config's forward passes. */
@@ -47,33 +38,18 @@ export function openDevice(config: Pick<Config, "model">): Device {
 const dtypes = ["float32", "bfloat16", "float16"] as const;
 
 /**
- * Tries a convolution, because not every libtorch has one in every dtype (1.13 has none in float16 on the CPU), nor
- * does every GPU. A GPU may also be present but unusable: out of memory, or not among those that libtorch was compiled
- * for.
+ * Tries a small convolution, see computeProblem.
  *
  * @throws InputError that says whether the dtype or the device is at fault
  */
 export function checkComputes(device: Device, dtype: DType): void {
-  const problem = problemWith(device, dtype);
+  const problem = computeProblem(device, dtype);
   if (problem === undefined) return;
-  const others = dtypes.filter((other) => other !== dtype && problemWith(device, other) === undefined);
+  const others = dtypes.filter((other) => other !== dtype && computeProblem(device, other) === undefined);
   const [expected, received] =
     others.length > 0
       ? [`a model.computeDtype that libtorch ${torchVersion()} computes in on ${device} (${others.join(", ")})`, dtype]
       : [`a model.device that libtorch ${torchVersion()} computes on`, device];
   const reason = problem.message.split("\n", 1)[0]!;
   throw new InputError(`Expected ${expected} but received "${received}": ${reason}`, { cause: problem });
-}
-
-/**
- * The error of a small convolution, which is the operator most often missing; undefined where it works. item() waits for
- * the device.
- */
-export function problemWith(device: Device, dtype: DType): Error | undefined {
-  try {
-    tidy(() => void conv2d(zeros([1, 1, 3, 3], { dtype, device }), zeros([1, 1, 3, 3], { dtype, device })).item());
-    return undefined;
-  } catch (error) {
-    return error as Error;
-  }
 }

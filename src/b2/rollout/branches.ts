@@ -3,9 +3,11 @@
  * branches continue, each with its own noise. In a tree they split again on the way (tree.ts).
  *
  * Departure from the reference: branches and prompts run as one batch, cut into chunks that fit into memory, and a
- * sample's noise is derived from its (seed, stage, root, branch, step), so it does not depend on batching.
+ * sample's noise is derived from its (seed, stage, root, branch, step), so it does not depend on batching. Several workers
+ * share the chunks, which are those of one process: so its bits are theirs.
  */
-import type { ProgressTask, RunContext } from "../../base/progress.js";
+import type { ProgressTask } from "../../base/progress.js";
+import { alone, batchShareOf, exchangeRows, type Share, type WithWorkers } from "../../distributed/index.js";
 import { empty, tidy, type Device, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import type { LearnsFrom } from "../objectives/index.js";
@@ -38,7 +40,7 @@ export async function sampleBranches(
   policy: Policy,
   { stage, prompts, interval, skipLast = 0, data = "transitions" }: Rollout,
   config: Pick<Config, "seed" | "sample" | "branch">,
-  { progress, signal }: RunContext,
+  { progress, signal, workers = alone }: WithWorkers,
 ): Promise<BranchBatch> {
   const { steps, batchSize, noise } = config.sample;
   const { timesteps, device, latentShape: shape } = policy;
@@ -55,13 +57,27 @@ export async function sampleBranches(
   const trained = { from: split, to: steps - skipLast };
   const isNoisy = (step: number): boolean => noise === "everywhere" || (step >= trained.from && step < trained.to);
 
-  const branchSteps = levels.reduce((sum, { from, to, edges }) => sum + edges * (to - from), 0);
-  const batched = (total: number): BatchedWork => ({ key: "sample.batchSize", total, size: batchSize, progress });
-  const task = progress.task("sampling", prompts.length * (split + branchSteps), "steps");
+  const rowsOf = (total: number, rank: number): Share => batchShareOf(total, batchSize, { rank, size: workers.size });
+  /** This worker's part of so many rows. */
+  const own = (total: number): BatchedWork => {
+    const { start: first, length } = rowsOf(total, workers.rank);
+    return { key: "sample.batchSize", first, total: length, size: batchSize, progress };
+  };
+  const exchange = (total: number, images: number, tensors: readonly Tensor[]): Promise<void> =>
+    exchangeRows(tensors, workers, (rank) => {
+      const { start, length } = rowsOf(total, rank);
+      return { start: start * images, length: length * images };
+    });
+
+  const ownSteps = levels.reduce(
+    (sum, { from, to, edges }) => sum + rowsOf(prompts.length * edges, workers.rank).length * (to - from),
+    rowsOf(prompts.length, workers.rank).length * split,
+  );
+  const task = progress.task("sampling", ownSteps, "steps");
   try {
     // Roots: from x_T to the split. Their latents are kept in state 0 of their branches' records.
     await policy.batches.each(
-      batched(prompts.length),
+      own(prompts.length),
       task,
       (start, rows, { advance }) => {
         const chunk = prompts.slice(start, start + rows);
@@ -80,6 +96,9 @@ export async function sampleBranches(
         x.dispose();
       },
     );
+    const splits = record.states(0);
+    await exchange(prompts.length, images, [splits]);
+    splits.dispose();
     // Branches: from the split to the image, or in a tree from one split to the next.
     for (const level of levels) {
       const { from, to, edges } = level;
@@ -111,13 +130,14 @@ export async function sampleBranches(
           throw error;
         }
       };
-      await policy.batches.each(batched(prompts.length * edges), task, make, (held) => {
+      await policy.batches.each(own(prompts.length * edges), task, make, (held) => {
         try {
           held.finish();
         } finally {
           held.dispose();
         }
       });
+      await exchange(prompts.length * edges, level.images, record.all);
     }
   } catch (error) {
     record.dispose();
@@ -143,6 +163,16 @@ class Recorder {
   /** A view of some rows' latents at one recorded state, [rows, ...latent]. */
   place(start: number, rows: number, state: number): Tensor {
     return this.latents.narrow(0, start, rows).select(1, state);
+  }
+
+  /** Everything that is recorded. */
+  get all(): Tensor[] {
+    return this.logProbs === undefined ? [this.latents] : [this.latents, this.logProbs];
+  }
+
+  /** A view of all rows' latents at one recorded state, [n, ...latent]. */
+  states(state: number): Tensor {
+    return this.latents.select(1, state);
   }
 
   /** The rows of some edges of a level, each with so many images below it. */

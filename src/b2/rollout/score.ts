@@ -3,9 +3,9 @@
  * also saved as PNG files for people to look at.
  */
 import { ifProcessEnds } from "../../base/process-end.js";
-import type { RunContext } from "../../base/progress.js";
-import { writePng } from "../../images/index.js";
-import type { ImageKey, PromptMetadata, RewardSet } from "../../rewards/index.js";
+import { alone, batchShareOf, type Group, type WithWorkers } from "../../distributed/index.js";
+import { encodePng, writePng } from "../../images/index.js";
+import { RewardError, type ImageKey, type PromptMetadata, type RewardSet } from "../../rewards/index.js";
 import { tidy, type Tensor } from "../../torch/index.js";
 import type { Policy } from "../policy/policy.js";
 import type { BranchBatch, SampleKey, ScoredBatch } from "../records.js";
@@ -41,7 +41,7 @@ const padded = (n: number): string => String(n).padStart(4, "0");
 const AHEAD = 1;
 
 /**
- * Scores every branch.
+ * Scores every branch. Several workers share the batches, and all get all scores; rank 0 writes the pictures.
  *
  * @throws RewardError when a reward does not return one finite number per image; what all rewards have said of the
  *   images before it goes to `keep`
@@ -51,36 +51,42 @@ export async function scoreBranches(
   batch: BranchBatch,
   rewards: RewardSet,
   { batchSize, imageFile, metadata, kept, keep }: ScoreOptions,
-  { progress, signal }: RunContext,
+  { progress, signal, workers = alone }: WithWorkers,
 ): Promise<BranchScores> {
   const { keys, stage } = batch;
   const scores = new PartialScores(rewards.labels, kept);
   const known = scores.count;
-  const task = progress.task("scoring", keys.length, "images");
+  const own = batchShareOf(keys.length - known, batchSize, workers);
+  const first = known + own.start;
+  const task = progress.task("scoring", known + own.length, "images");
   task.advance(known);
+  const pictures: Picture[] = [];
   const keepScores = (): undefined => {
-    if (scores.count > 0) keep?.(scores.soFar);
+    if (scores.count > 0 && rewards.isFinal) keep?.(scores.soFar);
   };
   const done = ifProcessEnds(keepScores);
   // The last latents of each trajectory that is not scored yet: views.
-  const latents = tidy(() => batch.latents.select(1, -1).narrow(0, known, keys.length - known));
+  const latents = tidy(() => batch.latents.select(1, -1).narrow(0, first, own.length));
   try {
     const decoding = { batchSize, signal, progress, ahead: rewards.concurrent ? AHEAD : 0 };
     await decodeInBatches(policy, latents, decoding, async (images, from) => {
-      const start = known + from;
-      const own = keys.slice(start, start + images.size(0));
-      saveImages(images, (row) => imageFile(start + row));
-      const prompts = own.map(({ prompt }) => prompt);
+      const start = first + from;
+      const some = keys.slice(start, start + images.size(0));
+      if (workers.rank === 0) saveImages(images, (row) => imageFile(start + row));
+      else pictures.push(...encodeImages(images, start, imageFile));
+      const prompts = some.map(({ prompt }) => prompt);
       const scored = await rewards.score(images, prompts, {
-        keys: own.map((key) => imageKey(stage, key)),
+        keys: some.map((key) => imageKey(stage, key)),
         metadata: prompts.map((prompt) => metadata?.get(prompt) ?? {}),
         ...(signal && { signal }),
       });
-      scores.add(start, scored);
-      task.advance(own.length);
+      // Those of another worker's images are in front of the first of these.
+      scores.add(start - own.start, scored);
+      task.advance(some.length);
     });
   } catch (error) {
     keepScores();
+    if (workers.size > 1 && error instanceof RewardError) await shareScores(workers, { error: error.message });
     throw error;
   } finally {
     done();
@@ -88,7 +94,8 @@ export async function scoreBranches(
     task.done();
   }
   await rewards.complete();
-  const { parts, rewardSeconds } = scores.soFar;
+  const { parts, rewardSeconds } =
+    workers.size === 1 ? scores.soFar : await joinScores(workers, scores.soFar, known, pictures, imageFile, keepScores);
   return { rewards: rewards.weightedSum(parts, keys.length), parts, rewardSeconds };
 }
 
@@ -127,6 +134,61 @@ class PartialScores {
     }
   }
 }
+
+/** The PNG of a sample's image, as base64. */
+type Picture = readonly [sample: number, png: string];
+
+/** What a worker tells the others when it has scored its images, or has failed to. */
+type OwnScores = { readonly error: string } | { readonly scores: KeptScores; readonly pictures: readonly Picture[] };
+
+/** @throws RewardError if the rewards of another worker have failed, with its rank */
+async function shareScores(workers: Group, own: OwnScores): Promise<Exclude<OwnScores, { error: string }>[]> {
+  const all = await workers.allGatherJson(own);
+  const done = all.filter((one) => "scores" in one);
+  const failed = all.findIndex((one) => "error" in one);
+  const failure = all[failed];
+  if (failure !== undefined && "error" in failure && !("error" in own)) {
+    throw new RewardError(`rank ${failed}: ${failure.error}`);
+  }
+  return done;
+}
+
+/** The scores of all workers' images, in the order of the images. @param keepOwn called where another one has failed */
+async function joinScores(
+  workers: Group,
+  own: KeptScores,
+  known: number,
+  ownPictures: readonly Picture[],
+  imageFile: ScoreOptions["imageFile"],
+  keepOwn: () => void,
+): Promise<KeptScores> {
+  let all: Awaited<ReturnType<typeof shareScores>>;
+  try {
+    all = await shareScores(workers, { scores: own, pictures: ownPictures });
+  } catch (error) {
+    if (workers.rank === 0) keepOwn();
+    throw error;
+  }
+  for (const [sample, png] of workers.rank === 0 ? all.flatMap(({ pictures }) => pictures) : []) {
+    writePng(imageFile(sample)!, Buffer.from(png, "base64"));
+  }
+  const labels = Object.keys(own.parts);
+  // What was known before is in front of each worker's own.
+  const partsOf = (label: string): number[] => [
+    ...own.parts[label]!.slice(0, known),
+    ...all.flatMap(({ scores }) => scores.parts[label]!.slice(known)),
+  ];
+  const slowest = (label: string): number => Math.max(...all.map(({ scores }) => scores.rewardSeconds[label]!));
+  return {
+    parts: Object.fromEntries(labels.map((label) => [label, partsOf(label)])),
+    rewardSeconds: Object.fromEntries(labels.map((label) => [label, slowest(label)])),
+  };
+}
+
+const encodeImages = (images: Tensor, start: number, imageFile: ScoreOptions["imageFile"]): Picture[] =>
+  Array.from({ length: images.size(0) }, (_, row) => row)
+    .filter((row) => imageFile(start + row) !== undefined)
+    .map((row) => [start + row, Buffer.from(tidy(() => encodePng(images.select(0, row)))).toString("base64")] as const);
 
 function saveImages(images: Tensor, fileOf: (row: number) => string | undefined): void {
   for (let row = 0; row < images.size(0); row++) {

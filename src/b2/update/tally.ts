@@ -2,6 +2,16 @@
 import type { UpdateMetrics } from "../../runs/index.js";
 import type { ObjectiveResult } from "../objectives/index.js";
 
+/** What a tally has added up. */
+export interface TallySums {
+  readonly pairs: number;
+  /** null, as JSON has it, where it is not finite. */
+  readonly loss: number | null;
+  readonly sums: readonly (readonly [name: string, sum: number])[];
+  /** Extremes of the ratio; null where there was none. */
+  readonly ratios: readonly [min: number, max: number] | null;
+}
+
 export class Tally {
   readonly #sums = new Map<string, number>();
   #loss = 0;
@@ -20,6 +30,30 @@ export class Tally {
     for (const ratio of metrics["ratio"] ?? []) {
       this.#ratios = { min: Math.min(this.#ratios.min, ratio), max: Math.max(this.#ratios.max, ratio) };
     }
+  }
+
+  /** All sums, for another worker. */
+  get sums(): TallySums {
+    const { min, max } = this.#ratios;
+    return {
+      pairs: this.#pairs,
+      loss: this.#loss,
+      sums: [...this.#sums],
+      ratios: min <= max ? [min, max] : null,
+    };
+  }
+
+  /** The tally of all workers' micro-batches, from the sums of each. */
+  static of(all: readonly TallySums[]): Tally {
+    const tally = new Tally();
+    for (const { pairs, loss, sums, ratios } of all) {
+      tally.#pairs += pairs;
+      tally.#loss += loss ?? NaN;
+      for (const [name, sum] of sums) tally.#sums.set(name, (tally.#sums.get(name) ?? 0) + sum);
+      const [min, max] = ratios ?? [Infinity, -Infinity];
+      tally.#ratios = { min: Math.min(tally.#ratios.min, min), max: Math.max(tally.#ratios.max, max) };
+    }
+    return tally;
   }
 
   /** The mean over pairs so far. */

@@ -7,8 +7,11 @@
  *
  * Departures from the reference: the samples left over at a stage's end make an optimiser step of their own, with the
  * mean over their own pairs, instead of being dropped; and `timestepFraction` really skips timesteps.
+ *
+ * Several workers share the micro-batches of each optimiser step, and add up their gradients (gradients.ts).
  */
-import { checkInterrupted, type Progress, type ProgressTask, type RunContext } from "../../base/progress.js";
+import { checkInterrupted, type Progress, type ProgressTask } from "../../base/progress.js";
+import { alone, shareOf, type WithWorkers } from "../../distributed/index.js";
 import { clipGradNorm, GradScaler, type AdamW } from "../../optim/index.js";
 import type { UpdateMetrics } from "../../runs/index.js";
 import { discardCheckpoints, tidy, yieldToEventLoop } from "../../torch/index.js";
@@ -20,6 +23,7 @@ import { WeightCopy } from "../policy/weight-copy.js";
 import type { TrainSet } from "../records.js";
 import { weightedAdvantages } from "../rollout/advantage.js";
 import { lossOf, type StageData } from "./batches.js";
+import { addGradients } from "./gradients.js";
 import { recomputeLogProbs, sampledLogProbs } from "./old-log-probs.js";
 import { notFinitePairs } from "./not-finite.js";
 import { planUpdates, recut, type MicroBatch } from "./plan.js";
@@ -50,14 +54,19 @@ export async function updatePolicy(
   { optimizer, scaler = new GradScaler({ enabled: false }), followers, skippedBefore = 0 }: Optimization,
   trainSet: TrainSet,
   config: Pick<Config, "seed" | "train" | "advantage" | "objective" | "branch" | "interval">,
-  { progress, signal }: RunContext,
+  { progress, signal, workers = alone }: WithWorkers,
 ): Promise<UpdateMetrics[]> {
   const objective = objectives.get(config.objective.name);
   const drawTimesteps = timestepsOfStage(trainSet, config, policy.timesteps);
   const planned = planUpdates(trainSet, objective, config, drawTimesteps);
-  const updates = planned.map((some) => recut(some, policy.batches.of("train.microBatch", config.train.microBatch)));
+  if (planned.flat(2).length === 0) return [];
+  // Of each optimiser step the micro-batches of this worker.
+  const updates = planned.map((microBatches) => {
+    const { start, length } = shareOf(microBatches.length, workers);
+    const own = microBatches.slice(start, start + length);
+    return recut(own, policy.batches.of("train.microBatch", config.train.microBatch));
+  });
   const total = updates.flat(2).length;
-  if (total === 0) return [];
   const needs = needsOf(config.objective);
   const data: StageData = {
     policy,
@@ -83,12 +92,18 @@ export async function updatePolicy(
       objective.learnsFrom === "transitions"
         ? await withinMemory(memory, updates, (some) => oldLogProbsOf(data, some, config.train, signal))
         : undefined;
-    for (const one of updates) {
-      const pairs = one.flat().length;
+    for (const [i, own] of updates.entries()) {
+      const pairs = planned[i]!.flat().length;
       const step = { ...data, oldLogProbs, sampler };
-      const { tally, microBatches } = await withinMemory(memory, [one], ([microBatches]) =>
-        accumulate(step, microBatches!, scaler.scale, task, signal),
+      const accumulated = await withinMemory(memory, [own], ([microBatches]) =>
+        accumulate(step, microBatches!, { pairs, scale: scaler.scale }, task, signal),
       );
+      const { microBatches } = accumulated;
+      let { tally } = accumulated;
+      if (workers.size > 1) {
+        await addGradients(policy.parameters.values(), workers);
+        tally = Tally.of(await workers.allGatherJson(tally.sums));
+      }
       scaler.unscale_(policy.parameters.values());
       const gradNorm = clipGradNorm(policy.parameters.values(), config.train.maxGradNorm);
       // A gradient that is not finite would corrupt Adam's moments for good.
@@ -96,7 +111,9 @@ export async function updatePolicy(
       const { scale: lossScale } = scaler;
       // A loss scale that is too large is what float16 finds out by trying.
       const isFault = !isFinite && (lossScale <= 1 || !Number.isFinite(tally.loss));
-      const notFinite = isFault ? await notFinitePairs(step, microBatches, signal) : undefined;
+      const notFinite = isFault
+        ? (await workers.allGatherJson(await notFinitePairs(step, microBatches, signal))).flat()
+        : undefined;
       if (isFinite) {
         optimizer.step();
         followers?.updated();
@@ -117,16 +134,19 @@ export async function updatePolicy(
   return log;
 }
 
-/** The gradient of an optimiser step, in the parameters: that of its micro-batches, which share the loss's mean. */
+/**
+ * Adds the gradients of micro-batches to those of the parameters.
+ *
+ * @param options `pairs`: how many the optimiser step has, over which the loss is a mean; `scale`: its factor
+ */
 async function accumulate(
   step: StageData,
   microBatches: readonly MicroBatch[],
-  scale: number,
+  { pairs, scale }: { pairs: number; scale: number },
   task: ProgressTask,
   signal: AbortSignal | undefined,
 ): Promise<{ tally: Tally; microBatches: readonly MicroBatch[] }> {
   const tally = new Tally();
-  const pairs = microBatches.flat().length;
   let advanced = 0;
   try {
     for (const microBatch of microBatches) {

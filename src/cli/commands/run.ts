@@ -1,6 +1,8 @@
 /** `b2 run`: all stages in one process, with an evaluation before and after. */
-import type { Command } from "commander";
+import { InvalidArgumentError, type Command } from "commander";
 import { InputError } from "../../base/errors.js";
+import type { Place } from "../../distributed/environment.js";
+import type { Group } from "../../distributed/group.js";
 import type { Evaluation } from "../../eval/measures.js";
 import type { ExperimentResult } from "../../eval/results.js";
 import { rowsOf } from "../events.js";
@@ -11,10 +13,13 @@ import { addOutputOptions, Output, type OutputOptions } from "../output.js";
 import { duration } from "../progress.js";
 import { evaluationTable } from "../table.js";
 import { printOut } from "../terminal.js";
+import { amongWorkers } from "../workers.js";
 
 interface RunOptions extends ConfigOptions, OutputOptions {
   readonly before?: string;
   readonly dryRun?: true;
+  readonly workerTimeout: number;
+  readonly joinTimeout: number;
 }
 
 export function addRunCommand(program: Command): void {
@@ -22,6 +27,8 @@ export function addRunCommand(program: Command): void {
     .description("Run all stages of a training, and evaluate before and after. Resumes an interrupted run.")
     .option("--before <run>", "take the evaluation before training from this run, which must have the same base model")
     .option("--dry-run", "print what the run would load, compute and score, then exit")
+    .option("--worker-timeout <seconds>", "of several workers: how long one may give no sign of life", seconds, 30)
+    .option("--join-timeout <seconds>", "of several workers: how long to wait until all have come", seconds, 300)
     .addHelpText(
       "after",
       example(
@@ -35,17 +42,22 @@ export function addRunCommand(program: Command): void {
         throw new InputError("Expected a folder for the run, or --preset to name it after, but received neither");
       }
       const folder = given ?? `runs/${options.preset.join("-")}`;
+      const { placeOf } = await import("../../distributed/environment.js");
+      const place = options.dryRun === true ? undefined : placeOf(process.env);
+      if (place !== undefined && place.rank > 0) return follow(place, options);
       const config = await configOfRun(folder, options);
       if (options.dryRun === true) {
         const { dryRun } = await import("../../b2/dry-run.js");
         const { checkTruth } = await import("../../eval/judges.js");
+        const { checkRewardsOf } = await import("../../b2/reward-problems.js");
         const { readPromptLists } = await import("../../b2/rollout/prompts.js");
         const lists = readPromptLists(config);
         if (config.eval.enabled) checkTruth(config, lists);
+        checkRewardsOf(config, lists);
         printOut(`${dryRun(config)}\n`);
         return;
       }
-      await interruptible(`b2 run ${folder} resumes after the last finished stage.`, async (signal) => {
+      const run = async (signal: AbortSignal, workers?: Group): Promise<void> => {
         let current: number | undefined;
         const output = new Output("run", options);
         const [{ planFolder }, { finishedResult }, { stageName }] = [
@@ -64,7 +76,12 @@ export function addRunCommand(program: Command): void {
           output.event({ type: "evaluation", name, stages: after, rows: rowsOf(measured) });
         const train = async (): Promise<ExperimentResult> => {
           const { Experiment } = await import("../../eval/experiment.js");
-          const experiment = await Experiment.openPlanned(plan, { progress, signal, before: options.before });
+          const experiment = await Experiment.openPlanned(plan, {
+            progress,
+            signal,
+            workers,
+            before: options.before,
+          });
           return experiment.run({
             before: (stage) => void (current = stage),
             stage: (metrics) => {
@@ -76,6 +93,7 @@ export function addRunCommand(program: Command): void {
         };
         const finished = finishedResult(plan);
         if (finished !== undefined) {
+          if (workers !== undefined) await (await import("../../b2/workers.js")).tellFinished(workers);
           plan.notes.forEach((note) => progress.log(note));
           const { before, after } = finished.evaluations;
           if (before !== undefined) evaluation("before", 0, before);
@@ -91,6 +109,29 @@ export function addRunCommand(program: Command): void {
         }
         output.print(`\n${[...result.images, folder].join("\n")}\n${duration(output.seconds)}\n`);
         output.finished(result.images, { folder });
-      });
+      };
+      await interruptible(`b2 run ${folder} resumes after the last finished stage.`, (signal) =>
+        place === undefined
+          ? run(signal)
+          : amongWorkers(place, options, signal, (workers, signal) => run(signal, workers)),
+      );
     });
+}
+
+/** What a worker does that is not rank 0: it gets everything from there. */
+async function follow(place: Place, options: RunOptions): Promise<void> {
+  const hint = "The run goes on with any number of workers.";
+  const output = new Output("run", { quiet: true });
+  await interruptible(hint, (signal) =>
+    amongWorkers(place, options, signal, async (workers, signal) => {
+      const { runWorker } = await import("../../b2/worker-run.js");
+      await runWorker(workers, { progress: output.progress(), signal });
+    }),
+  );
+}
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (value > 0 && Number.isFinite(value)) return value;
+  throw new InvalidArgumentError("Expected a number of seconds.");
 }

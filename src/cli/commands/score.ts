@@ -102,12 +102,12 @@ async function score(
   { images }: ImageFolderContents,
   context: RunContext,
 ): Promise<FolderScores> {
-  const { scoringModels } = await import("../../b2/models.js");
+  const { fetchScoringModels } = await import("../../b2/models.js");
   const { checkImages, scoreFolder } = await import("../../eval/score-folder.js");
-  const { fetchModel, resolveModel } = await import("../../hub/index.js");
+  const { resolveModel } = await import("../../hub/index.js");
   const { RewardResources, RewardSet } = await import("../../rewards/index.js");
   const checked = await checkImages(folder, images, context);
-  for (const path of scoringModels(config, { rewards: true })) await fetchModel(path, {}, context);
+  await fetchScoringModels(config, { rewards: true }, context);
   const resources = new RewardResources(device, resolveModel);
   let rewards: Awaited<ReturnType<typeof RewardSet.open>> | undefined;
   try {

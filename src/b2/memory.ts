@@ -1,0 +1,175 @@
+/**
+ * An upper bound on the memory of weights during a run, from the headers of the files: the model in training with its
+ * optimiser state, and the models that score. Activations come on top; nothing is loaded.
+ */
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { optionsOf, type Named } from "../base/registry.js";
+import { listOf } from "../base/show.js";
+import { findModel } from "../hub/index.js";
+import { familyOf, type ModelFamily } from "../pipeline/index.js";
+import { rewards, USUAL_PLACEMENT, type Placement } from "../rewards/index.js";
+import { readHeader, type TensorEntry } from "../safetensors/index.js";
+import type { Config } from "./config/schema.js";
+import { modelsOf } from "./models.js";
+import { needsOf } from "./objectives/index.js";
+
+/** Bytes of weights on a device. */
+export interface WeightMemory {
+  readonly scoring: number;
+  readonly training: number;
+}
+
+/** What is known of a run's weights before anything is downloaded or loaded. */
+export interface MemoryEstimate {
+  /** By device, as the config writes it. */
+  readonly devices: ReadonlyMap<string, WeightMemory>;
+  /** Models that are not on this machine, and not counted. */
+  readonly unknown: readonly string[];
+}
+
+const BYTES = { float32: 4, bfloat16: 2, float16: 2 } as const;
+
+/** float32 with its gradient and Adam's two moments. */
+const BYTES_IN_TRAINING = 4 * BYTES.float32;
+
+/** A model that scores, and where. */
+interface ScoringModel extends Pick<Placement, "dtype" | "offload"> {
+  readonly path: string;
+  readonly device: string;
+}
+
+/** The most that weights take while images are scored, and while the model trains. */
+export function weightMemory(config: Config): MemoryEstimate {
+  const devices = new Map<string, { scoring: number; training: number }>();
+  const unknown: string[] = [];
+  const add = (device: string, bytes: Partial<WeightMemory>): void => {
+    const sum = devices.get(device) ?? { scoring: 0, training: 0 };
+    sum.scoring += bytes.scoring ?? 0;
+    sum.training += bytes.training ?? 0;
+    devices.set(device, sum);
+  };
+  const policy = policyBytes(config);
+  if (policy === undefined) unknown.push(config.model.path);
+  else add(config.model.device, { scoring: policy, training: policy });
+  for (const { path, device, dtype, offload } of scoringModels(config)) {
+    const found = findModel(path);
+    if (found === undefined) {
+      unknown.push(path);
+      continue;
+    }
+    const bytes = sum(weightFilesIn(found).flatMap(entriesOf).map(sizeOf)) * BYTES[dtype];
+    add(device, { scoring: bytes });
+    add(offload ? "cpu" : device, { training: bytes });
+  }
+  return { devices, unknown: [...new Set(unknown)] };
+}
+
+/** The estimate as lines of `--dry-run`. */
+export function memoryLines(config: Config): string[] {
+  const { devices, unknown } = weightMemory(config);
+  const megabytes = (bytes: number): string => `${Math.ceil(bytes / 1e6).toLocaleString("en-US")} MB`;
+  return [
+    ...[...devices].map(
+      ([device, { scoring, training }]) =>
+        `weights in memory: at most ${megabytes(scoring)} on ${device} while scoring, ${megabytes(training)} while training; activations come on top`,
+    ),
+    ...(unknown.length === 0 ? [] : [`weights in memory without those of ${listOf(unknown, "and")}, to be downloaded`]),
+  ];
+}
+
+/** The scoring models that a run holds: those of one path, device and dtype are one, which is offloaded if all agree. */
+function scoringModels(config: Config): ScoringModel[] {
+  const held = new Map<string, ScoringModel>();
+  for (const named of config.rewards) {
+    const { device, dtype, offload } = placementIn(named);
+    for (const needed of modelsOf(named)) {
+      if (needed.purpose === "settings") continue;
+      const { path } = needed;
+      const model = { path, device: device ?? config.model.device, dtype: needed.dtype ?? dtype, offload };
+      const key = JSON.stringify([path, model.device, model.dtype]);
+      held.set(key, { ...model, offload: offload && (held.get(key)?.offload ?? true) });
+    }
+  }
+  const { enabled, clip } = config.eval;
+  const isThere = [...held.values()].some(({ path }) => path === clip);
+  return [
+    ...held.values(),
+    ...(enabled && clip !== null && !isThere ? [{ ...USUAL_PLACEMENT, path: clip, device: config.model.device }] : []),
+  ];
+}
+
+/** Where a reward's options put its models; rewards without such options have the usual place. */
+function placementIn(named: Named): Placement {
+  return { ...USUAL_PLACEMENT, ...(optionsOf(rewards.get(named.name), named) as Partial<Placement>) };
+}
+
+/** Bytes of the model in training, its optimiser state, and its copies; undefined if it is not on this machine. */
+function policyBytes(config: Config): number | undefined {
+  const { model, train, lora, objective } = config;
+  const found = findModel(model.path, model);
+  if (found === undefined) return undefined;
+  const family = familyOf(found);
+  const { denoiser, others } = partsOf(found, family, model.variant);
+  const frozen = BYTES[model.dtype];
+  const needs = needsOf(objective);
+  const followers = (train.ema === null ? 0 : 1) + (needs.samplerDecay === null ? 0 : 1);
+  const rest = sum(others.map(sizeOf)) * frozen;
+  if (train.parameters === "full") {
+    const copies = followers + (needs.base ? 1 : 0);
+    return rest + sum([...denoiser.values()].map(sizeOf)) * (BYTES_IN_TRAINING + copies * BYTES.float32);
+  }
+  const targets = lora.targetModules ?? family.loraTargets ?? [];
+  const trained = loraSize(denoiser, targets, lora.rank);
+  return (
+    rest + sum([...denoiser.values()].map(sizeOf)) * frozen + trained * (BYTES_IN_TRAINING + followers * BYTES.float32)
+  );
+}
+
+interface Parts {
+  readonly denoiser: ReadonlyMap<string, TensorEntry>;
+  readonly others: readonly TensorEntry[];
+}
+
+/** The denoiser's name in checkpoints of one file. */
+const DENOISER_PREFIX = "model.diffusion_model.";
+
+function partsOf(path: string, { repository }: ModelFamily, variant: string | null): Parts {
+  if (statSync(path).isFile()) {
+    const all = [...readHeader(path).tensors];
+    const isDenoiser = ([key]: [string, TensorEntry]): boolean => key.startsWith(DENOISER_PREFIX);
+    const others = all.filter((entry) => !isDenoiser(entry)).map(([, entry]) => entry);
+    return { denoiser: new Map(all.filter(isDenoiser)), others };
+  }
+  const [first, ...rest] = [...(repository?.weights ?? []), ...(repository?.optionalWeights ?? [])];
+  if (first === undefined) return { denoiser: new Map(), others: weightFilesIn(path, variant).flatMap(entriesOf) };
+  const filesOf = (folder: string): string[] => weightFilesIn(join(path, folder), variant);
+  return {
+    denoiser: new Map(filesOf(first).flatMap((file) => [...readHeader(file).tensors])),
+    others: rest.flatMap(filesOf).flatMap(entriesOf),
+  };
+}
+
+/** The weights of a LoRA: A and B of every layer that it adapts. */
+function loraSize(denoiser: ReadonlyMap<string, TensorEntry>, targets: readonly string[], rank: number): number {
+  const isTarget = (layer: string): boolean => targets.some((name) => layer === name || layer.endsWith(`.${name}`));
+  const adapted = [...denoiser].filter(([key]) => key.endsWith(".weight") && isTarget(key.slice(0, -".weight".length)));
+  return sum(adapted.map(([, { shape }]) => rank * (shape[0]! + sizeOf({ shape: shape.slice(1) }))));
+}
+
+const WEIGHTS =
+  /^(?:diffusion_pytorch_model|model|open_clip_model|open_clip_pytorch_model)(?:\.([\w-]+?))?(?:-\d+-of-\d+)?\.safetensors$/;
+
+/** The files of a folder that are loaded, or the file itself: those of the variant if there are any. */
+function weightFilesIn(path: string, variant: string | null = null): string[] {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat?.isDirectory() !== true) return stat === undefined ? [] : [path];
+  const files = readdirSync(path).filter((name) => WEIGHTS.test(name));
+  const ofForm = (form: string | undefined): string[] => files.filter((name) => WEIGHTS.exec(name)![1] === form);
+  const varied = variant === null ? [] : ofForm(variant);
+  return (varied.length > 0 ? varied : ofForm(undefined)).map((name) => join(path, name));
+}
+
+const entriesOf = (file: string): TensorEntry[] => [...readHeader(file).tensors.values()];
+const sizeOf = ({ shape }: Pick<TensorEntry, "shape">): number => shape.reduce((product, size) => product * size, 1);
+const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0);

@@ -1,0 +1,185 @@
+/**
+ * A run of several workers. Rank 0 has the run folder, and alone writes it. Every other worker has a folder of its own for
+ * as long as it lives, in the system's temporary folder, with what training reads of earlier stages: rewards, measured
+ * intervals, replayed trajectories, and at the start the weights and the optimiser's state, which rank 0 sends.
+ */
+import { createHash } from "node:crypto";
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, relative } from "node:path";
+import { chunks } from "../base/chunks.js";
+import { InputError } from "../base/errors.js";
+import { makeFolder } from "../base/files.js";
+import { listOf } from "../base/show.js";
+import { WorkerError, type Group } from "../distributed/index.js";
+import { layout, stageFiles, type PartialStage, type RunReader } from "../runs/index.js";
+import { empty, tensor, type Tensor } from "../torch/index.js";
+import type { Config } from "./config/schema.js";
+import type { BranchBatch } from "./records.js";
+import type { PromptLists } from "./rollout/prompts.js";
+import { stagesBefore, type FolderPlan } from "./run-plan.js";
+
+/** What rank 0 tells the others before models are loaded. */
+interface Told {
+  readonly config: Config;
+  readonly lists: Omit<PromptLists, "metadata">;
+  readonly metadata: readonly (readonly [string, Record<string, unknown>])[];
+}
+
+/** Rank 0's part: tells the plan. */
+export async function tellPlan(workers: Group, { config, lists, programReward }: FolderPlan): Promise<void> {
+  if (programReward) {
+    throw new InputError("Expected the rewards of a config for several workers but received a program's own reward");
+  }
+  const { metadata, ...rest } = lists;
+  const told: Told = {
+    config,
+    lists: rest,
+    metadata: [...(metadata ?? [])].map(([prompt, of]) => [prompt, { ...of }]),
+  };
+  await workers.broadcastJson(told);
+}
+
+/** Rank 0's part where the run is finished already. */
+export const tellFinished = (workers: Group): Promise<Told | null> => workers.broadcastJson<Told | null>(null);
+
+/**
+ * The part of every other worker: a plan for a folder of its own, which `removeFolder` deletes; undefined where the run is
+ * finished already.
+ */
+export async function hearPlan(workers: Group): Promise<{ plan: FolderPlan; removeFolder: () => void } | undefined> {
+  const told = await workers.broadcastJson<Told | null>(null);
+  if (told === null) return undefined;
+  const { config, lists, metadata } = told;
+  const folder = mkdtempSync(join(tmpdir(), `b2-rank-${workers.rank}-`));
+  const removeFolder = (): void => rmSync(folder, { recursive: true, force: true });
+  process.once("exit", removeFolder);
+  const plan: FolderPlan = {
+    folder,
+    config: { ...config, model: { ...config.model, device: deviceOf(config, workers) } },
+    lists: { ...lists, metadata: new Map(metadata) },
+    programReward: false,
+    mode: "new",
+    changes: [],
+    notes: [],
+    lock: undefined,
+  };
+  return { plan, removeFolder };
+}
+
+/** Workers of one host each take a card of their own, unless the config names one. */
+const deviceOf = ({ model: { device } }: Config, { localRank }: Group): string =>
+  device === "cuda" ? `cuda:${localRank}` : device;
+
+/** Gives the other workers what the next stage reads of earlier ones. */
+export async function shareHistory(workers: Group, run: RunReader, config: Config, folder: string): Promise<void> {
+  if (workers.size === 1) return;
+  const own = workers.rank === 0 ? historyFiles(run, config) : [];
+  const files = await workers.broadcastJson(own.map((file) => ({ file, bytes: statSync(join(folder, file)).size })));
+  for (const { file, bytes } of files) await shareFile(workers, join(folder, file), bytes);
+}
+
+/** Files of the run that the next stage reads, relative to its folder. */
+function historyFiles(run: RunReader, config: Config): string[] {
+  const { folder } = run;
+  const next = run.nextStage();
+  const { samples, selected, metrics, updates, partial, images, sampled, sampledTensors, scores } = stageFiles;
+  const unread: readonly string[] = [updates, partial, images, sampled, sampledTensors, scores];
+  const last = layout.stage(folder, next - 1);
+  const state = (next === 0 ? [] : readdirSync(last))
+    .filter((name) => !unread.includes(name))
+    .map((name) => join(last, name));
+  const history = stagesBefore(next, config.advantage.historyStages).map((one) => [one, samples] as const);
+  const replayed = stagesBefore(next, config.replay.stages).flatMap((one) =>
+    [samples, selected, metrics].map((name) => [one, name] as const),
+  );
+  const earlier = [...history, ...replayed].map(([one, name]) => join(layout.stage(folder, one), name));
+  const paths = [...state, ...earlier, layout.intervals(folder)].filter((path) => existsSync(path));
+  return [...new Set(paths.flatMap(filesIn))].map((file) => relative(folder, file));
+}
+
+const filesIn = (path: string): string[] =>
+  statSync(path).isDirectory() ? readdirSync(path).flatMap((name) => filesIn(join(path, name))) : [path];
+
+/** Bytes of a file that are sent at once. */
+const PIECE = 2 ** 26;
+
+async function shareFile(workers: Group, file: string, bytes: number): Promise<void> {
+  const isSource = workers.rank === 0;
+  if (!isSource) makeFolder(dirname(file));
+  const fd = openSync(file, isSource ? "r" : "w");
+  try {
+    for (const [start, length] of chunks(bytes, PIECE)) {
+      const buffer = new Uint8Array(length);
+      if (isSource && readSync(fd, buffer, 0, length, start) !== length) {
+        throw new InputError(`Expected ${bytes} bytes in ${file} but it has become shorter`);
+      }
+      const piece = tensor(buffer);
+      await workers.broadcast(piece, 0);
+      if (!isSource) writeSync(fd, piece.toTypedArray() as Uint8Array, 0, length, start);
+      piece.dispose();
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Samples of an earlier attempt at a stage, and what they have taken. */
+export interface KeptSamples {
+  readonly branches: BranchBatch;
+  readonly partial: PartialStage;
+}
+
+/** Gives the other workers the samples that rank 0 has found in the run folder; undefined if there are none. */
+export async function shareSamples(workers: Group, kept: KeptSamples | undefined): Promise<KeptSamples | undefined> {
+  if (workers.size === 1) return kept;
+  const own = kept && {
+    ...kept,
+    branches: { ...kept.branches, latents: kept.branches.latents.shape, logProbs: kept.branches.logProbs?.shape },
+  };
+  const told = await workers.broadcastJson(own ?? null);
+  if (told === null) return undefined;
+  const { latents, logProbs, ...rest } = told.branches;
+  const share = async (mine: Tensor | undefined, shape: readonly number[]): Promise<Tensor> => {
+    const shared = mine ?? empty(shape);
+    await workers.broadcast(shared, 0);
+    return shared;
+  };
+  const branches: BranchBatch = {
+    ...rest,
+    latents: await share(kept?.branches.latents, latents),
+    logProbs: logProbs && (await share(kept?.branches.logProbs, logProbs)),
+  };
+  return { branches, partial: told.partial };
+}
+
+/** @throws WorkerError naming the ranks whose weights are not those of rank 0 */
+export async function expectSameWeights(
+  workers: Group,
+  parameters: ReadonlyMap<string, Tensor>,
+  stage: number,
+): Promise<void> {
+  if (workers.size === 1) return;
+  const hash = createHash("sha256");
+  for (const parameter of parameters.values()) {
+    const { buffer, byteOffset, byteLength } = parameter.toTypedArray();
+    hash.update(new Uint8Array(buffer, byteOffset, byteLength));
+  }
+  const all = await workers.allGatherJson(hash.digest("hex"));
+  const others = all.flatMap((one, rank) => (one === all[0] ? [] : [`rank ${rank}`]));
+  if (others.length === 0) return;
+  throw new WorkerError(
+    `Expected the same weights on all ${workers.size} workers after the update of stage ${stage} but those of ` +
+      `${listOf(others, "and")} are not those of rank 0; is their libtorch, processor or card another one?`,
+  );
+}

@@ -1,0 +1,52 @@
+/** A worker that takes part in every operation and prints what it got, or that waits for others which do not come. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { tensor, tidy, type Tensor } from "../torch/index.js";
+import { groupOfEnvironment } from "./index.js";
+
+const [mode = "collectives", late] = process.argv.slice(2);
+const timeout = Number(process.env["GROUP_TIMEOUT"] ?? 30);
+const joinTimeout = Number(process.env["GROUP_JOIN_TIMEOUT"] ?? 60);
+
+const print = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`);
+const values = (x: Tensor): number[] => {
+  const list = [...(x.toTypedArray() as Float32Array)];
+  x.dispose();
+  return list;
+};
+
+try {
+  const group = await groupOfEnvironment({ timeout, joinTimeout });
+  const { rank, size } = group;
+  if (mode === "collectives") {
+    const broadcast = tensor([rank, rank + 0.5]);
+    await group.broadcast(broadcast, 1);
+    const transposed = tidy(() => tensor([rank, 1, 2, 3], { shape: [2, 2] }).transpose(0, 1));
+    const gathered = (await group.allGather(transposed)).map(values);
+    const sum = tensor([rank + 1, 10 * (rank + 1)]);
+    await group.allReduce_(sum);
+    // Two at once: they are matched by the order of the calls.
+    const [a, b] = [tensor([1]), tensor([2])];
+    let ticks = 0;
+    const ticking = setInterval(() => ticks++, 5);
+    // The others wait here for the last one, without blocking their event loops.
+    if (rank === size - 1) await sleep(400);
+    await Promise.all([group.allReduce_(a), group.allReduce_(b), group.barrier()]);
+    clearInterval(ticking);
+    const json = await group.allGatherJson({ rank, text: "é".repeat(rank) });
+    const told = await group.broadcastJson(rank === 0 ? { stage: 3 } : undefined);
+    print({ rank, size, broadcast: values(broadcast), gathered, sum: values(sum), both: [values(a), values(b)], json });
+    print({ told, ticked: ticks > 10 });
+    await group.close();
+  } else if (String(rank) === late) {
+    print("here");
+    if (mode === "fail") await group.fail("the reward is gone");
+    else await sleep(60_000);
+  } else {
+    print("waiting");
+    await group.barrier();
+  }
+} catch (error) {
+  const { name, message } = error as Error;
+  print({ name, message });
+  process.exit(2);
+}

@@ -1,0 +1,86 @@
+/**
+ * Processes that compute together, over libtorch's c10d: a TCPStore where they meet, and Gloo (NCCL on cards) between them.
+ * Collective operations are promises; while one waits for other processes, JavaScript goes on.
+ */
+import { AddonError } from "./error.js";
+import { expectSlot } from "./memory.js";
+import { native } from "./native.js";
+import type { Tensor } from "./tensor.js";
+
+/** Where a process meets the others, and which one it is. */
+export interface ProcessGroupOptions {
+  /** Of the store. */
+  readonly host: string;
+  readonly port: number;
+  /** Whether this process serves the store. */
+  readonly isServer: boolean;
+  /** Of all keys in the store. */
+  readonly prefix: string;
+  readonly rank: number;
+  readonly size: number;
+  /** Name of the network interface; "" for the one that leads to the store. */
+  readonly interface: string;
+  /** Milliseconds without a sign of life after which a process counts as dead. */
+  readonly timeout: number;
+  /** Milliseconds to wait for all processes to come. */
+  readonly joinTimeout: number;
+}
+
+/** The backends that the addon was built with: none where Gloo's headers were missing. */
+export const distributedBackends = (): readonly ("gloo" | "nccl")[] => native.distributedBackends();
+
+/** A c10d group. Tensors must be contiguous; each operation has to be called by every process, in the same order. */
+export class ProcessGroup {
+  readonly #group: number;
+
+  private constructor(group: number) {
+    this.#group = group;
+  }
+
+  /** Meets the other processes. @throws AddonError without a backend; Error, in a sentence, when one does not come */
+  static async open(options: ProcessGroupOptions): Promise<ProcessGroup> {
+    if (distributedBackends().length === 0) {
+      throw new AddonError(
+        "Expected an addon with Gloo for several processes but it was built without: Gloo's headers were missing " +
+          "(Debian, Ubuntu: apt-get install libgloo-dev). Run then: npx b2 setup",
+      );
+    }
+    return new ProcessGroup(await native.openGroup(options));
+  }
+
+  /** Copies the tensor of process `root` into that of every other. */
+  async broadcast(tensor: Tensor, root: number): Promise<void> {
+    await native.groupBroadcast(this.#group, expectSlot(tensor, "broadcast"), root);
+  }
+
+  /** Copies the tensor of every process into the output of its rank; all have the same shape and dtype. */
+  async allGather(outputs: readonly Tensor[], tensor: Tensor): Promise<void> {
+    const slots = outputs.map((output) => expectSlot(output, "allGather"));
+    await native.groupAllGather(this.#group, slots, expectSlot(tensor, "allGather"));
+  }
+
+  /** Replaces the tensor of every process by the sum of all. */
+  async allReduce_(tensor: Tensor): Promise<void> {
+    await native.groupAllReduce(this.#group, expectSlot(tensor, "allReduce_"));
+  }
+
+  /** Waits until every process has come here. */
+  async barrier(): Promise<void> {
+    await native.groupBarrier(this.#group);
+  }
+
+  /** Why the group cannot go on, as a sentence that names the rank; undefined as long as it can. */
+  get verdict(): string | undefined {
+    return native.groupVerdict(this.#group);
+  }
+
+  /** Tells every process why the group cannot go on. The first such sentence counts. */
+  async accuse(sentence: string): Promise<void> {
+    await native.groupAccuse(this.#group, sentence);
+  }
+
+  /** Takes leave of the others. */
+  async close(): Promise<void> {
+    await native.closeGroup(this.#group);
+  }
+}

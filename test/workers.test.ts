@@ -1,0 +1,122 @@
+// A run of several workers, as real processes: the samples of one process, its weights, and its folder; what becomes of the
+// run when a worker dies, and that any number of workers goes on.
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, before, describe, test } from "node:test";
+import { RunReader } from "../src/runs/index.js";
+import { loadSafetensors } from "../src/safetensors/index.js";
+import { distributedBackends, tidy } from "../src/torch/index.js";
+import { b2With } from "./support/cli.js";
+import { repository, temporaryFolder } from "./support/folders.js";
+import { tinyValues } from "./support/tiny.js";
+import { endWorkers, startWorkers } from "./support/workers.js";
+
+const skip = distributedBackends().length === 0 && "the addon is built without Gloo";
+const STAGES = 3;
+const folder = temporaryFolder();
+const config = join(folder, "config.json");
+const run = (name: string): string => join(folder, name);
+const command = (name: string, ...more: string[]): string[] => [
+  join(repository, "bin/b2.js"),
+  "run",
+  run(name),
+  "--config",
+  config,
+  ...more,
+];
+
+// Five roots in batches of two images: neither two nor three workers divide them.
+writeFileSync(
+  config,
+  JSON.stringify({
+    ...tinyValues,
+    stages: STAGES,
+    rewards: ["brightness"],
+    sample: { ...tinyValues.sample, rootsPerStage: 5, batchSize: 2, decodeBatchSize: 3 },
+    train: { ...tinyValues.train, microBatch: 2 },
+    record: { images: 5 },
+  }),
+);
+
+const samplesOf = (name: string, stage: number): string =>
+  readFileSync(new RunReader(run(name)).stagePath(stage, "samples"), "utf8");
+
+/** The largest deviation of one run's LoRA from another's. */
+const deviation = (name: string, other: string): number =>
+  tidy(() => {
+    const [one, two] = [name, other].map((each) =>
+      loadSafetensors(new RunReader(run(each)).stagePath(STAGES - 1, "lora")),
+    );
+    return Math.max(...[...one!].map(([key, value]) => value.sub(two!.get(key)!).abs().amax().item()));
+  });
+
+const filesOf = (name: string): string[] =>
+  readdirSync(run(name), { recursive: true, encoding: "utf8" })
+    .filter((file) => !file.startsWith("run.lock"))
+    .sort();
+
+afterEach(endWorkers);
+
+describe("several workers", { skip }, () => {
+  before(async () => {
+    const { code, stderr } = await b2With({ B2_THREADS: "1" }, ...command("one").slice(1));
+    assert.equal(code, 0, stderr);
+  });
+
+  for (const size of [2, 3]) {
+    test(`${size} workers give the samples of one process bit for bit, its weights, and its folder`, async () => {
+      const name = `of-${size}`;
+      const workers = await startWorkers(size, command(name));
+      const codes = await Promise.all(workers.map(({ ended }) => ended));
+      assert.deepEqual(codes, Array<number>(size).fill(0), workers.map(({ lines }) => lines.join("\n")).join("\n\n"));
+      assert.equal(samplesOf(name, 0), samplesOf("one", 0));
+      const far = deviation(name, "one");
+      assert.ok(far < 1e-5, `${far}`);
+      assert.deepEqual(filesOf(name), filesOf("one"));
+      const image = new RunReader(run("one")).samples(0).findLast((line) => line.image !== undefined)!.image!;
+      const picture = (of: string): Buffer => readFileSync(join(run(of), "stages/0000", image));
+      assert.deepEqual(picture(name), picture("one"));
+    });
+  }
+
+  test("b2 launch starts them, and passes on what they print", async () => {
+    const { code, stdout, stderr } = await b2With(
+      { B2_THREADS: "1" },
+      ...["launch", "--processes", "2", "--", ...command("launched").slice(1)],
+    );
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /launched\n/);
+    assert.equal(samplesOf("launched", 0), samplesOf("one", 0));
+    const bad = await b2With({ B2_THREADS: "1" }, "launch", "--processes", "2", "--", "run", "--preset", "nonsense");
+    assert.equal(bad.code, 2, bad.stderr);
+    assert.match(bad.stderr, /rank [01] \(process \d+\) has ended with exit code 2/);
+  });
+
+  for (const [signal, rank] of [
+    ["SIGKILL", 1],
+    ["SIGSTOP", 2],
+    ["SIGKILL", 0],
+  ] as const) {
+    test(`a worker that ends or hangs stops the run, and other numbers of workers go on: ${signal} of rank ${rank}`, async () => {
+      const name = `${signal}-${rank}`;
+      const workers = await startWorkers(3, command(name, "--worker-timeout=4"));
+      await workers[0]!.saidLike(/^stage 1\b/);
+      workers[rank]!.child.kill(signal);
+      for (const [other, { ended, lines }] of workers.entries()) {
+        if (other === rank) continue;
+        assert.equal(await ended, 2, lines.join("\n"));
+        assert.match(lines.join("\n"), new RegExp(`^b2: Expected .*rank ${rank} on `, "m"));
+      }
+      endWorkers();
+      await workers[rank]!.ended;
+      const finished = new RunReader(run(name)).finishedStages();
+      assert.ok(finished.length >= 1 && finished.length < STAGES, finished.join(" "));
+      const others = await startWorkers(2, command(name));
+      assert.deepEqual(await Promise.all(others.map(({ ended }) => ended)), [0, 0]);
+      const far = deviation(name, "one");
+      assert.ok(far < 1e-5, `${far}`);
+      assert.deepEqual(filesOf(name), filesOf("one"));
+    });
+  }
+});
