@@ -137,7 +137,7 @@ test("Ctrl-C stops all runs after their step; the same command goes on with them
   assert.match(dry.stdout, /^whole +30 +120 /m, dry.stderr);
   const again = startB2("compare", at);
   while (stagesOf("b2") === left[0]) await new Promise((wait) => setTimeout(wait, 50));
-  again.child.kill("SIGTERM");
+  again.child.kill("SIGHUP");
   assert.equal((await again.outcome).code, 130);
 });
 

@@ -38,13 +38,12 @@ const MEASURED = [
   ...(["updates", "pairs", "firstRatioMin", "firstRatioMax", "ratioMin", "ratioMax", "loss", "gradNorm"] as const),
   ...(["lossScale", "skipped", "emaDistance", "secondsSample", "secondsScore", "secondsTrain"] as const),
   ...(["imagesPerSecond", "pairsPerSecond", "liveTensors", "residentMegabytes", "deviceMegabytes"] as const),
-  ...(["promptGroups", "flatGroups"] as const),
+  ...(["promptGroups", "flatGroups", "notFiniteSteps", "notFiniteRoots"] as const),
 ] satisfies (keyof StageMetrics)[];
 
 /** The metrics of a stage; what its version did not measure is null. @throws RunError naming the file */
 export function checkedMetrics(json: JsonObject, file: string): StageMetrics {
-  const metrics = { rewards: {}, objective: {}, cost: null, promptGroups: null, flatGroups: null, ...json };
-  const values = metrics as JsonObject;
+  const values: JsonObject = { rewards: {}, objective: {}, cost: null, halvedBatches: {}, ...json };
   const lacking = ALWAYS_MEASURED.filter((key) => !isNumber(values[key]));
   if (lacking.length > 0) throw new RunError(`Expected a number for ${listOf(lacking, "and")} in ${file}`);
   const { rewards, objective, cost } = values;
@@ -52,6 +51,7 @@ export function checkedMetrics(json: JsonObject, file: string): StageMetrics {
     ...Object.fromEntries(MEASURED.map((key) => [key, values[key] === undefined || isNumberOrNull(values[key])])),
     rewards: isRecord(rewards, (one) => isJsonObject(one) && isNumberOrNull(one["mean"])),
     objective: isRecord(objective, isNumberOrNull),
+    halvedBatches: isRecord(values["halvedBatches"], isNumber),
     cost: cost === null || isCost(cost),
   });
   for (const key of MEASURED) values[key] ??= null;

@@ -345,6 +345,15 @@ const train = z.strictObject({
     .gt(0)
     .default(1)
     .describe("Maximum norm of the gradient; larger gradients are scaled down to it."),
+  mostSkipped: z
+    .int()
+    .min(0)
+    .max(MOST)
+    .default(8)
+    .describe(
+      "How many optimiser steps in a row may be skipped because their loss or gradient is NaN or infinite, before the run stops. One bad sample spoils a step in every epoch, so a few are no disaster; weights that have run away spoil all. What float16's loss scale skips to find its size does not count.",
+    )
+    .meta(nothing),
   ema: z
     .number()
     .gt(0)

@@ -17,6 +17,7 @@ import { setNumThreads, type Device, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import { locateDiffusionModel } from "../models.js";
 import { needsOf } from "../objectives/index.js";
+import { BatchSizes } from "./batch-sizes.js";
 import { computeDtypeOf, openDevice } from "./device.js";
 import { PassCounter } from "./pass-counter.js";
 import { TextCache } from "./text-cache.js";
@@ -45,6 +46,8 @@ export class Policy {
   readonly latentShape: readonly number[];
   /** Passes through the denoiser so far, whatever they were for. */
   readonly passes = new PassCounter();
+  /** How much passes through the model at once, where the device has too little memory for what the config says. */
+  readonly batches = new BatchSizes();
   readonly #sample: Config["sample"];
   /** Frozen LoRAs, for inference. */
   readonly #adapters: readonly LoraAdapter[];
