@@ -6,8 +6,8 @@ import assert from "node:assert/strict";
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { configOfFolder, expectState, resumeFolder, type FolderPlan } from "../src/b2/run-plan.js";
 import type { Config } from "../src/b2/index.js";
+import { configOfFolder, expectState, resumeFolder, type FolderPlan } from "../src/b2/run-plan.js";
 import { Experiment } from "../src/eval/experiment.js";
 import { finishedResult, readEvaluation } from "../src/eval/results.js";
 import { evaluationAfter, leftOvers, RunReader, RunWriter, stageFiles } from "../src/runs/index.js";
@@ -133,7 +133,7 @@ async function check({ state, marks, where }: AfterCut, at: string, begun: reado
   const plan: FolderPlan = {
     folder: path,
     config,
-    lists: { training: config.prompts.train as string[], metadata: new Map() } as FolderPlan["lists"],
+    lists: { training: config.prompts.train as string[], metadata: new Map() },
     programReward: false,
     mode: "resume",
     changes: [],

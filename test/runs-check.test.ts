@@ -146,7 +146,7 @@ describe("b2 runs check", () => {
     [write(`${stage1}/scores.json`, "{}"), [`left over: ${stage1}/scores.json`], "mended"],
     [(at) => mkdirSync(join(at, "stages/0007")), ["left over: stages/0007"], "mended"],
   ];
-  cases.forEach(([damage, expected, fate], number) =>
+  for (const [number, [damage, expected, fate]] of cases.entries()) {
     it(`${number}: ${expected[0]}, ${fate}`, async () => {
       const at = copy();
       damage(at);
@@ -174,8 +174,8 @@ describe("b2 runs check", () => {
       await run(at);
       rmSync(join(at, "set-aside"), { recursive: true, force: true });
       assert.deepEqual(runContents(at), runContents(whole));
-    }),
-  );
+    });
+  }
 
   it("sets aside what an unfinished stage has left, if it is damaged, and the stage is made again", async () => {
     const at = unfinished();

@@ -47,8 +47,8 @@ import { loadBranches, loadTrainSet, sampleLines, saveTrainSet, type RecordShape
 import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "./records.js";
 import { advantagesByLevel, combinedAdvantages } from "./rollout/advantage.js";
 import { sampleBranches } from "./rollout/branches.js";
-import { promptsOfStage, type PromptLists } from "./rollout/prompts.js";
 import { leftOutInWords, withoutNotFinite } from "./rollout/finite.js";
+import { promptsOfStage, type PromptLists } from "./rollout/prompts.js";
 import { trainedSteps } from "./rollout/schedule.js";
 import { scoreBranches, type BranchScores } from "./rollout/score.js";
 import { selectRows } from "./rollout/select.js";
@@ -65,8 +65,8 @@ import {
   type RunPlan,
 } from "./run-plan.js";
 import { withReplay } from "./update/replay.js";
-import { checkTimesteps } from "./update/timesteps.js";
 import { skippedInARow } from "./update/skipped.js";
+import { checkTimesteps } from "./update/timesteps.js";
 import { updatePolicy } from "./update/update.js";
 import { expectSameWeights, shareHistory, shareSamples } from "./workers.js";
 
