@@ -85,6 +85,13 @@ const model = z.strictObject({
     .describe(
       "Decode images larger than the model's training size in overlapping tiles, so that memory does not grow with image size. Each tile has its own norms and attention, so images, and therefore rewards, differ slightly.",
     ),
+  offload: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Keep what encodes prompts and what decodes images in main memory, and bring each to the device when it is called (diffusers' `enable_model_cpu_offload`); the denoiser stays there. Less memory of a GPU for a little time: encoded prompts are cached. On a CPU it does nothing.",
+    )
+    .meta(nothing),
   threads: count()
     .max(4096)
     .nullable()

@@ -189,7 +189,7 @@ export class Policy {
 
 /** Opens a config's model and makes a policy of it; disposes of the model if that fails. */
 function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy {
-  const { path, dtype, variant, threads, tiling, options, height, width } = config.model;
+  const { path, dtype, variant, threads, tiling, offload, options, height, width } = config.model;
   const device = openDevice(config);
   if (threads !== null) setNumThreads(threads);
   const place = locateDiffusionModel(config.model);
@@ -199,6 +199,7 @@ function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy
       dtype,
       device,
       tiling,
+      offload,
       computeDtype: computeDtypeOf(config),
       ...(config.scheduler !== null && { scheduler: config.scheduler }),
       size: { height: height ?? undefined, width: width ?? undefined },
