@@ -98,6 +98,7 @@ async function work(rows: number): Promise<string> {
       const updates = await updatePolicy(policy, { optimizer }, { ...trainSet, advantages }, configOf(rows), context);
       return JSON.stringify([gradients, updates]);
     }
+    case undefined:
     default: {
       const options = { reward: redness, ...context };
       const trainer = await Trainer.open(join(temporaryFolder(), "run"), configOf(rows), options);
