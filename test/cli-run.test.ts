@@ -74,18 +74,22 @@ test("b2 sample, select and train do the same, a phase at a time", async () => {
   assert.match(early.stderr, /Expected the selected trajectories of stage 0/);
 });
 
-test("Ctrl-C finishes the step and exits with 130; the run goes on afterwards", async () => {
-  const run = join(folder, "interrupted");
+for (const signal of ["SIGINT", "SIGHUP"] as const) {
+  test(`${signal} finishes the step and exits with 130, and says how to go on`, () => interrupted(signal));
+}
+
+async function interrupted(signal: NodeJS.Signals): Promise<void> {
+  const run = join(folder, `interrupted-${signal}`);
   const { child, outcome } = startB2("run", run, "--config", config, "--set", "stages=40");
   await new Promise<void>((started) => {
     child.stderr!.on("data", (data: Buffer) => {
       if (data.toString().includes("stage 0 (1/40)  reward")) started();
     });
   });
-  child.kill("SIGINT");
+  child.kill(signal);
   const { code, stderr } = await outcome;
   assert.equal(code, 130, stderr);
-  assert.match(stderr, /Stopping after this step/);
+  assert.match(stderr, /Stopping after this step.* b2 run .*interrupted-\w+ resumes after the last finished stage/);
   assert.ok(new RunReader(run).finishedStages().length >= 1);
   assert.ok(!readdirSync(run).some((name) => name.endsWith(".tmp")));
-});
+}

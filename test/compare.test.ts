@@ -1,6 +1,6 @@
 // A comparison from the command line, as real processes: two settings, two seeds, two stages.
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it, test } from "node:test";
 import { changeGrid, writeGrid } from "../src/compare/grid.js";
@@ -89,6 +89,18 @@ describe("a comparison of two settings", () => {
   });
 });
 
+test("a report on runs whose evaluation is damaged names the file", async () => {
+  const at = join(folder, "damaged");
+  cpSync(join(folder, "two"), at, { recursive: true });
+  const file = join(at, "runs/b2/seed-1/eval/after.json");
+  for (const damaged of ['{"rows":5}', '{"rows":[5]}', '{"rows":[{"prompts":["training"]}]}', "{}"]) {
+    writeFileSync(file, damaged);
+    const { code, stderr } = await b2("compare", "report", at);
+    assert.equal(code, 2, stderr);
+    assert.ok(stderr.includes(`Expected the results of an evaluation in ${file}`), stderr);
+  }
+});
+
 test("Ctrl-C stops all runs after their step; the same command goes on with them", async () => {
   const at = join(folder, "interrupted");
   const begin = [
@@ -125,7 +137,7 @@ test("Ctrl-C stops all runs after their step; the same command goes on with them
   assert.match(dry.stdout, /^whole +30 +120 /m, dry.stderr);
   const again = startB2("compare", at);
   while (stagesOf("b2") === left[0]) await new Promise((wait) => setTimeout(wait, 50));
-  again.child.kill("SIGTERM");
+  again.child.kill("SIGHUP");
   assert.equal((await again.outcome).code, 130);
 });
 

@@ -99,6 +99,19 @@ test("timestep spacings are diffusers'", () => {
   assert.deepEqual(spaced("trailing"), [999, 856, 713, 570, 428, 285, 142]);
 });
 
+test("steps whose timesteps lie beyond the trained ones are refused", () => {
+  const scheduler = DDIMScheduler.fromConfig({ steps_offset: 1 });
+  assert.equal(scheduler.timesteps(999)[0], 999);
+  assert.throws(() => scheduler.timesteps(1000), {
+    name: "RangeError",
+    message: /first timestep, with a steps_offset of 1, would be 1000 of 1000/,
+  });
+  assert.throws(
+    () => DDIMScheduler.fromConfig({ steps_offset: 1000 }),
+    /Expected a steps_offset below num_train_timesteps, 1000, but received 1000/,
+  );
+});
+
 test("a config value that is not honoured is an error that names key and value", () => {
   const refused = (config: object) => () => DDIMScheduler.fromConfig(config);
   assert.throws(refused({ thresholding: true }), /Expected false for thresholding but received true/);

@@ -12,7 +12,7 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { createServer } from "node:http";
+import { createServer, type ServerResponse } from "node:http";
 import { connect, type AddressInfo, type Socket } from "node:net";
 import { homedir, hostname } from "node:os";
 import { join } from "node:path";
@@ -407,6 +407,83 @@ describe("what is refused", () => {
     hub.corrupt = false;
     assert(existsSync(await downloadModel(name, { cache })));
   });
+});
+
+describe("a hub that answers what no hub should", () => {
+  type Entry = Record<string, unknown>;
+  const commit = "0123456789abcdef0123456789abcdef01234567";
+  const files = ["vocab.json", "merges.txt"].map((path): Entry => ({ type: "file", path, size: 2, oid: commit }));
+  /** What it says of the repository, a list of files by page, and what a file holds. */
+  interface Answers {
+    readonly sha?: unknown;
+    readonly list?: readonly Entry[];
+    readonly link?: (url: string) => string;
+    readonly location?: string;
+    readonly content?: (response: ServerResponse) => void;
+  }
+
+  /** Downloads from such a hub, into a cache in a folder of its own. */
+  async function from(answers: Answers): Promise<{ folder: string; error: Error }> {
+    const { sha = commit, list = files, link, location, content } = answers;
+    const server = createServer(({ url = "" }, response) => {
+      if (url.includes("/revision/")) return void response.end(JSON.stringify({ _id: "1", id: "a/b", sha }));
+      if (url.includes("/tree/")) {
+        if (link !== undefined) response.setHeader("link", `<${link(url)}>; rel="next"`);
+        return void response.end(JSON.stringify(list));
+      }
+      if (location !== undefined) return void response.writeHead(302, { location }).end();
+      if (content !== undefined) return content(response);
+      response.end("{}");
+    });
+    await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+    const folder = temporaryFolder();
+    const cache = join(folder, "some", "where", "cache");
+    const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    try {
+      let error = new Error("none");
+      process.env["HF_ENDPOINT"] = endpoint;
+      await downloadModel("a/b", { purpose: "tokenizer", cache, firstDelay: 1 }).catch(
+        (thrown: Error) => (error = thrown),
+      );
+      return { folder, error };
+    } finally {
+      server.closeAllConnections();
+      await new Promise((done) => server.close(done));
+    }
+  }
+
+  const withFirst = (change: Entry): Answers => ({ list: [{ ...files[0], ...change }, files[1]!] });
+  const cases: Readonly<Record<string, readonly [Answers, RegExp]>> = {
+    "a commit that is a path": [{ sha: "../../../../out" }, /the hash of a commit of a\/b but received "\.\.\//],
+    "a hash that is a path": [withFirst({ oid: "../../../../out" }), /the hash of vocab\.json of a\/b/],
+    "a large file's hash that is a path": [withFirst({ lfs: { oid: "/tmp/out", size: 2 } }), /the hash of vocab\.json/],
+    "a size that is none": [withFirst({ size: -1 }), /the size of vocab\.json of a\/b but received -1/],
+    "a path that is none": [withFirst({ path: 7 }), /Expected paths in the list of the files of a\/b but received 7/],
+    "a file longer than it says": [
+      {
+        content: (response) => {
+          const more = (): void => void response.write(Buffer.alloc(2 ** 16), more);
+          response.on("error", () => undefined);
+          more();
+        },
+      },
+      /Expected 2 bytes for vocab\.json but received \d+; the download was discarded/,
+    ],
+    "a redirect into a file": [{ location: "file:///etc/hostname" }, /received a redirect to "file:/],
+    "a redirect to nowhere": [{ location: "http://[" }, /received a redirect to "http:\/\/\["/],
+    "a list of which another host has the rest": [
+      { link: () => "http://127.0.0.1:1/api/models/a/b/tree/main" },
+      /received one that goes on at http:\/\/127\.0\.0\.1:1\//,
+    ],
+  };
+  for (const [what, [answers, message]] of Object.entries(cases)) {
+    test(what, { timeout: 60_000 }, async () => {
+      const { folder, error } = await from(answers);
+      assert.match(error.message, message);
+      assert.equal(error.name, "HubError");
+      assert.deepEqual(readdirSync(folder), existsSync(join(folder, "some")) ? ["some"] : []);
+    });
+  }
 });
 
 test("the token is for the hub and not for its store", async () => {

@@ -52,11 +52,10 @@ describe("shards", () => {
     const lacking = sharded("lacking");
     rmSync(join(lacking, `${stem}-00002-of-00002.safetensors`));
     assert.throws(() => AutoencoderKL.fromPretrained(lacking), /00002-of-00002\.safetensors/);
-    const elsewhere = sharded("elsewhere", "", () => "../other.safetensors");
-    assert.throws(
-      () => AutoencoderKL.fromPretrained(elsewhere),
-      /Expected file names in weight_map but received "\.\./,
-    );
+    for (const name of ["../other.safetensors", "..", ".", "", "/dev/zero", "a\0.safetensors"]) {
+      const elsewhere = sharded("elsewhere", "", () => name);
+      assert.throws(() => AutoencoderKL.fromPretrained(elsewhere), /Expected file names in weight_map but received "/);
+    }
     assert.equal(liveTensors(), before);
   });
 });

@@ -51,7 +51,7 @@ export function weightMemory(config: Config): MemoryEstimate {
   };
   const policy = policyBytes(config);
   if (policy === undefined) unknown.push(config.model.path);
-  else add(config.model.device, { scoring: policy, training: policy });
+  else addPolicy(policy, config.model, add);
   for (const { path, device, dtype, offload } of scoringModels(config)) {
     const found = findModel(path);
     if (found === undefined) {
@@ -104,49 +104,95 @@ function placementIn(named: Named): Placement {
   return { ...USUAL_PLACEMENT, ...(optionsOf(rewards.get(named.name), named) as Partial<Placement>) };
 }
 
-/** Bytes of the model in training, its optimiser state, and its copies; undefined if it is not on this machine. */
-function policyBytes(config: Config): number | undefined {
+/** Bytes of the policy's model. */
+interface PolicyBytes {
+  /** Whether the model's family knows `model.offload`. */
+  readonly canOffload: boolean;
+  /** The denoiser with what is trained, its optimiser state, and its copies. */
+  readonly denoiser: number;
+  readonly decoder: number;
+  /** What encodes prompts, and whatever else there is. */
+  readonly text: number;
+}
+
+/** With `model.offload` prompts are encoded and images decoded in turn; all of it waits on the CPU while the model trains. */
+function addPolicy(
+  { canOffload, denoiser, decoder, text }: PolicyBytes,
+  { device, offload }: Config["model"],
+  add: (device: string, bytes: Partial<WeightMemory>) => void,
+): void {
+  if (!offload || !canOffload || device === "cpu") {
+    const all = denoiser + decoder + text;
+    add(device, { scoring: all, training: all });
+    return;
+  }
+  add(device, { scoring: denoiser + Math.max(decoder, text), training: denoiser });
+  add("cpu", { scoring: decoder + text, training: decoder + text });
+}
+
+/** undefined if the model is not on this machine */
+function policyBytes(config: Config): PolicyBytes | undefined {
   const { model, train, lora, objective } = config;
   const found = findModel(model.path, model);
   if (found === undefined) return undefined;
   const family = familyOf(found);
-  const { denoiser, others } = partsOf(found, family, model.variant);
+  const { denoiser, decoder, others } = partsOf(found, family, model.variant);
   const frozen = BYTES[model.dtype];
+  const rest = {
+    canOffload: family.decoder !== undefined,
+    decoder: sum(decoder.map(sizeOf)) * frozen,
+    text: sum(others.map(sizeOf)) * frozen,
+  };
   const needs = needsOf(objective);
   const followers = (train.ema === null ? 0 : 1) + (needs.samplerDecay === null ? 0 : 1);
-  const rest = sum(others.map(sizeOf)) * frozen;
   if (train.parameters === "full") {
     const copies = followers + (needs.base ? 1 : 0);
-    return rest + sum([...denoiser.values()].map(sizeOf)) * (BYTES_IN_TRAINING + copies * BYTES.float32);
+    return {
+      ...rest,
+      denoiser: sum([...denoiser.values()].map(sizeOf)) * (BYTES_IN_TRAINING + copies * BYTES.float32),
+    };
   }
   const targets = lora.targetModules ?? family.loraTargets ?? [];
   const trained = loraSize(denoiser, targets, lora.rank);
-  return (
-    rest + sum([...denoiser.values()].map(sizeOf)) * frozen + trained * (BYTES_IN_TRAINING + followers * BYTES.float32)
-  );
+  const own = sum([...denoiser.values()].map(sizeOf)) * frozen;
+  return { ...rest, denoiser: own + trained * (BYTES_IN_TRAINING + followers * BYTES.float32) };
 }
 
 interface Parts {
   readonly denoiser: ReadonlyMap<string, TensorEntry>;
+  readonly decoder: readonly TensorEntry[];
   readonly others: readonly TensorEntry[];
 }
 
-/** The denoiser's name in checkpoints of one file. */
-const DENOISER_PREFIX = "model.diffusion_model.";
+/** The names of denoiser and decoder in checkpoints of one file. */
+const [DENOISER_PREFIX, DECODER_PREFIX] = ["model.diffusion_model.", "first_stage_model."];
 
-function partsOf(path: string, { repository }: ModelFamily, variant: string | null): Parts {
+function partsOf(path: string, { repository, decoder }: ModelFamily, variant: string | null): Parts {
   if (statSync(path).isFile()) {
     const all = [...readHeader(path).tensors];
     const isDenoiser = ([key]: [string, TensorEntry]): boolean => key.startsWith(DENOISER_PREFIX);
-    const others = all.filter((entry) => !isDenoiser(entry)).map(([, entry]) => entry);
-    return { denoiser: new Map(all.filter(isDenoiser)), others };
+    const others = all.filter((entry) => !isDenoiser(entry));
+    const isDecoder = ([key]: [string, TensorEntry]): boolean => key.startsWith(DECODER_PREFIX);
+    return {
+      denoiser: new Map(all.filter(isDenoiser)),
+      decoder: others.filter(isDecoder).map(([, entry]) => entry),
+      others: others.filter((entry) => !isDecoder(entry)).map(([, entry]) => entry),
+    };
   }
   const [first, ...rest] = [...(repository?.weights ?? []), ...(repository?.optionalWeights ?? [])];
-  if (first === undefined) return { denoiser: new Map(), others: weightFilesIn(path, variant).flatMap(entriesOf) };
+  if (first === undefined)
+    return { denoiser: new Map(), decoder: [], others: weightFilesIn(path, variant).flatMap(entriesOf) };
   const filesOf = (folder: string): string[] => weightFilesIn(join(path, folder), variant);
   return {
     denoiser: new Map(filesOf(first).flatMap((file) => [...readHeader(file).tensors])),
-    others: rest.flatMap(filesOf).flatMap(entriesOf),
+    decoder: rest
+      .filter((name) => name === decoder)
+      .flatMap(filesOf)
+      .flatMap(entriesOf),
+    others: rest
+      .filter((name) => name !== decoder)
+      .flatMap(filesOf)
+      .flatMap(entriesOf),
   };
 }
 

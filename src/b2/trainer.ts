@@ -8,7 +8,7 @@
  */
 import { InputError, Interrupted } from "../base/errors.js";
 import { ifProcessEnds } from "../base/process-end.js";
-import { silent, type Progress } from "../base/progress.js";
+import { silent, warn, type Progress } from "../base/progress.js";
 import { listOf } from "../base/show.js";
 import { alone, WorkerError, type Group, type WithWorkers } from "../distributed/index.js";
 import { resolveModel } from "../hub/index.js";
@@ -47,6 +47,7 @@ import { loadBranches, loadTrainSet, sampleLines, saveTrainSet, type RecordShape
 import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "./records.js";
 import { advantagesByLevel, combinedAdvantages } from "./rollout/advantage.js";
 import { sampleBranches } from "./rollout/branches.js";
+import { leftOutInWords, withoutNotFinite } from "./rollout/finite.js";
 import { promptsOfStage, type PromptLists } from "./rollout/prompts.js";
 import { trainedSteps } from "./rollout/schedule.js";
 import { scoreBranches, type BranchScores } from "./rollout/score.js";
@@ -64,6 +65,7 @@ import {
   type RunPlan,
 } from "./run-plan.js";
 import { withReplay } from "./update/replay.js";
+import { skippedInARow } from "./update/skipped.js";
 import { checkTimesteps } from "./update/timesteps.js";
 import { updatePolicy } from "./update/update.js";
 import { expectSameWeights, shareHistory, shareSamples } from "./workers.js";
@@ -257,14 +259,24 @@ export class Trainer {
     }
   }
 
-  /** Phase 1: K branches from the split of every root. */
+  /**
+   * Phase 1: K branches from the split of every root, without the roots whose latents are no numbers.
+   *
+   * @throws InputError if these are more than half
+   */
   async sample(stage: number): Promise<BranchBatch> {
     const { config } = this;
     await this.#measure(stage);
     const prompts = promptsOfStage(this.prompts, stage, config);
     const { skipLast } = config.interval;
     const rollout = { stage, prompts, interval: this.#interval(stage), skipLast, data: this.objective.learnsFrom };
-    return this.#followers.sampling(() => sampleBranches(this.policy, rollout, config, this.#context));
+    const sampled = await this.#followers.sampling(() => sampleBranches(this.policy, rollout, config, this.#context));
+    const { batch, leftOut } = withoutNotFinite(sampled);
+    if (leftOut.length > 0) {
+      const text = `stage ${stage} goes on without ${leftOut.length} of ${prompts.length} roots, whose latents are NaN or infinite: ${leftOut.map(leftOutInWords).join("; ")}`;
+      warn(this.#context.progress, { kind: "not-finite-roots", text, stages: stage });
+    }
+    return batch;
   }
 
   /**
@@ -373,9 +385,18 @@ export class Trainer {
     return trainSet;
   }
 
-  /** Phase 4: optimiser steps on the selection, and on what is replayed. @throws InputError if the weights run away */
+  /**
+   * Phase 4: optimiser steps on the selection, and on what is replayed.
+   *
+   * @throws InputError if the weights run away, or after more than `train.mostSkipped` steps in a row that are skipped
+   */
   async update(trainSet: TrainSet): Promise<UpdateMetrics[]> {
-    const optimization = { optimizer: this.#optimizer, scaler: this.#scaler, followers: this.#followers };
+    const optimization = {
+      optimizer: this.#optimizer,
+      scaler: this.#scaler,
+      followers: this.#followers,
+      skippedBefore: await this.#workers.broadcastJson(skippedInARow(this.run, trainSet.stage)),
+    };
     const all = this.config.replay.stages === 0 ? trainSet : this.#withReplay(trainSet);
     try {
       const updates = await updatePolicy(this.policy, optimization, all, this.config, this.#context);
@@ -395,7 +416,7 @@ export class Trainer {
   /** Phase 5: weights, optimiser state and metrics; after this the stage counts as finished. */
   record({ scored, trainSet, updates, seconds, cost }: StageResult): StageMetrics {
     const { stage } = scored;
-    const { branch, stages, train } = this.config;
+    const { branch, sample, stages, train } = this.config;
     if (this.#workers.rank === 0) this.#saveState(stage);
     if (this.#workers.rank === 0 && train.parameters === "full" && stage === stages - 1) {
       this.#followers.withResult(() => this.policy.model.savePretrained(this.writer.replaceModel()));
@@ -409,7 +430,9 @@ export class Trainer {
       seconds,
       trainedSteps: this.#interval(stage),
       emaDistance: this.#followers.emaDistance,
+      roots: sample.rootsPerStage,
       branchCount: imagesOf(branch),
+      halvedBatches: this.policy.batches.halved,
       deviceBytes: deviceMemory(this.policy.device)?.peak ?? null,
       cost: before && addCost(before, cost),
     });

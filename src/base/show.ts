@@ -36,6 +36,12 @@ export const visible = (text: string): string =>
 export const showShape = (shape: readonly (number | string)[] | undefined): string =>
   shape === undefined ? "none" : `[${shape.slice(0, 16).join(", ")}${shape.length > 16 ? ", ..." : ""}]`;
 
+/** Problems on a line each, the first `most` of them: a damaged list may have thousands. */
+export function showProblems(problems: readonly string[], separator = "\n  ", most = 100): string {
+  const more = problems.length > most ? [`and ${problems.length - most} more`] : [];
+  return [...problems.slice(0, most), ...more].join(separator);
+}
+
 /** Joins words as in a sentence: "a, b or c". */
 export function listOf(words: readonly string[], last = "or"): string {
   return words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} ${last} ${words.at(-1)}`;

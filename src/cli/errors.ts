@@ -7,7 +7,7 @@ import { printError } from "./terminal.js";
 
 const LESS_MEMORY =
   "To use less memory, lower sample.batchSize, sample.decodeBatchSize or train.microBatch, or set " +
-  "train.gradientCheckpointing=true; a run can be resumed with these. model.tiling=true and model.dtype=bfloat16 help " +
+  "train.gradientCheckpointing=true or, on a GPU, model.offload=true; a run can be resumed with these. model.tiling=true and model.dtype=bfloat16 help " +
   "too, but need a new run";
 
 /** The exit code: 2 for bad input, 130 for an interruption, 1 for everything else. */

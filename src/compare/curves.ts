@@ -47,7 +47,11 @@ export function readCurves(folder: string, setting: string, seed: number): RunCu
   const points =
     evaluated.length > 0
       ? evaluated.map(({ stage, name }): Point => {
-          return { stage, cost: costAt(costs, stage), measures: measuresOf(run.evaluation(name)) };
+          return {
+            stage,
+            cost: costAt(costs, stage),
+            measures: measuresOf(run.evaluation(name), layout.evaluation(path, name)),
+          };
         })
       : // A stage's images are sampled by the weights of the stages before it.
         run.metrics().map(({ stage, rewardMean }): Point => {
@@ -92,14 +96,20 @@ function evaluationsOf(run: RunReader): { stage: number; name: string }[] {
  * Every mean of an evaluation, by keys such as `training/reward`, `held-out/slots.animal`. Whatever measures a version
  * writes appear by themselves: an object with a number as its `mean` is one.
  */
-function measuresOf(evaluation: unknown): Record<string, number> {
-  const { rows } = evaluation as { rows: readonly (Record<string, unknown> & { prompts: string })[] };
+function measuresOf(evaluation: unknown, file: string): Record<string, number> {
+  const { rows } = evaluation as { rows?: unknown };
+  if (!Array.isArray(rows) || !rows.every(isRow)) {
+    throw new InputError(`Expected the results of an evaluation in ${file} but received another thing`);
+  }
   return Object.fromEntries(
     rows.flatMap(({ prompts, ...row }) =>
       meansOf(row).map(([name, mean]): [string, number] => [`${prompts}/${name}`, mean]),
     ),
   );
 }
+
+const isRow = (row: unknown): row is Record<string, unknown> & { readonly prompts: string } =>
+  isJsonObject(row) && typeof row["prompts"] === "string";
 
 function meansOf(values: Record<string, unknown>, prefix = ""): [name: string, mean: number][] {
   const entries = Object.entries(values).filter((entry): entry is [string, Record<string, unknown>] => {

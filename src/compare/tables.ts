@@ -1,5 +1,6 @@
 /** The tables of a report, and their Markdown. */
 import type { Interval } from "../base/intervals.js";
+import { printable } from "../base/show.js";
 import { commonCost } from "./analysis.js";
 import type { Axis, PromptList } from "./curves.js";
 import {
@@ -50,7 +51,9 @@ export const listsOf = ({ measures }: Report): PromptList[] => [
 
 /** Tables as Markdown. */
 export function tablesMarkdown(tables: readonly Table[]): string {
-  const cell = ({ text, strong }: Cell): string => (strong === true ? `**${text}**` : text).replaceAll("|", "\\|");
+  // Names of rewards come from anywhere: they are neither columns nor HTML.
+  const plain = (text: string): string => printable(text).replace(/[\\|<]/g, "\\$&");
+  const cell = ({ text, strong }: Cell): string => (strong === true ? `**${plain(text)}**` : plain(text));
   return tables
     .map(({ title, note, head, rows }) => {
       const lines = [head.map((text) => ({ text })), ...rows].map((row) => `| ${row.map(cell).join(" | ")} |`);

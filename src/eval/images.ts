@@ -3,8 +3,7 @@ import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
 import { decodeInBatches } from "../b2/rollout/decode.js";
 import { denoise, gaussian, type NoiseKey } from "../b2/rollout/denoise.js";
-import { chunks } from "../base/chunks.js";
-import type { RunContext } from "../base/progress.js";
+import type { ProgressTask, RunContext } from "../base/progress.js";
 import type { Tensor } from "../torch/index.js";
 
 /** An image to generate: its prompt, and the address of its noise. */
@@ -34,26 +33,30 @@ export async function generateImages(
   const { timesteps, latentShape, device } = policy;
   const task = progress.task(label, wanted.length * timesteps.length, "steps");
   try {
-    for (const [start, rows] of chunks(wanted.length, sample.batchSize)) {
-      const batch = wanted.slice(start, start + rows);
-      const noise = batch.map((item) => item.noise);
-      const prompts = batch.map(({ prompt }) => prompt);
-      const latents = await denoise(policy, gaussian(noise, 0, latentShape, device), prompts, noise, {
+    const work = { key: "sample.batchSize", total: wanted.length, size: sample.batchSize, progress } as const;
+    const promptsOf = (start: number, rows: number): string[] =>
+      wanted.slice(start, start + rows).map(({ prompt }) => prompt);
+    const make = (start: number, rows: number, { advance }: Pick<ProgressTask, "advance">): Promise<Tensor> => {
+      const noise = wanted.slice(start, start + rows).map((item) => item.noise);
+      return denoise(policy, gaussian(noise, 0, latentShape, device), promptsOf(start, rows), noise, {
         timesteps,
         from: 0,
         to: timesteps.length,
         signal,
-        onStep: () => task.advance(rows),
+        onStep: () => advance(rows),
       });
+    };
+    await policy.batches.each(work, task, make, async (latents, start, rows) => {
+      const prompts = promptsOf(start, rows);
       try {
-        const decoding = { batchSize: sample.decodeBatchSize, signal };
+        const decoding = { batchSize: sample.decodeBatchSize, signal, progress };
         await decodeInBatches(policy, latents, decoding, (images, from) =>
           use(images, prompts.slice(from, from + images.size(0)), start + from),
         );
       } finally {
         latents.dispose();
       }
-    }
+    });
   } finally {
     task.done();
   }

@@ -7,7 +7,14 @@ import { evaluationWarnings, runWarnings, stageWarnings, summarise, type Evaluat
 
 /** A stage in which nothing is wrong, but for what is given. */
 function stage(number: number, changed: Partial<StageMetrics> = {}): StageMetrics {
-  const healthy = { images: 40, selected: 12, promptGroups: 8, flatGroups: 1, objective: { kl: 1e-5 } };
+  const healthy = {
+    halvedBatches: {},
+    images: 40,
+    selected: 12,
+    promptGroups: 8,
+    flatGroups: 1,
+    objective: { kl: 1e-5 },
+  };
   const ratios = { firstRatioMin: 0.99999, firstRatioMax: 1.00001, ratioMin: 0.98, ratioMax: 1.01 };
   return { stage: number, ...healthy, ...ratios, ...changed } as unknown as StageMetrics;
 }

@@ -22,6 +22,9 @@ export type WarningKind =
   | "kl"
   | "flat-groups"
   | "nothing-selected"
+  | "out-of-memory"
+  | "not-finite-steps"
+  | "not-finite-roots"
   | "reward-without-alignment"
   | "reward-against-judge"
   | "not-held-out";
@@ -110,6 +113,23 @@ export const stageRules = {
     selected > 0
       ? undefined
       : `none of ${images} images was selected, so the stage taught nothing; lower select.positiveThreshold and select.negativeThreshold toward 0`,
+
+  "out-of-memory": ({ halvedBatches }) => {
+    const keys = Object.entries(halvedBatches).map(([key, size]) => `${key}=${size}`);
+    return keys.length === 0
+      ? undefined
+      : `the device ran out of memory, and batches were halved: set ${listOf(keys, "and")}, so that no attempt is lost`;
+  },
+
+  "not-finite-steps": ({ notFiniteSteps, updates, stage }) =>
+    (notFiniteSteps ?? 0) === 0
+      ? undefined
+      : `${notFiniteSteps} of ${updates} optimiser steps were skipped because their loss or gradient was NaN or infinite; updates.jsonl of stage ${stage} names the samples. A lower train.learningRate or model.computeDtype=float32 may help`,
+
+  "not-finite-roots": ({ notFiniteRoots, stage }) =>
+    (notFiniteRoots ?? 0) === 0
+      ? undefined
+      : `${notFiniteRoots} roots were left out because their latents were NaN or infinite; samples.jsonl of stage ${stage} lacks them. A lower sample.guidanceScale or model.computeDtype=float32 may help`,
 } as const satisfies Partial<Record<WarningKind, StageRule>>;
 
 /** Warnings about a finished stage. @param earlier the stages before it */

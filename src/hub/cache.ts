@@ -46,7 +46,11 @@ export class CachedRepository {
   /** The commit of a branch, a tag or a commit hash; undefined if the cache does not know it. */
   commitOf(revision: string): string | undefined {
     const ref = join(this.folder, "refs", revision);
-    if (existsSync(ref)) return readFileSync(ref, "utf8").trim();
+    if (existsSync(ref)) {
+      const commit = readFileSync(ref, "utf8").trim();
+      // It names a folder.
+      return /^[\w-]+$/.test(commit) ? commit : undefined;
+    }
     return existsSync(this.snapshot(revision)) ? revision : undefined;
   }
 

@@ -27,6 +27,8 @@ export interface DownloadOptions {
   readonly repository: string;
   readonly token: string | undefined;
   readonly signal: AbortSignal | undefined;
+  /** Milliseconds to wait after a first failure; see delayAfter. */
+  readonly firstDelay?: number | undefined;
   /** Called with the bytes of an earlier attempt first, then as more arrive; negative when some are discarded. */
   readonly onBytes: (bytes: number) => void;
 }
@@ -68,7 +70,7 @@ async function fillPart(url: string, file: HubFile, part: string, options: Downl
     } catch (error) {
       if (isFileError(error) || options.signal?.aborted) throw error;
       failures = sizeOf() > before ? 1 : failures + 1; // some bytes arrived, so the server works
-      const delay = delayAfter(error, failures);
+      const delay = delayAfter(error, failures, options.firstDelay);
       if (delay === undefined) throw error instanceof HubError ? error : brokenOff(error, url, file, sizeOf());
       await sleep(delay, undefined, options.signal && { signal: options.signal });
     }
@@ -112,6 +114,8 @@ async function append(url: string, file: HubFile, part: string, options: Downloa
       for (let done = 0; done < chunk.length;) done += writeSync(out, chunk, done);
       have += chunk.length;
       onBytes(chunk.length);
+      // Too long, which is found out below; an answer without an end would fill the disk.
+      if (have > file.size) break;
     }
     fsyncSync(out);
   } finally {

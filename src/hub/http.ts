@@ -1,6 +1,7 @@
 /** HTTP requests to the hub: redirects, what its errors mean, and how long to wait before a retry. */
-import { EnvHttpProxyAgent, fetch, type Response } from "undici";
+import { EnvHttpProxyAgent, fetch, Response } from "undici";
 import { secondsToWait } from "../base/retry-after.js";
+import { show } from "../base/show.js";
 import { downloadTimeout } from "./environment.js";
 import { HubBusyError, HubError, NoRevisionError } from "./error.js";
 
@@ -35,9 +36,37 @@ export async function get(url: string, { token, signal, headers }: RequestOption
     const location = response.headers.get("location");
     if (response.status < 300 || response.status >= 400 || location === null) return response;
     await response.body?.cancel();
-    at = new URL(location, at);
+    const next = URL.canParse(location, at.href) ? new URL(location, at) : undefined;
+    if (next === undefined || !/^https?:$/.test(next.protocol)) {
+      throw new HubError(`Expected an answer at ${url} but received a redirect to ${show(location)}`);
+    }
+    at = next;
   }
   throw new HubError(`Expected an answer at ${url} but received more than ${REDIRECTS} redirects`);
+}
+
+/** Bytes of a list at most; a page of a thousand files has some 300,000. */
+const MOST_BYTES = 2 ** 26;
+
+/**
+ * A response whose body has arrived.
+ *
+ * @param hear called for each part of it
+ * @throws HubError for a body of more than 64 MiB
+ */
+export async function withBody(response: Response, hear: () => void): Promise<Response> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  // Leaving the loop early cancels the body.
+  for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+    hear();
+    length += chunk.length;
+    if (length > MOST_BYTES)
+      throw new HubError(`Expected at most ${MOST_BYTES} bytes at ${response.url} but received more`);
+    chunks.push(chunk);
+  }
+  const { status, headers } = response;
+  return new Response(length === 0 ? null : Buffer.concat(chunks, length), { status, headers });
 }
 
 /** A signal that also aborts when no data arrives for `downloadTimeout` seconds; fetch alone waits five minutes. */
@@ -59,7 +88,7 @@ export function untilSilent(signal: AbortSignal | undefined): {
 /** The error for an unsuccessful response. The reason is in the hub's headers: the status 401 alone is ambiguous. */
 export function httpError({ status, headers }: Response, what: string, revision = ""): HubError {
   const code = headers.get("x-error-code");
-  const told = headers.get("x-error-message") ?? "";
+  const told = (headers.get("x-error-message") ?? "").slice(0, 300);
   if (status === 429 || status === 408 || status >= 500) {
     const seconds = secondsToWait(headers);
     const when = seconds === undefined ? "" : `; it asks to wait ${seconds} seconds`;
@@ -93,15 +122,19 @@ export function httpError({ status, headers }: Response, what: string, revision 
   return new HubError(`Expected ${what} from the hub but received status ${status} ${told}`.trim());
 }
 
+/** Milliseconds to wait after a first failure. */
+export const FIRST_DELAY = 500;
+
 /**
  * The milliseconds to wait before the next attempt: as the hub asks, or doubling with each failure.
  *
  * @param failures in a row
+ * @param first the wait after the first of them
  * @returns undefined if it should not be retried
  */
-export function delayAfter(error: unknown, failures: number): number | undefined {
+export function delayAfter(error: unknown, failures: number, first = FIRST_DELAY): number | undefined {
   const passes = error instanceof HubBusyError || !(error instanceof HubError);
   const asked = error instanceof HubBusyError ? error.seconds : undefined;
   if (!passes || failures >= ATTEMPTS || (asked ?? 0) > PATIENCE) return undefined;
-  return asked === undefined ? 250 * 2 ** failures : 1000 * asked;
+  return asked === undefined ? first * 2 ** (failures - 1) : 1000 * asked;
 }

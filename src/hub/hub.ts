@@ -8,13 +8,15 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { listFiles, modelInfo } from "@huggingface/hub";
+import type { Response } from "undici";
 import { InputError } from "../base/errors.js";
+import { show } from "../base/show.js";
 import { CachedRepository, type HubFile } from "./cache.js";
 import { downloadFile, isFileError } from "./download.js";
 import { hubCache, hubEndpoint, hubToken, isOffline } from "./environment.js";
 import { HubBusyError, HubError, NoRevisionError } from "./error.js";
 import { neededFiles, type Wanted } from "./files.js";
-import { delayAfter, get, httpError, untilSilent } from "./http.js";
+import { delayAfter, get, httpError, untilSilent, withBody } from "./http.js";
 
 /** A repository on the hub, optionally with a revision or a single file. */
 export interface HubName {
@@ -35,6 +37,8 @@ export interface DownloadModelOptions extends Partial<Omit<Wanted, "file">> {
   readonly offline?: boolean;
   /** Default: HF_HUB_CACHE and so on, see hubCache. */
   readonly cache?: string;
+  /** Milliseconds to wait after a first failure, doubled after each further one. */
+  readonly firstDelay?: number;
 }
 
 /**
@@ -84,7 +88,8 @@ export async function downloadModel(name: string, options: DownloadModelOptions 
       `Expected ${name} (${revision}) in ${cache}, as HF_HUB_OFFLINE is set, but it is not there${lack}`,
     );
   }
-  const hub = { endpoint: hubEndpoint(), token: hubToken(), signal, isPatient: typeof kept !== "string" };
+  const { firstDelay } = options;
+  const hub = { endpoint: hubEndpoint(), token: hubToken(), signal, isPatient: typeof kept !== "string", firstDelay };
   let listed: Awaited<ReturnType<typeof listRepository>>;
   try {
     listed = await listRepository(parsed.repository, revision, hub);
@@ -94,7 +99,7 @@ export async function downloadModel(name: string, options: DownloadModelOptions 
     throw toHubError(error, parsed.repository);
   }
   const paths = neededFiles(parsed.repository, [...listed.files.keys()], wanted);
-  const files = paths.map((path) => listed.files.get(path)!);
+  const files = paths.map((path) => checkedFile(listed.files.get(path)!, parsed.repository));
   const missing = files.filter((file) => !existsSync(join(repository.snapshot(listed.commit), file.path)));
   options.onStart?.(
     missing.length,
@@ -106,7 +111,10 @@ export async function downloadModel(name: string, options: DownloadModelOptions 
       const onBytes = (bytes: number): void => options.onBytes?.(bytes, file.path);
       const target = repository.blob(file.etag);
       if (existsSync(target)) onBytes(file.size);
-      else await downloadFile(url, file, target, { repository: parsed.repository, token: hub.token, signal, onBytes });
+      else {
+        const request = { repository: parsed.repository, token: hub.token, signal, firstDelay };
+        await downloadFile(url, file, target, { ...request, onBytes });
+      }
       repository.link(listed.commit, file);
     }
     // Last, so that a branch never points to an incomplete snapshot.
@@ -147,7 +155,12 @@ interface Hub {
   readonly signal: AbortSignal | undefined;
   /** Whether to retry when the hub is overloaded. */
   readonly isPatient: boolean;
+  readonly firstDelay: number | undefined;
 }
+
+/** Files of a repository at most, and pages of their list; the largest have some ten thousand. */
+const MOST_FILES = 1_000_000;
+const MOST_PAGES = 10_000;
 
 /** Looks up the commit of a revision and its files. */
 async function listRepository(
@@ -155,9 +168,16 @@ async function listRepository(
   revision: string,
   hub: Hub,
 ): Promise<{ commit: string; files: Map<string, HubFile> }> {
+  let pages = 0;
   // Our own fetch adds the token, because the package refuses tokens of mirrors, which do not begin with hf_.
-  const common = { hubUrl: hub.endpoint, fetch: (url: unknown) => ask(String(url), name, revision, hub) };
+  const fetch = (url: unknown): Promise<globalThis.Response> => {
+    if (++pages > MOST_PAGES) throw endlessList(name);
+    return ask(String(url), name, revision, hub);
+  };
+  const common = { hubUrl: hub.endpoint, fetch };
   const { sha } = await modelInfo({ name, revision, additionalFields: ["sha"], ...common });
+  // It names a folder.
+  if (!isHash(sha)) throw new HubError(`Expected the hash of a commit of ${name} but received ${show(sha)}`);
   const files = new Map<string, HubFile>();
   for await (const { type, path, size, oid, lfs } of listFiles({
     repo: name,
@@ -166,22 +186,58 @@ async function listRepository(
     ...common,
   })) {
     if (type !== "file") continue;
-    if (path.split("/").includes("..") || path.startsWith("/"))
-      throw new HubError(`Expected a path inside ${name} but received ${path}`);
+    if (files.size >= MOST_FILES) throw endlessList(name);
+    if (typeof (path as unknown) !== "string") {
+      throw new HubError(`Expected paths in the list of the files of ${name} but received ${show(path)}`);
+    }
     files.set(path, { path, size: lfs?.size ?? size, etag: lfs?.oid ?? oid ?? "", sha256: lfs?.oid });
   }
   return { commit: sha, files };
 }
 
-async function ask(url: string, name: string, revision: string, { token, signal, isPatient }: Hub): Promise<Response> {
+const endlessList = (name: string): HubError =>
+  new HubError(`Expected a list of the files of ${name} but received one without an end`);
+
+const isHash = (text: unknown): boolean => typeof text === "string" && /^[0-9a-f]{1,128}$/i.test(text);
+
+/**
+ * A file as the hub lists it, once its path and hash are such that they can name files of the cache.
+ *
+ * @throws HubError for others
+ */
+function checkedFile(file: HubFile, repository: string): HubFile {
+  const { path, size, etag } = file;
+  const fail = (expected: string, received: unknown): never => {
+    throw new HubError(`Expected ${expected} of ${repository} but received ${show(received)}`);
+  };
+  if (/[\\\0]/.test(path) || path.split("/").some((part) => ["", ".", ".."].includes(part)))
+    fail("a path inside", path);
+  if (!isHash(etag)) fail(`the hash of ${path}`, etag);
+  if (!Number.isSafeInteger(size) || size < 0) fail(`the size of ${path}`, size);
+  return file;
+}
+
+async function ask(url: string, name: string, revision: string, hub: Hub): Promise<Response> {
+  const { endpoint, token, signal, isPatient, firstDelay } = hub;
+  // The address of a further page comes from the hub, and the token goes with the request.
+  if (new URL(url).origin !== new URL(endpoint).origin) {
+    throw new HubError(
+      `Expected the list of the files of ${name} from ${endpoint} but received one that goes on at ${url}`,
+    );
+  }
   for (let failures = 1; ; failures++) {
     const watch = untilSilent(signal);
     const headers = { accept: "application/json" };
-    const response = await get(url, { token, signal: watch.signal, headers }).finally(watch.end);
-    if (response.ok) return response;
-    await response.body?.cancel();
-    const error = httpError(response, name, revision);
-    const delay = isPatient && error instanceof HubBusyError ? delayAfter(error, failures) : undefined;
+    let error: HubError;
+    try {
+      const response = await get(url, { token, signal: watch.signal, headers });
+      if (response.ok) return await withBody(response, watch.hear);
+      await response.body?.cancel();
+      error = httpError(response, name, revision);
+    } finally {
+      watch.end();
+    }
+    const delay = isPatient && error instanceof HubBusyError ? delayAfter(error, failures, firstDelay) : undefined;
     if (delay === undefined) throw error;
     await sleep(delay, undefined, signal && { signal });
   }

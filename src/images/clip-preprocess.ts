@@ -11,7 +11,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { readJsonObject } from "../base/files.js";
-import { show } from "../base/show.js";
+import { show, showProblems } from "../base/show.js";
 import { pad, tensor, tidy, type Tensor } from "../torch/index.js";
 import { ImageError } from "./error.js";
 
@@ -80,7 +80,9 @@ export function readPreprocessorConfig(
   const result = schema.safeParse(existsSync(file) ? readJsonObject(file, ImageError) : {});
   if (!result.success) {
     const problems = result.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
-    throw new ImageError(`${file}: Expected settings of CLIPImageProcessor but received ${problems.join("; ")}`);
+    throw new ImageError(
+      `${file}: Expected settings of CLIPImageProcessor but received ${showProblems(problems, "; ")}`,
+    );
   }
   if (imageSize !== undefined) checkSize(result.data, imageSize, file);
   return result.data;

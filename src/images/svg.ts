@@ -99,5 +99,8 @@ export function escape(content: string): string {
   return content.replace(NOT_IN_XML, "\ufffd").replace(/[&<>"]/g, (letter) => entities[letter]!);
 }
 
-/** Characters that XML cannot hold, not even as entities: other control characters, and halves of pairs. */
-const NOT_IN_XML = /[^\t\n\r -\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu;
+/**
+ * Characters that XML cannot hold, not even as entities (control characters, and halves of pairs), and those that turn the
+ * direction of what follows around.
+ */
+const NOT_IN_XML = /[^\t\n -\u007e\u00a0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu;

@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { InputError } from "../base/errors.js";
 import type { JsonObject } from "../base/files.js";
-import { show } from "../base/show.js";
+import { show, showProblems } from "../base/show.js";
 
 /** A config has a key or a value that is not supported. */
 export class ModelConfigError extends InputError {
@@ -34,12 +34,12 @@ export function parseConfig<S extends z.ZodType>(schema: S, config: object, sour
   const result = schema.safeParse(given);
   if (result.success) return result.data;
   const sentences = result.error.issues.flatMap((issue) => sentencesOf(issue, given));
-  throw new ModelConfigError(`${source}: ${sentences.join("\n  ")}`);
+  throw new ModelConfigError(`${source}: ${showProblems(sentences)}`);
 }
 
 /** Throws if there are problems. @throws ModelConfigError with these sentences about a source */
 export function refuse(source: string, problems: readonly string[]): void {
-  if (problems.length > 0) throw new ModelConfigError(`${source}: ${problems.join("\n  ")}`);
+  if (problems.length > 0) throw new ModelConfigError(`${source}: ${showProblems(problems)}`);
 }
 
 function sentencesOf(issue: z.core.$ZodIssue, config: JsonObject): string[] {

@@ -161,8 +161,8 @@ export function weightFiles(folder: string, stem: string, variant?: string): str
   }
   const names = [...new Set(Object.values(map))];
   return names.map((name) => {
-    // Shards lie beside their index. A path could point outside the folder.
-    if (typeof name !== "string" || /[/\\]/.test(name)) {
+    // Shards lie beside their index. A path could point outside the folder, and ".." is one.
+    if (typeof name !== "string" || !/^[^/\\\0]+\.safetensors$/.test(name)) {
       throw new ModelConfigError(`${index}: Expected file names in weight_map but received ${show(name)}`);
     }
     return join(folder, name);

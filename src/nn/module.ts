@@ -95,10 +95,9 @@ export class Weights {
     this.#shared.source.finish(ignore);
   }
 
-  /** Frees the parameters of a model that could not be built, and closes the files. */
+  /** Frees the parameters of a model that could not be built. */
   dispose(): void {
     for (const parameter of this.#shared.parameters.values()) parameter.dispose();
-    this.#shared.source.close();
   }
 
   #key(name: string): string {

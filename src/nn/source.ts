@@ -33,10 +33,8 @@ export interface Source {
   /** Whether the source has this parameter. */
   has(key: string): boolean;
   parameter(key: string, shape: readonly number[], init: Init): Tensor;
-  /** Closes the files. @throws SafetensorsError with all problems found */
+  /** @throws SafetensorsError with all problems found */
   finish(ignore: readonly RegExp[]): void;
-  /** Closes the files. */
-  close(): void;
 }
 
 export class RandomSource implements Source {
@@ -64,10 +62,6 @@ export class RandomSource implements Source {
   finish(): void {
     // Nothing can be missing.
   }
-
-  close(): void {
-    // No file is open.
-  }
 }
 
 export class CheckpointSource implements Source {
@@ -76,7 +70,7 @@ export class CheckpointSource implements Source {
   readonly #fileNames: readonly string[];
   readonly #names: (key: string) => StoredParameter;
   readonly #prefix: string;
-  /** The open file of each key. */
+  /** The file of each key. */
   readonly #files = new Map<string, SafetensorsFile>();
   readonly #check = new TensorCheck();
   /** The files' keys that the model has requested. */
@@ -124,16 +118,11 @@ export class CheckpointSource implements Source {
   }
 
   finish(ignore: readonly RegExp[]): void {
-    this.close();
     for (const key of this.#files.keys()) {
       const isIgnored = ignore.some((pattern) => pattern.test(key.slice(this.#prefix.length)));
       if (!this.#taken.has(key) && !isIgnored) this.#check.unexpected(this.#inWords(key));
     }
     this.#check.finish(this.#fileNames.join(", "), "the weights of this model");
-  }
-
-  close(): void {
-    for (const file of new Set(this.#files.values())) file.close();
   }
 
   /** A key as errors show it: with its file, if there are several. */
@@ -174,6 +163,7 @@ function asAsked(tensor: Tensor, shape: readonly number[], stored: Stored): Tens
     case "conv1x1":
       return tensor.reshape(shape);
     default:
-      return tensor.narrow(0, stored.qkv * shape[0]!, shape[0]!);
+      // A copy: a view would keep all three thirds in memory.
+      return tensor.narrow(0, stored.qkv * shape[0]!, shape[0]!).clone();
   }
 }

@@ -139,6 +139,8 @@ export interface ModelOptions {
   readonly config?: string;
   /** Decode images larger than the training size in overlapping tiles, so that memory does not grow with image size. */
   readonly tiling?: boolean;
+  /** Keep parts that do not compute at the moment in main memory, the denoiser aside: the same bits in less memory. */
+  readonly offload?: boolean;
   /** Keep only the inputs of each denoiser block, and recompute the rest in the backward pass. */
   readonly gradientCheckpointing?: boolean;
 }
@@ -159,6 +161,11 @@ export interface ModelFamily<O extends z.ZodObject = z.ZodObject> extends Entry<
   readonly scheduler?: Named;
   /** Which folders of a repository on the hub are its own. */
   readonly repository?: RepositoryLayout;
+  /**
+   * For families that honour `ModelOptions.offload`: which of `repository.weights` decodes images. It waits apart from the
+   * rest, which encodes prompts.
+   */
+  readonly decoder?: string;
   /** What a model needs besides its own files; once downloaded, it is passed as `ModelOptions.config`. */
   companion?(path: string, config: string | undefined): Companion | undefined;
   /** Whether a folder or file holds a model of this family. Checks names and configs only, and never throws. */

@@ -42,6 +42,7 @@ import {
 } from "./diffusion-model.js";
 import { loadParts } from "./load.js";
 import { isStableDiffusion, PIPELINES } from "./model-index.js";
+import { Offload } from "./offload.js";
 import type { Parts } from "./parts.js";
 import { catPrompts, promptEmbeds } from "./prompt-embeds.js";
 import { saveParts } from "./save.js";
@@ -71,12 +72,17 @@ export class StableDiffusionPipeline implements DiffusionModel {
   readonly computeDtype: DType;
   readonly device: Device;
   readonly #parts: Parts;
+  readonly #offload: Offload<"text" | "vae"> | undefined;
 
   private constructor(parts: Parts, options: ModelOptions) {
     const { dtype = "float32", device = "cpu", computeDtype = defaultComputeDtype(dtype, device) } = options;
     this.#parts = parts;
     this.computeDtype = computeDtype;
     this.device = device;
+    const { textEncoder, textEncoder2, vae } = parts;
+    const text = [textEncoder, textEncoder2].filter((part) => part !== undefined);
+    this.#offload =
+      options.offload === true && device !== "cpu" ? new Offload({ text, vae: [vae] }, device) : undefined;
     parts.unet.gradientCheckpointing = options.gradientCheckpointing === true;
     if (options.tiling === true) parts.vae.tiling = {};
   }
@@ -176,6 +182,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
 
   /** Encodes prompts without gradient; repeated prompts are encoded once. */
   encodePrompts(prompts: readonly string[]): TextEmbeds {
+    this.#offload?.keepOnly("text");
     const unique = [...new Set(prompts)];
     const rows = new Map(unique.map((prompt, row) => [prompt, row]));
     const embeds = noGrad(() =>
@@ -232,6 +239,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
     if (conditioning.text instanceof TextKeyValues && isGradEnabled()) {
       throw new Error("Expected noGrad for a prepared conditioning but received it where a gradient is recorded");
     }
+    this.#offload?.keepOnly(null);
     return tidy(() => {
       const x = latents.to({ dtype: this.computeDtype, device: this.device });
       return this.#predictGuided(x, timesteps, conditioning).to({ device: latents.device });
@@ -246,6 +254,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
    */
   decode(latents: Tensor, { batchSize = this.#imagesAtOnce(latents) }: { batchSize?: number } = {}): Tensor {
     if (!(batchSize >= 1)) throw new RangeError(`Expected 1 or more for batchSize but received ${batchSize}`);
+    this.#offload?.keepOnly("vae");
     // SD's and SDXL's VAE overflow in float16.
     const overflows = this.vae.config.force_upcast && this.computeDtype === "float16";
     const dtype = overflows ? "float32" : this.computeDtype;
@@ -343,6 +352,7 @@ export const stableDiffusion = defineModel({
     optionalWeights: ["text_encoder_2"],
     settings: ["tokenizer", "tokenizer_2", "scheduler"],
   },
+  decoder: "vae",
   companion: (path, config) =>
     path.endsWith(".safetensors")
       ? ({ path: config ?? CLIP_TOKENIZER, purpose: config === undefined ? "tokenizer" : "settings" } as const)

@@ -157,11 +157,7 @@ function logitScaleIn(names: readonly string[], prefix: string): number {
   const key = `${prefix}logit_scale`;
   for (const name of names) {
     const file = new SafetensorsFile(name);
-    try {
-      if (file.header.tensors.has(key)) return Math.exp(tidy(() => file.tensor(key, { dtype: "float32" }).item()));
-    } finally {
-      file.close();
-    }
+    if (file.header.tensors.has(key)) return Math.exp(tidy(() => file.tensor(key, { dtype: "float32" }).item()));
   }
   throw new RewardError(`Expected ${key} in ${names.join(", ")} but received none`);
 }

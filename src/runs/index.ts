@@ -12,6 +12,7 @@ export {
 } from "./layout.js";
 export type {
   IntervalMeasurement,
+  NotFinitePair,
   PartialStage,
   PhaseSeconds,
   SampleLine,

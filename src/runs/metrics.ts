@@ -12,10 +12,23 @@ export interface UpdateMetrics {
   readonly ratioMax: number | null;
   readonly gradNorm: number;
   readonly lossScale: number;
-  /** 1 if the gradient was not finite and the step was skipped. */
+  /** 1 if the loss or the gradient was not finite and the step was skipped. */
   readonly skipped: 0 | 1;
+  /** In a skipped step: what was at fault. Missing where float16's loss scale was too large, which is no fault. */
+  readonly notFinite?: readonly NotFinitePair[];
   /** The objective's own metrics, means over pairs. */
   readonly objective: Readonly<Record<string, number>>;
+}
+
+/** A sample at a timestep whose loss or gradient is NaN or infinite. */
+export interface NotFinitePair {
+  readonly part: "loss" | "gradient";
+  /** The stage that sampled it: an earlier one for a row that is replayed. */
+  readonly stage: number;
+  readonly root: number;
+  readonly branch: number;
+  readonly prompt: string;
+  readonly timestep: number;
 }
 
 /** One finished stage: stage.json, and a line of metrics.jsonl. null where there is nothing to measure. */
@@ -46,6 +59,12 @@ export interface StageMetrics {
   readonly gradNorm: number | null;
   readonly lossScale: number | null;
   readonly skipped: number | null;
+  /** Optimiser steps that were skipped for another reason than float16's loss scale; null in older runs. */
+  readonly notFiniteSteps: number | null;
+  /** Roots that were left out because their latents were NaN or infinite; null in older runs. */
+  readonly notFiniteRoots: number | null;
+  /** The sizes of batches that were halved because the device ran out of memory, by the config's key. */
+  readonly halvedBatches: Readonly<Record<string, number>>;
   /** Of the weights' moving average from them; null without one. */
   readonly emaDistance: number | null;
   /** The objective's own metrics, means over pairs. */

@@ -1,13 +1,13 @@
 /**
  * Reads a run folder without libtorch, for dashboards, scripts and resuming.
  */
-import { closeSync, existsSync, openSync, readdirSync, readSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { InputError } from "../base/errors.js";
 import { isJsonObject, readJsonLines, readJsonObject } from "../base/files.js";
-import { listOf, show } from "../base/show.js";
+import { show } from "../base/show.js";
 // Imports the format directly, because the index of that folder would load libtorch.
-import { readHeader, type SafetensorsDType } from "../safetensors/header.js";
+import { readHeader, readRange, type SafetensorsDType } from "../safetensors/header.js";
+import { checkedInterval, checkedMetrics, checkedPartial, RunError } from "./check-json.js";
 import { formerStageFiles, layout, RUN_FORMAT, RUN_VERSION, stageFiles, type RunFile } from "./layout.js";
 import type {
   IntervalMeasurement,
@@ -18,10 +18,7 @@ import type {
   UpdateMetrics,
 } from "./metrics.js";
 
-/** A folder is not a run, or its files are damaged. */
-export class RunError extends InputError {
-  override readonly name = "RunError";
-}
+export { RunError } from "./check-json.js";
 
 /** A tensor of the run folder as plain data; bytes are in row-major order. */
 export interface StoredTensor {
@@ -100,13 +97,8 @@ export class RunReader {
 
   /** The metrics of a finished stage. @throws RunError when the file is missing or damaged */
   stageMetrics(stage: number): StageMetrics {
-    // What runs of earlier versions lack.
-    const former = { rewards: {}, objective: {}, cost: null, promptGroups: null, flatGroups: null };
     const file = this.stagePath(stage, "metrics");
-    const metrics = { ...former, ...readRunObject(file) } as { [key in keyof StageMetrics]?: unknown };
-    const lacking = ALWAYS_MEASURED.filter((key) => typeof metrics[key] !== "number");
-    if (lacking.length > 0) throw new RunError(`Expected a number for ${listOf(lacking, "and")} in ${file}`);
-    return metrics as unknown as StageMetrics;
+    return checkedMetrics(readRunObject(file), file);
   }
 
   /** The metrics of all finished stages. */
@@ -116,7 +108,9 @@ export class RunReader {
 
   /** What a stage's phases have taken so far, if they run in processes of their own. */
   partial(stage: number): Partial<PartialStage> {
-    return this.has(stage, "partial") ? readRunObject(this.stagePath(stage, "partial")) : {};
+    if (!this.has(stage, "partial")) return {};
+    const file = this.stagePath(stage, "partial");
+    return checkedPartial(readRunObject(file), file);
   }
 
   /** What is kept of a stage's samples besides their tensors. */
@@ -159,7 +153,7 @@ export class RunReader {
   /** What was measured before a stage; undefined if nothing was. @throws RunError when the file is damaged */
   interval(stage: number): IntervalMeasurement | undefined {
     const file = layout.interval(this.folder, stage);
-    return existsSync(file) ? (readRunObject(file) as unknown as IntervalMeasurement) : undefined;
+    return existsSync(file) ? checkedInterval(readRunObject(file), file) : undefined;
   }
 
   /** An evaluation of `b2 run` ("before", "after", ...); undefined if there is none. */
@@ -190,17 +184,7 @@ export class RunReader {
       );
     }
     const bytes = new Uint8Array(entry.end - entry.begin);
-    const fd = openSync(header.file, "r");
-    try {
-      for (let done = 0; done < bytes.length;) {
-        const read = readSync(fd, bytes, done, bytes.length - done, entry.begin + done);
-        if (read === 0)
-          throw new RunError(`Expected ${bytes.length} bytes for ${key} of ${header.file} but received ${done}`);
-        done += read;
-      }
-    } finally {
-      closeSync(fd);
-    }
+    readRange(header, entry, (part, at) => bytes.set(part, at));
     return { dtype: entry.dtype, shape: entry.shape, bytes };
   }
 }
@@ -217,9 +201,6 @@ function isScores(value: unknown): value is Record<string, number[]> {
       list.every((score) => typeof score === "number"),
   );
 }
-
-/** The metrics that no stage lacks. */
-const ALWAYS_MEASURED = ["stage", "rewardMean"] as const;
 
 /** The names in a folder of the run; none if there is no such folder. @throws RunError for a file in its place */
 function namesIn(folder: string): string[] {

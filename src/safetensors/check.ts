@@ -1,5 +1,5 @@
 /** Compares the tensors of a file with the expected ones. All problems are collected and thrown at once. */
-import { showShape } from "../base/show.js";
+import { showProblems, showShape } from "../base/show.js";
 import { allFinite, type DType, type Tensor } from "../torch/index.js";
 import { SafetensorsError } from "./error.js";
 
@@ -36,6 +36,9 @@ interface Described {
 }
 
 const FLOATING_POINT = new Set("float64 float32 float16 bfloat16 F64 F32 F16 BF16".split(" "));
+
+/** Problems that are shown: a large model has some thousand tensors, a damaged file may have millions. */
+const MOST_PROBLEMS = 2000;
 
 /** Collects the problems of the tensors of one file. */
 export class TensorCheck {
@@ -87,7 +90,7 @@ export class TensorCheck {
     if (count === 0) return;
     throw new SafetensorsError(
       file,
-      `Expected ${what} but received ${count} that ${count === 1 ? "differs" : "differ"}:\n  ${this.#problems.join("\n  ")}`,
+      `Expected ${what} but received ${count} that ${count === 1 ? "differs" : "differ"}:\n  ${showProblems(this.#problems, "\n  ", MOST_PROBLEMS)}`,
     );
   }
 

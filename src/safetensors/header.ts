@@ -7,7 +7,7 @@
  *
  * Nothing here needs libtorch.
  */
-import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
 import { isJsonObject, isNestedTooDeep, type JsonObject } from "../base/files.js";
 import { showShape, show as showWhole } from "../base/show.js";
 import { SafetensorsError } from "./error.js";
@@ -44,6 +44,8 @@ export interface TensorEntry {
 export interface SafetensorsHeader {
   readonly file: string;
   readonly size: number;
+  /** When the file was written last, in milliseconds: another time means that the header is of another file. */
+  readonly modified: number;
   readonly metadata: Readonly<Record<string, string>>;
   readonly tensors: ReadonlyMap<string, TensorEntry>;
 }
@@ -58,7 +60,7 @@ const MAX_HEADER_BYTES = 100_000_000;
  *   safetensors, or describes tensors that do not fit its data
  */
 export function readHeader(file: string): SafetensorsHeader {
-  const { json, dataStart, size } = readJson(file);
+  const { json, dataStart, size, modified } = readJson(file);
   const tensors = new Map<string, TensorEntry>();
   let metadata: Record<string, string> = {};
   for (const [key, value] of Object.entries(json)) {
@@ -66,27 +68,51 @@ export function readHeader(file: string): SafetensorsHeader {
     else tensors.set(key, parseEntry(file, key, value, dataStart, size));
   }
   checkTiling(file, tensors, dataStart, size);
-  return { file, size, metadata, tensors };
+  return { file, size, modified, metadata, tensors };
 }
+
+/**
+ * Reads a range of the file that a header describes, so that nothing depends on the file afterwards. (A mapping would: a
+ * file that shrinks under it ends the process with SIGBUS, one that is written to changes the weights in silence.)
+ *
+ * A file that is written to between the read and the check of its time cannot be told from one that is not.
+ *
+ * @param use called with each part in order, and where it begins in the range; the part is overwritten by the next one
+ * @throws SafetensorsError when the file is gone, or has been shortened, replaced or written to since the header was read
+ */
+export function readRange(
+  { file, size, modified }: SafetensorsHeader,
+  { begin, end }: Pick<TensorEntry, "begin" | "end">,
+  use: (part: Uint8Array, at: number) => void,
+): void {
+  const buffer = Buffer.allocUnsafe(Math.min(end - begin, PART));
+  const changed = (received: string): SafetensorsError =>
+    new SafetensorsError(file, `Expected the file that was opened but received ${received}`);
+  withFile(file, changed, (fd) => {
+    for (let at = begin; at < end;) {
+      const read = readSync(fd, buffer, 0, Math.min(buffer.length, end - at), at);
+      if (read === 0) throw changed(`one of ${fstatSync(fd).size} bytes instead of ${size}`);
+      use(buffer.subarray(0, read), at - begin);
+      at += read;
+    }
+    const now = fstatSync(fd);
+    if (now.size !== size) throw changed(`one of ${now.size} bytes instead of ${size}`);
+    if (now.mtimeMs !== modified) throw changed("one that was written to since");
+  });
+}
+
+/** Bytes that are read at once. */
+const PART = 2 ** 24;
 
 /** Bytes that a tensor of this dtype and shape takes. */
 export function byteLength(dtype: SafetensorsDType, shape: readonly number[]): number {
   return shape.reduce((product, n) => product * n, ELEMENT_SIZES[dtype]);
 }
 
-function readJson(file: string): { json: JsonObject; dataStart: number; size: number } {
-  let fd: number;
-  try {
-    if (statSync(file).isFIFO()) throw new SafetensorsError(file, "Expected a file but received a pipe");
-    fd = openSync(file, "r");
-  } catch (cause) {
-    if (cause instanceof SafetensorsError) throw cause;
-    throw new SafetensorsError(file, `Expected a readable file but received ${describe(cause)}`);
-  }
-  try {
-    const stat = fstatSync(fd);
-    if (!stat.isFile()) throw new SafetensorsError(file, "Expected a file but received something else");
-    const size = stat.size;
+function readJson(file: string): { json: JsonObject; dataStart: number; size: number; modified: number } {
+  const unreadable = (received: string): SafetensorsError =>
+    new SafetensorsError(file, `Expected a readable file but received ${received}`);
+  return withFile(file, unreadable, (fd, { size, mtimeMs: modified }) => {
     if (size < 8) throw new SafetensorsError(file, `Expected at least 8 bytes but received ${size}`);
     const length = readBytes(file, fd, 8, 0).readBigUInt64LE();
     if (length > BigInt(MAX_HEADER_BYTES)) {
@@ -102,9 +128,32 @@ function readJson(file: string): { json: JsonObject; dataStart: number; size: nu
         `Expected ${dataStart} bytes for the length and the header but received a file of ${size}; it is truncated`,
       );
     }
-    return { json: parseJson(file, readBytes(file, fd, Number(length), 8)), dataStart, size };
+    return { json: parseJson(file, readBytes(file, fd, Number(length), 8)), dataStart, size, modified };
+  });
+}
+
+/**
+ * Opens a file for `work`. Pipes and devices are refused without waiting for them.
+ *
+ * @param failure makes an error of what the system says
+ */
+function withFile<T>(
+  file: string,
+  failure: (received: string) => SafetensorsError,
+  work: (fd: number, stat: Stats) => T,
+): T {
+  let fd: number | undefined;
+  try {
+    // Without waiting for the writer of a pipe.
+    fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+    const stat = fstatSync(fd);
+    if (stat.isFIFO()) throw new SafetensorsError(file, "Expected a file but received a pipe");
+    if (!stat.isFile()) throw new SafetensorsError(file, "Expected a file but received something else");
+    return work(fd, stat);
+  } catch (cause) {
+    throw cause instanceof Error && "syscall" in cause ? failure(cause.message) : cause;
   } finally {
-    closeSync(fd);
+    if (fd !== undefined) closeSync(fd);
   }
 }
 

@@ -1,14 +1,20 @@
 /**
  * Tensors in and out of safetensors files.
  *
- * Reads are memory-mapped. A tensor that needs no conversion is a view of the file, whose pages the operating system
- * may drop. A tensor to convert is read through its own mapping, which is closed before the next one is read, so that
- * loading needs little more memory than the weights.
+ * A tensor is a copy of its part of the file, so that it stays what it is whatever happens to the file. It is read in
+ * parts, and tensors one after the other, so that loading needs little more memory than the weights.
  */
-import { statSync } from "node:fs";
-import { fromFile, keep, tidy, type Device, type DType, type MemoryFormat, type Tensor } from "../torch/index.js";
+import {
+  empty,
+  tensorFromBytes,
+  tidy,
+  type Device,
+  type DType,
+  type MemoryFormat,
+  type Tensor,
+} from "../torch/index.js";
 import { SafetensorsError } from "./error.js";
-import { readHeader, type SafetensorsDType, type SafetensorsHeader, type TensorEntry } from "./header.js";
+import { readHeader, readRange, type SafetensorsDType, type SafetensorsHeader, type TensorEntry } from "./header.js";
 import { writeRaw, type RawTensor } from "./write.js";
 
 const torchDTypes: Partial<Record<SafetensorsDType, DType>> = {
@@ -36,11 +42,10 @@ export interface ReadOptions {
   readonly memoryFormat?: MemoryFormat;
 }
 
-/** An open safetensors file, whose tensors are read one at a time. */
+/** A safetensors file, whose tensors are read one at a time. */
 export class SafetensorsFile {
   readonly file: string;
   readonly header: SafetensorsHeader;
-  #mapping: Tensor | undefined;
 
   /** @throws SafetensorsError, see readHeader */
   constructor(file: string) {
@@ -63,21 +68,9 @@ export class SafetensorsFile {
       throw new SafetensorsError(this.file, "Expected a tensor of this name but received a file without it", key);
     }
     const stored = this.dtype(key);
-    const wanted = dtype ?? stored;
-    if (entry.begin === entry.end) return this.#empty(entry, wanted, device);
-    // Channels-last reorders only images and kernels larger than 1x1.
-    const reorders = memoryFormat === "channelsLast" && entry.shape.length === 4 && !is1x1(entry.shape);
-    if (wanted === stored && device === "cpu" && !reorders && isAligned(entry)) {
-      this.#mapping ??= keep(this.#map());
-      const mapping = this.#mapping;
-      return tidy(() => view(mapping, entry, stored));
-    }
     return tidy(() => {
-      const source = view(this.#map(), entry, stored);
       const format = memoryFormat === "preserve" || entry.shape.length !== 4 ? {} : { memoryFormat };
-      const converted = source.to({ dtype: wanted, device, ...format });
-      // `to` may return its input, which would keep this mapping alive.
-      return wanted === stored && device === "cpu" ? converted.clone(format) : converted;
+      return read(this.header, entry, stored).to({ dtype: dtype ?? stored, device, ...format });
     });
   }
 
@@ -91,27 +84,15 @@ export class SafetensorsFile {
     }
     return torchDType;
   }
+}
 
-  /** Closes the file; tensors that were read from it stay valid. */
-  close(): void {
-    this.#mapping?.dispose();
-    this.#mapping = undefined;
-  }
-
-  #map(): Tensor {
-    try {
-      return fromFile(this.file, { dtype: "uint8", size: this.header.size });
-    } catch (cause) {
-      // If the file is unchanged, it is not at fault: memory may have run out.
-      if (statSync(this.file, { throwIfNoEntry: false })?.size === this.header.size) throw cause;
-      const problem = `Expected the file that was opened but received: ${(cause as Error).message}`;
-      throw new SafetensorsError(this.file, problem, undefined, { cause });
-    }
-  }
-
-  #empty(entry: TensorEntry, dtype: DType, device: Device): Tensor {
-    return tidy(() => this.#map().slice(0, 0, 0).to({ dtype, device }).reshape(entry.shape).clone());
-  }
+/** The elements of an entry as a tensor on the CPU. */
+function read(header: SafetensorsHeader, entry: TensorEntry, dtype: DType): Tensor {
+  const bytes = empty([entry.end - entry.begin], { dtype: "uint8" });
+  readRange(header, entry, (part, at) =>
+    tidy(() => bytes.narrow(0, at, part.length).copy_(tensorFromBytes(part, [part.length], "uint8"))),
+  );
+  return bytes.viewAs(dtype).reshape(entry.shape);
 }
 
 /**
@@ -121,11 +102,7 @@ export class SafetensorsFile {
  */
 export function loadSafetensors(file: string, options: ReadOptions = {}): Map<string, Tensor> {
   const source = new SafetensorsFile(file);
-  try {
-    return new Map(source.keys().map((key) => [key, source.tensor(key, options)]));
-  } finally {
-    source.close();
-  }
+  return new Map(source.keys().map((key) => [key, source.tensor(key, options)]));
 }
 
 /** A tensor that is created when it is written; its elements in order fill the given shape. */
@@ -157,19 +134,4 @@ function bytesOf({ dtype, tensor }: PendingTensor): Uint8Array {
 
 function isMap(value: object): value is ReadonlyMap<string, Writable> {
   return value instanceof Map;
-}
-
-/** A tensor over a range of the mapped file. Ranges that are not aligned to their element size are copied. */
-function view(mapping: Tensor, entry: TensorEntry, dtype: DType): Tensor {
-  const range = mapping.narrow(0, entry.begin, entry.end - entry.begin);
-  return (isAligned(entry) ? range : range.clone()).viewAs(dtype).reshape(entry.shape);
-}
-
-function isAligned({ begin, end, shape }: TensorEntry): boolean {
-  const elements = shape.reduce((product, n) => product * n, 1);
-  return begin % ((end - begin) / elements) === 0;
-}
-
-function is1x1([, , height, width]: readonly number[]): boolean {
-  return height === 1 && width === 1;
 }

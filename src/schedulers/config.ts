@@ -6,6 +6,7 @@
  * an error.
  */
 import { InputError } from "../base/errors.js";
+import { show, showProblems } from "../base/show.js";
 
 /** DDIM's config under diffusers' keys. */
 export interface DDIMSchedulerConfig {
@@ -109,9 +110,9 @@ export function parseSchedulerConfig(config: object, source = "DDIMScheduler"): 
   for (const [key, value] of Object.entries(config)) {
     if (key.startsWith("_") || OTHER_SAMPLERS.has(key)) continue;
     const rule = rules.get(key);
-    if (rule === undefined) problems.push(`Expected no key ${key} but received ${JSON.stringify(value)}`);
+    if (rule === undefined) problems.push(`Expected no key ${key} but received ${show(value)}`);
     else if (!rule.holds(value)) {
-      problems.push(`Expected ${rule.expected} for ${key} but received ${JSON.stringify(value)}`);
+      problems.push(`Expected ${rule.expected} for ${key} but received ${show(value)}`);
     }
     if (Object.hasOwn(RULES, key)) honoured[key] = value;
   }
@@ -121,7 +122,11 @@ export function parseSchedulerConfig(config: object, source = "DDIMScheduler"): 
       'Expected "v_prediction" or "sample" for prediction_type with rescale_betas_zero_snr but received "epsilon"',
     );
   }
-  if (problems.length > 0) throw new SchedulerConfigError(`${source}: ${problems.join("\n  ")}`);
+  const { steps_offset: offset, num_train_timesteps: trained } = honoured as { [key: string]: number };
+  if (problems.length === 0 && offset! >= trained!) {
+    problems.push(`Expected a steps_offset below num_train_timesteps, ${trained}, but received ${offset}`);
+  }
+  if (problems.length > 0) throw new SchedulerConfigError(`${source}: ${showProblems(problems)}`);
   return honoured as unknown as DDIMSchedulerConfig;
 }
 

@@ -84,6 +84,13 @@ export class DDIMScheduler implements Scheduler {
     switch (spacing) {
       case "leading": {
         const ratio = Math.floor(trained / numInferenceSteps);
+        const first = (numInferenceSteps - 1) * ratio + offset;
+        if (first >= trained) {
+          throw new RangeError(
+            `Expected other numInferenceSteps than ${numInferenceSteps}, whose first timestep, with a steps_offset of ` +
+              `${offset}, would be ${first} of ${trained}`,
+          );
+        }
         return indices.map((i) => (numInferenceSteps - 1 - i) * ratio + offset);
       }
       case "linspace": {

@@ -52,7 +52,7 @@ export interface Scheduler {
   /**
    * The timesteps of a trajectory, descending.
    *
-   * @throws RangeError for a number of steps outside 1..maxInferenceSteps
+   * @throws RangeError for a number of steps outside 1..maxInferenceSteps, and others that it has no timesteps for
    */
   timesteps(numInferenceSteps: number): number[];
   /** One transition x_t -> x_{t-1}, drawn from noise or given, with its log-probability. */

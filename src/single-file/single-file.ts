@@ -1,6 +1,6 @@
 /**
  * Checkpoints in one safetensors file with the keys of the original Stable Diffusion, as model-sharing sites distribute
- * them: read part by part, memory-mapped, into the same model classes as a diffusers folder, and written from them.
+ * them: read part by part into the same model classes as a diffusers folder, and written from them.
  *
  * Such a file holds no configs and no tokenizer. Configs are inferred (infer.ts) unless a diffusers folder with them is
  * given, like `config=` of diffusers' from_single_file.
@@ -163,14 +163,7 @@ export class SingleFile {
 
   /** The standard deviation of a tensor. */
   #spread(key: string): number {
-    return tidy(() => {
-      const file = new SafetensorsFile(this.file);
-      try {
-        return file.tensor(key, { dtype: "float32" }).std().item();
-      } finally {
-        file.close();
-      }
-    });
+    return tidy(() => new SafetensorsFile(this.file).tensor(key, { dtype: "float32" }).std().item());
   }
 
   /** A part's config: from the config folder, or inferred from its weights. */

@@ -6,6 +6,7 @@
  */
 import { tensor, type Tensor } from "../torch/index.js";
 import { END_OF_WORD, readTokenizerFiles, writeTokenizerFiles, type TokenizerFiles } from "./files.js";
+import { mergePairs } from "./merge.js";
 
 /** \s and \p{White_Space} differ in a few characters; the vocabulary was made with the latter. */
 const WHITE_SPACE = /\p{White_Space}+/gu;
@@ -16,6 +17,10 @@ const WORDS = /<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|
 const WORDS_WITHIN = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}+|[^\p{White_Space}\p{L}\p{N}]+/gu;
 
 const utf8 = new TextEncoder();
+
+/** Words whose ids are kept: their letters and their number. */
+const LONGEST_KEPT = 64;
+const MOST_KEPT = 100_000;
 
 /** CLIP's tokenizer, see the top of this file. */
 export class CLIPTokenizer {
@@ -113,31 +118,10 @@ export class CLIPTokenizer {
     if (known !== undefined) return known;
     const letters = Array.from(utf8.encode(word), (byte) => LETTER_OF_BYTE[byte]!);
     letters[letters.length - 1] += END_OF_WORD;
-    const ids = this.#merge(letters).map((symbol) => this.#vocab.get(symbol) ?? this.#unkTokenId);
-    this.#ofWord.set(word, ids);
+    const rankOf = (left: string, right: string): number => this.#ranks.get(`${left} ${right}`) ?? Infinity;
+    const ids = mergePairs(letters, rankOf).map((symbol) => this.#vocab.get(symbol) ?? this.#unkTokenId);
+    if (word.length <= LONGEST_KEPT && this.#ofWord.size < MOST_KEPT) this.#ofWord.set(word, ids);
     return ids;
-  }
-
-  /** Repeatedly merges all occurrences of the pair with the lowest rank, from the left, until no pair has a rank. */
-  #merge(letters: readonly string[]): readonly string[] {
-    let symbols = letters;
-    for (;;) {
-      let best = Infinity;
-      for (let i = 0; i + 1 < symbols.length; i++) {
-        best = Math.min(best, this.#rank(symbols, i));
-      }
-      if (best === Infinity) return symbols;
-      const merged: string[] = [];
-      for (let i = 0; i < symbols.length; i++) {
-        const joins = i + 1 < symbols.length && this.#rank(symbols, i) === best;
-        merged.push(joins ? symbols[i]! + symbols[++i]! : symbols[i]!);
-      }
-      symbols = merged;
-    }
-  }
-
-  #rank(symbols: readonly string[], i: number): number {
-    return this.#ranks.get(`${symbols[i]} ${symbols[i + 1]}`) ?? Infinity;
   }
 }
 

@@ -20,9 +20,15 @@ export class TorchError extends Error {
   }
 }
 
-/** Whether an error says that a device has no memory left: the messages of libtorch, and of this project's allocator. */
+/**
+ * What is said where a device has no memory left: by libtorch of a GPU and by this project's allocator, by libtorch of the
+ * CPU, and by C++.
+ */
+const OUT_OF_MEMORY = /out of memory|can't allocate memory|std::bad_alloc/;
+
+/** Whether an error says that a device has no memory left. */
 export const isOutOfMemory = (error: unknown): error is TorchError =>
-  error instanceof TorchError && error.message.includes("out of memory");
+  error instanceof TorchError && OUT_OF_MEMORY.test(error.message);
 
 /** The native addon is not built, or does not load: an installation to be mended, not a fault of this code. */
 export class AddonError extends InputError {

@@ -90,6 +90,22 @@ test("values of --set are JSON, or strings", () => {
   assert.throws(() => parseAssignments(["branch.count"]), /Expected key=value for --set/);
 });
 
+test("values of --set that would fill the memory or the stack are refused", () => {
+  for (const assignment of ["rewards.4000000000=1", "rewards.999999999.weight=2"]) {
+    assert.throws(() => resolveConfig(parseAssignments([assignment])), {
+      name: "ConfigError",
+      message: /Expected numbers below 10000 for the items of a list but received "\d+"/,
+    });
+  }
+  const nested = "[".repeat(100_000) + "]".repeat(100_000);
+  for (const assignment of [`${"a.".repeat(100_000)}a=1`, `seed=${nested}`]) {
+    assert.throws(() => parseAssignments([assignment]), {
+      name: "ConfigError",
+      message: /Expected at most 50 keys in each other for --set but received/,
+    });
+  }
+});
+
 test("every problem is told at once, with the key that was meant", () => {
   const problems = problemsOf({
     branch: { cuont: 5 },

@@ -3,9 +3,9 @@
  * at once.
  */
 import { InputError } from "../../base/errors.js";
-import { isJsonObject, type JsonObject } from "../../base/files.js";
+import { isJsonObject, isNestedTooDeep, type JsonObject } from "../../base/files.js";
 import type { Entry, Registry } from "../../base/registry.js";
-import { show } from "../../base/show.js";
+import { show, showProblems } from "../../base/show.js";
 import { placeOf, readConfigText } from "./config-file.js";
 import { conflicts, type Conflict } from "./conflicts.js";
 import { explain } from "./explain.js";
@@ -20,7 +20,14 @@ export class ConfigError extends InputError {
   readonly problems: readonly string[];
 
   constructor(problems: readonly string[]) {
-    super(problems.length === 1 ? problems[0]! : problems.map((problem) => `- ${problem}`).join("\n"));
+    super(
+      problems.length === 1
+        ? problems[0]!
+        : showProblems(
+            problems.map((problem) => `- ${problem}`),
+            "\n",
+          ),
+    );
     this.problems = problems;
   }
 }
@@ -148,7 +155,12 @@ export function parseAssignments(assignments: readonly string[]): JsonObject {
       problems.push(`Expected key=value for --set, such as branch.count=5, but received ${show(assignment, 60)}`);
       return {};
     }
-    return path.split(".").reduceRight<unknown>((value, key) => ({ [key]: value }), parseValue(text!)) as JsonObject;
+    const [keys, value] = [path.split("."), parseValue(text!)];
+    if (keys.length > MOST_KEYS || isNestedTooDeep(value)) {
+      problems.push(`Expected at most ${MOST_KEYS} keys in each other for --set but received ${show(assignment, 60)}`);
+      return {};
+    }
+    return keys.reduceRight<unknown>((value, key) => ({ [key]: value }), value) as JsonObject;
   });
   if (problems.length > 0) throw new ConfigError(problems);
   return mergeLayers(...layers);
@@ -208,10 +220,23 @@ function merge(target: JsonObject, source: JsonObject): void {
 
 const isIndexed = (value: JsonObject): boolean => Object.keys(value).every((index) => /^\d+$/.test(index));
 
-/** `rewards.0.weight=2`: a list with some of its items changed. */
+/** Keys of `--set` in each other at most, and items of a list: far more than any config has. */
+const MOST_KEYS = 50;
+const MOST_ITEMS = 10_000;
+
+/**
+ * `rewards.0.weight=2`: a list with some of its items changed.
+ *
+ * @throws ConfigError for a number that would make a list of nothing but holes
+ */
 function withItems(list: readonly unknown[], changes: JsonObject): unknown[] {
   const changed = [...list];
   for (const [index, change] of Object.entries(changes)) {
+    if (Number(index) >= MOST_ITEMS) {
+      throw new ConfigError([
+        `Expected numbers below ${MOST_ITEMS} for the items of a list but received ${show(index, 60)}`,
+      ]);
+    }
     const own = changed[Number(index)];
     const nested: JsonObject = isJsonObject(own) ? { ...own } : {};
     if (isJsonObject(change)) merge(nested, change);

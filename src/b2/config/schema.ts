@@ -85,6 +85,13 @@ const model = z.strictObject({
     .describe(
       "Decode images larger than the model's training size in overlapping tiles, so that memory does not grow with image size. Each tile has its own norms and attention, so images, and therefore rewards, differ slightly.",
     ),
+  offload: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Keep what encodes prompts and what decodes images in main memory, and bring each to the device when it is called (diffusers' `enable_model_cpu_offload`); the denoiser stays there. Less memory of a GPU for a little time: encoded prompts are cached. On a CPU it does nothing.",
+    )
+    .meta(nothing),
   threads: count()
     .max(4096)
     .nullable()
@@ -345,6 +352,15 @@ const train = z.strictObject({
     .gt(0)
     .default(1)
     .describe("Maximum norm of the gradient; larger gradients are scaled down to it."),
+  mostSkipped: z
+    .int()
+    .min(0)
+    .max(MOST)
+    .default(8)
+    .describe(
+      "How many optimiser steps in a row may be skipped because their loss or gradient is NaN or infinite, before the run stops. One bad sample spoils a step in every epoch, so a few are no disaster; weights that have run away spoil all. What float16's loss scale skips to find its size does not count.",
+    )
+    .meta(nothing),
   ema: z
     .number()
     .gt(0)
@@ -460,11 +476,20 @@ export const rewardShape = {
     ),
 };
 
+/** The schema of the entries that are registered, and how many they were when it was built. */
+let built: { readonly entries: number; readonly schema: ReturnType<typeof buildSchema> } | undefined;
+
 /**
- * The schema of a whole run. Every key has a default, so `{}` is the reference's B2-DiffuRL. The schema is built at
- * each call, because plugins may have added to the registries.
+ * The schema of a whole run. Every key has a default, so `{}` is the reference's B2-DiffuRL. The schema is built again
+ * when plugins have added to the registries.
  */
-export function configSchema() {
+export function configSchema(): ReturnType<typeof buildSchema> {
+  const entries = [schedulers, rewards, objectives].reduce((sum, registry) => sum + registry.names().length, 0);
+  if (built?.entries !== entries) built = { entries, schema: buildSchema() };
+  return built.schema;
+}
+
+function buildSchema() {
   return z.strictObject({
     seed: z
       .int()

@@ -17,6 +17,7 @@ import { setNumThreads, type Device, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import { locateDiffusionModel } from "../models.js";
 import { needsOf } from "../objectives/index.js";
+import { BatchSizes } from "./batch-sizes.js";
 import { computeDtypeOf, openDevice } from "./device.js";
 import { PassCounter } from "./pass-counter.js";
 import { TextCache } from "./text-cache.js";
@@ -45,6 +46,8 @@ export class Policy {
   readonly latentShape: readonly number[];
   /** Passes through the denoiser so far, whatever they were for. */
   readonly passes = new PassCounter();
+  /** How much passes through the model at once, where the device has too little memory for what the config says. */
+  readonly batches = new BatchSizes();
   readonly #sample: Config["sample"];
   /** Frozen LoRAs, for inference. */
   readonly #adapters: readonly LoraAdapter[];
@@ -186,7 +189,7 @@ export class Policy {
 
 /** Opens a config's model and makes a policy of it; disposes of the model if that fails. */
 function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy {
-  const { path, dtype, variant, threads, tiling, options, height, width } = config.model;
+  const { path, dtype, variant, threads, tiling, offload, options, height, width } = config.model;
   const device = openDevice(config);
   if (threads !== null) setNumThreads(threads);
   const place = locateDiffusionModel(config.model);
@@ -196,6 +199,7 @@ function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy
       dtype,
       device,
       tiling,
+      offload,
       computeDtype: computeDtypeOf(config),
       ...(config.scheduler !== null && { scheduler: config.scheduler }),
       size: { height: height ?? undefined, width: width ?? undefined },
@@ -237,10 +241,21 @@ function checkSize({ downscale }: DiffusionModel, { model }: Config): void {
   }
 }
 
-/** @throws InputError for more steps than the model has timesteps */
-function checkSteps({ scheduler: { maxInferenceSteps } }: DiffusionModel, path: string, { sample }: Config): void {
-  if (sample.steps <= maxInferenceSteps) return;
-  throw new InputError(
-    `Expected sample.steps of at most ${maxInferenceSteps}, the timesteps of the model in ${path}, but received ${sample.steps}`,
-  );
+/** @throws InputError for more steps than the model has timesteps, and for those that its scheduler has none for */
+function checkSteps({ scheduler }: DiffusionModel, path: string, { sample }: Config): void {
+  const { maxInferenceSteps } = scheduler;
+  if (sample.steps > maxInferenceSteps) {
+    throw new InputError(
+      `Expected sample.steps of at most ${maxInferenceSteps}, the timesteps of the model in ${path}, but received ${sample.steps}`,
+    );
+  }
+  try {
+    scheduler.timesteps(sample.steps);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new InputError(
+      `Expected sample.steps that the scheduler of ${path} has timesteps for but received ${sample.steps}: ${error.message}`,
+      { cause: error },
+    );
+  }
 }

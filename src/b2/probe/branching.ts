@@ -5,7 +5,7 @@
  */
 import { chunks } from "../../base/chunks.js";
 import { InputError } from "../../base/errors.js";
-import type { ProgressTask, RunContext } from "../../base/progress.js";
+import type { Progress, ProgressTask, RunContext } from "../../base/progress.js";
 import type { RewardSet } from "../../rewards/index.js";
 import { tidy, zeros, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
@@ -92,7 +92,7 @@ export async function* probeRoots(
   expectNoise(policy);
   const left = plan.prompts.length - from;
   const task = progress.task("probing", probeCost({ ...plan, roots: left }).steps, "steps");
-  const probe = new Probe(policy, rewards, plan, config, { read, metadata, task, signal });
+  const probe = new Probe(policy, rewards, plan, config, { read, metadata, task, progress, signal });
   try {
     for (const [start, count] of chunks(left, rootsAtOnce(plan.branches, config))) {
       yield await probe.roots(from + start, count);
@@ -118,6 +118,7 @@ interface ProbeOptions {
   readonly read: ReadImages | undefined;
   readonly metadata: PromptLists["metadata"];
   readonly task: ProgressTask;
+  readonly progress: Progress;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -183,12 +184,17 @@ class Probe {
     const { batchSize, decodeBatchSize } = this.#config.sample;
     const measured: Readings[] = [];
     try {
-      for (const [start, rows] of chunks(prompts.length, batchSize)) {
-        const part = prompts.slice(start, start + rows);
+      const { progress, signal, task } = this.#options;
+      const work = { key: "sample.batchSize", total: prompts.length, size: batchSize, progress } as const;
+      const make = (start: number, rows: number, task: Pick<ProgressTask, "advance">): Promise<Tensor> => {
         const x = tidy(() => first.narrow(0, start, rows).clone());
-        const latents = await this.#denoise(x, part, noise.slice(start, start + rows), from, this.#plan.splits.at(-1)!);
+        const own = noise.slice(start, start + rows);
+        return this.#denoise(x, prompts.slice(start, start + rows), own, from, this.#plan.splits.at(-1)!, task);
+      };
+      await this.#policy.batches.each(work, task, make, async (latents, start, rows) => {
+        const part = prompts.slice(start, start + rows);
         try {
-          const decoding = { batchSize: decodeBatchSize, signal: this.#options.signal };
+          const decoding = { batchSize: decodeBatchSize, signal, progress };
           await decodeInBatches(this.#policy, latents, decoding, async (images, offset) => {
             const own = noise.slice(start + offset, start + offset + images.size(0));
             measured.push(...(await this.#score(images, part.slice(offset, offset + own.length), own)));
@@ -196,7 +202,7 @@ class Probe {
         } finally {
           latents.dispose();
         }
-      }
+      });
     } finally {
       first.dispose();
     }
@@ -220,8 +226,15 @@ class Probe {
     }));
   }
 
-  #denoise(x: Tensor, prompts: readonly string[], noise: readonly NoiseKey[], from: number, to: number) {
-    const { task, signal } = this.#options;
+  #denoise(
+    x: Tensor,
+    prompts: readonly string[],
+    noise: readonly NoiseKey[],
+    from: number,
+    to: number,
+    task: Pick<ProgressTask, "advance"> = this.#options.task,
+  ): Promise<Tensor> {
+    const { signal } = this.#options;
     const { timesteps } = this.#policy;
     const onStep = (): void => task.advance(prompts.length);
     return denoise(this.#policy, x, prompts, noise, { timesteps, from, to, signal, onStep });

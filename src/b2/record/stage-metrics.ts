@@ -12,7 +12,10 @@ export interface StageOutcome {
   readonly updates: readonly UpdateMetrics[];
   /** Of the weights' moving average from them; null without one. */
   readonly emaDistance: number | null;
+  /** How many roots were to be sampled; some may have been left out. */
+  readonly roots: number;
   readonly branchCount: number;
+  readonly halvedBatches: StageMetrics["halvedBatches"];
   readonly seconds: PhaseSeconds;
   /** The most that tensors took on an accelerator; null on the CPU, and where nobody counts. */
   readonly deviceBytes: number | null;
@@ -22,7 +25,8 @@ export interface StageOutcome {
 
 /** A stage's line of metrics.jsonl; null where there is nothing to average. */
 export function stageMetrics(outcome: StageOutcome): StageMetrics {
-  const { scored, trainedSteps, trainSet, updates, emaDistance, branchCount, seconds, deviceBytes, cost } = outcome;
+  const { scored, trainedSteps, trainSet, updates, emaDistance, roots, branchCount } = outcome;
+  const { halvedBatches, seconds, deviceBytes, cost } = outcome;
   const { stage, rewards } = scored;
   const { mean, deviation } = meanAndDeviation(rewards);
   const spreads: number[] = [];
@@ -73,6 +77,9 @@ export function stageMetrics(outcome: StageOutcome): StageMetrics {
     gradNorm: average(({ gradNorm }) => gradNorm),
     lossScale: average(({ lossScale }) => lossScale),
     skipped: average(({ skipped }) => skipped),
+    notFiniteSteps: updates.filter(({ notFinite }) => notFinite !== undefined).length,
+    notFiniteRoots: roots - rewards.length / branchCount,
+    halvedBatches,
     emaDistance: emaDistance === null ? null : finite(emaDistance),
     objective: Object.fromEntries(
       Object.keys(first?.objective ?? {}).map((name) => [name, average(({ objective }) => objective[name] ?? NaN)]),

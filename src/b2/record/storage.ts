@@ -152,7 +152,7 @@ function expectedTensors(
 }
 
 /**
- * The tensors of a file, as copies: the file may be replaced while they live.
+ * The tensors of a file.
  *
  * @throws SafetensorsError naming the file and every tensor that is missing, unexpected, misshaped or not finite
  */
@@ -160,7 +160,7 @@ function load(file: string, expected: Readonly<Record<string, ExpectedTensor>>):
   return tidy(() => {
     const stored = loadSafetensors(file);
     checkTensors(file, stored, expected, "the trajectories of this run");
-    return Object.fromEntries([...stored].map(([name, tensor]) => [name, tensor.clone()]));
+    return Object.fromEntries(stored);
   });
 }
 

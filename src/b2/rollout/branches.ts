@@ -6,11 +6,12 @@
  * sample's noise is derived from its (seed, stage, root, branch, step), so it does not depend on batching. Several workers
  * share the chunks, which are those of one process: so its bits are theirs.
  */
-import { chunks } from "../../base/chunks.js";
+import type { ProgressTask } from "../../base/progress.js";
 import { alone, batchShareOf, exchangeRows, type Share, type WithWorkers } from "../../distributed/index.js";
 import { empty, tidy, type Device, type Tensor } from "../../torch/index.js";
 import type { Config } from "../config/schema.js";
 import type { LearnsFrom } from "../objectives/index.js";
+import type { BatchedWork } from "../policy/batch-sizes.js";
 import type { Policy } from "../policy/policy.js";
 import type { BranchBatch, SampleKey } from "../records.js";
 import { denoise, gaussian, type NoiseKey } from "./denoise.js";
@@ -57,9 +58,10 @@ export async function sampleBranches(
   const isNoisy = (step: number): boolean => noise === "everywhere" || (step >= trained.from && step < trained.to);
 
   const rowsOf = (total: number, rank: number): Share => batchShareOf(total, batchSize, { rank, size: workers.size });
-  const ownChunks = (total: number): (readonly [start: number, length: number])[] => {
-    const own = rowsOf(total, workers.rank);
-    return [...chunks(own.length, batchSize)].map(([start, length]) => [own.start + start, length]);
+  /** This worker's part of so many rows. */
+  const own = (total: number): BatchedWork => {
+    const { start: first, length } = rowsOf(total, workers.rank);
+    return { key: "sample.batchSize", first, total: length, size: batchSize, progress };
   };
   const exchange = (total: number, images: number, tensors: readonly Tensor[]): Promise<void> =>
     exchangeRows(tensors, workers, (rank) => {
@@ -74,27 +76,37 @@ export async function sampleBranches(
   const task = progress.task("sampling", ownSteps, "steps");
   try {
     // Roots: from x_T to the split. Their latents are kept in state 0 of their branches' records.
-    for (const [start, rows] of ownChunks(prompts.length)) {
-      const chunk = prompts.slice(start, start + rows);
-      const addresses = chunk.map((_, i) => noiseKey(start + i, 0));
-      const x = await denoise(policy, gaussian(addresses, 0, shape, device), chunk, addresses, {
-        timesteps,
-        from: 0,
-        to: split,
-        isNoisy,
-        signal,
-        onStep: () => task.advance(rows),
-      });
-      tidy(() => void record.place(start * images, rows * images, 0).copy_(x.repeatInterleave(images, 0)));
-      x.dispose();
-    }
+    await policy.batches.each(
+      own(prompts.length),
+      task,
+      (start, rows, { advance }) => {
+        const chunk = prompts.slice(start, start + rows);
+        const addresses = chunk.map((_, i) => noiseKey(start + i, 0));
+        return denoise(policy, gaussian(addresses, 0, shape, device), chunk, addresses, {
+          timesteps,
+          from: 0,
+          to: split,
+          isNoisy,
+          signal,
+          onStep: () => advance(rows),
+        });
+      },
+      (x, start, rows) => {
+        tidy(() => void record.place(start * images, rows * images, 0).copy_(x.repeatInterleave(images, 0)));
+        x.dispose();
+      },
+    );
     const splits = record.states(0);
     await exchange(prompts.length, images, [splits]);
     splits.dispose();
     // Branches: from the split to the image, or in a tree from one split to the next.
     for (const level of levels) {
       const { from, to, edges } = level;
-      for (const [start, rows] of ownChunks(prompts.length * edges)) {
+      const make = async (
+        start: number,
+        rows: number,
+        { advance }: Pick<ProgressTask, "advance">,
+      ): Promise<ChunkRecord> => {
         const numbers = Array.from({ length: rows }, (_, i) => start + i);
         const chunk = numbers.map((edge) => prompts[Math.floor(edge / edges)]!);
         const addresses = numbers.map((edge) => noiseKey(Math.floor(edge / edges), (edge % edges) + 1));
@@ -108,15 +120,23 @@ export async function sampleBranches(
             signal,
             onStep: (step, x, logProb) => {
               held.keep(step - split, x, logProb);
-              task.advance(rows);
+              advance(rows);
             },
           });
           last.dispose();
+          return held;
+        } catch (error) {
+          held.dispose();
+          throw error;
+        }
+      };
+      await policy.batches.each(own(prompts.length * edges), task, make, (held) => {
+        try {
           held.finish();
         } finally {
           held.dispose();
         }
-      }
+      });
       await exchange(prompts.length * edges, level.images, record.all);
     }
   } catch (error) {
@@ -176,14 +196,19 @@ class Recorder {
 class ChunkRecord {
   /** Views of the record, [rows, images, ...]. */
   readonly #records: readonly Tensor[];
-  /** Of each, the first image's: as views, and where steps are collected; on the CPU the two are the same. */
+  /**
+   * Of each, the first image's: as views, and where steps are collected. On the CPU the two are the same, except where
+   * steps overwrite the state that they began with, which a second attempt needs.
+   */
   readonly #first: readonly Tensor[];
   readonly #held: readonly Tensor[];
 
   constructor(latents: Tensor, logProbs: Tensor | undefined, device: Device) {
     this.#records = logProbs === undefined ? [latents] : [latents, logProbs];
     this.#first = this.#records.map((record) => record.select(1, 0));
-    this.#held = device === "cpu" ? this.#first : this.#first.map((first) => tidy(() => first.to({ device })));
+    const isCpu = device === "cpu";
+    const copied = (first: Tensor): Tensor => tidy(() => (isCpu ? first.clone() : first.to({ device })));
+    this.#held = isCpu && logProbs !== undefined ? this.#first : this.#first.map(copied);
   }
 
   /** A copy of the latents before a step, on the device. */

@@ -1,7 +1,6 @@
 /** Decodes latents in batches that fit into memory. */
-import { chunks } from "../../base/chunks.js";
 import { InputError } from "../../base/errors.js";
-import { checkInterrupted } from "../../base/progress.js";
+import { checkInterrupted, silent, type Progress } from "../../base/progress.js";
 import { allFinite, inference, yieldToEventLoop, type Tensor } from "../../torch/index.js";
 import type { Policy } from "../policy/policy.js";
 
@@ -9,9 +8,14 @@ import type { Policy } from "../policy/policy.js";
 export interface DecodeOptions {
   readonly batchSize: number;
   readonly signal?: AbortSignal | undefined;
+  /** Is told where memory does not suffice. Default: silent. */
+  readonly progress?: Progress;
   /** How many batches may still be in use while the next one is decoded. Default 0. */
   readonly ahead?: number;
 }
+
+/** Whoever uses the images reports progress. */
+const UNTOLD = silent.task("", 0, "");
 
 const NOT_FINITE =
   "Expected images of numbers from the model but received NaN or infinity: its weights ran away (lower " +
@@ -27,18 +31,21 @@ const NOT_FINITE =
 export async function decodeInBatches(
   policy: Policy,
   latents: Tensor,
-  { batchSize, signal, ahead = 0 }: DecodeOptions,
+  { batchSize, signal, progress = silent, ahead = 0 }: DecodeOptions,
   use: (images: Tensor, start: number) => void | Promise<void>,
 ): Promise<void> {
   const inUse: Promise<void>[] = [];
   try {
-    for (const [start, length] of chunks(latents.size(0), batchSize)) {
+    const work = { key: "sample.decodeBatchSize", total: latents.size(0), size: batchSize, progress } as const;
+    const make = (start: number, length: number): Promise<Tensor> => {
       checkInterrupted(signal);
-      const images = inference(() => policy.decode(latents.narrow(0, start, length)));
+      return Promise.resolve(inference(() => policy.decode(latents.narrow(0, start, length))));
+    };
+    await policy.batches.each(work, UNTOLD, make, async (images, start) => {
       inUse.push(useAndFree(images, (images) => use(images, start)));
       if (inUse.length > ahead) await inUse.shift();
       await yieldToEventLoop();
-    }
+    });
     while (inUse.length > 0) await inUse.shift();
   } finally {
     await Promise.allSettled(inUse);

@@ -70,7 +70,7 @@ export async function scoreBranches(
   // The last latents of each trajectory that is not scored yet: views.
   const latents = tidy(() => batch.latents.select(1, -1).narrow(0, first, own.length));
   try {
-    const decoding = { batchSize, signal, ahead: rewards.concurrent ? AHEAD : 0 };
+    const decoding = { batchSize, signal, progress, ahead: rewards.concurrent ? AHEAD : 0 };
     await decodeInBatches(policy, latents, decoding, async (images, from) => {
       const start = first + from;
       const some = keys.slice(start, start + images.size(0));

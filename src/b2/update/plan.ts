@@ -56,6 +56,10 @@ export function planUpdates(
   return cut(stream, itemsPerUpdate).map((some) => cut(some.flat(), train.microBatch));
 }
 
+/** The micro-batches of an optimiser step, none larger than `size`: the same ones if none is. */
+export const recut = (microBatches: readonly MicroBatch[], size: number): readonly MicroBatch[] =>
+  microBatches.every(({ length }) => length <= size) ? microBatches : cut(microBatches.flat(), size);
+
 /** A list in pieces of at most `size`. */
 const cut = <T>(list: readonly T[], size: number): T[][] =>
   [...chunks(list.length, size)].map(([start, length]) => list.slice(start, start + length));

@@ -5,7 +5,8 @@ import type { ObjectiveResult } from "../objectives/index.js";
 /** What a tally has added up. */
 export interface TallySums {
   readonly pairs: number;
-  readonly loss: number;
+  /** null, as JSON has it, where it is not finite. */
+  readonly loss: number | null;
   readonly sums: readonly (readonly [name: string, sum: number])[];
   /** Extremes of the ratio; null where there was none. */
   readonly ratios: readonly [min: number, max: number] | null;
@@ -47,7 +48,7 @@ export class Tally {
     const tally = new Tally();
     for (const { pairs, loss, sums, ratios } of all) {
       tally.#pairs += pairs;
-      tally.#loss += loss;
+      tally.#loss += loss ?? NaN;
       for (const [name, sum] of sums) tally.#sums.set(name, (tally.#sums.get(name) ?? 0) + sum);
       const [min, max] = ratios ?? [Infinity, -Infinity];
       tally.#ratios = { min: Math.min(tally.#ratios.min, min), max: Math.max(tally.#ratios.max, max) };

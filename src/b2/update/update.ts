@@ -10,7 +10,7 @@
  *
  * Several workers share the micro-batches of each optimiser step, and add up their gradients (gradients.ts).
  */
-import { checkInterrupted } from "../../base/progress.js";
+import { checkInterrupted, type Progress, type ProgressTask } from "../../base/progress.js";
 import { alone, shareOf, type WithWorkers } from "../../distributed/index.js";
 import { clipGradNorm, GradScaler, type AdamW } from "../../optim/index.js";
 import type { UpdateMetrics } from "../../runs/index.js";
@@ -24,8 +24,10 @@ import type { TrainSet } from "../records.js";
 import { weightedAdvantages } from "../rollout/advantage.js";
 import { lossOf, type StageData } from "./batches.js";
 import { addGradients } from "./gradients.js";
+import { notFinitePairs } from "./not-finite.js";
 import { recomputeLogProbs, sampledLogProbs } from "./old-log-probs.js";
-import { planUpdates, type MicroBatch } from "./plan.js";
+import { planUpdates, recut, type MicroBatch } from "./plan.js";
+import { Skips } from "./skipped.js";
 import { changeWeights } from "./step-weights.js";
 import { Tally } from "./tally.js";
 import { timestepsOfStage } from "./timesteps.js";
@@ -36,16 +38,20 @@ export interface Optimization {
   readonly scaler?: GradScaler;
   /** Weights that follow those in training. */
   readonly followers?: Pick<Followers, "sampler" | "updated">;
+  /** How many steps in a row were skipped before this stage. Default: 0. */
+  readonly skippedBefore?: number;
 }
 
 /**
- * Trains on a stage's selection. Makes no update for an empty selection, or one without an item for the objective.
+ * Trains on a stage's selection. Makes no update for an empty selection, or one without an item for the objective. A step
+ * whose loss or gradient is not finite is skipped and told, with the samples at fault.
  *
  * @returns one record per optimiser step
+ * @throws InputError after more than `train.mostSkipped` steps in a row that were skipped
  */
 export async function updatePolicy(
   policy: Policy,
-  { optimizer, scaler = new GradScaler({ enabled: false }), followers }: Optimization,
+  { optimizer, scaler = new GradScaler({ enabled: false }), followers, skippedBefore = 0 }: Optimization,
   trainSet: TrainSet,
   config: Pick<Config, "seed" | "train" | "advantage" | "objective" | "branch" | "interval">,
   { progress, signal, workers = alone }: WithWorkers,
@@ -57,7 +63,8 @@ export async function updatePolicy(
   // Of each optimiser step the micro-batches of this worker.
   const updates = planned.map((microBatches) => {
     const { start, length } = shareOf(microBatches.length, workers);
-    return microBatches.slice(start, start + length);
+    const own = microBatches.slice(start, start + length);
+    return recut(own, policy.batches.of("train.microBatch", config.train.microBatch));
   });
   const total = updates.flat(2).length;
   const needs = needsOf(config.objective);
@@ -78,25 +85,21 @@ export async function updatePolicy(
   const start = isNeeded ? new WeightCopy(policy.parameters) : undefined;
   const task = progress.task("training", total, "pairs");
   const log: UpdateMetrics[] = [];
+  const skips = new Skips(skippedBefore, trainSet.stage, config.train.mostSkipped, progress);
+  const memory = { policy, progress, forget: () => forgetGradients(optimizer) };
   try {
     const oldLogProbs =
-      objective.learnsFrom === "transitions" ? await oldLogProbsOf(data, updates, config.train, signal) : undefined;
-    for (const [step, microBatches] of updates.entries()) {
-      let tally = new Tally();
-      const pairs = planned[step]!.flat().length;
-      for (const microBatch of microBatches) {
-        checkInterrupted(signal);
-        const share = (scaler.scale * microBatch.length) / pairs;
-        policy.passes.trained(() =>
-          tidy(() => {
-            const { loss, metrics } = lossOf({ ...data, oldLogProbs, sampler }, microBatch);
-            loss.mul(share).backward();
-            tally.add(microBatch.length, loss.item(), metrics);
-          }),
-        );
-        task.advance(microBatch.length, `loss ${tally.loss.toFixed(4)}`);
-        await yieldToEventLoop();
-      }
+      objective.learnsFrom === "transitions"
+        ? await withinMemory(memory, updates, (some) => oldLogProbsOf(data, some, config.train, signal))
+        : undefined;
+    for (const [i, own] of updates.entries()) {
+      const pairs = planned[i]!.flat().length;
+      const step = { ...data, oldLogProbs, sampler };
+      const accumulated = await withinMemory(memory, [own], ([microBatches]) =>
+        accumulate(step, microBatches!, { pairs, scale: scaler.scale }, task, signal),
+      );
+      const { microBatches } = accumulated;
+      let { tally } = accumulated;
       if (workers.size > 1) {
         await addGradients(policy.parameters.values(), workers);
         tally = Tally.of(await workers.allGatherJson(tally.sums));
@@ -104,26 +107,94 @@ export async function updatePolicy(
       scaler.unscale_(policy.parameters.values());
       const gradNorm = clipGradNorm(policy.parameters.values(), config.train.maxGradNorm);
       // A gradient that is not finite would corrupt Adam's moments for good.
-      const isFinite = Number.isFinite(gradNorm);
+      const isFinite = Number.isFinite(gradNorm) && Number.isFinite(tally.loss);
+      const { scale: lossScale } = scaler;
+      // A loss scale that is too large is what float16 finds out by trying.
+      const isFault = !isFinite && (lossScale <= 1 || !Number.isFinite(tally.loss));
+      const notFinite = isFault
+        ? (await workers.allGatherJson(await notFinitePairs(step, microBatches, signal))).flat()
+        : undefined;
       if (isFinite) {
         optimizer.step();
         followers?.updated();
         sampler ??= start;
       }
       optimizer.zeroGrad();
-      const { scale: lossScale } = scaler;
       scaler.update(!isFinite);
-      log.push({ update: log.length, pairs, ...tally.metrics(), gradNorm, lossScale, skipped: isFinite ? 0 : 1 });
+      const skipped = { skipped: isFinite ? 0 : 1, ...(notFinite && { notFinite }) } as const;
+      log.push({ update: log.length, pairs, ...tally.metrics(), gradNorm, lossScale, ...skipped });
+      skips.add(log.at(-1)!);
       await yieldToEventLoop();
     }
   } finally {
-    // After an error a forward pass may still await its backward pass.
-    discardCheckpoints();
-    optimizer.zeroGrad();
+    forgetGradients(optimizer);
     start?.dispose();
     task.done();
   }
   return log;
+}
+
+/**
+ * Adds the gradients of micro-batches to those of the parameters.
+ *
+ * @param options `pairs`: how many the optimiser step has, over which the loss is a mean; `scale`: its factor
+ */
+async function accumulate(
+  step: StageData,
+  microBatches: readonly MicroBatch[],
+  { pairs, scale }: { pairs: number; scale: number },
+  task: ProgressTask,
+  signal: AbortSignal | undefined,
+): Promise<{ tally: Tally; microBatches: readonly MicroBatch[] }> {
+  const tally = new Tally();
+  let advanced = 0;
+  try {
+    for (const microBatch of microBatches) {
+      checkInterrupted(signal);
+      const share = (scale * microBatch.length) / pairs;
+      step.policy.passes.trained(() =>
+        tidy(() => {
+          const { loss, metrics } = lossOf(step, microBatch);
+          loss.mul(share).backward();
+          tally.add(microBatch.length, loss.item(), metrics);
+        }),
+      );
+      task.advance(microBatch.length, `loss ${tally.loss.toFixed(4)}`);
+      advanced += microBatch.length;
+      await yieldToEventLoop();
+    }
+  } catch (error) {
+    task.advance(-advanced);
+    throw error;
+  }
+  return { tally, microBatches };
+}
+
+/** Drops the gradients so far. After an error a forward pass may still await its backward pass. */
+function forgetGradients(optimizer: AdamW): void {
+  discardCheckpoints();
+  optimizer.zeroGrad();
+}
+
+/**
+ * Runs `work`; where its micro-batches are too much for the device's memory, again from the start with halves.
+ *
+ * @param updates the micro-batches of optimiser steps
+ */
+async function withinMemory<T>(
+  { policy, progress, forget }: { policy: Policy; progress: Progress; forget: () => void },
+  updates: readonly (readonly MicroBatch[])[],
+  work: (updates: readonly (readonly MicroBatch[])[]) => T | Promise<T>,
+): Promise<T> {
+  const most = Math.max(...updates.flat().map(({ length }) => length));
+  const fitting = (size: number): (readonly MicroBatch[])[] => updates.map((some) => recut(some, size));
+  try {
+    return await work(fitting(policy.batches.of("train.microBatch", most)));
+  } catch (error) {
+    if (!policy.batches.halve("train.microBatch", most, error, progress)) throw error;
+    forget();
+    return work(fitting(policy.batches.of("train.microBatch", most)));
+  }
 }
 
 function oldLogProbsOf(

@@ -5,6 +5,8 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { temporaryFolder } from "../../../test/support/folders.js";
+import { mutatePickle, opcodeSoup } from "../../../test/support/mutate-pickle.js";
+import { Random } from "../../../test/support/mutate.js";
 import { pickle, PickleError, unpickle, type Picklable } from "./pickle.js";
 
 const hasPython = spawnSync("python3", ["--version"]).status === 0;
@@ -206,74 +208,26 @@ describe("hostile pickles", () => {
   });
 });
 
-/** Mulberry32: 32 random bits at a time, the same ones for a seed. */
-function generator(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let bits = Math.imul(state ^ (state >>> 15), 1 | state);
-    bits = (bits + Math.imul(bits ^ (bits >>> 7), 61 | bits)) ^ bits;
-    return ((bits ^ (bits >>> 14)) >>> 0) % below;
-  };
-}
-
 describe("damaged pickles", { timeout: 60_000 }, () => {
   const answers = [
     { outputs: [["a cat", "no"]], recall: [[0.9, 0.8]], f1: [[1, 2]] },
     { scores: [0.25, 1, 0], rewards: [1, 0], group_rewards: { counting: [-10, 1], colors: [0.5] } },
     { images: [new Uint8Array(40).fill(9)], big: 2n ** 70n, only_strict: true, none: null },
   ] as unknown as Picklable[];
-  const opcodes = latin(
-    "\x28\x2e\x47\x4a\x4b\x4d\x4e\x58\x5d\x61\x65\x68\x71\x72\x6a\x73\x74\x75\x7d\x29\x80\x85\x86\x87\x88\x8a\x8b\x8c\x8d\x42\x43\x8e\x94\x95\x63\x52",
-  );
-
   test("mutations of good ones end in a value or a PickleError", () => {
-    const random = generator(1);
+    const random = new Random(1);
     let refused = 0;
     for (let i = 0; i < 10_000; i++) {
-      let data: Buffer = Buffer.from(pickle(answers[i % answers.length]!));
-      for (let n = 1 + random(4); n > 0; n--) data = mutate(data, random);
-      if (messageOf(data) !== "") refused++;
+      const data = Buffer.from(pickle(answers[i % answers.length]!));
+      if (messageOf(mutatePickle(data, random)) !== "") refused++;
     }
     assert.ok(refused > 5000 && refused < 10_000, `${refused}`);
   });
 
   test("random opcodes end in a value or a PickleError", () => {
-    const random = generator(2);
+    const random = new Random(2);
     let read = 0;
-    for (let i = 0; i < 10_000; i++) {
-      const length = 1 + random(40);
-      const soup = Uint8Array.from({ length }, () =>
-        random(8) === 0 ? random(256) : opcodes[random(opcodes.length)]!,
-      );
-      if (messageOf(Buffer.concat([latin("\x80\x04"), soup, latin(".")])) === "") read++;
-    }
+    for (let i = 0; i < 10_000; i++) if (messageOf(opcodeSoup(random)) === "") read++;
     assert.ok(read > 0 && read < 10_000, `${read}`);
   });
-
-  function mutate(data: Buffer, random: (below: number) => number): Buffer {
-    const at = 2 + random(Math.max(1, data.length - 2));
-    switch (random(6)) {
-      case 0: // another byte
-        return Buffer.concat([data.subarray(0, at), Uint8Array.of(random(256)), data.subarray(at + 1)]);
-      case 1: // one more opcode
-        return Buffer.concat([
-          data.subarray(0, at),
-          Uint8Array.of(opcodes[random(opcodes.length)]!),
-          data.subarray(at),
-        ]);
-      case 2: // a byte less
-        return Buffer.concat([data.subarray(0, at), data.subarray(at + 1)]);
-      case 3: // cut off
-        return data.subarray(0, at);
-      case 4: // a part twice
-        return Buffer.concat([data.subarray(0, at), data.subarray(random(at)), data.subarray(at)]);
-      default: {
-        // one bit
-        const copy = Buffer.from(data);
-        copy[Math.min(at, copy.length - 1)]! ^= 1 << random(8);
-        return copy;
-      }
-    }
-  }
 });

@@ -98,7 +98,8 @@ const NUMBER = /-?(?:\d+(?:\.\d+)?|\.\d+)/g;
 
 /** The number that an answer gives: `{"score": 4}`, `4`, "Score: 4", "4/5", or the only number in it. */
 export function numberIn(text: string): number | undefined {
-  return numberInJson(text) ?? numberAfterScore(text) ?? onlyNumber(text);
+  const number = numberInJson(text) ?? numberAfterScore(text) ?? onlyNumber(text);
+  return isFiniteNumber(number) ? number : undefined;
 }
 
 function numberInJson(text: string): number | undefined {
