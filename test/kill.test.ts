@@ -181,10 +181,10 @@ describe("a run that is killed over and over", () => {
       };
       for (let i = 0; i < instants.length;) {
         const at = path(`killed-${attempt}`);
-        const finished = existsSync(at) ? new RunReader(at).finishedStages() : [];
+        const finished = RunReader.exists(at) ? new RunReader(at).finishedStages() : [];
         const { killed, code, stderr } = await run(at, config, instants[i]);
         if (killed) {
-          if (existsSync(join(at, "run.json"))) {
+          if (RunReader.exists(at)) {
             const now = new RunReader(at).finishedStages();
             for (const stage of finished) assert.ok(now.includes(stage), `stage ${stage} stays finished`);
           }
