@@ -2,12 +2,14 @@
 import assert from "node:assert/strict";
 import { cpSync, existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { Annotations } from "../../../src/annotate/annotations.js";
 import { resolveConfig, sampleStage, selectStage, Trainer } from "../../../src/b2/index.js";
 import { loadBranches, loadTrainSet } from "../../../src/b2/record/storage.js";
 import { configOfFolder, goOn } from "../../../src/b2/run-plan.js";
 import { holderOfLock } from "../../../src/base/lock.js";
 import { writeReport } from "../../../src/compare/write-report.js";
 import { readEvaluation, warningsOf } from "../../../src/eval/results.js";
+import { checkRun } from "../../../src/eval/run-check.js";
 import { compareRuns, describeRun, listRuns } from "../../../src/eval/run-summary.js";
 import { layout, RunReader, RunWriter, type StageMetrics } from "../../../src/runs/index.js";
 import { tidy } from "../../../src/torch/index.js";
@@ -121,6 +123,7 @@ const summaries: ReaderUnderTest = {
         assert.equal(listRuns(folder).length, 2);
         describeRun(join(folder, "a"));
         compareRuns(join(folder, "a"), join(folder, "b"));
+        checkRun(join(folder, "a"));
       },
     };
   },
@@ -179,4 +182,28 @@ const comparisons: ReaderUnderTest = {
   },
 };
 
-export const runReaders: readonly ReaderUnderTest[] = [folders, summaries, resumed, comparisons];
+const annotations: ReaderUnderTest = {
+  name: "annotations",
+  share: 400,
+  prepare: (folder) => {
+    const made = new Annotations(folder);
+    const [a, b] = ["a".repeat(64), "b".repeat(64)];
+    const at = "2026-01-01T00:00:00.000Z";
+    const group = { group: "stage-0000/root-0001", images: [a, b] };
+    const choice = { best: a, worst: b, equal: false, ratings: { [a]: 4 } };
+    made.queue.append({ ...group, prompt: "a cat 猫", scale: "best-worst", at });
+    for (const isUndo of [false, true]) made.judgements.append({ ...group, choice, at, isUndo });
+    return {
+      files: { "queue.jsonl": mutateJsonLines, "judgements.jsonl": mutateJsonLines },
+      read: () => {
+        const read = new Annotations(folder);
+        for (const one of read.groups().values()) {
+          const { best, worst } = read.choiceIn(one);
+          for (const image of [...one.images, best, worst]) assert(image === null || /^[0-9a-f]{64}$/.test(image));
+        }
+      },
+    };
+  },
+};
+
+export const runReaders: readonly ReaderUnderTest[] = [folders, summaries, resumed, comparisons, annotations];

@@ -5,13 +5,16 @@ import { join } from "node:path";
 import { presets } from "../../../src/b2/config/presets.js";
 import { parseAssignments, readConfigFile, resolveConfig } from "../../../src/b2/config/resolve.js";
 import { readPromptLists } from "../../../src/b2/rollout/prompts.js";
+import { readJsonObject } from "../../../src/base/files.js";
 import { readGrid } from "../../../src/compare/grid.js";
 import { readImageFolder } from "../../../src/eval/image-folder.js";
 import { readPreprocessorConfig } from "../../../src/images/index.js";
+import { parseDebertaConfig, parseRobertaConfig } from "../../../src/models/bert-config.js";
 import { AutoencoderKL, CLIPModel, CLIPTextModel, UNet2DConditionModel } from "../../../src/models/index.js";
 import { readModelIndex } from "../../../src/pipeline/model-index.js";
 import { DDIMScheduler } from "../../../src/schedulers/index.js";
-import { CLIPTokenizer } from "../../../src/tokenizer/index.js";
+import { readOpenClipConfig } from "../../../src/single-file/open-clip.js";
+import { CLIPTokenizer, JsonTokenizer } from "../../../src/tokenizer/index.js";
 import { fixtures } from "../folders.js";
 import { mutateJson, mutateJsonLines, mutateText } from "../mutate.js";
 import { inputOf, put, type ReaderUnderTest } from "./reader.js";
@@ -33,6 +36,11 @@ const modelFile = (
   },
 });
 
+const jsonOf = (folder: string, name: string): [config: object, source: string] => {
+  const file = join(folder, name);
+  return [readJsonObject(file), file];
+};
+
 /** What a reader has accepted is accepted again. */
 function assertStable(config: object, read: (config: object) => object): void {
   assert.deepEqual(read(JSON.parse(JSON.stringify(config)) as object), config);
@@ -48,6 +56,15 @@ const configs: readonly ReaderUnderTest[] = [
     CLIPTextModel.readConfig(folder),
   ),
   modelFile("CLIP configs", 700, ["sd1/clip", "config.json"], (folder) => CLIPModel.readConfig(folder)),
+  modelFile("RoBERTa configs", 200, ["rewards/roberta", "config.json"], (folder) =>
+    parseRobertaConfig(...jsonOf(folder, "config.json")),
+  ),
+  modelFile("DeBERTa configs", 200, ["rewards/deberta", "config.json"], (folder) =>
+    parseDebertaConfig(...jsonOf(folder, "config.json")),
+  ),
+  modelFile("OpenCLIP configs", 200, ["rewards/open_clip", "open_clip_config.json"], (folder) =>
+    readOpenClipConfig(join(folder, "open_clip_config.json")),
+  ),
   modelFile("scheduler configs", 1000, ["sd1/scheduler", "scheduler_config.json"], (folder) => {
     const scheduler = DDIMScheduler.fromPretrained(folder);
     for (const t of scheduler.timesteps(1)) assert(t >= 0 && t < scheduler.numTrainTimesteps, String(t));
@@ -74,6 +91,26 @@ const tokenizers: ReaderUnderTest = {
         const tokenizer = CLIPTokenizer.fromPretrained(folder);
         const ids = tokenizer.encode("A photo of the cat's 猫, <|endoftext|> 12 e\u0301!");
         assert.equal(ids.length, tokenizer.modelMaxLength);
+        assert(ids.every((id) => Number.isSafeInteger(id) && id >= 0));
+      },
+    };
+  },
+};
+
+const jsonTokenizers: ReaderUnderTest = {
+  name: "tokenizer.json",
+  share: 400,
+  prepare: (folder) => {
+    for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
+      cpSync(join(fixtures, "rewards/deberta", name), join(folder, name));
+    }
+    return {
+      files: { "tokenizer.json": mutateJson, "tokenizer_config.json": mutateJson },
+      names: ["tokenizer.json"],
+      read: () => {
+        const tokenizer = JsonTokenizer.fromPretrained(folder);
+        const ids = tokenizer.encode("A photo of the cat's 猫, [SEP] 12 e\u0301!", 20);
+        assert(ids.length <= Math.max(20, tokenizer.specialIds.length), String(ids.length));
         assert(ids.every((id) => Number.isSafeInteger(id) && id >= 0));
       },
     };
@@ -253,6 +290,7 @@ const imageFolders: ReaderUnderTest = {
 export const settingReaders: readonly ReaderUnderTest[] = [
   ...configs,
   tokenizers,
+  jsonTokenizers,
   texts,
   runConfigs,
   assignments,
