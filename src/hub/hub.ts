@@ -160,7 +160,7 @@ interface Hub {
 
 /** Files of a repository at most, and pages of their list; the largest have some ten thousand. */
 const MOST_FILES = 1_000_000;
-const MOST_PAGES = 10_000;
+const MOST_PAGES = 1_000;
 
 /** Looks up the commit of a revision and its files. */
 async function listRepository(
@@ -219,18 +219,14 @@ function checkedFile(file: HubFile, repository: string): HubFile {
 
 async function ask(url: string, name: string, revision: string, hub: Hub): Promise<Response> {
   const { endpoint, token, signal, isPatient, firstDelay } = hub;
-  // The address of a further page comes from the hub, and the token goes with the request.
-  if (new URL(url).origin !== new URL(endpoint).origin) {
-    throw new HubError(
-      `Expected the list of the files of ${name} from ${endpoint} but received one that goes on at ${url}`,
-    );
-  }
+  // The address of a further page comes from the hub; a mirror may name the original, which the token is not for.
+  const secret = new URL(url).origin === new URL(endpoint).origin ? token : undefined;
   for (let failures = 1; ; failures++) {
     const watch = untilSilent(signal);
     const headers = { accept: "application/json" };
     let error: HubError;
     try {
-      const response = await get(url, { token, signal: watch.signal, headers });
+      const response = await get(url, { token: secret, signal: watch.signal, headers });
       if (response.ok) return await withBody(response, watch.hear);
       await response.body?.cancel();
       error = httpError(response, name, revision);
