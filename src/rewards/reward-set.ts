@@ -88,9 +88,9 @@ export class RewardSet {
     return this.#of("train").map(({ weight }) => weight);
   }
 
-  /** Whether a reward waits for something else than this process, so that other work can be done meanwhile. */
+  /** Whether a reward that trains waits for something else than this process, so that other work can be done meanwhile. */
   get concurrent(): boolean {
-    return this.#members.some(({ reward }) => reward.concurrent === true);
+    return this.#of("train").some(({ reward }) => reward.concurrent === true);
   }
 
   /** Whether scores of a batch stand by themselves: they do not where a reward may say at the end that some are missing. */
