@@ -6,7 +6,7 @@ import { InputError, Interrupted } from "../base/errors.js";
 import { ifProcessEnds } from "../base/process-end.js";
 import { show } from "../base/show.js";
 import type { Tensor } from "../torch/index.js";
-import { RewardError } from "./error.js";
+import { AnswerError, RewardError } from "./error.js";
 import { checkRewards, type Reward, type ScoringCall } from "./reward.js";
 
 /** A reward with what is to be known when it is asked. */
@@ -46,8 +46,8 @@ export async function askReward(
   const signal = call.signal === undefined ? over.signal : AbortSignal.any([call.signal, over.signal]);
   const fate = new Fate(call.signal);
   const done = ifProcessEnds(() => `Expected an answer from ${name} for ${batch} but it ended the process`);
-  const tooLate = (seconds: number): RewardError =>
-    new RewardError(
+  const tooLate = (seconds: number): AnswerError =>
+    new AnswerError(
       `Expected an answer from ${name} for ${batch} but received none in ${seconds} seconds (its option timeout)`,
     );
   const timer = timeout === null ? undefined : setTimeout(() => fate.reject(tooLate(timeout)), timeout * 1000);
@@ -55,12 +55,12 @@ export async function askReward(
   timer?.unref();
   try {
     const never = `Expected an answer from ${name} for ${batch} but received a promise that nothing can settle any more`;
-    fate.onIdle(() => new RewardError(never));
+    fate.onIdle(() => new AnswerError(never));
     const answer = await Promise.race([called(reward, images, prompts, { ...call, signal }), fate.promise]);
-    if (images.disposed) throw new RewardError(`Expected ${name} to leave the images alone but it disposed of them`);
+    if (images.disposed) throw new AnswerError(`Expected ${name} to leave the images alone but it disposed of them`);
     return checkRewards(answer, prompts, name, (i) => imageName(prompts, call, i));
   } catch (error) {
-    if (error instanceof RewardError && error.message.includes(name)) throw error;
+    if (error instanceof AnswerError) throw error;
     if (error instanceof Interrupted || call.signal?.aborted === true) throw new Interrupted();
     throw new RewardError(failure(error, name, batch), { cause: error });
   } finally {

@@ -5,6 +5,9 @@ export class RewardError extends InputError {
   override readonly name = "RewardError";
 }
 
+/** The same where the sentence names the reward and the image already. */
+export class AnswerError extends RewardError {}
+
 /** What a check that throws says is wrong; undefined if nothing is. */
 export function problemOf(check: () => unknown): string | undefined {
   try {

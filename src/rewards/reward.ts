@@ -6,7 +6,7 @@ import type { z } from "zod";
 import { Registry, type Entry } from "../base/registry.js";
 import type { Device, Tensor } from "../torch/index.js";
 import type { Clip } from "./clip.js";
-import { RewardError } from "./error.js";
+import { AnswerError } from "./error.js";
 import type { Place, Placement, SharedModel } from "./placement.js";
 
 export type { Place, Placement, SharedModel } from "./placement.js";
@@ -146,7 +146,7 @@ const MOST = 1e30;
  *
  * @param name of the reward, for errors
  * @param imageName an image as errors name it
- * @throws RewardError if it is not one finite number for each prompt
+ * @throws AnswerError if it is not one finite number for each prompt
  */
 export function checkRewards(
   values: unknown,
@@ -160,14 +160,14 @@ export function checkRewards(
     const received = list === undefined ? typeof values : `${list.length}`;
     const first =
       prompts.length === 0 ? "" : ` for ${imageName(0)}${prompts.length === 1 ? "" : " and those after it"}`;
-    throw new RewardError(
+    throw new AnswerError(
       `Expected ${prompts.length} numbers, one per image, from ${name} but received ${received}${first}`,
     );
   }
   list.forEach((value, i) => {
     if (typeof value === "number" && Math.abs(value) <= MOST) return;
     const received = typeof value === "string" ? JSON.stringify(value) : String(value);
-    throw new RewardError(
+    throw new AnswerError(
       `Expected a ${Number.isFinite(value) ? "number of at most 1e30" : "finite number"} from ${name} but received ${received} for ${imageName(i)}`,
     );
   });
