@@ -1,6 +1,7 @@
 // The addon's entry: one Engine per JavaScript environment, and everything it exports to src/torch/native.ts.
 
 #include <ATen/Parallel.h>
+#include <dlfcn.h>
 #include <napi.h>
 #include <torch/version.h>
 
@@ -24,10 +25,18 @@ Napi::Value setErrorClass(Engine& engine, const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// OpenBLAS built on threads of its own, as Debian's is, hears nothing of libtorch's setting. Other libtorch have no such
+// function.
+void setOpenBlasThreads(int threads) {
+  static const auto set = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"));
+  if (set != nullptr) set(threads);
+}
+
 Napi::Value setNumThreads(Engine& engine, const Napi::CallbackInfo& info) {
   const int64_t threads = integerOf(engine, info[0], "setNumThreads");
   if (threads < 1 || threads > 4096) throw BadArgument("Expected 1 to 4096 threads for setNumThreads");
   at::set_num_threads(static_cast<int>(threads));
+  setOpenBlasThreads(static_cast<int>(threads));
   return info.Env().Undefined();
 }
 

@@ -26,7 +26,12 @@ test("the environment chooses the build and the threads", () => {
 });
 
 test("what somebody has set stays as it is", () => {
-  const own = { GOMP_SPINCOUNT: "7", OPENBLAS_CORETYPE: "Zen", NVIDIA_TF32_OVERRIDE: "1" };
+  const own = {
+    GOMP_SPINCOUNT: "7",
+    OPENBLAS_CORETYPE: "Zen",
+    OPENBLAS_THREAD_TIMEOUT: "20",
+    NVIDIA_TF32_OVERRIDE: "1",
+  };
   const environment = { ...own };
   prepareEnvironment(environment);
   assert.deepEqual(environment, own);

@@ -12,6 +12,8 @@
  * - `GOMP_SPINCOUNT=10000`, unless `OMP_WAIT_POLICY` is set. By default OpenMP's threads spin for milliseconds while
  *   they wait for each other, and once anything else wants a core they spin away the time of the thread they wait for:
  *   12 times slower (docs/log.md).
+ * - `OPENBLAS_THREAD_TIMEOUT=14`: OpenBLAS' threads look 2^14 cycles long for more work before they sleep, as OpenMP's,
+ *   and not 2^26.
  * - `OPENBLAS_CORETYPE`, on Linux on x64: see openBlasCore.
  * - `NVIDIA_TF32_OVERRIDE=0`. By default NVIDIA's convolutions of float32 keep 10 of its 23 bits (TF32), and log-probs
  *   that agree from batch to batch need them all.
@@ -44,6 +46,7 @@ export function chosenThreads(environment: NodeJS.ProcessEnv = process.env): num
 /** Sets what libtorch's libraries read as they load, where nobody has set it. */
 export function prepareEnvironment(environment: NodeJS.ProcessEnv = process.env): void {
   if (environment["OMP_WAIT_POLICY"] === undefined) environment["GOMP_SPINCOUNT"] ??= "10000";
+  environment["OPENBLAS_THREAD_TIMEOUT"] ??= "14";
   if (environment["OPENBLAS_CORETYPE"] === undefined && process.platform === "linux" && process.arch === "x64") {
     const core = openBlasCore(thisCpu());
     if (core !== undefined) environment["OPENBLAS_CORETYPE"] = core;

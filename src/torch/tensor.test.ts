@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -239,6 +239,31 @@ test("threads are set, not left to what the machine came up with", () => {
   torch.setNumThreads(1);
   assert.equal(torch.numThreads(), 1);
   torch.setNumThreads(expected);
+});
+
+/** Processor time of every thread of this process, in clock ticks. */
+function ticksOfThreads(): Map<string, number> {
+  const ticks = (id: string): number => {
+    const fields = readFileSync(`/proc/self/task/${id}/stat`, "utf8")
+      .replace(/^.*\) /, "")
+      .split(" ");
+    return Number(fields[11]) + Number(fields[12]);
+  };
+  return new Map(readdirSync("/proc/self/task").map((id) => [id, ticks(id)]));
+}
+
+test("one thread is one for matrix products too", { skip: process.platform !== "linux" }, () => {
+  const expected = torch.numThreads();
+  torch.setNumThreads(1);
+  const before = ticksOfThreads();
+  tidy(() => {
+    for (let i = 0; i < 10; i++) ones([1024, 1024]).matmul(ones([1024, 1024]));
+  });
+  const taken = [...ticksOfThreads()].map(([id, ticks]) => ticks - (before.get(id) ?? 0));
+  torch.setNumThreads(expected);
+  const most = Math.max(...taken);
+  const others = taken.reduce((sum, ticks) => sum + ticks, -most);
+  assert(most > 0 && others <= most / 4, `${taken.join(", ")} ticks`);
 });
 
 test("yieldToEventLoop lets timers run in a long loop", async () => {
