@@ -503,9 +503,11 @@ test("a list that goes on at another host is followed without the token, and one
     const wanted = { purpose: "tokenizer", cache, firstDelay: 1 } as const;
     assert.deepEqual(filesIn(await downloadModel("a/b", wanted)), ["merges.txt", "vocab.json"]);
     assert.deepEqual(tokens.slice(0, 3), ["Bearer hf_secret", "Bearer hf_secret", undefined]);
-    next = () => `${urlOf(first)}/api/models/a/b/tree/again`;
-    const endless = downloadModel("a/b", { ...wanted, cache: join(cache, "other") });
-    await assert.rejects(endless, /Expected a list of the files of a\/b but received one without an end/);
+    for (const name of [() => "again", () => `page-${tokens.length}`]) {
+      next = () => `${urlOf(first)}/api/models/a/b/tree/${name()}`;
+      const endless = downloadModel("a/b", { ...wanted, cache: join(cache, "other") });
+      await assert.rejects(endless, /Expected a list of the files of a\/b but received one without an end/);
+    }
   } finally {
     for (const server of [first, elsewhere]) {
       server.closeAllConnections();

@@ -168,11 +168,13 @@ async function listRepository(
   revision: string,
   hub: Hub,
 ): Promise<{ commit: string; files: Map<string, HubFile> }> {
-  let pages = 0;
+  const pages = new Set<string>();
   // Our own fetch adds the token, because the package refuses tokens of mirrors, which do not begin with hf_.
   const fetch = (url: unknown): Promise<globalThis.Response> => {
-    if (++pages > MOST_PAGES) throw endlessList(name);
-    return ask(String(url), name, revision, hub);
+    const page = String(url);
+    if (pages.has(page) || pages.size >= MOST_PAGES) throw endlessList(name);
+    pages.add(page);
+    return ask(page, name, revision, hub);
   };
   const common = { hubUrl: hub.endpoint, fetch };
   const { sha } = await modelInfo({ name, revision, additionalFields: ["sha"], ...common });

@@ -10,3 +10,8 @@ test("a number that is too large for one is no number", () => {
   }
   assert.equal(numberIn("Score: 4/5"), 4);
 });
+
+test("numbers with an exponent are read whole", () => {
+  for (const text of ["1e-3", "Score: 1e-3", "1.0E-3 at most", '{"score": 1e-3}'])
+    assert.equal(numberIn(text), 0.001, text);
+});

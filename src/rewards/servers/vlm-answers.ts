@@ -94,7 +94,8 @@ function againstNo({ tokens }: ChatChoice, offset: number): number | undefined {
 /** A token as a word: " Yes" and "**yes" are "yes". */
 const wordOf = (token: string): string => token.replaceAll(/[^\p{L}]/gu, "").toLowerCase();
 
-const NUMBER = /-?(?:\d+(?:\.\d+)?|\.\d+)/g;
+const NUMBER = /-?(?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?/gi;
+const NUMBER_AFTER_SCORE = new RegExp(`\\b(?:score|rating)\\b["*]*\\s*(?:[:=]|is|of)?[\\s*"]*(${NUMBER.source})`, "gi");
 
 /** The number that an answer gives: `{"score": 4}`, `4`, "Score: 4", "4/5", or the only number in it. */
 export function numberIn(text: string): number | undefined {
@@ -114,7 +115,7 @@ function numberInJson(text: string): number | undefined {
 
 /** The last "score: 4" or "score is 4", since reasons come first. */
 function numberAfterScore(text: string): number | undefined {
-  const found = [...text.matchAll(/\b(?:score|rating)\b["*]*\s*(?:[:=]|is|of)?[\s*"]*(-?(?:\d+(?:\.\d+)?|\.\d+))/gi)];
+  const found = [...text.matchAll(NUMBER_AFTER_SCORE)];
   return found.length === 0 ? undefined : Number(found.at(-1)![1]);
 }
 
