@@ -64,6 +64,7 @@ import {
   type FolderPlan,
   type RunPlan,
 } from "./run-plan.js";
+import { GradientSum } from "./update/gradients.js";
 import { withReplay } from "./update/replay.js";
 import { skippedInARow } from "./update/skipped.js";
 import { checkTimesteps } from "./update/timesteps.js";
@@ -125,6 +126,7 @@ export class Trainer {
   readonly #optimizer: AdamW;
   readonly #scaler: GradScaler;
   readonly #followers: Followers;
+  readonly #gradients: GradientSum;
   readonly #metadata: PromptLists["metadata"];
   /** Cost of measurements that an interrupted attempt at a stage has left. */
   #found: Cost = NO_COST;
@@ -152,6 +154,7 @@ export class Trainer {
     this.#optimizer = new AdamW(parts.policy.parameters, { lr, betas: [adamBeta1, adamBeta2], eps, weightDecay });
     this.#scaler = new GradScaler({ enabled: parts.policy.model.computeDtype === "float16" });
     this.#followers = new Followers(this.#trainable, config);
+    this.#gradients = new GradientSum(parts.policy.parameters.values(), this.#workers);
   }
 
   /**
@@ -395,6 +398,7 @@ export class Trainer {
       optimizer: this.#optimizer,
       scaler: this.#scaler,
       followers: this.#followers,
+      gradients: this.#gradients,
       skippedBefore: await this.#workers.broadcastJson(skippedInARow(this.run, trainSet.stage)),
     };
     const all = this.config.replay.stages === 0 ? trainSet : this.#withReplay(trainSet);
@@ -508,6 +512,7 @@ export class Trainer {
   dispose(): void {
     this.writer.close();
     this.#optimizer.dispose();
+    this.#gradients.dispose();
     this.#followers.dispose();
     this.policy.dispose();
     this.rewards.dispose();
