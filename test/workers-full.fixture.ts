@@ -10,17 +10,18 @@ import { isGradEnabled, type Tensor } from "../src/torch/index.js";
 
 Object.assign(limits, { gathered: 0, bucket: 100_000 });
 
-/** From stage 1 on the loss of this prompt is NaN. */
-const POISON = "a dog";
+/** From stage 1 on the loss of this prompt is NaN at this timestep. */
+const [PROMPT, TIMESTEP] = ["a dog", 251];
 let stage = 0;
-let isPoisoned = false;
+let prompts: readonly string[] = [];
 
 /* eslint-disable @typescript-eslint/unbound-method -- each is called with its object */
 const { update } = Trainer.prototype;
 const { conditioning } = Policy.prototype;
 const { forward } = Conv2d.prototype;
 const ppo = objectives.get("ppo");
-const loss = ppo.loss as (...given: unknown[]) => { readonly loss: Tensor };
+type Loss = (batch: { readonly timesteps: readonly number[] }, options: unknown) => { readonly loss: Tensor };
+const loss = ppo.loss as unknown as Loss;
 
 Object.assign(Trainer.prototype, {
   update(this: Trainer, ...[trainSet]: Parameters<typeof update>) {
@@ -29,14 +30,15 @@ Object.assign(Trainer.prototype, {
   },
 });
 Object.assign(Policy.prototype, {
-  conditioning(this: Policy, ...[prompts, options]: Parameters<typeof conditioning>) {
-    isPoisoned = stage > 0 && prompts.includes(POISON);
-    return conditioning.call(this, prompts, options);
+  conditioning(this: Policy, ...[given, options]: Parameters<typeof conditioning>) {
+    prompts = given;
+    return conditioning.call(this, given, options);
   },
 });
 Object.assign(ppo, {
-  loss: (...given: unknown[]) => {
-    const result = loss(...given);
+  loss: (...[batch, options]: Parameters<Loss>) => {
+    const result = loss(batch, options);
+    const isPoisoned = stage > 0 && prompts.some((prompt, i) => prompt === PROMPT && batch.timesteps[i] === TIMESTEP);
     return isPoisoned ? { ...result, loss: result.loss.mul(NaN) } : result;
   },
 });

@@ -128,6 +128,8 @@ export class Trainer {
   readonly #followers: Followers;
   readonly #gradients: GradientSum;
   readonly #metadata: PromptLists["metadata"];
+  /** Batches that a worker has halved, by the config's key. */
+  #halved: StageMetrics["halvedBatches"] = {};
   /** Cost of measurements that an interrupted attempt at a stage has left. */
   #found: Cost = NO_COST;
 
@@ -410,6 +412,7 @@ export class Trainer {
         );
       }
       await expectSameWeights(this.#workers, this.policy.parameters, trainSet.stage);
+      this.#halved = smallestOf(await this.#workers.allGatherJson(this.policy.batches.halved));
       this.#followers.finished(trainSet.stage);
       return updates;
     } finally {
@@ -436,7 +439,7 @@ export class Trainer {
       emaDistance: this.#followers.emaDistance,
       roots: sample.rootsPerStage,
       branchCount: imagesOf(branch),
-      halvedBatches: this.policy.batches.halved,
+      halvedBatches: this.#halved,
       deviceBytes: deviceMemory(this.policy.device)?.peak ?? null,
       cost: before && addCost(before, cost),
     });
@@ -632,6 +635,15 @@ export class Trainer {
       `Expected scores of ${listOf(labels, "and")} for at most ${keys.length} images in ${this.run.stagePath(stage, "scores")}; delete it to have them scored again`,
     );
   }
+}
+
+/** The smallest number of each key. */
+function smallestOf(all: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const smallest: Record<string, number> = {};
+  for (const [key, value] of all.flatMap(Object.entries<number>)) {
+    smallest[key] = Math.min(value, smallest[key] ?? value);
+  }
+  return smallest;
 }
 
 /** Of a stage that has not begun. */
