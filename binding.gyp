@@ -14,6 +14,8 @@
         "native/dispatch.cc",
         "native/distributed.cc",
         "native/error.cc",
+        "native/gradient-buckets.cc",
+        "native/group.cc",
         "native/lifeline.cc",
         "native/memory.cc",
         "native/random.cc",

@@ -189,6 +189,23 @@ void Lifeline::stop() {
   changed_.wait_for(lock, kFarewell + milliseconds(500), [this] { return stopped_; });
 }
 
+void Lifeline::refuse(c10d::Store& store, int rank, int size, const std::string& sentence, milliseconds patience) {
+  store.set(kVerdict, bytesOf(sentence));
+  const auto end = Clock::now() + patience;
+  for (int other = 0; other < size; other++) {
+    while (other != rank && !store.check({beatOf(other)}) && Clock::now() < end) {
+      std::this_thread::sleep_for(milliseconds(20));
+    }
+  }
+}
+
+std::string Lifeline::refusalFor(c10d::Store& store, int rank) {
+  if (!store.check({kVerdict})) return "";
+  const std::vector<uint8_t> sentence = store.get(kVerdict);
+  store.set(beatOf(rank), bytesOf(kLeft));
+  return {sentence.begin(), sentence.end()};
+}
+
 std::string Lifeline::nameOf(int other) const { return "rank " + std::to_string(other) + " on " + hosts_[other]; }
 
 #endif  // USE_C10D_GLOO

@@ -44,6 +44,14 @@ class Lifeline {
   // Stops the beats without a word.
   void stop();
 
+  // Before there is a lifeline: tells all others, as they come, why this process will not take part. Waits until they know,
+  // but no longer than `patience`.
+  static void refuse(c10d::Store& store, int rank, int size, const std::string& sentence,
+                     std::chrono::milliseconds patience);
+
+  // What another process has refused with; empty if none has. The store knows then that this one has read it.
+  static std::string refusalFor(c10d::Store& store, int rank);
+
  private:
   void run();
   void sayFarewell();

@@ -1,7 +1,7 @@
 // A run of several workers, as real processes: the samples of one process, its weights, and its folder; what becomes of the
 // run when a worker dies, and that any number of workers goes on.
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, before, describe, test } from "node:test";
 import { RunReader } from "../src/runs/index.js";
@@ -10,13 +10,17 @@ import { distributedBackends, tidy } from "../src/torch/index.js";
 import { b2With } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
-import { endWorkers, startWorkers } from "./support/workers.js";
+import { endWorkers, freePort, startWorkers, type WorkerProcess } from "./support/workers.js";
 
 const skip = distributedBackends().length === 0 && "the addon is built without Gloo";
 const STAGES = 3;
 const folder = temporaryFolder();
 const config = join(folder, "config.json");
 const run = (name: string): string => join(folder, name);
+/** Where workers keep what the next stage reads. */
+const temporary = join(folder, "tmp");
+mkdirSync(temporary);
+const variables = { TMPDIR: temporary };
 const command = (name: string, ...more: string[]): string[] => [
   join(repository, "bin/b2.js"),
   "run",
@@ -34,6 +38,7 @@ writeFileSync(
     stages: STAGES,
     rewards: ["brightness"],
     sample: { ...tinyValues.sample, rootsPerStage: 5, batchSize: 2, decodeBatchSize: 3 },
+    interval: { mode: "measured", every: 2, roots: 2, branches: 2, splits: 2 },
     train: { ...tinyValues.train, microBatch: 2 },
     record: { images: 5 },
   }),
@@ -67,7 +72,7 @@ describe("several workers", { skip }, () => {
   for (const size of [2, 3]) {
     test(`${size} workers give the samples of one process bit for bit, its weights, and its folder`, async () => {
       const name = `of-${size}`;
-      const workers = await startWorkers(size, command(name));
+      const workers = await startWorkers(size, command(name), variables);
       const codes = await Promise.all(workers.map(({ ended }) => ended));
       assert.deepEqual(codes, Array<number>(size).fill(0), workers.map(({ lines }) => lines.join("\n")).join("\n\n"));
       assert.equal(samplesOf(name, 0), samplesOf("one", 0));
@@ -100,7 +105,7 @@ describe("several workers", { skip }, () => {
   ] as const) {
     test(`a worker that ends or hangs stops the run, and other numbers of workers go on: ${signal} of rank ${rank}`, async () => {
       const name = `${signal}-${rank}`;
-      const workers = await startWorkers(3, command(name, "--worker-timeout=4"));
+      const workers = await startWorkers(3, command(name, "--worker-timeout=4"), variables);
       await workers[0]!.saidLike(/^stage 1\b/);
       workers[rank]!.child.kill(signal);
       for (const [other, { ended, lines }] of workers.entries()) {
@@ -112,11 +117,44 @@ describe("several workers", { skip }, () => {
       await workers[rank]!.ended;
       const finished = new RunReader(run(name)).finishedStages();
       assert.ok(finished.length >= 1 && finished.length < STAGES, finished.join(" "));
-      const others = await startWorkers(2, command(name));
+      assert.equal(readdirSync(temporary).length, rank === 0 ? 0 : 1, "a worker that is killed cannot clean up");
+      const others = await startWorkers(2, command(name), variables);
       assert.deepEqual(await Promise.all(others.map(({ ended }) => ended)), [0, 0]);
+      assert.deepEqual(readdirSync(temporary), [], "the next one does");
       const far = deviation(name, "one");
       assert.ok(far < 1e-5, `${far}`);
       assert.deepEqual(filesOf(name), filesOf("one"));
     });
   }
+
+  test("what rank 0 finds wrong is told to all at once, before they have met and after", async () => {
+    const noFile = join(folder, "nowhere.txt");
+    const faults: Readonly<Record<string, RegExp>> = {
+      "sample.steps=-1": /sample\.steps/,
+      [`prompts.train=${noFile}`]: /nowhere\.txt/,
+      [`model.path=${folder}`]: /model_index\.json|Expected .*model/,
+    };
+    const fail = async ([fault, said]: [string, RegExp]): Promise<void> => {
+      const isEarly = fault.startsWith("sample");
+      const port = await freePort();
+      const start = (...ranks: number[]): Promise<WorkerProcess[]> =>
+        startWorkers(isEarly ? 3 : 2, command("bad", `--set=${fault}`), {}, { ranks, port });
+      const [first, second] = await start(0, 1);
+      const workers = [first!, second!];
+      if (isEarly) {
+        // Nobody waits for the last one, which is told as well when it comes.
+        await second!.ended;
+        workers.push(...(await start(2)));
+      }
+      for (const [rank, { ended, lines }] of workers.entries()) {
+        assert.equal(await ended, 2, lines.join("\n"));
+        assert.match(lines.join("\n"), said);
+        if (rank > 0) assert.match(lines.join("\n"), /^b2: Expected rank 0 to go on but it has stopped: /m);
+      }
+    };
+    const begun = performance.now();
+    await Promise.all(Object.entries(faults).map(fail));
+    // They would wait five minutes.
+    assert.ok(performance.now() - begun < 120_000);
+  });
 });

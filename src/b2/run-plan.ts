@@ -94,7 +94,7 @@ export function openRunFolder({ folder, config, mode, changes, programReward, ma
   const begun = { config, reward: programReward ? "program" : "config", madeBy } as const;
   if (mode === "new") {
     makeFolder(folder);
-    const taken = RunWriter.lock(folder);
+    const taken = lock ?? RunWriter.lock(folder);
     try {
       return RunWriter.create(folder, begun, taken);
     } catch (error) {

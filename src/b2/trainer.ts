@@ -64,6 +64,7 @@ import {
   type FolderPlan,
   type RunPlan,
 } from "./run-plan.js";
+import { GradientSum } from "./update/gradients.js";
 import { withReplay } from "./update/replay.js";
 import { skippedInARow } from "./update/skipped.js";
 import { checkTimesteps } from "./update/timesteps.js";
@@ -125,7 +126,10 @@ export class Trainer {
   readonly #optimizer: AdamW;
   readonly #scaler: GradScaler;
   readonly #followers: Followers;
+  readonly #gradients: GradientSum;
   readonly #metadata: PromptLists["metadata"];
+  /** Batches that a worker has halved, by the config's key. */
+  #halved: StageMetrics["halvedBatches"] = {};
   /** Cost of measurements that an interrupted attempt at a stage has left. */
   #found: Cost = NO_COST;
 
@@ -152,6 +156,7 @@ export class Trainer {
     this.#optimizer = new AdamW(parts.policy.parameters, { lr, betas: [adamBeta1, adamBeta2], eps, weightDecay });
     this.#scaler = new GradScaler({ enabled: parts.policy.model.computeDtype === "float16" });
     this.#followers = new Followers(this.#trainable, config);
+    this.#gradients = new GradientSum(parts.policy.parameters.values(), this.#workers);
   }
 
   /**
@@ -395,6 +400,7 @@ export class Trainer {
       optimizer: this.#optimizer,
       scaler: this.#scaler,
       followers: this.#followers,
+      gradients: this.#gradients,
       skippedBefore: await this.#workers.broadcastJson(skippedInARow(this.run, trainSet.stage)),
     };
     const all = this.config.replay.stages === 0 ? trainSet : this.#withReplay(trainSet);
@@ -406,6 +412,7 @@ export class Trainer {
         );
       }
       await expectSameWeights(this.#workers, this.policy.parameters, trainSet.stage);
+      this.#halved = smallestOf(await this.#workers.allGatherJson(this.policy.batches.halved));
       this.#followers.finished(trainSet.stage);
       return updates;
     } finally {
@@ -432,7 +439,7 @@ export class Trainer {
       emaDistance: this.#followers.emaDistance,
       roots: sample.rootsPerStage,
       branchCount: imagesOf(branch),
-      halvedBatches: this.policy.batches.halved,
+      halvedBatches: this.#halved,
       deviceBytes: deviceMemory(this.policy.device)?.peak ?? null,
       cost: before && addCost(before, cost),
     });
@@ -508,6 +515,7 @@ export class Trainer {
   dispose(): void {
     this.writer.close();
     this.#optimizer.dispose();
+    this.#gradients.dispose();
     this.#followers.dispose();
     this.policy.dispose();
     this.rewards.dispose();
@@ -627,6 +635,15 @@ export class Trainer {
       `Expected scores of ${listOf(labels, "and")} for at most ${keys.length} images in ${this.run.stagePath(stage, "scores")}; delete it to have them scored again`,
     );
   }
+}
+
+/** The smallest number of each key. */
+function smallestOf(all: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const smallest: Record<string, number> = {};
+  for (const [key, value] of all.flatMap(Object.entries<number>)) {
+    smallest[key] = Math.min(value, smallest[key] ?? value);
+  }
+  return smallest;
 }
 
 /** Of a stage that has not begun. */

@@ -22,7 +22,7 @@ import { InputError } from "../base/errors.js";
 import { makeFolder } from "../base/files.js";
 import { listOf } from "../base/show.js";
 import { WorkerError, type Group } from "../distributed/index.js";
-import { layout, stageFiles, type PartialStage, type RunReader } from "../runs/index.js";
+import { layout, RunWriter, stageFiles, type PartialStage, type RunReader } from "../runs/index.js";
 import { empty, tensor, type Tensor } from "../torch/index.js";
 import type { Config } from "./config/schema.js";
 import type { BranchBatch } from "./records.js";
@@ -61,9 +61,15 @@ export async function hearPlan(workers: Group): Promise<{ plan: FolderPlan; remo
   const told = await workers.broadcastJson<Told | null>(null);
   if (told === null) return undefined;
   const { config, lists, metadata } = told;
-  const folder = mkdtempSync(join(tmpdir(), `b2-rank-${workers.rank}-`));
-  const removeFolder = (): void => rmSync(folder, { recursive: true, force: true });
-  process.once("exit", removeFolder);
+  removeAbandoned();
+  const folder = mkdtempSync(join(tmpdir(), `${FOLDER}${workers.rank}-`));
+  const lock = RunWriter.lock(folder);
+  // The lock is released last: what a process leaves that is killed in between can still be told to be its.
+  const removeFolder = (): void => {
+    rmSync(folder, { recursive: true, force: true });
+    lock.release();
+  };
+  process.prependOnceListener("exit", removeFolder);
   const plan: FolderPlan = {
     folder,
     config: { ...config, model: { ...config.model, device: deviceOf(config, workers) } },
@@ -72,9 +78,26 @@ export async function hearPlan(workers: Group): Promise<{ plan: FolderPlan; remo
     mode: "new",
     changes: [],
     notes: [],
-    lock: undefined,
+    lock,
   };
   return { plan, removeFolder };
+}
+
+/** How the names of workers' own folders begin. */
+const FOLDER = "b2-rank-";
+
+/** Deletes the folders of workers on this host that were killed. */
+function removeAbandoned(): void {
+  for (const entry of readdirSync(tmpdir(), { withFileTypes: true })) {
+    const folder = join(tmpdir(), entry.name);
+    if (!entry.name.startsWith(FOLDER) || !entry.isDirectory()) continue;
+    try {
+      if (statSync(folder).uid !== process.getuid?.() || !RunWriter.isAbandoned(folder)) continue;
+      rmSync(folder, { recursive: true, force: true });
+    } catch {
+      // Another worker is deleting it too.
+    }
+  }
 }
 
 /** Workers of one host each take a card of their own, unless the config names one. */

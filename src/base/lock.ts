@@ -87,6 +87,12 @@ export function holderOfLock(file: string): Holder | undefined {
   return holderOf(found.text) ?? UNKNOWN;
 }
 
+/** Whether this system knows that the process of a lock is gone. One of another system counts as there. Changes nothing. */
+export function isAbandoned(file: string): boolean {
+  const found = read(file);
+  return found !== undefined && livesHere(found.text) === false;
+}
+
 /** Whether there is a lock file. Its process may be dead. */
 export const isLockThere = (file: string): boolean => read(file) !== undefined;
 

@@ -13,27 +13,36 @@ export interface WorkerOptions {
  * Meets the other workers and does this one's part.
  *
  * @param signal of the command; `work` gets one that also aborts when another worker is lost
- * @throws WorkerError that names the lost rank; whatever `work` throws, of which the others are told
+ * @param prepare what this worker does before it meets the others
+ * @throws WorkerError that names the lost rank; whatever `prepare` and `work` throw, of which the others are told
  */
-export async function amongWorkers(
+export async function amongWorkers<T>(
   place: Place,
   { workerTimeout: timeout, joinTimeout }: WorkerOptions,
   signal: AbortSignal,
-  work: (workers: Group, signal: AbortSignal) => Promise<void>,
+  prepare: () => Promise<T>,
+  work: (prepared: T, workers: Group, signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
   const { openGroup } = await import("../distributed/group.js");
   const { writeErrorFile } = await import("../distributed/error-file.js");
   let workers: Group | undefined;
   try {
+    const prepared = await prepare().catch(async (error: unknown) => {
+      await openGroup(place, { timeout, joinTimeout, refusal: firstLineOf(error) }).catch(() => undefined);
+      throw error;
+    });
     workers = await openGroup(place, { timeout, joinTimeout });
-    await work(workers, AbortSignal.any([signal, workers.signal]));
+    await work(prepared, workers, AbortSignal.any([signal, workers.signal]));
     await workers.close();
   } catch (error) {
     // All workers are told to stop at once, and each of them might blame another.
     const reason = signal.aborted ? new Interrupted() : (workers?.lost ?? error);
-    const message = reason instanceof Error ? reason.message : String(reason);
-    writeErrorFile(message);
-    if (workers?.lost === undefined) await workers?.fail(message.split("\n", 1)[0]!);
+    writeErrorFile(messageOf(reason));
+    if (workers?.lost === undefined) await workers?.fail(firstLineOf(reason));
     throw reason;
   }
 }
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+const firstLineOf = (error: unknown): string => messageOf(error).split("\n", 1)[0]!;

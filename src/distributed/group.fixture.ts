@@ -1,7 +1,7 @@
 /** A worker that takes part in every operation and prints what it got, or that waits for others which do not come. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { tensor, tidy, type Tensor } from "../torch/index.js";
-import { groupOfEnvironment } from "./index.js";
+import { isOutOfMemory, tensor, tidy, type Tensor } from "../torch/index.js";
+import { groupOfEnvironment, type Group } from "./index.js";
 
 const [mode = "collectives", late] = process.argv.slice(2);
 const timeout = Number(process.env["GROUP_TIMEOUT"] ?? 30);
@@ -13,6 +13,69 @@ const values = (x: Tensor): number[] => {
   x.dispose();
   return list;
 };
+
+/** Sums of gradients, each in a bucket of its own; every process prints the same sums. */
+async function sumGradients(group: Group): Promise<void> {
+  const { rank } = group;
+  const parameter = (...numbers: number[]): Tensor => tensor(numbers).requiresGrad_();
+  // Backward completes them in this order. Of the last two one gets a gradient on rank 0 alone, and one none at all.
+  const parameters = [parameter(3), parameter(1, 2), parameter(7), parameter(5)] as const;
+  const [first, second, ofRank0] = parameters;
+  const buckets = group.gradientBuckets(parameters, 1);
+  const backward = (scale: number, isTooLarge: boolean): void =>
+    tidy(() => {
+      const sum = second.mul(scale * (rank + 1)).sum();
+      // A view, whose gradient would take petabytes.
+      const same = isTooLarge
+        ? sum
+            .view([1, 1])
+            .expand([2 ** 50, 1])
+            .select(0, 0)
+        : sum;
+      const loss = same.mul(first).sum();
+      (rank === 0 ? loss.add(ofRank0.mul(scale).sum()) : loss).backward();
+    });
+  const pass = (isLast: boolean, { scale = 1, isTooLarge = false, times = 1 } = {}): void =>
+    buckets.during(
+      () => {
+        for (let i = 0; i < times; i++) backward(scale, isTooLarge);
+      },
+      { isLast },
+    );
+  const printed = async (what: string, failure?: string): Promise<void> => {
+    const { sent } = buckets;
+    await buckets.sum();
+    const sums = parameters.map(({ grad }) => grad && values(grad));
+    for (const one of parameters) one.grad = null;
+    print({ what, sent, sums, ...(failure !== undefined && { failure }) });
+  };
+  const failureOf = (run: () => void): unknown => {
+    try {
+      run();
+    } catch (error) {
+      return error;
+    }
+  };
+
+  // The last rank has nothing to do.
+  if (rank < group.size - 1) [false, true].forEach((isLast) => pass(isLast, { scale: 0.5 }));
+  await printed("learning");
+  pass(true);
+  await printed("sending");
+  pass(true);
+  await printed("sending");
+  if (rank === 1) {
+    const error = failureOf(() => pass(true, { isTooLarge: true }));
+    if (!isOutOfMemory(error)) throw error;
+    [false, true].forEach((isLast) => pass(isLast, { scale: 0.5 }));
+    if (first.grad !== null) throw new Error("Expected no gradient of what has been sent");
+  } else pass(true);
+  await printed("failing");
+  const error = failureOf(() => pass(true, { times: 2 })) as Error;
+  await printed("one more", error.message);
+  buckets.dispose();
+  await group.close();
+}
 
 try {
   const group = await groupOfEnvironment({ timeout, joinTimeout });
@@ -37,6 +100,8 @@ try {
     print({ rank, size, broadcast: values(broadcast), gathered, sum: values(sum), both: [values(a), values(b)], json });
     print({ told, ticked: ticks > 10 });
     await group.close();
+  } else if (mode === "gradients") {
+    await sumGradients(group);
   } else if (String(rank) === late) {
     print("here");
     if (mode === "fail") await group.fail("the reward is gone");

@@ -36,6 +36,27 @@ test("three processes broadcast, gather, sum and wait, and JavaScript goes on me
   });
 });
 
+test("gradients are summed while backward goes on, also where a pass fails or there is none", { skip }, async () => {
+  const workers = await startWorkers(3, [fixture, "gradients"]);
+  const codes = await Promise.all(workers.map(({ ended }) => ended));
+  assert.deepEqual(codes, [0, 0, 0], workers.map(({ lines }) => lines.join("\n")).join("\n\n"));
+  workers.forEach(({ lines }, rank) => {
+    const printed = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+    const all = { sums: [[18], [18, 18], [1], null] };
+    // Without the last rank.
+    const two = { sums: [[9], [9, 9], [1], null] };
+    // What has a gradient nowhere goes out at the end, and so does what comes after one that is missing here.
+    const most = rank === 0 ? 3 : 2;
+    assert.deepEqual(printed.slice(0, 4), [
+      { what: "learning", sent: 0, ...two },
+      { what: "sending", sent: rank === 2 ? 0 : most, ...all },
+      { what: "sending", sent: most, ...all },
+      { what: "failing", sent: most, ...all },
+    ]);
+    assert.match(String(printed[4]!["failure"]), /Expected 1 parts of the gradient .* but received one more/);
+  });
+});
+
 for (const dead of [0, 1, 2]) {
   test(`a process that is killed is named by the others: rank ${dead}`, { skip }, async () => {
     const workers = await startWorkers(3, [fixture, "wait", String(dead)]);

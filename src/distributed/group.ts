@@ -12,6 +12,7 @@ import {
   tidy,
   zeros,
   zerosLike,
+  type GradientBuckets,
   type Tensor,
 } from "../torch/index.js";
 import { placeOf, type Environment, type Place } from "./environment.js";
@@ -23,6 +24,8 @@ export interface Patience {
   readonly timeout?: number;
   /** For all workers to come. Default 300. */
   readonly joinTimeout?: number;
+  /** Why this worker will not take part: the others are told as they come, and `openGroup` throws it. */
+  readonly refusal?: string;
 }
 
 /** The workers, seen from one of them. Errors are WorkerErrors that name the rank that is missing. */
@@ -37,6 +40,14 @@ export interface Group {
   allGather(tensor: Tensor): Promise<Tensor[]>;
   /** Replaces the tensor by the sum over all ranks: the same bits on each, but not those of a sum in the order of ranks. */
   allReduce_(tensor: Tensor): Promise<void>;
+  /**
+   * Buckets for the sum of the parameters' gradients, while backward goes on. All workers make them for the same parameters,
+   * which are of one dtype and device, and call `sum` together.
+   */
+  gradientBuckets(
+    parameters: readonly Tensor[],
+    most: number,
+  ): Pick<GradientBuckets, "sent" | "during" | "sum" | "dispose">;
   /** Waits until all have come here. */
   barrier(): Promise<void>;
   /** The value of rank `root`, on every rank. */
@@ -72,6 +83,9 @@ export class SoloGroup implements Group {
   }
   allReduce_(): Promise<void> {
     return Promise.resolve();
+  }
+  gradientBuckets(): ReturnType<Group["gradientBuckets"]> {
+    return { sent: 0, during: (backward) => backward(), sum: () => Promise.resolve(), dispose: () => undefined };
   }
   barrier(): Promise<void> {
     return Promise.resolve();
@@ -154,6 +168,18 @@ class C10dGroup implements Group {
     await this.#onHost(tensor, (host) => this.#processes.allReduce_(host));
   }
 
+  gradientBuckets(parameters: readonly Tensor[], most: number): ReturnType<Group["gradientBuckets"]> {
+    const buckets = this.#processes.gradientBuckets(parameters, most);
+    return {
+      get sent() {
+        return buckets.sent;
+      },
+      during: (backward, options) => buckets.during(backward, options),
+      sum: () => this.#guarded(buckets.sum()),
+      dispose: () => buckets.dispose(),
+    };
+  }
+
   async barrier(): Promise<void> {
     await this.#guarded(this.#processes.barrier());
   }
@@ -191,7 +217,7 @@ class C10dGroup implements Group {
 
   async fail(reason: string): Promise<void> {
     // A store that is gone does not answer; the others notice by themselves then.
-    const told = this.#processes.accuse(`Expected rank ${this.rank} to go on but it has stopped: ${reason}`);
+    const told = this.#processes.accuse(stopped(this.rank, reason));
     await Promise.race([told, new Promise((resolve) => setTimeout(resolve, FAREWELL_MS).unref())]);
   }
 
@@ -235,6 +261,9 @@ class C10dGroup implements Group {
   }
 }
 
+const stopped = (rank: number, reason: string): string =>
+  `Expected rank ${rank} to go on but it has stopped: ${reason}`;
+
 /** How long a group that fails waits for a word to get through, in milliseconds. */
 const FAREWELL_MS = 4000;
 
@@ -266,11 +295,11 @@ function decode<T>(data: Tensor): T {
  * Meets the other workers.
  *
  * @param place undefined for a process alone
- * @throws WorkerError naming the ranks that have not come, or the address that does not answer
+ * @throws WorkerError naming the ranks that have not come, or the address that does not answer; the refusal of any of them
  */
 export async function openGroup(
   place: Place | undefined,
-  { timeout = 30, joinTimeout = 300 }: Patience = {},
+  { timeout = 30, joinTimeout = 300, refusal = "" }: Patience = {},
   environment: Environment = process.env,
 ): Promise<Group> {
   if (place === undefined) return new SoloGroup();
@@ -287,6 +316,7 @@ export async function openGroup(
       interface: network,
       timeout: timeout * 1000,
       joinTimeout: joinTimeout * 1000,
+      refusal: refusal && stopped(rank, refusal),
     });
     return new C10dGroup(place, processes);
   } catch (error) {

@@ -12,7 +12,7 @@ import {
   writeJson,
   writeJsonLines,
 } from "../base/files.js";
-import { tryLock, type Lock } from "../base/lock.js";
+import { isAbandoned, tryLock, type Lock } from "../base/lock.js";
 import {
   evaluationAfter,
   layout,
@@ -83,6 +83,11 @@ export class RunWriter {
       `Expected a run that no other process works on but received ${folder}, on which process ${taken.pid} of the host ` +
         `${taken.host} works; wait for its end, or stop it`,
     );
+  }
+
+  /** Whether the folder was left by a process of this system that is gone. */
+  static isAbandoned(folder: string): boolean {
+    return isAbandoned(layout.lock(folder));
   }
 
   /** Lets other processes work on the run. */

@@ -19,6 +19,6 @@ export { enableGrad, inference, isGradEnabled, noGrad } from "./grad-mode.js";
 export { keep, liveTensors, nativeBytes, peakNativeBytes, tidy } from "./memory.js";
 export { hasOperator } from "./op.js";
 export { profileOperators, type CallShapes, type OperatorProfile, type ProfileOptions } from "./profile.js";
-export { distributedBackends, ProcessGroup, type ProcessGroupOptions } from "./process-group.js";
+export { distributedBackends, GradientBuckets, ProcessGroup, type ProcessGroupOptions } from "./process-group.js";
 export { Generator, manualSeed } from "./random.js";
 export { numThreads, setNumThreads, torchVersion, yieldToEventLoop } from "./runtime.js";

@@ -95,6 +95,12 @@ export interface Addon {
   groupVerdict(group: number): string | undefined;
   groupAccuse(group: number, sentence: string): Promise<number>;
   closeGroup(group: number): Promise<number>;
+  openBuckets(group: number, parameters: readonly Slot[], most: number): number;
+  bucketsBegin(buckets: number, isLast: boolean): void;
+  bucketsEnd(buckets: number, isComplete: boolean): number;
+  bucketsWait(buckets: number): Promise<number>;
+  bucketsTake(buckets: number): void;
+  closeBuckets(buckets: number): void;
 
   deviceCount(kind: string): number;
   synchronize(device: string): void;

@@ -24,6 +24,8 @@ export interface ProcessGroupOptions {
   readonly timeout: number;
   /** Milliseconds to wait for all processes to come. */
   readonly joinTimeout: number;
+  /** A sentence that the others are told instead of meeting them, and that `open` throws; "" to meet them. */
+  readonly refusal: string;
 }
 
 /** The backends that the addon was built with: none where Gloo's headers were missing. */
@@ -69,6 +71,16 @@ export class ProcessGroup {
     await native.groupBarrier(this.#group);
   }
 
+  /**
+   * Buckets of at most so many elements for the sum of the parameters' gradients.
+   *
+   * @param parameters of one dtype and device, roughly in the order in which backward completes their gradients
+   */
+  gradientBuckets(parameters: readonly Tensor[], most: number): GradientBuckets {
+    const slots = parameters.map((parameter) => expectSlot(parameter, "gradientBuckets"));
+    return new GradientBuckets(native.openBuckets(this.#group, slots, most));
+  }
+
   /** Why the group cannot go on, as a sentence that names the rank; undefined as long as it can. */
   get verdict(): string | undefined {
     return native.groupVerdict(this.#group);
@@ -82,5 +94,55 @@ export class ProcessGroup {
   /** Takes leave of the others. */
   async close(): Promise<void> {
     await native.closeGroup(this.#group);
+  }
+}
+
+/**
+ * Sums the gradients of all processes by all-reduce, bucket by bucket, while the backward pass goes on. For each sum every
+ * process makes any number of backward passes, none included, and then waits; a missing gradient counts as 0.
+ */
+export class GradientBuckets {
+  readonly #buckets: number;
+  #sent = 0;
+
+  constructor(buckets: number) {
+    this.#buckets = buckets;
+  }
+
+  /** How many buckets have gone out since the last sum. */
+  get sent(): number {
+    return this.#sent;
+  }
+
+  /**
+   * Runs a backward pass. In the last one of a sum a bucket goes out as soon as its gradients are complete, from the
+   * second sum on: the first one shows which these are. Where a pass has failed, this one or others before it can be made
+   * again; what has gone out is complete, and their gradients are left out of it.
+   */
+  during(backward: () => void, { isLast }: { readonly isLast: boolean }): void {
+    if (!isLast && this.#sent === 0) return backward();
+    native.bucketsBegin(this.#buckets, isLast);
+    let isComplete = false;
+    try {
+      backward();
+      isComplete = true;
+    } finally {
+      this.#sent = native.bucketsEnd(this.#buckets, isComplete);
+    }
+  }
+
+  /**
+   * Sends what has not gone out, waits for all, and gives the parameters their sums. One without a gradient anywhere gets
+   * none. Parameters have no gradients meanwhile.
+   */
+  async sum(): Promise<void> {
+    await native.bucketsWait(this.#buckets);
+    native.bucketsTake(this.#buckets);
+    this.#sent = 0;
+  }
+
+  /** Frees the buckets. */
+  dispose(): void {
+    native.closeBuckets(this.#buckets);
   }
 }

@@ -47,9 +47,9 @@ export async function startWorkers(
   size: number,
   args: readonly string[],
   variables: NodeJS.ProcessEnv = {},
-  { ranks = Array.from({ length: size }, (_, rank) => rank) }: { ranks?: readonly number[] } = {},
+  { ranks = Array.from({ length: size }, (_, rank) => rank), port }: { ranks?: readonly number[]; port?: number } = {},
 ): Promise<WorkerProcess[]> {
-  const port = await freePort();
+  port ??= await freePort();
   return ranks.map((rank) =>
     startWorker(args, { B2_THREADS: "1", ...workerVariables(rank, size, port), ...variables }),
   );

@@ -5,11 +5,11 @@ import type { ObjectiveResult } from "../objectives/index.js";
 /** What a tally has added up. */
 export interface TallySums {
   readonly pairs: number;
-  /** null, as JSON has it, where it is not finite. */
+  /** null, as JSON has it, where it is not finite; so are the others. */
   readonly loss: number | null;
-  readonly sums: readonly (readonly [name: string, sum: number])[];
+  readonly sums: readonly (readonly [name: string, sum: number | null])[];
   /** Extremes of the ratio; null where there was none. */
-  readonly ratios: readonly [min: number, max: number] | null;
+  readonly ratios: readonly [min: number | null, max: number | null] | null;
 }
 
 export class Tally {
@@ -39,7 +39,7 @@ export class Tally {
       pairs: this.#pairs,
       loss: this.#loss,
       sums: [...this.#sums],
-      ratios: min <= max ? [min, max] : null,
+      ratios: min === Infinity && max === -Infinity ? null : [min, max],
     };
   }
 
@@ -49,8 +49,9 @@ export class Tally {
     for (const { pairs, loss, sums, ratios } of all) {
       tally.#pairs += pairs;
       tally.#loss += loss ?? NaN;
-      for (const [name, sum] of sums) tally.#sums.set(name, (tally.#sums.get(name) ?? 0) + sum);
-      const [min, max] = ratios ?? [Infinity, -Infinity];
+      for (const [name, sum] of sums) tally.#sums.set(name, (tally.#sums.get(name) ?? 0) + (sum ?? NaN));
+      if (ratios === null) continue;
+      const [min, max] = [ratios[0] ?? NaN, ratios[1] ?? NaN];
       tally.#ratios = { min: Math.min(tally.#ratios.min, min), max: Math.max(tally.#ratios.max, max) };
     }
     return tally;

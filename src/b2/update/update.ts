@@ -8,7 +8,8 @@
  * Departures from the reference: the samples left over at a stage's end make an optimiser step of their own, with the
  * mean over their own pairs, instead of being dropped; and `timestepFraction` really skips timesteps.
  *
- * Several workers share the micro-batches of each optimiser step, and add up their gradients (gradients.ts).
+ * Several workers share the micro-batches of each optimiser step, and add up their gradients (gradients.ts): large ones
+ * while the last of a worker's micro-batches goes backward.
  */
 import { checkInterrupted, type Progress, type ProgressTask } from "../../base/progress.js";
 import { alone, shareOf, type WithWorkers } from "../../distributed/index.js";
@@ -23,7 +24,7 @@ import { WeightCopy } from "../policy/weight-copy.js";
 import type { TrainSet } from "../records.js";
 import { weightedAdvantages } from "../rollout/advantage.js";
 import { lossOf, type StageData } from "./batches.js";
-import { addGradients } from "./gradients.js";
+import { GradientSum } from "./gradients.js";
 import { notFinitePairs } from "./not-finite.js";
 import { recomputeLogProbs, sampledLogProbs } from "./old-log-probs.js";
 import { planUpdates, recut, type MicroBatch } from "./plan.js";
@@ -40,6 +41,8 @@ export interface Optimization {
   readonly followers?: Pick<Followers, "sampler" | "updated">;
   /** How many steps in a row were skipped before this stage. Default: 0. */
   readonly skippedBefore?: number;
+  /** Adds up the gradients of the workers. Default: one for this stage. */
+  readonly gradients?: GradientSum;
 }
 
 /**
@@ -51,11 +54,12 @@ export interface Optimization {
  */
 export async function updatePolicy(
   policy: Policy,
-  { optimizer, scaler = new GradScaler({ enabled: false }), followers, skippedBefore = 0 }: Optimization,
+  optimization: Optimization,
   trainSet: TrainSet,
   config: Pick<Config, "seed" | "train" | "advantage" | "objective" | "branch" | "interval">,
   { progress, signal, workers = alone }: WithWorkers,
 ): Promise<UpdateMetrics[]> {
+  const { optimizer, scaler = new GradScaler({ enabled: false }), followers, skippedBefore = 0 } = optimization;
   const objective = objectives.get(config.objective.name);
   const drawTimesteps = timestepsOfStage(trainSet, config, policy.timesteps);
   const planned = planUpdates(trainSet, objective, config, drawTimesteps);
@@ -85,6 +89,7 @@ export async function updatePolicy(
   const start = isNeeded ? new WeightCopy(policy.parameters) : undefined;
   const task = progress.task("training", total, "pairs");
   const log: UpdateMetrics[] = [];
+  const gradients = optimization.gradients ?? new GradientSum(policy.parameters.values(), workers);
   const skips = new Skips(skippedBefore, trainSet.stage, config.train.mostSkipped, progress);
   const memory = { policy, progress, forget: () => forgetGradients(optimizer) };
   try {
@@ -94,16 +99,14 @@ export async function updatePolicy(
         : undefined;
     for (const [i, own] of updates.entries()) {
       const pairs = planned[i]!.flat().length;
-      const step = { ...data, oldLogProbs, sampler };
+      const step = { ...data, oldLogProbs, sampler, gradients };
       const accumulated = await withinMemory(memory, [own], ([microBatches]) =>
         accumulate(step, microBatches!, { pairs, scale: scaler.scale }, task, signal),
       );
       const { microBatches } = accumulated;
       let { tally } = accumulated;
-      if (workers.size > 1) {
-        await addGradients(policy.parameters.values(), workers);
-        tally = Tally.of(await workers.allGatherJson(tally.sums));
-      }
+      await gradients.sum();
+      if (workers.size > 1) tally = Tally.of(await workers.allGatherJson(tally.sums));
       scaler.unscale_(policy.parameters.values());
       const gradNorm = clipGradNorm(policy.parameters.values(), config.train.maxGradNorm);
       // A gradient that is not finite would corrupt Adam's moments for good.
@@ -129,6 +132,7 @@ export async function updatePolicy(
   } finally {
     forgetGradients(optimizer);
     start?.dispose();
+    if (optimization.gradients === undefined) gradients.dispose();
     task.done();
   }
   return log;
@@ -140,7 +144,7 @@ export async function updatePolicy(
  * @param options `pairs`: how many the optimiser step has, over which the loss is a mean; `scale`: its factor
  */
 async function accumulate(
-  step: StageData,
+  step: StageData & { readonly gradients: GradientSum },
   microBatches: readonly MicroBatch[],
   { pairs, scale }: { pairs: number; scale: number },
   task: ProgressTask,
@@ -149,13 +153,15 @@ async function accumulate(
   const tally = new Tally();
   let advanced = 0;
   try {
-    for (const microBatch of microBatches) {
+    for (const [i, microBatch] of microBatches.entries()) {
       checkInterrupted(signal);
+      const isLast = i === microBatches.length - 1;
       const share = (scale * microBatch.length) / pairs;
       step.policy.passes.trained(() =>
         tidy(() => {
           const { loss, metrics } = lossOf(step, microBatch);
-          loss.mul(share).backward();
+          const scaled = loss.mul(share);
+          step.gradients.during(() => scaled.backward(), { isLast });
           tally.add(microBatch.length, loss.item(), metrics);
         }),
       );

@@ -1,5 +1,6 @@
 /** `b2 run`: all stages in one process, with an evaluation before and after. */
 import { InvalidArgumentError, type Command } from "commander";
+import type { Config } from "../../b2/config/schema.js";
 import { InputError } from "../../base/errors.js";
 import type { Place } from "../../distributed/environment.js";
 import type { Group } from "../../distributed/group.js";
@@ -45,8 +46,8 @@ export function addRunCommand(program: Command): void {
       const { placeOf } = await import("../../distributed/environment.js");
       const place = options.dryRun === true ? undefined : placeOf(process.env);
       if (place !== undefined && place.rank > 0) return follow(place, options);
-      const config = await configOfRun(folder, options);
       if (options.dryRun === true) {
+        const config = await configOfRun(folder, options);
         const { dryRun } = await import("../../b2/dry-run.js");
         const { checkTruth } = await import("../../eval/judges.js");
         const { checkRewardsOf } = await import("../../b2/reward-problems.js");
@@ -57,7 +58,7 @@ export function addRunCommand(program: Command): void {
         printOut(`${dryRun(config)}\n`);
         return;
       }
-      const run = async (signal: AbortSignal, workers?: Group): Promise<void> => {
+      const run = async (config: Config, signal: AbortSignal, workers?: Group): Promise<void> => {
         let current: number | undefined;
         const output = new Output("run", options);
         const [{ planFolder }, { finishedResult }, { stageName }] = [
@@ -110,10 +111,11 @@ export function addRunCommand(program: Command): void {
         output.print(`\n${[...result.images, folder].join("\n")}\n${duration(output.seconds)}\n`);
         output.finished(result.images, { folder });
       };
-      await interruptible(`b2 run ${folder} resumes after the last finished stage.`, (signal) =>
+      const prepare = (): Promise<Config> => configOfRun(folder, options);
+      await interruptible(`b2 run ${folder} resumes after the last finished stage.`, async (signal) =>
         place === undefined
-          ? run(signal)
-          : amongWorkers(place, options, signal, (workers, signal) => run(signal, workers)),
+          ? run(await prepare(), signal)
+          : amongWorkers(place, options, signal, prepare, (config, workers, signal) => run(config, signal, workers)),
       );
     });
 }
@@ -123,12 +125,14 @@ async function follow(place: Place, options: RunOptions): Promise<void> {
   const hint = "The run goes on with any number of workers.";
   const output = new Output("run", { quiet: true });
   await interruptible(hint, (signal) =>
-    amongWorkers(place, options, signal, async (workers, signal) => {
+    amongWorkers(place, options, signal, nothing, async (_, workers, signal) => {
       const { runWorker } = await import("../../b2/worker-run.js");
       await runWorker(workers, { progress: output.progress(), signal });
     }),
   );
 }
+
+const nothing = (): Promise<void> => Promise.resolve();
 
 function seconds(text: string): number {
   const value = Number(text);
