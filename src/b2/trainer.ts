@@ -68,7 +68,7 @@ import { withReplay } from "./update/replay.js";
 import { skippedInARow } from "./update/skipped.js";
 import { checkTimesteps } from "./update/timesteps.js";
 import { updatePolicy } from "./update/update.js";
-import { expectSameWeights, shareHistory, shareSamples } from "./workers.js";
+import { expectSameWeights, shareHistory, shareResult, shareSamples } from "./workers.js";
 
 /** What was sampled for a stage, and what that has taken. */
 interface SampledStage {
@@ -83,7 +83,7 @@ export interface TrainerOptions {
   readonly progress?: Progress | undefined;
   /** Stops between two steps by throwing Interrupted; finished stages are kept. */
   readonly signal?: AbortSignal | undefined;
-  /** The processes that share the work; this one must be rank 0. Default: this one alone. */
+  /** The processes that share the work. Default: this one alone. */
   readonly workers?: Group | undefined;
 }
 
@@ -221,7 +221,7 @@ export class Trainer {
 
   /** Runs all unfinished stages. */
   async runAll({ before, after }: StageHooks = {}): Promise<void> {
-    await shareHistory(this.#workers, this.run, this.config, this.writer.folder);
+    await shareHistory(this.#workers, this.run, this.config);
     this.restore(this.nextStage);
     for (let stage = this.nextStage; stage < this.config.stages; stage++) {
       before?.(stage);
@@ -470,7 +470,8 @@ export class Trainer {
   }
 
   /** Runs `work` with the weights that were the result after a finished stage. `restore` comes before any training. */
-  evaluatingStage<T>(stage: number, work: () => Promise<T>): Promise<T> {
+  async evaluatingStage<T>(stage: number, work: () => Promise<T>): Promise<T> {
+    await shareResult(this.#workers, this.run, stage);
     this.#trainable.load(this.run.stagePath(stage, this.#weightsFile));
     this.#followers.loadResult(this.#followerPaths(stage));
     return this.evaluating(work);

@@ -82,11 +82,22 @@ const deviceOf = ({ model: { device } }: Config, { localRank }: Group): string =
   device === "cuda" ? `cuda:${localRank}` : device;
 
 /** Gives the other workers what the next stage reads of earlier ones. */
-export async function shareHistory(workers: Group, run: RunReader, config: Config, folder: string): Promise<void> {
+export const shareHistory = (workers: Group, run: RunReader, config: Config): Promise<void> =>
+  shareFiles(workers, run, () => historyFiles(run, config));
+
+/** Gives the other workers the weights that were the result after a finished stage. */
+export const shareResult = (workers: Group, run: RunReader, stage: number): Promise<void> =>
+  shareFiles(workers, run, () => {
+    const paths = (["lora", "denoiser", "ema"] as const).map((name) => run.stagePath(stage, name));
+    return relativeFiles(run, paths);
+  });
+
+/** Gives the other workers files of rank 0's run folder, in the same place. @param own called by rank 0 alone */
+async function shareFiles(workers: Group, { folder }: RunReader, own: () => string[]): Promise<void> {
   if (workers.size === 1) return;
-  const own = workers.rank === 0 ? historyFiles(run, config) : [];
-  const files = await workers.broadcastJson(own.map((file) => ({ file, bytes: statSync(join(folder, file)).size })));
-  for (const { file, bytes } of files) await shareFile(workers, join(folder, file), bytes);
+  const files = workers.rank === 0 ? own() : [];
+  const told = await workers.broadcastJson(files.map((file) => ({ file, bytes: statSync(join(folder, file)).size })));
+  for (const { file, bytes } of told) await shareFile(workers, join(folder, file), bytes);
 }
 
 /** Files of the run that the next stage reads, relative to its folder. */
@@ -104,8 +115,13 @@ function historyFiles(run: RunReader, config: Config): string[] {
     [samples, selected, metrics].map((name) => [one, name] as const),
   );
   const earlier = [...history, ...replayed].map(([one, name]) => join(layout.stage(folder, one), name));
-  const paths = [...state, ...earlier, layout.intervals(folder)].filter((path) => existsSync(path));
-  return [...new Set(paths.flatMap(filesIn))].map((file) => relative(folder, file));
+  return relativeFiles(run, [...state, ...earlier, layout.intervals(folder)]);
+}
+
+/** The files that are there of some paths, each once, and relative to the run's folder. */
+function relativeFiles({ folder }: RunReader, paths: readonly string[]): string[] {
+  const found = paths.filter((path) => existsSync(path)).flatMap(filesIn);
+  return [...new Set(found)].map((file) => relative(folder, file));
 }
 
 const filesIn = (path: string): string[] =>

@@ -1,6 +1,6 @@
 /** What the phases of a stage do with the workers that share them. */
 import type { RunContext } from "../base/progress.js";
-import { tidy, type Tensor } from "../torch/index.js";
+import { empty, tidy, type Tensor } from "../torch/index.js";
 import { SoloGroup, type Group } from "./group.js";
 import type { Share } from "./shares.js";
 
@@ -35,4 +35,27 @@ export async function exchangeRows(
       }
     }
   }
+}
+
+/**
+ * The rows that all workers have computed, in the order of ranks.
+ *
+ * @param own those of this worker, float32, each of the same shape; not disposed of
+ * @param total how many all have
+ * @param shareOfRank which of them a rank has computed; rank 0 at least one
+ * @returns [total, ...] on the CPU; the caller disposes of it
+ */
+export async function gatherRows(
+  own: readonly Tensor[],
+  total: number,
+  workers: Group,
+  shareOfRank: (rank: number) => Share,
+): Promise<Tensor> {
+  const shape = await workers.broadcastJson(own[0]?.shape ?? null);
+  if (shape === null) throw new RangeError("Expected a row of rank 0 but received none");
+  const all = empty([total, ...shape]);
+  const { start } = shareOfRank(workers.rank);
+  tidy(() => own.forEach((row, i) => all.select(0, start + i).copy_(row)));
+  await exchangeRows([all], workers, shareOfRank);
+  return all;
 }

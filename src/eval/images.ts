@@ -1,9 +1,13 @@
-/** Generates images in batches, for evaluations, contact sheets and `b2 generate`. */
+/**
+ * Generates images in batches, for evaluations, contact sheets and `b2 generate`. Several workers share the batches, which
+ * are those of one process: so the images are.
+ */
 import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
 import { decodeInBatches } from "../b2/rollout/decode.js";
 import { denoise, gaussian, type NoiseKey } from "../b2/rollout/denoise.js";
-import type { ProgressTask, RunContext } from "../base/progress.js";
+import type { ProgressTask } from "../base/progress.js";
+import { alone, batchShareOf, type Share, type WithWorkers } from "../distributed/index.js";
 import type { Tensor } from "../torch/index.js";
 
 /** An image to generate: its prompt, and the address of its noise. */
@@ -15,6 +19,8 @@ export interface WantedImage {
 export interface GenerateOptions {
   /** Label of the progress bar. */
   readonly label: string;
+  /** How many batches may still be in use while the next one is decoded. Default 0. */
+  readonly ahead?: number;
   /**
    * Called with each batch: images [B, 3, H, W] in 0..1, which are freed afterwards, their prompts, and the index of
    * the first in `wanted`.
@@ -22,18 +28,31 @@ export interface GenerateOptions {
   readonly use: (images: Tensor, prompts: string[], start: number) => void | Promise<void>;
 }
 
-/** Generates images and passes each batch to `use`. @throws Interrupted when the signal aborts */
+/** The images of `total` that a worker generates. */
+export const imagesOfWorker = (
+  total: number,
+  { sample }: Pick<Config, "sample">,
+  worker: { readonly rank: number; readonly size: number },
+): Share => batchShareOf(total, sample.batchSize, worker);
+
+/**
+ * Generates this worker's part of the images and passes each batch to `use`.
+ *
+ * @throws Interrupted when the signal aborts
+ */
 export async function generateImages(
   policy: Policy,
   wanted: readonly WantedImage[],
-  { sample }: Pick<Config, "sample">,
-  { label, use }: GenerateOptions,
-  { progress, signal }: RunContext,
+  config: Pick<Config, "sample">,
+  { label, ahead, use }: GenerateOptions,
+  { progress, signal, workers = alone }: WithWorkers,
 ): Promise<void> {
+  const { sample } = config;
   const { timesteps, latentShape, device } = policy;
-  const task = progress.task(label, wanted.length * timesteps.length, "steps");
+  const { start: first, length: total } = imagesOfWorker(wanted.length, config, workers);
+  const task = progress.task(label, total * timesteps.length, "steps");
   try {
-    const work = { key: "sample.batchSize", total: wanted.length, size: sample.batchSize, progress } as const;
+    const work = { key: "sample.batchSize", first, total, size: sample.batchSize, progress } as const;
     const promptsOf = (start: number, rows: number): string[] =>
       wanted.slice(start, start + rows).map(({ prompt }) => prompt);
     const make = (start: number, rows: number, { advance }: Pick<ProgressTask, "advance">): Promise<Tensor> => {
@@ -49,7 +68,7 @@ export async function generateImages(
     await policy.batches.each(work, task, make, async (latents, start, rows) => {
       const prompts = promptsOf(start, rows);
       try {
-        const decoding = { batchSize: sample.decodeBatchSize, signal, progress };
+        const decoding = { batchSize: sample.decodeBatchSize, signal, progress, ahead };
         await decodeInBatches(policy, latents, decoding, (images, from) =>
           use(images, prompts.slice(from, from + images.size(0)), start + from),
         );

@@ -124,7 +124,7 @@ async function follow(place: Place, options: RunOptions): Promise<void> {
   const output = new Output("run", { quiet: true });
   await interruptible(hint, (signal) =>
     amongWorkers(place, options, signal, async (workers, signal) => {
-      const { runWorker } = await import("../../b2/worker-run.js");
+      const { runWorker } = await import("../../eval/worker-run.js");
       await runWorker(workers, { progress: output.progress(), signal });
     }),
   );
