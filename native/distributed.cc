@@ -6,14 +6,12 @@
 
 #include <cstdlib>
 #include <future>
-#include <map>
-#include <memory>
-#include <mutex>
 #include <thread>
 
 #include "convert.h"
 #include "error.h"
-#include "lifeline.h"
+#include "group.h"
+#include "messages.h"
 
 namespace {
 
@@ -24,97 +22,6 @@ using std::chrono::milliseconds;
 // What only Gloo itself would stop waiting for. The lifeline ends a wait that has become pointless; a process that is
 // merely slow may take its time.
 constexpr milliseconds kPatience = std::chrono::hours(24 * 7);
-
-struct Group {
-  int rank = 0;
-  int size = 0;
-  StorePointer store;
-  CollectivesPointer gloo;
-  CollectivesPointer nccl;
-  std::shared_ptr<Lifeline> lifeline;
-};
-
-// Groups by their numbers. One that has failed stays here: its threads wait for processes that are gone, and what they use
-// must not be freed.
-struct Groups {
-  std::mutex mutex;
-  std::map<int64_t, std::shared_ptr<Group>> all;
-  int64_t next = 1;
-};
-
-Groups& groups() {
-  static auto* const one = new Groups;
-  return *one;
-}
-
-std::shared_ptr<Group> groupAt(Engine& engine, napi_value value) {
-  const int64_t number = integerOf(engine, value, "the number of a group");
-  std::lock_guard<std::mutex> lock(groups().mutex);
-  const auto found = groups().all.find(number);
-  if (found == groups().all.end()) throw BadArgument("Expected a group of processes but it is closed");
-  return found->second;
-}
-
-// Work on a thread of libuv's pool, with a promise of its result.
-class Promised : public Napi::AsyncWorker {
- public:
-  using Work = std::function<double()>;
-
-  static Napi::Value start(Napi::Env env, Work work) {
-    auto* const promised = new Promised(env, std::move(work));
-    const Napi::Promise promise = promised->deferred_.Promise();
-    promised->Queue();
-    return promise;
-  }
-
- protected:
-  void Execute() override { result_ = work_(); }
-  void OnOK() override { deferred_.Resolve(Napi::Number::New(Env(), result_)); }
-  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
-
- private:
-  Promised(Napi::Env env, Work work)
-      : Napi::AsyncWorker(env), work_(std::move(work)), deferred_(Napi::Promise::Deferred::New(env)) {}
-
-  Work work_;
-  Napi::Promise::Deferred deferred_;
-  double result_ = 0;
-};
-
-// The first line of an error of libtorch or Gloo: what follows is C++.
-std::string firstLine(const std::exception& error) {
-  const std::string text = error.what();
-  return text.substr(0, text.find('\n'));
-}
-
-// Sleeps between two looks: at first for microseconds, later for milliseconds.
-class Pause {
- public:
-  void take() {
-    std::this_thread::sleep_for(length_);
-    length_ = std::min(length_ * 2, std::chrono::microseconds(5000));
-  }
-
- private:
-  std::chrono::microseconds length_{20};
-};
-
-// Waits for a collective operation, as long as all processes are alive.
-void await(Group& group, const c10::intrusive_ptr<c10d::Work>& work, const std::string& name) {
-  for (Pause pause; !work->isCompleted(); pause.take()) {
-    if (const std::string verdict = group.lifeline->verdict(); !verdict.empty()) throw std::runtime_error(verdict);
-  }
-  const std::exception_ptr problem = work->exception();
-  if (problem == nullptr) return;
-  try {
-    std::rethrow_exception(problem);
-  } catch (const std::exception& error) {
-    const std::string verdict = group.lifeline->verdictAfterFault();
-    throw std::runtime_error(verdict.empty() ? "Expected all workers for " + name +
-                                                   " but a connection has ended: " + firstLine(error)
-                                             : verdict);
-  }
-}
 
 // The address of this machine's that packets to a host leave from; empty where there is no way.
 std::string addressTowards(const std::string& host, int port) {
@@ -246,6 +153,16 @@ CollectivesPointer connectAll(const Opening& opening, const StorePointer& store,
   }
 }
 
+// Gloo's connections, and NCCL's where there are cards.
+void connect(Group& group, const Opening& opening) {
+  const StorePointer glooStore = c10::make_intrusive<c10d::PrefixStore>("gloo", group.store);
+  group.gloo = connectAll(opening, glooStore, *group.lifeline);
+#ifdef USE_C10D_NCCL
+  const StorePointer ncclStore = c10::make_intrusive<c10d::PrefixStore>("nccl", group.store);
+  if (at::hasCUDA()) group.nccl = connectNccl(ncclStore, group.rank, group.size, kPatience);
+#endif
+}
+
 std::shared_ptr<Group> open(const Opening& opening) {
   auto group = std::make_shared<Group>();
   group->rank = opening.rank;
@@ -258,17 +175,24 @@ std::shared_ptr<Group> open(const Opening& opening) {
   group->lifeline = std::make_shared<Lifeline>(second, opening.rank, hosts, opening.address(), opening.timeout);
   Lifeline::start(group->lifeline);
   try {
-    const StorePointer glooStore = c10::make_intrusive<c10d::PrefixStore>("gloo", group->store);
-    group->gloo = connectAll(opening, glooStore, *group->lifeline);
-#ifdef USE_C10D_NCCL
-    const StorePointer ncclStore = c10::make_intrusive<c10d::PrefixStore>("nccl", group->store);
-    if (at::hasCUDA()) group->nccl = connectNccl(ncclStore, opening.rank, opening.size, kPatience);
-#endif
+    connect(*group, opening);
   } catch (...) {
     group->lifeline->stop();
     throw;
   }
   return group;
+}
+
+// The first ranks of a group, by connections of their own. Called by each of them.
+std::shared_ptr<Group> openPart(const Group& whole, const Opening& opening) {
+  auto part = std::make_shared<Group>();
+  part->rank = opening.rank;
+  part->size = opening.size;
+  part->store = c10::make_intrusive<c10d::PrefixStore>("first/" + std::to_string(opening.size), whole.store);
+  part->lifeline = whole.lifeline;
+  part->isPart = true;
+  connect(*part, opening);
+  return part;
 }
 
 std::string textOf(const Napi::Object& object, const char* key) {
@@ -279,18 +203,13 @@ std::string textOf(const Napi::Object& object, const char* key) {
 
 // Stops the beats when the process ends, before what they use is destroyed.
 void stopAll() {
-  std::vector<std::shared_ptr<Group>> all;
-  {
-    std::lock_guard<std::mutex> lock(groups().mutex);
-    for (const auto& [number, group] : groups().all) all.push_back(group);
-  }
-  for (const auto& group : all) group->lifeline->stop();
+  for (const auto& group : groups().all()) group->lifeline->stop();
 }
 
-// openGroup({ host, port, isServer, prefix, rank, size, interface, timeout, joinTimeout }): a promise of its number.
-Napi::Value openGroup(Engine& engine, const Napi::CallbackInfo& info) {
-  if (!info[0].IsObject()) throw BadArgument("Expected an object for a group");
-  const Napi::Object given = info[0].As<Napi::Object>();
+// { host, port, isServer, prefix, rank, size, interface, timeout, joinTimeout }
+Opening openingOf(Engine& engine, const Napi::Value& value) {
+  if (!value.IsObject()) throw BadArgument("Expected an object for a group");
+  const Napi::Object given = value.As<Napi::Object>();
   const auto number = [&](const char* key) { return integerOf(engine, given.Get(key), key); };
   Opening opening;
   opening.host = textOf(given, "host");
@@ -302,19 +221,22 @@ Napi::Value openGroup(Engine& engine, const Napi::CallbackInfo& info) {
   opening.interface = textOf(given, "interface");
   opening.timeout = milliseconds(number("timeout"));
   opening.joinTimeout = milliseconds(number("joinTimeout"));
-  return Promised::start(info.Env(), [opening] {
-    const std::shared_ptr<Group> group = open(opening);
-    std::lock_guard<std::mutex> lock(groups().mutex);
-    const int64_t opened = groups().next++;
-    groups().all.emplace(opened, group);
-    return static_cast<double>(opened);
-  });
+  return opening;
 }
 
-Collectives& collectivesFor(const Group& group, const at::Tensor& tensor) {
-  if (tensor.device().is_cpu()) return *group.gloo;
-  if (tensor.device().is_cuda() && group.nccl.defined()) return *group.nccl;
-  throw BadArgument("Expected a tensor on the CPU for the other workers but received " + describeTensor(tensor));
+// openGroup(opening): a promise of its number.
+Napi::Value openGroup(Engine& engine, const Napi::CallbackInfo& info) {
+  const Opening opening = openingOf(engine, info[0]);
+  return Promised::start(info.Env(), [opening] { return static_cast<double>(groups().add(open(opening))); });
+}
+
+// openPart(group, opening): a promise of the number of a group of the first `size` ranks.
+Napi::Value openPartOf(Engine& engine, const Napi::CallbackInfo& info) {
+  const auto group = groupAt(engine, info[0]);
+  const Opening opening = openingOf(engine, info[1]);
+  if (opening.rank >= opening.size || opening.size > group->size) throw BadArgument("Expected a part with this rank");
+  return Promised::start(info.Env(),
+                         [group, opening] { return static_cast<double>(groups().add(openPart(*group, opening))); });
 }
 
 at::Tensor contiguousAt(Engine& engine, napi_value slot, const char* what) {
@@ -330,7 +252,7 @@ at::Tensor contiguousAt(Engine& engine, napi_value slot, const char* what) {
 Napi::Value waiting(Napi::Env env, const std::shared_ptr<Group>& group, const c10::intrusive_ptr<c10d::Work>& work,
                     std::string name) {
   return Promised::start(env, [group, work, name = std::move(name)] {
-    await(*group, work, name);
+    awaitWork(*group, work, name);
     return 0.0;
   });
 }
@@ -388,10 +310,9 @@ Napi::Value closeGroup(Engine& engine, const Napi::CallbackInfo& info) {
   auto group = groupAt(engine, info[0]);
   return Promised::start(info.Env(), [group, number]() mutable {
     const bool hasFailed = !group->lifeline->verdict().empty();
-    group->lifeline->leave();
+    if (!group->isPart) group->lifeline->leave();
     if (hasFailed) return 0.0;
-    std::lock_guard<std::mutex> lock(groups().mutex);
-    groups().all.erase(number);
+    groups().remove(number);
     group.reset();
     return 0.0;
   });
@@ -424,8 +345,10 @@ void exposeDistributed(Engine& engine, Napi::Object exports) {
   expose<groupAllGather>(engine, exports, "groupAllGather");
   expose<groupAllReduce>(engine, exports, "groupAllReduce");
   expose<groupBarrier>(engine, exports, "groupBarrier");
+  expose<openPartOf>(engine, exports, "openPart");
   expose<groupVerdict>(engine, exports, "groupVerdict");
   expose<groupAccuse>(engine, exports, "groupAccuse");
   expose<closeGroup>(engine, exports, "closeGroup");
+  exposeMessages(engine, exports);
 #endif
 }

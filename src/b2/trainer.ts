@@ -10,7 +10,7 @@ import { InputError, Interrupted } from "../base/errors.js";
 import { ifProcessEnds } from "../base/process-end.js";
 import { silent, warn, type Progress } from "../base/progress.js";
 import { listOf } from "../base/show.js";
-import { alone, WorkerError, type Group, type WithWorkers } from "../distributed/index.js";
+import { alone, WorkerError, type Group, type RewardRanks, type WithWorkers } from "../distributed/index.js";
 import { resolveModel } from "../hub/index.js";
 import { AdamW, GradScaler } from "../optim/index.js";
 import { RewardError, RewardResources, RewardSet, type Reward, type RewardFunction } from "../rewards/index.js";
@@ -64,6 +64,7 @@ import {
   type FolderPlan,
   type RunPlan,
 } from "./run-plan.js";
+import { RemoteRewards } from "./remote-rewards.js";
 import { withReplay } from "./update/replay.js";
 import { skippedInARow } from "./update/skipped.js";
 import { checkTimesteps } from "./update/timesteps.js";
@@ -85,6 +86,8 @@ export interface TrainerOptions {
   readonly signal?: AbortSignal | undefined;
   /** The processes that share the work. Default: this one alone. */
   readonly workers?: Group | undefined;
+  /** Other processes that score for these. Default: each has its own rewards. */
+  readonly rewardRanks?: RewardRanks | undefined;
 }
 
 /** Callbacks around each stage. */
@@ -167,11 +170,11 @@ export class Trainer {
 
   /** Like `open`, for a folder that has been looked at. */
   static async openPlanned(folderPlan: FolderPlan, options: TrainerOptions = {}): Promise<Trainer> {
-    const { reward, progress = silent, signal, workers } = options;
-    const context = { progress, signal, workers };
+    const { reward, progress = silent, signal, workers, rewardRanks } = options;
+    const context = { progress, signal, workers, rewardRanks };
     const plan = withDevice(folderPlan);
     try {
-      await fetchModels(plan.config, { rewards: reward === undefined }, context);
+      await fetchModels(plan.config, { rewards: reward === undefined && rewardRanks === undefined }, context);
     } catch (error) {
       plan.lock?.release();
       throw error;
@@ -197,7 +200,7 @@ export class Trainer {
     try {
       for (const change of plan.changes) context.progress.log(`resuming with ${showDifference(change)}`);
       for (const note of plan.notes) context.progress.log(note);
-      rewards = reward === undefined ? await RewardSet.open(config.rewards, resources) : RewardSet.of(reward);
+      rewards = reward === undefined ? await openRewards(config, resources, context) : RewardSet.of(reward);
       policy = Policy.forTraining(config);
       checkTimesteps(config, policy.timesteps);
       const { training, "held-out": heldOut = [] } = plan.lists;
@@ -628,6 +631,21 @@ export class Trainer {
       `Expected scores of ${listOf(labels, "and")} for at most ${keys.length} images in ${this.run.stagePath(stage, "scores")}; delete it to have them scored again`,
     );
   }
+}
+
+/** The rewards of a config: of this process, or of those that score for it. @throws InputError */
+async function openRewards(
+  config: Config,
+  resources: RewardResources,
+  { workers = alone, rewardRanks }: WithWorkers,
+): Promise<RewardSet> {
+  if (rewardRanks !== undefined) return RewardSet.elsewhere(config.rewards, await RemoteRewards.open(rewardRanks));
+  const rewards = await RewardSet.open(config.rewards, resources);
+  if (!rewards.needsAll || workers.size === 1) return rewards;
+  rewards.dispose();
+  throw new InputError(
+    `Expected one worker, or --reward-ranks 1, for a reward that has to see all images of a stage, such as people, but received ${workers.size} workers that each score a part`,
+  );
 }
 
 /** Of a stage that has not begun. */

@@ -15,8 +15,8 @@ import {
   statSync,
   writeSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
-import { dirname, join, relative } from "node:path";
+import { hostname, tmpdir } from "node:os";
+import { dirname, join, relative, resolve } from "node:path";
 import { chunks } from "../base/chunks.js";
 import { InputError } from "../base/errors.js";
 import { makeFolder } from "../base/files.js";
@@ -31,18 +31,23 @@ import { stagesBefore, type FolderPlan } from "./run-plan.js";
 
 /** What rank 0 tells the others before models are loaded. */
 interface Told {
+  /** The run's, on the host of rank 0. */
+  readonly folder: string;
+  readonly host: string;
   readonly config: Config;
   readonly lists: Omit<PromptLists, "metadata">;
   readonly metadata: readonly (readonly [string, Record<string, unknown>])[];
 }
 
 /** Rank 0's part: tells the plan. */
-export async function tellPlan(workers: Group, { config, lists, programReward }: FolderPlan): Promise<void> {
+export async function tellPlan(workers: Group, { folder, config, lists, programReward }: FolderPlan): Promise<void> {
   if (programReward) {
     throw new InputError("Expected the rewards of a config for several workers but received a program's own reward");
   }
   const { metadata, ...rest } = lists;
   const told: Told = {
+    folder: resolve(folder),
+    host: hostname(),
     config,
     lists: rest,
     metadata: [...(metadata ?? [])].map(([prompt, of]) => [prompt, { ...of }]),
@@ -53,11 +58,18 @@ export async function tellPlan(workers: Group, { config, lists, programReward }:
 /** Rank 0's part where the run is finished already. */
 export const tellFinished = (workers: Group): Promise<Told | null> => workers.broadcastJson<Told | null>(null);
 
-/**
- * The part of every other worker: a plan for a folder of its own, which `removeFolder` deletes; undefined where the run is
- * finished already.
- */
-export async function hearPlan(workers: Group): Promise<{ plan: FolderPlan; removeFolder: () => void } | undefined> {
+/** What a worker other than rank 0 is told. */
+export interface Heard {
+  /** For a folder of its own. */
+  readonly plan: FolderPlan;
+  /** The run's folder; undefined where this machine does not have it. */
+  readonly runFolder: string | undefined;
+  /** Deletes the folder of its own. */
+  readonly removeFolder: () => void;
+}
+
+/** The part of every other worker; undefined where the run is finished already. */
+export async function hearPlan(workers: Group): Promise<Heard | undefined> {
   const told = await workers.broadcastJson<Told | null>(null);
   if (told === null) return undefined;
   const { config, lists, metadata } = told;
@@ -74,7 +86,8 @@ export async function hearPlan(workers: Group): Promise<{ plan: FolderPlan; remo
     notes: [],
     lock: undefined,
   };
-  return { plan, removeFolder };
+  const hasFolder = told.host === hostname() || existsSync(told.folder);
+  return { plan, runFolder: hasFolder ? told.folder : undefined, removeFolder };
 }
 
 /** Workers of one host each take a card of their own, unless the config names one. */

@@ -2,6 +2,7 @@
 import type { RunContext } from "../base/progress.js";
 import { empty, tidy, type Tensor } from "../torch/index.js";
 import { SoloGroup, type Group } from "./group.js";
+import type { RewardRanks } from "./roles.js";
 import type { Share } from "./shares.js";
 
 /** A process without others. */
@@ -10,6 +11,8 @@ export const alone: Group = new SoloGroup();
 /** A context with the workers that share the work; without them, the process is alone. */
 export interface WithWorkers extends RunContext {
   readonly workers?: Group | undefined;
+  /** Those that score for them; without, each has its own rewards. */
+  readonly rewardRanks?: RewardRanks | undefined;
 }
 
 /**

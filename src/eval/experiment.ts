@@ -7,6 +7,7 @@
 import { resolveConfig } from "../b2/config/resolve.js";
 import type { ConfigInput } from "../b2/config/schema.js";
 import { fetchModels } from "../b2/models.js";
+import { endRewardRanks } from "../b2/remote-rewards.js";
 import { thinOut, type PromptLists } from "../b2/rollout/prompts.js";
 import { planFolder, withDevice, type FolderPlan } from "../b2/run-plan.js";
 import { Trainer, type TrainerOptions } from "../b2/trainer.js";
@@ -90,9 +91,11 @@ export class Experiment {
 
   /** Like `open`, for a folder that has been looked at. */
   static async openPlanned(folderPlan: FolderPlan, options: ExperimentOptions = {}): Promise<Experiment> {
-    const { reward, progress = silent, signal, workers = alone } = options;
-    const context = { progress, signal, workers };
-    const isFirst = workers.rank === 0;
+    const { reward, progress = silent, signal, workers = alone, rewardRanks } = options;
+    const context = { progress, signal, workers, rewardRanks };
+    const all = rewardRanks?.all ?? workers;
+    const isFirst = all.rank === 0;
+    const rewards = reward === undefined && rewardRanks === undefined;
     const plan = withDevice(folderPlan);
     const evaluation = plan.config.eval.enabled;
     let before: Evaluation | undefined;
@@ -100,11 +103,11 @@ export class Experiment {
       if (evaluation) checkTruth(plan.config, plan.lists);
       if (options.before !== undefined) before = baseEvaluation(options.before, plan.config);
       if (plan.mode === "resume") evaluationsOf(new RunReader(plan.folder), plan.config.stages);
-      if (isFirst && workers.size > 1) await tellPlan(workers, plan);
+      if (isFirst && all.size > 1) await tellPlan(all, plan);
       // Rank 0 downloads what is missing first: workers of one host share its cache.
-      if (!isFirst) await workers.barrier();
-      await fetchModels(plan.config, { rewards: reward === undefined, evaluation }, context);
-      if (isFirst) await workers.barrier();
+      if (!isFirst) await all.barrier();
+      await fetchModels(plan.config, { rewards, evaluation }, context);
+      if (isFirst) await all.barrier();
     } catch (error) {
       plan.lock?.release();
       throw error;
@@ -155,6 +158,8 @@ export class Experiment {
     hooks.before?.(undefined);
     const after = await evaluate("after", config.stages);
     const sheet = await this.#sheet("before-after");
+    const { rewardRanks } = this.#context;
+    if (rewardRanks?.all.rank === 0) await endRewardRanks(rewardRanks);
     // Again, because a kill may have come after the last stage.
     this.#warn();
     return {

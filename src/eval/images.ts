@@ -19,8 +19,6 @@ export interface WantedImage {
 export interface GenerateOptions {
   /** Label of the progress bar. */
   readonly label: string;
-  /** How many batches may still be in use while the next one is decoded. Default 0. */
-  readonly ahead?: number;
   /**
    * Called with each batch: images [B, 3, H, W] in 0..1, which are freed afterwards, their prompts, and the index of
    * the first in `wanted`.
@@ -44,7 +42,7 @@ export async function generateImages(
   policy: Policy,
   wanted: readonly WantedImage[],
   config: Pick<Config, "sample">,
-  { label, ahead, use }: GenerateOptions,
+  { label, use }: GenerateOptions,
   { progress, signal, workers = alone }: WithWorkers,
 ): Promise<void> {
   const { sample } = config;
@@ -68,7 +66,7 @@ export async function generateImages(
     await policy.batches.each(work, task, make, async (latents, start, rows) => {
       const prompts = promptsOf(start, rows);
       try {
-        const decoding = { batchSize: sample.decodeBatchSize, signal, progress, ahead };
+        const decoding = { batchSize: sample.decodeBatchSize, signal, progress };
         await decodeInBatches(policy, latents, decoding, (images, from) =>
           use(images, prompts.slice(from, from + images.size(0)), start + from),
         );

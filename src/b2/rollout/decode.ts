@@ -11,7 +11,7 @@ export interface DecodeOptions {
   /** Is told where memory does not suffice. Default: silent. */
   readonly progress?: Progress;
   /** How many batches may still be in use while the next one is decoded. Default 0. */
-  readonly ahead?: number | undefined;
+  readonly ahead?: number;
 }
 
 /** Whoever uses the images reports progress. */

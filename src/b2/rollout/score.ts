@@ -40,9 +40,6 @@ export const imageKey = (stage: number, { root, branch }: SampleKey): ImageKey =
 
 const padded = (n: number): string => String(n).padStart(4, "0");
 
-/** Batches that wait for their rewards while the next one is decoded, where rewards wait for servers. */
-const AHEAD = 1;
-
 /**
  * Scores every branch. Several workers share the batches, and all get all scores; rank 0 writes the pictures.
  *
@@ -72,7 +69,7 @@ export async function scoreBranches(
     // The last latents of each trajectory that is not scored yet: views.
     const latents = tidy(() => batch.latents.select(1, -1).narrow(0, first, own.length));
     try {
-      const decoding = { batchSize, signal, progress, ahead: rewards.concurrent ? AHEAD : 0 };
+      const decoding = { batchSize, signal, progress, ahead: rewards.ahead };
       await decodeInBatches(policy, latents, decoding, async (images, from) => {
         const start = first + from;
         const some = keys.slice(start, start + images.size(0));
