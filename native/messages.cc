@@ -13,6 +13,18 @@ namespace {
 
 using WorkPointer = c10::intrusive_ptr<c10d::Work>;
 
+// Says why a message did not come through: who is dead, or else what Gloo says.
+[[noreturn]] void throwFault(Group& group, const std::exception_ptr& problem, const std::string& name) {
+  try {
+    std::rethrow_exception(problem);
+  } catch (const std::exception& error) {
+    const std::string verdict = group.lifeline->verdictAfterFault();
+    throw std::runtime_error(verdict.empty() ? "Expected another worker for " + name +
+                                                   " but a connection has ended: " + firstLine(error)
+                                             : verdict);
+  }
+}
+
 // Waits for a message as long as all processes are alive. Gloo has no question whether one has come, only a wait: it is on
 // a thread of its own, which is left alone where a process dies.
 void awaitMessage(Group& group, const WorkPointer& work, const std::string& name) {
@@ -31,12 +43,27 @@ void awaitMessage(Group& group, const WorkPointer& work, const std::string& name
   }
   try {
     future.get();
-  } catch (const std::exception& error) {
-    const std::string verdict = group.lifeline->verdictAfterFault();
-    throw std::runtime_error(verdict.empty() ? "Expected another worker for " + name +
-                                                   " but a connection has ended: " + firstLine(error)
-                                             : verdict);
+  } catch (...) {
+    throwFault(group, std::current_exception(), name);
   }
+}
+
+// A message is queued here, in the order of the calls, which Gloo refuses where a connection is broken already; only the
+// wait is on another thread. A promise of the rank that sent or gets it.
+Napi::Value message(Napi::Env env, const std::shared_ptr<Group>& group, const std::string& name,
+                    const std::function<WorkPointer()>& queue, int other) {
+  WorkPointer work;
+  std::exception_ptr problem;
+  try {
+    work = queue();
+  } catch (const std::exception&) {
+    problem = std::current_exception();
+  }
+  return Promised::start(env, [group, name, work, problem, other] {
+    if (problem != nullptr) throwFault(*group, problem, name);
+    awaitMessage(*group, work, name);
+    return static_cast<double>(other < 0 ? work->sourceRank() : other);
+  });
 }
 
 std::vector<at::Tensor> hostTensor(Engine& engine, napi_value slot, const char* what) {
@@ -60,11 +87,7 @@ Napi::Value groupSend(Engine& engine, const Napi::CallbackInfo& info) {
   std::vector<at::Tensor> tensors = hostTensor(engine, info[1], "send");
   const int to = otherRank(engine, *group, info[2]);
   const int tag = static_cast<int>(integerOf(engine, info[3], "a tag"));
-  const WorkPointer work = group->gloo->send(tensors, to, tag);
-  return Promised::start(info.Env(), [group, work] {
-    awaitMessage(*group, work, "send");
-    return 0.0;
-  });
+  return message(info.Env(), group, "send", [&] { return group->gloo->send(tensors, to, tag); }, to);
 }
 
 // groupReceive(group, tensor, from, tag): in place.
@@ -73,11 +96,7 @@ Napi::Value groupReceive(Engine& engine, const Napi::CallbackInfo& info) {
   std::vector<at::Tensor> tensors = hostTensor(engine, info[1], "receive");
   const int from = otherRank(engine, *group, info[2]);
   const int tag = static_cast<int>(integerOf(engine, info[3], "a tag"));
-  const WorkPointer work = group->gloo->recv(tensors, from, tag);
-  return Promised::start(info.Env(), [group, work] {
-    awaitMessage(*group, work, "receive");
-    return 0.0;
-  });
+  return message(info.Env(), group, "receive", [&] { return group->gloo->recv(tensors, from, tag); }, from);
 }
 
 // groupReceiveAny(group, tensor, tag): in place, from whoever sends first. A promise of its rank.
@@ -85,11 +104,7 @@ Napi::Value groupReceiveAny(Engine& engine, const Napi::CallbackInfo& info) {
   const auto group = groupAt(engine, info[0]);
   std::vector<at::Tensor> tensors = hostTensor(engine, info[1], "receiveAny");
   const int tag = static_cast<int>(integerOf(engine, info[2], "a tag"));
-  const WorkPointer work = group->gloo->recvAnysource(tensors, tag);
-  return Promised::start(info.Env(), [group, work] {
-    awaitMessage(*group, work, "receiveAny");
-    return static_cast<double>(work->sourceRank());
-  });
+  return message(info.Env(), group, "receiveAny", [&] { return group->gloo->recvAnysource(tensors, tag); }, -1);
 }
 
 }  // namespace

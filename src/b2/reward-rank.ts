@@ -57,7 +57,10 @@ async function answerAll(
       case "score": {
         const images = onDevice(tensor!, device);
         try {
-          const { parts, seconds } = await rewards.score(images, [...value.prompts], { ...value.call, ...(signal && { signal }) });
+          const { parts, seconds } = await rewards.score(images, [...value.prompts], {
+            ...value.call,
+            ...(signal && { signal }),
+          });
           return { parts, seconds };
         } finally {
           images.dispose();

@@ -45,6 +45,7 @@ import { KeptPhases } from "./record/kept-phases.js";
 import { stageMetrics } from "./record/stage-metrics.js";
 import { loadBranches, loadTrainSet, sampleLines, saveTrainSet, type RecordShape } from "./record/storage.js";
 import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "./records.js";
+import { RemoteRewards } from "./remote-rewards.js";
 import { advantagesByLevel, combinedAdvantages } from "./rollout/advantage.js";
 import { sampleBranches } from "./rollout/branches.js";
 import { leftOutInWords, withoutNotFinite } from "./rollout/finite.js";
@@ -64,7 +65,6 @@ import {
   type FolderPlan,
   type RunPlan,
 } from "./run-plan.js";
-import { RemoteRewards } from "./remote-rewards.js";
 import { withReplay } from "./update/replay.js";
 import { skippedInARow } from "./update/skipped.js";
 import { checkTimesteps } from "./update/timesteps.js";

@@ -53,7 +53,7 @@ try {
       // In another order than they have come.
       for (const request of requests.reverse()) {
         const { from, number, value, tensor } = request;
-        const images = tensor === undefined ? "nothing" : `${tensor.shape.join("x")} ${values(tensor).join(" ")}`;
+        const images = tensor === undefined ? "nothing" : `${tensor.strides.join(",")} ${values(tensor).join(" ")}`;
         await sendAnswer(group, request, `${value.question} of rank ${from}, numbered ${number}, with ${images}`);
       }
     }

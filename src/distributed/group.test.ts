@@ -39,7 +39,7 @@ test("three processes broadcast, gather, sum, wait, ask and answer, and JavaScri
       both: ["part 0 of 2", "part 1 of 2"],
       answers: [
         `1 of rank ${rank}, numbered 1, with nothing`,
-        `2 of rank ${rank}, numbered 2, with 2x2 ${rank} 2 1 3`,
+        `2 of rank ${rank}, numbered 2, with 1,2 ${rank} 2 1 3`,
       ],
     });
   });

@@ -1,5 +1,5 @@
 /** Requests from one worker to another, and answers: JSON, with a tensor where there is one. */
-import { inference, tensor, zeros, type DType, type Tensor } from "../torch/index.js";
+import { inference, tensor, tidy, zeros, type DType, type Tensor } from "../torch/index.js";
 import { decode, encode, type Group } from "./group.js";
 
 /** The tag of what announces a request. Others are the numbers of requests. */
@@ -8,7 +8,12 @@ const ANNOUNCED = 0;
 /** What goes with a message. */
 interface Content {
   readonly value: unknown;
-  readonly tensor: { readonly shape: readonly number[]; readonly dtype: DType } | null;
+  /** `order`: its dimensions as they follow each other in memory, the outermost first; `shape`: their sizes. */
+  readonly tensor: {
+    readonly order: readonly number[];
+    readonly shape: readonly number[];
+    readonly dtype: DType;
+  } | null;
 }
 
 /** A request as it has come. */
@@ -17,7 +22,7 @@ export interface Request<T> {
   /** Its number, which the answer names. */
   readonly number: number;
   readonly value: T;
-  /** On the CPU; the receiver disposes of it. */
+  /** On the CPU, with the strides of the one that was sent; the receiver disposes of it. */
   readonly tensor: Tensor | undefined;
 }
 
@@ -34,8 +39,11 @@ export async function sendRequest(
   value: unknown,
   attached?: Tensor,
 ): Promise<void> {
-  const host = attached && inference(() => attached.to({ device: "cpu" }).contiguous());
-  const content: Content = { value, tensor: host === undefined ? null : { shape: host.shape, dtype: host.dtype } };
+  // In the order of its memory: sums over an image in another order have other bits.
+  const order = orderOf(attached?.strides ?? []);
+  const host = attached && tidy(() => inference(() => attached.permute(order).to({ device: "cpu" }).contiguous()));
+  const kind = host === undefined ? null : { order, shape: host.shape, dtype: host.dtype };
+  const content: Content = { value, tensor: kind };
   const bytes = tensor(encode(content));
   const announcement = tensor(BigInt64Array.of(BigInt(number), BigInt(bytes.numel)));
   try {
@@ -46,8 +54,7 @@ export async function sendRequest(
       ...(host === undefined ? [] : [group.send(host, to, number)]),
     ]);
   } finally {
-    for (const one of [bytes, announcement]) one.dispose();
-    if (host !== attached) host?.dispose();
+    for (const one of [bytes, announcement, host]) one?.dispose();
   }
 }
 
@@ -60,10 +67,17 @@ export async function receiveRequest<T>(group: Group): Promise<Request<T>> {
   const bytes = zeros([length], { dtype: "uint8" });
   await group.receive(bytes, from, number);
   const { value, tensor: kind } = decode<Content>(bytes);
-  const attached = kind === null ? undefined : zeros(kind.shape, { dtype: kind.dtype });
-  if (attached !== undefined) await group.receive(attached, from, number);
-  return { from, number, value: value as T, tensor: attached };
+  if (kind === null) return { from, number, value: value as T, tensor: undefined };
+  const attached = zeros(kind.shape, { dtype: kind.dtype });
+  await group.receive(attached, from, number);
+  const back = tidy(() => attached.permute(kind.shape.map((_, dim) => kind.order.indexOf(dim))));
+  attached.dispose();
+  return { from, number, value: value as T, tensor: back };
 }
+
+/** The dimensions of a tensor as they follow each other in its memory, the outermost first. */
+const orderOf = (strides: readonly number[]): number[] =>
+  strides.map((_, dim) => dim).sort((a, b) => strides[b]! - strides[a]! || a - b);
 
 /** Answers a request. */
 export async function sendAnswer(

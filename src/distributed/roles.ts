@@ -57,6 +57,4 @@ export async function assignRoles(all: Group, count: number): Promise<Roles> {
  * several workers; with more each serves one.
  */
 export const rewardRanksOf = (rank: number, size: number, count: number): number[] =>
-  count <= size
-    ? [rank % count]
-    : Array.from({ length: count }, (_, i) => i).filter((i) => i % size === rank);
+  count <= size ? [rank % count] : Array.from({ length: count }, (_, i) => i).filter((i) => i % size === rank);
