@@ -18,6 +18,7 @@
         "native/group.cc",
         "native/lifeline.cc",
         "native/memory.cc",
+        "native/messages.cc",
         "native/random.cc",
         "native/tensor.cc",
       ],

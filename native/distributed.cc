@@ -12,6 +12,7 @@
 #include "error.h"
 #include "gradient-buckets.h"
 #include "group.h"
+#include "messages.h"
 
 namespace {
 
@@ -157,6 +158,16 @@ CollectivesPointer connectAll(const Opening& opening, const StorePointer& store,
   }
 }
 
+// Gloo's connections, and NCCL's where there are cards.
+void connect(Group& group, const Opening& opening) {
+  const StorePointer glooStore = c10::make_intrusive<c10d::PrefixStore>("gloo", group.store);
+  group.gloo = connectAll(opening, glooStore, *group.lifeline);
+#ifdef USE_C10D_NCCL
+  const StorePointer ncclStore = c10::make_intrusive<c10d::PrefixStore>("nccl", group.store);
+  if (at::hasCUDA()) group.nccl = connectNccl(ncclStore, group.rank, group.size, kPatience);
+#endif
+}
+
 std::shared_ptr<Group> open(const Opening& opening) {
   auto group = std::make_shared<Group>();
   group->rank = opening.rank;
@@ -173,17 +184,24 @@ std::shared_ptr<Group> open(const Opening& opening) {
   group->lifeline = std::make_shared<Lifeline>(second, opening.rank, hosts, opening.address(), opening.timeout);
   Lifeline::start(group->lifeline);
   try {
-    const StorePointer glooStore = c10::make_intrusive<c10d::PrefixStore>("gloo", group->store);
-    group->gloo = connectAll(opening, glooStore, *group->lifeline);
-#ifdef USE_C10D_NCCL
-    const StorePointer ncclStore = c10::make_intrusive<c10d::PrefixStore>("nccl", group->store);
-    if (at::hasCUDA()) group->nccl = connectNccl(ncclStore, opening.rank, opening.size, kPatience);
-#endif
+    connect(*group, opening);
   } catch (...) {
     group->lifeline->stop();
     throw;
   }
   return group;
+}
+
+// The first ranks of a group, by connections of their own. Called by each of them.
+std::shared_ptr<Group> openPart(const Group& whole, const Opening& opening) {
+  auto part = std::make_shared<Group>();
+  part->rank = opening.rank;
+  part->size = opening.size;
+  part->store = c10::make_intrusive<c10d::PrefixStore>("first/" + std::to_string(opening.size), whole.store);
+  part->lifeline = whole.lifeline;
+  part->isPart = true;
+  connect(*part, opening);
+  return part;
 }
 
 std::string textOf(const Napi::Object& object, const char* key) {
@@ -197,10 +215,10 @@ void stopAll() {
   for (const auto& group : groups().all()) group->lifeline->stop();
 }
 
-// openGroup({ host, port, isServer, prefix, rank, size, interface, timeout, joinTimeout, refusal }): a promise of its number.
-Napi::Value openGroup(Engine& engine, const Napi::CallbackInfo& info) {
-  if (!info[0].IsObject()) throw BadArgument("Expected an object for a group");
-  const Napi::Object given = info[0].As<Napi::Object>();
+// { host, port, isServer, prefix, rank, size, interface, timeout, joinTimeout, refusal }
+Opening openingOf(Engine& engine, const Napi::Value& value) {
+  if (!value.IsObject()) throw BadArgument("Expected an object for a group");
+  const Napi::Object given = value.As<Napi::Object>();
   const auto number = [&](const char* key) { return integerOf(engine, given.Get(key), key); };
   Opening opening;
   opening.host = textOf(given, "host");
@@ -213,9 +231,22 @@ Napi::Value openGroup(Engine& engine, const Napi::CallbackInfo& info) {
   opening.timeout = milliseconds(number("timeout"));
   opening.joinTimeout = milliseconds(number("joinTimeout"));
   opening.refusal = textOf(given, "refusal");
-  return Promised::start(info.Env(), [opening] {
-    return static_cast<double>(groups().add(open(opening)));
-  });
+  return opening;
+}
+
+// openGroup(opening): a promise of its number.
+Napi::Value openGroup(Engine& engine, const Napi::CallbackInfo& info) {
+  const Opening opening = openingOf(engine, info[0]);
+  return Promised::start(info.Env(), [opening] { return static_cast<double>(groups().add(open(opening))); });
+}
+
+// openPart(group, opening): a promise of the number of a group of the first `size` ranks.
+Napi::Value openPartOf(Engine& engine, const Napi::CallbackInfo& info) {
+  const auto group = groupAt(engine, info[0]);
+  const Opening opening = openingOf(engine, info[1]);
+  if (opening.rank >= opening.size || opening.size > group->size) throw BadArgument("Expected a part with this rank");
+  return Promised::start(info.Env(),
+                         [group, opening] { return static_cast<double>(groups().add(openPart(*group, opening))); });
 }
 
 at::Tensor contiguousAt(Engine& engine, napi_value slot, const char* what) {
@@ -289,7 +320,7 @@ Napi::Value closeGroup(Engine& engine, const Napi::CallbackInfo& info) {
   auto group = groupAt(engine, info[0]);
   return Promised::start(info.Env(), [group, number]() mutable {
     const bool hasFailed = !group->lifeline->verdict().empty();
-    group->lifeline->leave();
+    if (!group->isPart) group->lifeline->leave();
     if (hasFailed) return 0.0;
     groups().remove(number);
     group.reset();
@@ -324,9 +355,11 @@ void exposeDistributed(Engine& engine, Napi::Object exports) {
   expose<groupAllGather>(engine, exports, "groupAllGather");
   expose<groupAllReduce>(engine, exports, "groupAllReduce");
   expose<groupBarrier>(engine, exports, "groupBarrier");
+  expose<openPartOf>(engine, exports, "openPart");
   expose<groupVerdict>(engine, exports, "groupVerdict");
   expose<groupAccuse>(engine, exports, "groupAccuse");
   expose<closeGroup>(engine, exports, "closeGroup");
   exposeGradientBuckets(engine, exports);
+  exposeMessages(engine, exports);
 #endif
 }

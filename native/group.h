@@ -23,6 +23,8 @@ struct Group {
   CollectivesPointer gloo;
   CollectivesPointer nccl;
   std::shared_ptr<Lifeline> lifeline;
+  // Whether it is a part of another group, which has the lifeline.
+  bool isPart = false;
 };
 
 // What JavaScript knows by a number.

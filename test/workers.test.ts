@@ -1,10 +1,10 @@
 // A run of several workers, as real processes: the samples of one process, its weights, and its folder; what becomes of the
 // run when a worker dies, and that any number of workers goes on.
 import assert from "node:assert/strict";
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, before, describe, test } from "node:test";
-import { RunReader } from "../src/runs/index.js";
+import { layout, RunReader } from "../src/runs/index.js";
 import { loadSafetensors } from "../src/safetensors/index.js";
 import { distributedBackends, tidy } from "../src/torch/index.js";
 import { b2With } from "./support/cli.js";
@@ -41,6 +41,7 @@ writeFileSync(
     interval: { mode: "measured", every: 2, roots: 2, branches: 2, splits: 2 },
     train: { ...tinyValues.train, microBatch: 2 },
     record: { images: 5 },
+    eval: { ...tinyValues.eval, enabled: true, sheet: 2, clip: "models/emoji-clip", imagesPerPrompt: 3 },
   }),
 );
 
@@ -82,8 +83,23 @@ describe("several workers", { skip }, () => {
       const image = new RunReader(run("one")).samples(0).findLast((line) => line.image !== undefined)!.image!;
       const picture = (of: string): Buffer => readFileSync(join(run(of), "stages/0000", image));
       assert.deepEqual(picture(name), picture("one"));
+      for (const file of ["eval/before.json", "before.png"]) {
+        assert.deepEqual(readFileSync(join(run(name), file)), readFileSync(join(run("one"), file)), file);
+      }
     });
   }
+
+  test("two workers evaluate earlier stages as one process does, byte for byte", async () => {
+    for (const copy of ["by-one", "by-two"]) cpSync(run("one"), run(copy), { recursive: true });
+    const { code, stderr } = await b2With({ B2_THREADS: "1" }, ...command("by-one", "--set=eval.every=1").slice(1));
+    assert.equal(code, 0, stderr);
+    const workers = await startWorkers(2, command("by-two", "--set=eval.every=1"));
+    assert.deepEqual(await Promise.all(workers.map(({ ended }) => ended)), [0, 0], workers[1]!.lines.join("\n"));
+    for (const name of ["stage-0001", "stage-0002"]) {
+      const [one, two] = ["by-one", "by-two"].map((of) => readFileSync(layout.evaluation(run(of), name)));
+      assert.deepEqual(two, one, name);
+    }
+  });
 
   test("b2 launch starts them, and passes on what they print", async () => {
     const { code, stdout, stderr } = await b2With(

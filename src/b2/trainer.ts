@@ -10,7 +10,7 @@ import { InputError, Interrupted } from "../base/errors.js";
 import { ifProcessEnds } from "../base/process-end.js";
 import { silent, warn, type Progress } from "../base/progress.js";
 import { listOf } from "../base/show.js";
-import { alone, WorkerError, type Group, type WithWorkers } from "../distributed/index.js";
+import { alone, WorkerError, type Group, type RewardRanks, type WithWorkers } from "../distributed/index.js";
 import { resolveModel } from "../hub/index.js";
 import { AdamW, GradScaler } from "../optim/index.js";
 import { RewardError, RewardResources, RewardSet, type Reward, type RewardFunction } from "../rewards/index.js";
@@ -45,6 +45,7 @@ import { KeptPhases } from "./record/kept-phases.js";
 import { stageMetrics } from "./record/stage-metrics.js";
 import { loadBranches, loadTrainSet, sampleLines, saveTrainSet, type RecordShape } from "./record/storage.js";
 import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "./records.js";
+import { RemoteRewards } from "./remote-rewards.js";
 import { advantagesByLevel, combinedAdvantages } from "./rollout/advantage.js";
 import { sampleBranches } from "./rollout/branches.js";
 import { leftOutInWords, withoutNotFinite } from "./rollout/finite.js";
@@ -69,7 +70,7 @@ import { withReplay } from "./update/replay.js";
 import { skippedInARow } from "./update/skipped.js";
 import { checkTimesteps } from "./update/timesteps.js";
 import { updatePolicy } from "./update/update.js";
-import { expectSameWeights, shareHistory, shareSamples } from "./workers.js";
+import { expectSameWeights, shareHistory, shareResult, shareSamples } from "./workers.js";
 
 /** What was sampled for a stage, and what that has taken. */
 interface SampledStage {
@@ -84,8 +85,10 @@ export interface TrainerOptions {
   readonly progress?: Progress | undefined;
   /** Stops between two steps by throwing Interrupted; finished stages are kept. */
   readonly signal?: AbortSignal | undefined;
-  /** The processes that share the work; this one must be rank 0. Default: this one alone. */
+  /** The processes that share the work. Default: this one alone. */
   readonly workers?: Group | undefined;
+  /** Other processes that score for these. Default: each has its own rewards. */
+  readonly rewardRanks?: RewardRanks | undefined;
 }
 
 /** Callbacks around each stage. */
@@ -172,11 +175,11 @@ export class Trainer {
 
   /** Like `open`, for a folder that has been looked at. */
   static async openPlanned(folderPlan: FolderPlan, options: TrainerOptions = {}): Promise<Trainer> {
-    const { reward, progress = silent, signal, workers } = options;
-    const context = { progress, signal, workers };
+    const { reward, progress = silent, signal, workers, rewardRanks } = options;
+    const context = { progress, signal, workers, rewardRanks };
     const plan = withDevice(folderPlan);
     try {
-      await fetchModels(plan.config, { rewards: reward === undefined }, context);
+      await fetchModels(plan.config, { rewards: reward === undefined && rewardRanks === undefined }, context);
     } catch (error) {
       plan.lock?.release();
       throw error;
@@ -202,7 +205,7 @@ export class Trainer {
     try {
       for (const change of plan.changes) context.progress.log(`resuming with ${showDifference(change)}`);
       for (const note of plan.notes) context.progress.log(note);
-      rewards = reward === undefined ? await RewardSet.open(config.rewards, resources) : RewardSet.of(reward);
+      rewards = reward === undefined ? await openRewards(config, resources, context) : RewardSet.of(reward);
       policy = Policy.forTraining(config);
       checkTimesteps(config, policy.timesteps);
       const { training, "held-out": heldOut = [] } = plan.lists;
@@ -226,7 +229,7 @@ export class Trainer {
 
   /** Runs all unfinished stages. */
   async runAll({ before, after }: StageHooks = {}): Promise<void> {
-    await shareHistory(this.#workers, this.run, this.config, this.writer.folder);
+    await shareHistory(this.#workers, this.run, this.config);
     this.restore(this.nextStage);
     for (let stage = this.nextStage; stage < this.config.stages; stage++) {
       before?.(stage);
@@ -477,7 +480,8 @@ export class Trainer {
   }
 
   /** Runs `work` with the weights that were the result after a finished stage. `restore` comes before any training. */
-  evaluatingStage<T>(stage: number, work: () => Promise<T>): Promise<T> {
+  async evaluatingStage<T>(stage: number, work: () => Promise<T>): Promise<T> {
+    await shareResult(this.#workers, this.run, stage);
     this.#trainable.load(this.run.stagePath(stage, this.#weightsFile));
     this.#followers.loadResult(this.#followerPaths(stage));
     return this.evaluating(work);
@@ -644,6 +648,21 @@ function smallestOf(all: readonly Readonly<Record<string, number>>[]): Record<st
     smallest[key] = Math.min(value, smallest[key] ?? value);
   }
   return smallest;
+}
+
+/** The rewards of a config: of this process, or of those that score for it. @throws InputError */
+async function openRewards(
+  config: Config,
+  resources: RewardResources,
+  { workers = alone, rewardRanks }: WithWorkers,
+): Promise<RewardSet> {
+  if (rewardRanks !== undefined) return RewardSet.elsewhere(config.rewards, await RemoteRewards.open(rewardRanks));
+  const rewards = await RewardSet.open(config.rewards, resources);
+  if (!rewards.needsAll || workers.size === 1) return rewards;
+  rewards.dispose();
+  throw new InputError(
+    `Expected one worker, or --reward-ranks 1, for a reward that has to see all images of a stage, such as people, but received ${workers.size} workers that each score a part`,
+  );
 }
 
 /** Of a stage that has not begun. */

@@ -15,8 +15,8 @@ import {
   statSync,
   writeSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
-import { dirname, join, relative } from "node:path";
+import { hostname, tmpdir } from "node:os";
+import { dirname, join, relative, resolve } from "node:path";
 import { chunks } from "../base/chunks.js";
 import { InputError } from "../base/errors.js";
 import { makeFolder } from "../base/files.js";
@@ -31,18 +31,23 @@ import { stagesBefore, type FolderPlan } from "./run-plan.js";
 
 /** What rank 0 tells the others before models are loaded. */
 interface Told {
+  /** The run's, on the host of rank 0. */
+  readonly folder: string;
+  readonly host: string;
   readonly config: Config;
   readonly lists: Omit<PromptLists, "metadata">;
   readonly metadata: readonly (readonly [string, Record<string, unknown>])[];
 }
 
 /** Rank 0's part: tells the plan. */
-export async function tellPlan(workers: Group, { config, lists, programReward }: FolderPlan): Promise<void> {
+export async function tellPlan(workers: Group, { folder, config, lists, programReward }: FolderPlan): Promise<void> {
   if (programReward) {
     throw new InputError("Expected the rewards of a config for several workers but received a program's own reward");
   }
   const { metadata, ...rest } = lists;
   const told: Told = {
+    folder: resolve(folder),
+    host: hostname(),
     config,
     lists: rest,
     metadata: [...(metadata ?? [])].map(([prompt, of]) => [prompt, { ...of }]),
@@ -53,11 +58,18 @@ export async function tellPlan(workers: Group, { config, lists, programReward }:
 /** Rank 0's part where the run is finished already. */
 export const tellFinished = (workers: Group): Promise<Told | null> => workers.broadcastJson<Told | null>(null);
 
-/**
- * The part of every other worker: a plan for a folder of its own, which `removeFolder` deletes; undefined where the run is
- * finished already.
- */
-export async function hearPlan(workers: Group): Promise<{ plan: FolderPlan; removeFolder: () => void } | undefined> {
+/** What a worker other than rank 0 is told. */
+export interface Heard {
+  /** For a folder of its own. */
+  readonly plan: FolderPlan;
+  /** The run's folder; undefined where this machine does not have it. */
+  readonly runFolder: string | undefined;
+  /** Deletes the folder of its own. */
+  readonly removeFolder: () => void;
+}
+
+/** The part of every other worker; undefined where the run is finished already. */
+export async function hearPlan(workers: Group): Promise<Heard | undefined> {
   const told = await workers.broadcastJson<Told | null>(null);
   if (told === null) return undefined;
   const { config, lists, metadata } = told;
@@ -80,7 +92,8 @@ export async function hearPlan(workers: Group): Promise<{ plan: FolderPlan; remo
     notes: [],
     lock,
   };
-  return { plan, removeFolder };
+  const hasFolder = told.host === hostname() || existsSync(told.folder);
+  return { plan, runFolder: hasFolder ? told.folder : undefined, removeFolder };
 }
 
 /** How the names of workers' own folders begin. */
@@ -105,11 +118,22 @@ const deviceOf = ({ model: { device } }: Config, { localRank }: Group): string =
   device === "cuda" ? `cuda:${localRank}` : device;
 
 /** Gives the other workers what the next stage reads of earlier ones. */
-export async function shareHistory(workers: Group, run: RunReader, config: Config, folder: string): Promise<void> {
+export const shareHistory = (workers: Group, run: RunReader, config: Config): Promise<void> =>
+  shareFiles(workers, run, () => historyFiles(run, config));
+
+/** Gives the other workers the weights that were the result after a finished stage. */
+export const shareResult = (workers: Group, run: RunReader, stage: number): Promise<void> =>
+  shareFiles(workers, run, () => {
+    const paths = (["lora", "denoiser", "ema"] as const).map((name) => run.stagePath(stage, name));
+    return relativeFiles(run, paths);
+  });
+
+/** Gives the other workers files of rank 0's run folder, in the same place. @param own called by rank 0 alone */
+async function shareFiles(workers: Group, { folder }: RunReader, own: () => string[]): Promise<void> {
   if (workers.size === 1) return;
-  const own = workers.rank === 0 ? historyFiles(run, config) : [];
-  const files = await workers.broadcastJson(own.map((file) => ({ file, bytes: statSync(join(folder, file)).size })));
-  for (const { file, bytes } of files) await shareFile(workers, join(folder, file), bytes);
+  const files = workers.rank === 0 ? own() : [];
+  const told = await workers.broadcastJson(files.map((file) => ({ file, bytes: statSync(join(folder, file)).size })));
+  for (const { file, bytes } of told) await shareFile(workers, join(folder, file), bytes);
 }
 
 /** Files of the run that the next stage reads, relative to its folder. */
@@ -127,8 +151,13 @@ function historyFiles(run: RunReader, config: Config): string[] {
     [samples, selected, metrics].map((name) => [one, name] as const),
   );
   const earlier = [...history, ...replayed].map(([one, name]) => join(layout.stage(folder, one), name));
-  const paths = [...state, ...earlier, layout.intervals(folder)].filter((path) => existsSync(path));
-  return [...new Set(paths.flatMap(filesIn))].map((file) => relative(folder, file));
+  return relativeFiles(run, [...state, ...earlier, layout.intervals(folder)]);
+}
+
+/** The files that are there of some paths, each once, and relative to the run's folder. */
+function relativeFiles({ folder }: RunReader, paths: readonly string[]): string[] {
+  const found = paths.filter((path) => existsSync(path)).flatMap(filesIn);
+  return [...new Set(found)].map((file) => relative(folder, file));
 }
 
 const filesIn = (path: string): string[] =>

@@ -2,11 +2,14 @@
 import { Interrupted } from "../base/errors.js";
 import type { Place } from "../distributed/environment.js";
 import type { Group } from "../distributed/group.js";
+import type { Roles } from "../distributed/roles.js";
 
 export interface WorkerOptions {
   /** Seconds. */
   readonly workerTimeout: number;
   readonly joinTimeout: number;
+  /** How many of the workers score and do not train. */
+  readonly rewardRanks: number;
 }
 
 /**
@@ -18,12 +21,13 @@ export interface WorkerOptions {
  */
 export async function amongWorkers<T>(
   place: Place,
-  { workerTimeout: timeout, joinTimeout }: WorkerOptions,
+  { workerTimeout: timeout, joinTimeout, rewardRanks }: WorkerOptions,
   signal: AbortSignal,
   prepare: () => Promise<T>,
-  work: (prepared: T, workers: Group, signal: AbortSignal) => Promise<void>,
+  work: (prepared: T, roles: Roles, signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
   const { openGroup } = await import("../distributed/group.js");
+  const { assignRoles } = await import("../distributed/roles.js");
   const { writeErrorFile } = await import("../distributed/error-file.js");
   let workers: Group | undefined;
   try {
@@ -32,7 +36,9 @@ export async function amongWorkers<T>(
       throw error;
     });
     workers = await openGroup(place, { timeout, joinTimeout });
-    await work(prepared, workers, AbortSignal.any([signal, workers.signal]));
+    const roles = await assignRoles(workers, rewardRanks);
+    await work(prepared, roles, AbortSignal.any([signal, workers.signal]));
+    if (roles.training !== workers) await roles.training?.close();
     await workers.close();
   } catch (error) {
     // All workers are told to stop at once, and each of them might blame another.

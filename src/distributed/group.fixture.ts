@@ -1,7 +1,7 @@
 /** A worker that takes part in every operation and prints what it got, or that waits for others which do not come. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { isOutOfMemory, tensor, tidy, type Tensor } from "../torch/index.js";
-import { groupOfEnvironment, type Group } from "./index.js";
+import { groupOfEnvironment, receiveAnswer, receiveRequest, sendAnswer, sendRequest, type Group } from "./index.js";
 
 const [mode = "collectives", late] = process.argv.slice(2);
 const timeout = Number(process.env["GROUP_TIMEOUT"] ?? 30);
@@ -99,6 +99,27 @@ try {
     const told = await group.broadcastJson(rank === 0 ? { stage: 3 } : undefined);
     print({ rank, size, broadcast: values(broadcast), gathered, sum: values(sum), both: [values(a), values(b)], json });
     print({ told, ticked: ticks > 10 });
+    if (rank < 2) {
+      const part = await group.part(2);
+      const both = await part.allGatherJson(`part ${part.rank} of ${part.size}`);
+      // Two questions at once, of which the second is larger.
+      const ask = async (number: number, images?: Tensor): Promise<string> => {
+        await sendRequest(group, 2, number, { question: number }, images);
+        return receiveAnswer<string>(group, 2, number);
+      };
+      const images = tidy(() => tensor([rank, 1, 2, 3], { shape: [2, 2] }).transpose(0, 1));
+      print({ both, answers: await Promise.all([ask(1), ask(2, images)]) });
+      await part.close();
+    } else {
+      const requests = [];
+      for (let i = 0; i < 4; i++) requests.push(await receiveRequest<{ question: number }>(group));
+      // In another order than they have come.
+      for (const request of requests.reverse()) {
+        const { from, number, value, tensor } = request;
+        const images = tensor === undefined ? "nothing" : `${tensor.strides.join(",")} ${values(tensor).join(" ")}`;
+        await sendAnswer(group, request, `${value.question} of rank ${from}, numbered ${number}, with ${images}`);
+      }
+    }
     await group.close();
   } else if (mode === "gradients") {
     await sumGradients(group);

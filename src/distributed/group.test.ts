@@ -6,6 +6,7 @@ import { repository } from "../../test/support/folders.js";
 import { endWorkers, startWorkers } from "../../test/support/workers.js";
 import { distributedBackends, tensor } from "../torch/index.js";
 import { shareOf, SoloGroup } from "./index.js";
+import { rewardRanksOf } from "./roles.js";
 
 const skip = distributedBackends().length === 0 && "the addon is built without Gloo";
 afterEach(endWorkers);
@@ -16,25 +17,37 @@ const fixture = join(repository, "dist/src/distributed/group.fixture.js");
 const failureOf = (lines: readonly string[]): { name: string; message: string } =>
   JSON.parse(lines.at(-1)!) as { name: string; message: string };
 
-test("three processes broadcast, gather, sum and wait, and JavaScript goes on meanwhile", { skip }, async () => {
-  const workers = await startWorkers(3, [fixture]);
-  assert.deepEqual(await Promise.all(workers.map(({ ended }) => ended)), [0, 0, 0]);
-  workers.forEach(({ lines }, rank) => {
-    assert.deepEqual(JSON.parse(lines[0]!), {
-      rank,
-      size: 3,
-      broadcast: [1, 1.5],
-      gathered: [0, 1, 2].map((other) => [other, 2, 1, 3]),
-      sum: [6, 60],
-      both: [[3], [6]],
-      json: ["", "é", "éé"].map((text, other) => ({ rank: other, text })),
+test(
+  "three processes broadcast, gather, sum, wait, ask and answer, and JavaScript goes on meanwhile",
+  { skip },
+  async () => {
+    const workers = await startWorkers(3, [fixture]);
+    assert.deepEqual(await Promise.all(workers.map(({ ended }) => ended)), [0, 0, 0]);
+    workers.forEach(({ lines }, rank) => {
+      assert.deepEqual(JSON.parse(lines[0]!), {
+        rank,
+        size: 3,
+        broadcast: [1, 1.5],
+        gathered: [0, 1, 2].map((other) => [other, 2, 1, 3]),
+        sum: [6, 60],
+        both: [[3], [6]],
+        json: ["", "é", "éé"].map((text, other) => ({ rank: other, text })),
+      });
+      const { told, ticked } = JSON.parse(lines[1]!) as { told: unknown; ticked: boolean };
+      assert.deepEqual(told, { stage: 3 });
+      // The last rank has kept the others waiting.
+      if (rank < 2) assert.ok(ticked);
+      if (rank === 2) return;
+      assert.deepEqual(JSON.parse(lines[2]!), {
+        both: ["part 0 of 2", "part 1 of 2"],
+        answers: [
+          `1 of rank ${rank}, numbered 1, with nothing`,
+          `2 of rank ${rank}, numbered 2, with 1,2 ${rank} 2 1 3`,
+        ],
+      });
     });
-    const { told, ticked } = JSON.parse(lines[1]!) as { told: unknown; ticked: boolean };
-    assert.deepEqual(told, { stage: 3 });
-    // The last rank has kept the others waiting.
-    if (rank < 2) assert.ok(ticked);
-  });
-});
+  },
+);
 
 test("gradients are summed while backward goes on, also where a pass fails or there is none", { skip }, async () => {
   const workers = await startWorkers(3, [fixture, "gradients"]);
@@ -136,4 +149,15 @@ test("shares are contiguous, cover everything once, and differ by at most one", 
     const lengths = shares.map(({ length }) => length);
     assert.ok(Math.max(...lengths) - Math.min(...lengths) <= 1);
   }
+});
+
+test("the reward ranks are shared out evenly among those that train", () => {
+  const all = (size: number, count: number): number[][] =>
+    Array.from({ length: size }, (_, rank) => rewardRanksOf(rank, size, count));
+  assert.deepEqual(all(4, 2), [[0], [1], [0], [1]]);
+  assert.deepEqual(all(2, 2), [[0], [1]]);
+  assert.deepEqual(all(2, 5), [
+    [0, 2, 4],
+    [1, 3],
+  ]);
 });

@@ -1,6 +1,6 @@
 /**
- * A group of workers: processes that train one model together. Every operation has to be called by all of them, in the
- * same order. A process alone is a group of size 1, for which they cost nothing and need no c10d.
+ * A group of workers: processes that train one model together. Every operation but messages has to be called by all of
+ * them, in the same order. A process alone is a group of size 1, for which they cost nothing and need no c10d.
  */
 import {
   cat,
@@ -54,6 +54,14 @@ export interface Group {
   broadcastJson<T>(value: T, root?: number): Promise<T>;
   /** The value of every rank, in the order of ranks. */
   allGatherJson<T>(value: T): Promise<T[]>;
+  /** Sends a contiguous tensor on the CPU to another rank, which receives it by the same tag. Resolves when it is taken. */
+  send(tensor: Tensor, to: number, tag: number): Promise<void>;
+  /** Waits for such a tensor, in place: of one shape and dtype on both sides. Those of one tag keep their order. */
+  receive(tensor: Tensor, from: number, tag: number): Promise<void>;
+  /** The same from whoever sends first. @returns its rank */
+  receiveAny(tensor: Tensor, tag: number): Promise<number>;
+  /** The first `size` ranks as a group, to be called by each of them. It is lost when the whole group is. */
+  part(size: number): Promise<Group>;
   /** Seconds that operations have taken so far, the wait for slower workers included. */
   readonly seconds: number;
   /** Aborts when the group cannot go on. `lost` says why. */
@@ -65,6 +73,8 @@ export interface Group {
   /** Takes leave. */
   close(): Promise<void>;
 }
+
+const NO_OTHER = "Expected another worker for a message but this process is alone";
 
 /** A process alone. */
 export class SoloGroup implements Group {
@@ -96,6 +106,18 @@ export class SoloGroup implements Group {
   allGatherJson<T>(value: T): Promise<T[]> {
     return Promise.resolve([value]);
   }
+  send(): Promise<never> {
+    return Promise.reject(new TypeError(NO_OTHER));
+  }
+  receive(): Promise<never> {
+    return Promise.reject(new TypeError(NO_OTHER));
+  }
+  receiveAny(): Promise<never> {
+    return Promise.reject(new TypeError(NO_OTHER));
+  }
+  part(): Promise<Group> {
+    return Promise.resolve(this);
+  }
   fail(): Promise<void> {
     return Promise.resolve();
   }
@@ -118,7 +140,7 @@ class C10dGroup implements Group {
   #lost: WorkerError | undefined;
   #seconds = 0;
 
-  constructor({ rank, size, localRank }: Place, processes: ProcessGroup) {
+  constructor({ rank, size, localRank }: Pick<Place, "rank" | "size" | "localRank">, processes: ProcessGroup) {
     this.rank = rank;
     this.size = size;
     this.localRank = localRank;
@@ -184,6 +206,24 @@ class C10dGroup implements Group {
     await this.#guarded(this.#processes.barrier());
   }
 
+  send(tensor: Tensor, to: number, tag: number): Promise<void> {
+    return this.#guarded(this.#processes.send(tensor, to, tag));
+  }
+
+  receive(tensor: Tensor, from: number, tag: number): Promise<void> {
+    return this.#guarded(this.#processes.receive(tensor, from, tag));
+  }
+
+  receiveAny(tensor: Tensor, tag: number): Promise<number> {
+    return this.#guarded(this.#processes.receiveAny(tensor, tag));
+  }
+
+  async part(size: number): Promise<Group> {
+    if (size === 1) return new SoloGroup();
+    const { rank, localRank } = this;
+    return new C10dGroup({ rank, size, localRank }, await this.#guarded(this.#processes.openPart(size)));
+  }
+
   async broadcastJson<T>(value: T, root = 0): Promise<T> {
     const bytes = this.rank === root ? encode(value) : new Uint8Array(0);
     const length = tensor(BigInt64Array.of(BigInt(bytes.length)));
@@ -241,10 +281,10 @@ class C10dGroup implements Group {
     }
   }
 
-  async #guarded(operation: Promise<void>): Promise<void> {
+  async #guarded<T>(operation: Promise<T>): Promise<T> {
     const start = performance.now();
     try {
-      await operation;
+      return await operation;
     } catch (error) {
       this.#checkVerdict();
       throw (this.#lost ??= new WorkerError((error as Error).message));
@@ -282,10 +322,11 @@ function isRowMajor({ shape, strides }: Tensor): boolean {
   });
 }
 
-const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
+/** A value as JSON in bytes. */
+export const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
 
 /** The value of bytes; frees the tensor. */
-function decode<T>(data: Tensor): T {
+export function decode<T>(data: Tensor): T {
   const bytes = data.toTypedArray() as Uint8Array;
   data.dispose();
   return JSON.parse(new TextDecoder().decode(bytes)) as T;

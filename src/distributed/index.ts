@@ -4,5 +4,7 @@ export { WorkerError } from "./error.js";
 export { writeErrorFile } from "./error-file.js";
 export { groupOfEnvironment, openGroup, SoloGroup, type Group, type Patience } from "./group.js";
 export { launch, type Launch } from "./launch.js";
+export { receiveAnswer, receiveRequest, sendAnswer, sendRequest, type Request } from "./messages.js";
+export { assignRoles, type RewardRanks, type Roles } from "./roles.js";
 export { batchShareOf, shareOf, type Share } from "./shares.js";
-export { alone, exchangeRows, type WithWorkers } from "./workers.js";
+export { alone, exchangeRows, gatherRows, type WithWorkers } from "./workers.js";

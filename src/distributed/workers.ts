@@ -1,7 +1,8 @@
 /** What the phases of a stage do with the workers that share them. */
 import type { RunContext } from "../base/progress.js";
-import { tidy, type Tensor } from "../torch/index.js";
+import { empty, tidy, type Tensor } from "../torch/index.js";
 import { SoloGroup, type Group } from "./group.js";
+import type { RewardRanks } from "./roles.js";
 import type { Share } from "./shares.js";
 
 /** A process without others. */
@@ -10,6 +11,8 @@ export const alone: Group = new SoloGroup();
 /** A context with the workers that share the work; without them, the process is alone. */
 export interface WithWorkers extends RunContext {
   readonly workers?: Group | undefined;
+  /** Those that score for them; without, each has its own rewards. */
+  readonly rewardRanks?: RewardRanks | undefined;
 }
 
 /**
@@ -35,4 +38,27 @@ export async function exchangeRows(
       }
     }
   }
+}
+
+/**
+ * The rows that all workers have computed, in the order of ranks.
+ *
+ * @param own those of this worker, float32, each of the same shape; not disposed of
+ * @param total how many all have
+ * @param shareOfRank which of them a rank has computed; rank 0 at least one
+ * @returns [total, ...] on the CPU; the caller disposes of it
+ */
+export async function gatherRows(
+  own: readonly Tensor[],
+  total: number,
+  workers: Group,
+  shareOfRank: (rank: number) => Share,
+): Promise<Tensor> {
+  const shape = await workers.broadcastJson(own[0]?.shape ?? null);
+  if (shape === null) throw new RangeError("Expected a row of rank 0 but received none");
+  const all = empty([total, ...shape]);
+  const { start } = shareOfRank(workers.rank);
+  tidy(() => own.forEach((row, i) => all.select(0, start + i).copy_(row)));
+  await exchangeRows([all], workers, shareOfRank);
+  return all;
 }

@@ -1,16 +1,20 @@
 /**
  * A whole run with its reports: evaluation and contact sheet before, all stages, the same after, and the curve of the
  * reward. An evaluation that is already in the run folder is not repeated.
+ *
+ * Of several workers each runs this. Rank 0 has the run folder, decides by it what is to be done, and alone writes.
  */
 import { resolveConfig } from "../b2/config/resolve.js";
 import type { ConfigInput } from "../b2/config/schema.js";
 import { fetchModels } from "../b2/models.js";
+import { endRewardRanks } from "../b2/remote-rewards.js";
 import { thinOut, type PromptLists } from "../b2/rollout/prompts.js";
 import { planFolder, withDevice, type FolderPlan } from "../b2/run-plan.js";
 import { Trainer, type TrainerOptions } from "../b2/trainer.js";
 import { tellPlan } from "../b2/workers.js";
 import { writeFileAtomic } from "../base/files.js";
-import { silent, warn, type RunContext } from "../base/progress.js";
+import { silent, warn } from "../base/progress.js";
+import { alone, type Group, type WithWorkers } from "../distributed/index.js";
 import { resolveModel } from "../hub/index.js";
 import { contactSheet } from "../images/index.js";
 import { RewardResources } from "../rewards/index.js";
@@ -56,7 +60,8 @@ export class Experiment {
   readonly trainer: Trainer;
   readonly #judges: Judges | undefined;
   readonly #lists: PromptLists;
-  readonly #context: RunContext;
+  readonly #context: WithWorkers;
+  readonly #workers: Group;
   readonly #known: Readonly<Record<string, Evaluation | undefined>>;
   /** By kind, the stage of the last warning. */
   readonly #warned = new Map<WarningKind, number>();
@@ -67,13 +72,14 @@ export class Experiment {
     trainer: Trainer,
     judges: Judges | undefined,
     lists: PromptLists,
-    context: RunContext,
+    context: WithWorkers,
     known: Readonly<Record<string, Evaluation | undefined>>,
   ) {
     this.trainer = trainer;
     this.#judges = judges;
     this.#lists = lists;
     this.#context = context;
+    this.#workers = context.workers ?? alone;
     this.#known = known;
   }
 
@@ -85,8 +91,11 @@ export class Experiment {
 
   /** Like `open`, for a folder that has been looked at. */
   static async openPlanned(folderPlan: FolderPlan, options: ExperimentOptions = {}): Promise<Experiment> {
-    const { reward, progress = silent, signal, workers } = options;
-    const context = { progress, signal };
+    const { reward, progress = silent, signal, workers = alone, rewardRanks } = options;
+    const context = { progress, signal, workers, rewardRanks };
+    const all = rewardRanks?.all ?? workers;
+    const isFirst = all.rank === 0;
+    const rewards = reward === undefined && rewardRanks === undefined;
     const plan = withDevice(folderPlan);
     const evaluation = plan.config.eval.enabled;
     let before: Evaluation | undefined;
@@ -94,16 +103,18 @@ export class Experiment {
       if (evaluation) checkTruth(plan.config, plan.lists);
       if (options.before !== undefined) before = baseEvaluation(options.before, plan.config);
       if (plan.mode === "resume") evaluationsOf(new RunReader(plan.folder), plan.config.stages);
-      if (workers !== undefined && workers.size > 1) await tellPlan(workers, plan);
-      await fetchModels(plan.config, { rewards: reward === undefined, evaluation }, context);
-      await workers?.barrier();
+      if (isFirst && all.size > 1) await tellPlan(all, plan);
+      // Rank 0 downloads what is missing first: workers of one host share its cache.
+      if (!isFirst) await all.barrier();
+      await fetchModels(plan.config, { rewards, evaluation }, context);
+      if (isFirst) await all.barrier();
     } catch (error) {
       plan.lock?.release();
       throw error;
     }
     progress.log(`loading ${plan.config.model.path}`);
     const resources = new RewardResources(plan.device, resolveModel, plan.folder);
-    const trainer = await Trainer.begin(plan, resources, { ...context, workers }, reward);
+    const trainer = await Trainer.begin(plan, resources, context, reward);
     try {
       const judges = evaluation ? openJudges(plan.config, trainer.rewards, resources) : undefined;
       return new Experiment(trainer, judges, plan.lists, context, { before });
@@ -129,7 +140,7 @@ export class Experiment {
     // Nothing has been learnt or restored yet: this is the base model.
     const before = await evaluate("before", 0);
     await this.#sheet("before");
-    for (const stage of unevaluatedStages(trainer.run, config)) {
+    for (const stage of await this.#workers.broadcastJson(unevaluatedStages(trainer.run, config))) {
       this.#context.progress.log(`evaluating after ${stageName(stage, config)}, which was not done`);
       await evaluate(evaluationAfter(stage + 1), stage + 1, (measure) => trainer.evaluatingStage(stage, measure));
     }
@@ -147,6 +158,8 @@ export class Experiment {
     hooks.before?.(undefined);
     const after = await evaluate("after", config.stages);
     const sheet = await this.#sheet("before-after");
+    const { rewardRanks } = this.#context;
+    if (rewardRanks?.all.rank === 0) await endRewardRanks(rewardRanks);
     // Again, because a kill may have come after the last stage.
     this.#warn();
     return {
@@ -170,11 +183,13 @@ export class Experiment {
   ): Promise<Evaluation | undefined> {
     const { run, writer, policy, config } = this.trainer;
     if (this.#judges === undefined) return undefined;
-    const known = readEvaluation(run, name);
-    if (known !== undefined) return known;
+    const written = readEvaluation(run, name);
+    const known = written ?? this.#known[name];
     const judges = this.#judges;
     const measure = (): Promise<Evaluation> => evaluate(policy, judges, this.#lists, config, this.#context);
-    const evaluation = this.#known[name] ?? (await within(measure));
+    const isKnown = await this.#workers.broadcastJson(known !== undefined);
+    const evaluation = isKnown ? known : await within(measure);
+    if (evaluation === undefined || evaluation === written || this.#workers.rank > 0) return evaluation;
     writer.writeEvaluation(name, evaluation);
     this.#warn();
     return evaluation;
@@ -182,6 +197,7 @@ export class Experiment {
 
   /** Says what is new among the run's warnings, and keeps all of them in its folder. */
   #warn(): void {
+    if (this.#workers.rank > 0) return;
     const { run, writer, config } = this.trainer;
     const warnings = warningsOf(run, config);
     const stage = run.nextStage();
@@ -208,6 +224,10 @@ export class Experiment {
     const sections = parts.map(({ title, list }) => ({ length: list.length, ...(parts.length > 1 && { title }) }));
     const images = await this.trainer.evaluating(() => sheetImages(policy, prompts, config, this.#context));
     const file = writer.picturePath(`${name}.png`);
+    if (this.#workers.rank > 0) {
+      for (const image of images) image.dispose();
+      return undefined;
+    }
     if (name === "before") {
       this.#before = images;
       writeFileAtomic(file, contactSheet([{ title: "before", images }], prompts, { sections }));
@@ -226,6 +246,7 @@ export class Experiment {
   }
 
   #curve(): string | undefined {
+    if (this.#workers.rank > 0) return undefined;
     const { run, writer } = this.trainer;
     const metrics = run.metrics();
     if (metrics.length === 0) return undefined;

@@ -5,9 +5,10 @@ import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
 import { makeFolder } from "../base/files.js";
 import type { RunContext } from "../base/progress.js";
+import { alone, gatherRows, type Share, type WithWorkers } from "../distributed/index.js";
 import { writePng } from "../images/index.js";
 import { tidy, type Tensor } from "../torch/index.js";
-import { evaluationNoise, generateImages } from "./images.js";
+import { evaluationNoise, generateImages, imagesOfWorker } from "./images.js";
 
 /** Where to write images, and how many of each prompt. */
 export interface ImageFolder {
@@ -50,7 +51,8 @@ export async function generateToFolder(
 }
 
 /**
- * `config.eval.sheetImages` images of each prompt, from the same noise at every call.
+ * `config.eval.sheetImages` images of each prompt, from the same noise at every call. Several workers share the work, and
+ * all get all images.
  *
  * @returns [3, H, W] each, those of the first prompt first; the caller disposes of them
  */
@@ -58,19 +60,26 @@ export async function sheetImages(
   policy: Policy,
   prompts: readonly string[],
   config: Pick<Config, "seed" | "sample" | "eval">,
-  context: RunContext,
+  context: WithWorkers,
 ): Promise<Tensor[]> {
   const wanted = prompts.flatMap((prompt, root) =>
     Array.from({ length: config.eval.sheetImages }, (_, image) => {
       return { prompt, noise: evaluationNoise(config.seed, root, image) };
     }),
   );
+  const { workers = alone } = context;
   const kept: Tensor[] = [];
   const use = (images: Tensor, batch: readonly string[]): void => {
     for (let row = 0; row < batch.length; row++) kept.push(tidy(() => images.select(0, row).clone()));
   };
   await generateImages(policy, wanted, config, { label: "contact sheet", use }, context);
-  return kept;
+  if (workers.size === 1) return kept;
+  const shareOfRank = (rank: number): Share => imagesOfWorker(wanted.length, config, { rank, size: workers.size });
+  const all = await gatherRows(kept, wanted.length, workers, shareOfRank);
+  for (const image of kept) image.dispose();
+  const images = wanted.map((_, i) => tidy(() => all.select(0, i).clone()));
+  all.dispose();
+  return images;
 }
 
 /** A prompt in a form that is safe within a file name. */

@@ -1,9 +1,13 @@
-/** Generates images in batches, for evaluations, contact sheets and `b2 generate`. */
+/**
+ * Generates images in batches, for evaluations, contact sheets and `b2 generate`. Several workers share the batches, which
+ * are those of one process: so the images are.
+ */
 import type { Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
 import { decodeInBatches } from "../b2/rollout/decode.js";
 import { denoise, gaussian, type NoiseKey } from "../b2/rollout/denoise.js";
-import type { ProgressTask, RunContext } from "../base/progress.js";
+import type { ProgressTask } from "../base/progress.js";
+import { alone, batchShareOf, type Share, type WithWorkers } from "../distributed/index.js";
 import type { Tensor } from "../torch/index.js";
 
 /** An image to generate: its prompt, and the address of its noise. */
@@ -22,18 +26,31 @@ export interface GenerateOptions {
   readonly use: (images: Tensor, prompts: string[], start: number) => void | Promise<void>;
 }
 
-/** Generates images and passes each batch to `use`. @throws Interrupted when the signal aborts */
+/** The images of `total` that a worker generates. */
+export const imagesOfWorker = (
+  total: number,
+  { sample }: Pick<Config, "sample">,
+  worker: { readonly rank: number; readonly size: number },
+): Share => batchShareOf(total, sample.batchSize, worker);
+
+/**
+ * Generates this worker's part of the images and passes each batch to `use`.
+ *
+ * @throws Interrupted when the signal aborts
+ */
 export async function generateImages(
   policy: Policy,
   wanted: readonly WantedImage[],
-  { sample }: Pick<Config, "sample">,
+  config: Pick<Config, "sample">,
   { label, use }: GenerateOptions,
-  { progress, signal }: RunContext,
+  { progress, signal, workers = alone }: WithWorkers,
 ): Promise<void> {
+  const { sample } = config;
   const { timesteps, latentShape, device } = policy;
-  const task = progress.task(label, wanted.length * timesteps.length, "steps");
+  const { start: first, length: total } = imagesOfWorker(wanted.length, config, workers);
+  const task = progress.task(label, total * timesteps.length, "steps");
   try {
-    const work = { key: "sample.batchSize", total: wanted.length, size: sample.batchSize, progress } as const;
+    const work = { key: "sample.batchSize", first, total, size: sample.batchSize, progress } as const;
     const promptsOf = (start: number, rows: number): string[] =>
       wanted.slice(start, start + rows).map(({ prompt }) => prompt);
     const make = (start: number, rows: number, { advance }: Pick<ProgressTask, "advance">): Promise<Tensor> => {

@@ -31,5 +31,6 @@ export {
   type ScoringCall,
   type SharedModel,
 } from "./reward.js";
+export type { RewardAnswers, SetAnswer, SetCall } from "./open-rewards.js";
 export { labelOf, RewardSet, type Scores, type WeightedReward } from "./reward-set.js";
 export { TokenMatcher, type TokenMatcherOptions } from "./token-matcher.js";

@@ -5,19 +5,9 @@
 import { optionsOf, type Named } from "../base/registry.js";
 import { show } from "../base/show.js";
 import type { Tensor } from "../torch/index.js";
-import { askReward, type Asked } from "./ask.js";
 import { RewardError } from "./error.js";
-import {
-  checkRewards,
-  rewards,
-  type Reward,
-  type RewardContext,
-  type RewardFunction,
-  type ScoringCall,
-} from "./reward.js";
-
-/** What a reward is for. */
-export type RewardRole = "train" | "judge";
+import { OpenRewards, type Member, type RewardAnswers, type RewardRole, type SetCall } from "./open-rewards.js";
+import { checkRewards, rewards, type Reward, type RewardContext, type RewardFunction } from "./reward.js";
 
 /** A reward as a config names it, with the keys that every reward has. */
 export type WeightedReward = Named & {
@@ -40,17 +30,8 @@ export interface Scores {
   readonly seconds: Readonly<Record<string, number>>;
 }
 
-/** What is asked of a set. */
-export interface SetCall extends ScoringCall {
-  /** Whether judges are asked too. Default: no. */
-  readonly judges?: boolean;
-}
-
-interface Member extends Asked {
-  readonly label: string;
-  readonly weight: number;
-  readonly role: RewardRole;
-}
+/** A reward of a set, wherever it is open. */
+type Rated = Pick<Member, "label" | "weight" | "role">;
 
 /** The name of a reward in tables and metrics. */
 export function labelOf(named: Named & Pick<WeightedReward, "label">): string {
@@ -66,11 +47,13 @@ const OWN_LABEL = "reward";
 const nameOf = (label: string): string => (label === OWN_LABEL ? "the reward" : `the reward ${label}`);
 
 export class RewardSet {
-  readonly #members: readonly Member[];
+  readonly #members: readonly Rated[];
+  readonly #answers: RewardAnswers;
   #queries = 0;
 
-  private constructor(members: readonly Member[]) {
+  private constructor(members: readonly Rated[], answers: RewardAnswers) {
     this.#members = members;
+    this.#answers = answers;
   }
 
   /** The labels of the rewards that train, in the config's order. */
@@ -88,14 +71,24 @@ export class RewardSet {
     return this.#of("train").map(({ weight }) => weight);
   }
 
-  /** Whether a reward that trains waits for something else than this process, so that other work can be done meanwhile. */
+  /** Whether a reward that trains waits for something else than libtorch, so that other work can be done meanwhile. */
   get concurrent(): boolean {
-    return this.#of("train").some(({ reward }) => reward.concurrent === true);
+    return this.#answers.concurrent;
+  }
+
+  /** How many batches may wait for their rewards while the next one is decoded. */
+  get ahead(): number {
+    return this.#answers.ahead;
   }
 
   /** Whether scores of a batch stand by themselves: they do not where a reward may say at the end that some are missing. */
   get isFinal(): boolean {
-    return this.#of("train").every(({ reward }) => reward.complete === undefined);
+    return this.#answers.isFinal;
+  }
+
+  /** Whether a reward, a judge too, has to see all images of a stage or of an evaluation's list. */
+  get needsAll(): boolean {
+    return this.#answers.needsAll;
   }
 
   /** Images scored so far, whatever for; all rewards of the set score an image in one query. */
@@ -111,7 +104,20 @@ export class RewardSet {
         `Expected a function, or an object with a function score, for the reward but received ${show(own)}`,
       );
     }
-    return new RewardSet([{ label, name: nameOf(label), weight: 1, role: "train", timeout: null, reward: own }]);
+    return RewardSet.#here([{ label, name: nameOf(label), weight: 1, role: "train", timeout: null, reward: own }]);
+  }
+
+  /** The rewards of a config, which another process has opened. @param answers disposed of with the set */
+  static elsewhere(named: readonly WeightedReward[], answers: RewardAnswers): RewardSet {
+    const members = named.map((entry) => {
+      const { weight, role = "train" } = entry;
+      return { label: labelOf(entry), weight, role };
+    });
+    return new RewardSet(members, answers);
+  }
+
+  static #here(members: readonly Member[]): RewardSet {
+    return new RewardSet(members, new OpenRewards(members));
   }
 
   /**
@@ -130,10 +136,10 @@ export class RewardSet {
         members.push({ label, name: nameOf(label), weight, role, timeout, reward });
       }
     } catch (error) {
-      new RewardSet(members).dispose();
+      RewardSet.#here(members).dispose();
       throw error;
     }
-    return new RewardSet(members);
+    return RewardSet.#here(members);
   }
 
   /**
@@ -142,32 +148,12 @@ export class RewardSet {
    * @param images float32 [B, 3, H, W] in 0..1; the caller disposes of them
    * @throws RewardError naming a reward that does not return one finite number per image, see askReward
    */
-  async score(images: Tensor, prompts: string[], { judges = false, ...call }: SetCall = {}): Promise<Scores> {
+  async score(images: Tensor, prompts: string[], call: SetCall = {}): Promise<Scores> {
     this.#queries += prompts.length;
-    const members = judges ? this.#members : this.#of("train");
-    const parts: Record<string, number[]> = {};
-    const seconds: Record<string, number> = {};
-    const stop = new AbortController();
-    const signal = call.signal === undefined ? stop.signal : AbortSignal.any([call.signal, stop.signal]);
-    const ask = async (member: Member): Promise<void> => {
-      const start = performance.now();
-      parts[member.label] = await askReward(member, images, prompts, { ...call, signal });
-      seconds[member.label] = (performance.now() - start) / 1000;
-    };
-    const waiting = members.filter(({ reward }) => reward.concurrent === true).map(ask);
-    try {
-      for (const member of members) if (member.reward.concurrent !== true) await ask(member);
-      await Promise.all(waiting);
-    } catch (error) {
-      stop.abort();
-      await Promise.allSettled(waiting);
-      throw error;
-    }
+    const { parts, seconds } = await this.#answers.score(images, prompts, call);
     const total = this.weightedSum(parts, prompts.length);
     checkRewards(total, prompts, "the weighted sum of the rewards");
-    const inOrder = <T>(values: Record<string, T>): Record<string, T> =>
-      Object.fromEntries(members.map(({ label }) => [label, values[label]!]));
-    return { total, parts: inOrder(parts), seconds: inOrder(seconds) };
+    return { total, parts, seconds };
   }
 
   /** The sum that is maximised, from each reward by its label. */
@@ -183,15 +169,15 @@ export class RewardSet {
    *
    * @throws RewardError of a reward whose scores are not there yet, because a person gives them
    */
-  async complete({ judges = false } = {}): Promise<void> {
-    for (const { reward } of judges ? this.#members : this.#of("train")) await reward.complete?.();
+  complete({ judges = false } = {}): Promise<void> {
+    return this.#answers.complete({ judges });
   }
 
   dispose(): void {
-    for (const { reward } of this.#members) reward.dispose?.();
+    this.#answers.dispose();
   }
 
-  #of(role: RewardRole): readonly Member[] {
+  #of(role: RewardRole): readonly Rated[] {
     return this.#members.filter((member) => member.role === role);
   }
 }

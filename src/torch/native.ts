@@ -92,6 +92,10 @@ export interface Addon {
   groupAllGather(group: number, outputs: readonly Slot[], tensor: Slot): Promise<number>;
   groupAllReduce(group: number, tensor: Slot): Promise<number>;
   groupBarrier(group: number): Promise<number>;
+  openPart(group: number, options: object): Promise<number>;
+  groupSend(group: number, tensor: Slot, to: number, tag: number): Promise<number>;
+  groupReceive(group: number, tensor: Slot, from: number, tag: number): Promise<number>;
+  groupReceiveAny(group: number, tensor: Slot, tag: number): Promise<number>;
   groupVerdict(group: number): string | undefined;
   groupAccuse(group: number, sentence: string): Promise<number>;
   closeGroup(group: number): Promise<number>;

@@ -34,9 +34,11 @@ export const distributedBackends = (): readonly ("gloo" | "nccl")[] => native.di
 /** A c10d group. Tensors must be contiguous; each operation has to be called by every process, in the same order. */
 export class ProcessGroup {
   readonly #group: number;
+  readonly #options: ProcessGroupOptions;
 
-  private constructor(group: number) {
+  private constructor(group: number, options: ProcessGroupOptions) {
     this.#group = group;
+    this.#options = options;
   }
 
   /** Meets the other processes. @throws AddonError without a backend; Error, in a sentence, when one does not come */
@@ -47,7 +49,16 @@ export class ProcessGroup {
           "(Debian, Ubuntu: apt-get install libgloo-dev). Run then: npx b2 setup",
       );
     }
-    return new ProcessGroup(await native.openGroup(options));
+    return new ProcessGroup(await native.openGroup(options), options);
+  }
+
+  /**
+   * The first `size` processes as a group of their own, which has to be opened by each of them. It can go on as long as the
+   * whole group can.
+   */
+  async openPart(size: number): Promise<ProcessGroup> {
+    const options = { ...this.#options, size };
+    return new ProcessGroup(await native.openPart(this.#group, options), options);
   }
 
   /** Copies the tensor of process `root` into that of every other. */
@@ -79,6 +90,21 @@ export class ProcessGroup {
   gradientBuckets(parameters: readonly Tensor[], most: number): GradientBuckets {
     const slots = parameters.map((parameter) => expectSlot(parameter, "gradientBuckets"));
     return new GradientBuckets(native.openBuckets(this.#group, slots, most));
+  }
+
+  /** Sends a tensor on the CPU to another process, which receives it by the same tag. Resolves when it has been taken. */
+  async send(tensor: Tensor, to: number, tag: number): Promise<void> {
+    await native.groupSend(this.#group, expectSlot(tensor, "send"), to, tag);
+  }
+
+  /** Waits for a tensor of the same shape and dtype from another process. Messages of one tag keep their order. */
+  async receive(tensor: Tensor, from: number, tag: number): Promise<void> {
+    await native.groupReceive(this.#group, expectSlot(tensor, "receive"), from, tag);
+  }
+
+  /** Waits for a tensor from any process. @returns its rank */
+  receiveAny(tensor: Tensor, tag: number): Promise<number> {
+    return native.groupReceiveAny(this.#group, expectSlot(tensor, "receiveAny"), tag);
   }
 
   /** Why the group cannot go on, as a sentence that names the rank; undefined as long as it can. */

@@ -3,13 +3,14 @@
  * also saved as PNG files for people to look at.
  */
 import { ifProcessEnds } from "../../base/process-end.js";
-import { alone, batchShareOf, type Group, type WithWorkers } from "../../distributed/index.js";
+import { alone, batchShareOf, type WithWorkers } from "../../distributed/index.js";
 import { encodePng, writePng } from "../../images/index.js";
-import { RewardError, type ImageKey, type PromptMetadata, type RewardSet } from "../../rewards/index.js";
+import type { ImageKey, PromptMetadata, RewardSet } from "../../rewards/index.js";
 import { tidy, type Tensor } from "../../torch/index.js";
 import type { Policy } from "../policy/policy.js";
 import type { BranchBatch, SampleKey, ScoredBatch } from "../records.js";
 import { decodeInBatches } from "./decode.js";
+import { completeRewards, shareOutcomes } from "./outcomes.js";
 
 /** The rewards of a stage's images. */
 export type BranchScores = Pick<ScoredBatch, "rewards" | "parts" | "rewardSeconds">;
@@ -39,9 +40,6 @@ export const imageKey = (stage: number, { root, branch }: SampleKey): ImageKey =
 
 const padded = (n: number): string => String(n).padStart(4, "0");
 
-/** Batches that wait for their rewards while the next one is decoded, where rewards wait for servers. */
-const AHEAD = 1;
-
 /**
  * Scores every branch. Several workers share the batches, and all get all scores; rank 0 writes the pictures.
  *
@@ -66,39 +64,50 @@ export async function scoreBranches(
   const keepScores = (): undefined => {
     if (scores.count > 0 && rewards.isFinal) keep?.(scores.soFar);
   };
-  const done = ifProcessEnds(keepScores);
-  // The last latents of each trajectory that is not scored yet: views.
-  const latents = tidy(() => batch.latents.select(1, -1).narrow(0, first, own.length));
-  try {
-    const decoding = { batchSize, signal, progress, ahead: rewards.concurrent ? AHEAD : 0 };
-    await decodeInBatches(policy, latents, decoding, async (images, from) => {
-      const start = first + from;
-      const some = keys.slice(start, start + images.size(0));
-      if (workers.rank === 0) saveImages(images, (row) => imageFile(start + row));
-      else pictures.push(...encodeImages(images, start, imageFile));
-      const prompts = some.map(({ prompt }) => prompt);
-      const answer = await rewards.score(images, prompts, {
-        keys: some.map((key) => imageKey(stage, key)),
-        metadata: prompts.map((prompt) => metadata?.get(prompt) ?? {}),
-        ...(signal && { signal }),
+  const scoreOwn = async (): Promise<OwnScores> => {
+    const done = ifProcessEnds(keepScores);
+    // The last latents of each trajectory that is not scored yet: views.
+    const latents = tidy(() => batch.latents.select(1, -1).narrow(0, first, own.length));
+    try {
+      const decoding = { batchSize, signal, progress, ahead: rewards.ahead };
+      await decodeInBatches(policy, latents, decoding, async (images, from) => {
+        const start = first + from;
+        const some = keys.slice(start, start + images.size(0));
+        if (workers.rank === 0) saveImages(images, (row) => imageFile(start + row));
+        else pictures.push(...encodeImages(images, start, imageFile));
+        const prompts = some.map(({ prompt }) => prompt);
+        const answer = await rewards.score(images, prompts, {
+          keys: some.map((key) => imageKey(stage, key)),
+          metadata: prompts.map((prompt) => metadata?.get(prompt) ?? {}),
+          ...(signal && { signal }),
+        });
+        // Those of another worker's images are in front of the first of these.
+        scores.add(start - own.start, answer);
+        task.advance(some.length);
+        if (rewards.isFinal) scored?.(scores.soFar);
       });
-      // Those of another worker's images are in front of the first of these.
-      scores.add(start - own.start, answer);
-      task.advance(some.length);
-      if (rewards.isFinal) scored?.(scores.soFar);
-    });
+      return { scores: scores.soFar, pictures };
+    } finally {
+      done();
+      latents.dispose();
+      task.done();
+    }
+  };
+  let all: OwnScores[];
+  try {
+    all = await shareOutcomes(workers, scoreOwn);
   } catch (error) {
     keepScores();
-    if (workers.size > 1 && error instanceof RewardError) await shareScores(workers, { error: error.message });
     throw error;
-  } finally {
-    done();
-    latents.dispose();
-    task.done();
   }
-  await rewards.complete();
-  const { parts, rewardSeconds } =
-    workers.size === 1 ? scores.soFar : await joinScores(workers, scores.soFar, known, pictures, imageFile, keepScores);
+  for (const [sample, png] of workers.rank === 0 ? all.flatMap(({ pictures }) => pictures) : []) {
+    writePng(imageFile(sample)!, Buffer.from(png, "base64"));
+  }
+  await completeRewards(rewards, workers);
+  const { parts, rewardSeconds } = joinScores(
+    all.map(({ scores }) => scores),
+    known,
+  );
   return { rewards: rewards.weightedSum(parts, keys.length), parts, rewardSeconds };
 }
 
@@ -141,47 +150,21 @@ class PartialScores {
 /** The PNG of a sample's image, as base64. */
 type Picture = readonly [sample: number, png: string];
 
-/** What a worker tells the others when it has scored its images, or has failed to. */
-type OwnScores = { readonly error: string } | { readonly scores: KeptScores; readonly pictures: readonly Picture[] };
-
-/** @throws RewardError if the rewards of another worker have failed, with its rank */
-async function shareScores(workers: Group, own: OwnScores): Promise<Exclude<OwnScores, { error: string }>[]> {
-  const all = await workers.allGatherJson(own);
-  const done = all.filter((one) => "scores" in one);
-  const failed = all.findIndex((one) => "error" in one);
-  const failure = all[failed];
-  if (failure !== undefined && "error" in failure && !("error" in own)) {
-    throw new RewardError(`rank ${failed}: ${failure.error}`);
-  }
-  return done;
+/** What a worker tells the others when it has scored its images. */
+interface OwnScores {
+  readonly scores: KeptScores;
+  readonly pictures: readonly Picture[];
 }
 
-/** The scores of all workers' images, in the order of the images. @param keepOwn called where another one has failed */
-async function joinScores(
-  workers: Group,
-  own: KeptScores,
-  known: number,
-  ownPictures: readonly Picture[],
-  imageFile: ScoreOptions["imageFile"],
-  keepOwn: () => void,
-): Promise<KeptScores> {
-  let all: Awaited<ReturnType<typeof shareScores>>;
-  try {
-    all = await shareScores(workers, { scores: own, pictures: ownPictures });
-  } catch (error) {
-    if (workers.rank === 0) keepOwn();
-    throw error;
-  }
-  for (const [sample, png] of workers.rank === 0 ? all.flatMap(({ pictures }) => pictures) : []) {
-    writePng(imageFile(sample)!, Buffer.from(png, "base64"));
-  }
-  const labels = Object.keys(own.parts);
+/** The scores of all images, in their order. @param known how many were known before, to all workers */
+function joinScores(all: readonly KeptScores[], known: number): KeptScores {
+  const labels = Object.keys(all[0]!.parts);
   // What was known before is in front of each worker's own.
   const partsOf = (label: string): number[] => [
-    ...own.parts[label]!.slice(0, known),
-    ...all.flatMap(({ scores }) => scores.parts[label]!.slice(known)),
+    ...all[0]!.parts[label]!.slice(0, known),
+    ...all.flatMap(({ parts }) => parts[label]!.slice(known)),
   ];
-  const slowest = (label: string): number => Math.max(...all.map(({ scores }) => scores.rewardSeconds[label]!));
+  const slowest = (label: string): number => Math.max(...all.map(({ rewardSeconds }) => rewardSeconds[label]!));
   return {
     parts: Object.fromEntries(labels.map((label) => [label, partsOf(label)])),
     rewardSeconds: Object.fromEntries(labels.map((label) => [label, slowest(label)])),

@@ -3,7 +3,7 @@ import { InvalidArgumentError, type Command } from "commander";
 import type { Config } from "../../b2/config/schema.js";
 import { InputError } from "../../base/errors.js";
 import type { Place } from "../../distributed/environment.js";
-import type { Group } from "../../distributed/group.js";
+import type { Roles } from "../../distributed/roles.js";
 import type { Evaluation } from "../../eval/measures.js";
 import type { ExperimentResult } from "../../eval/results.js";
 import { rowsOf } from "../events.js";
@@ -21,6 +21,7 @@ interface RunOptions extends ConfigOptions, OutputOptions {
   readonly dryRun?: true;
   readonly workerTimeout: number;
   readonly joinTimeout: number;
+  readonly rewardRanks: number;
 }
 
 export function addRunCommand(program: Command): void {
@@ -30,6 +31,12 @@ export function addRunCommand(program: Command): void {
     .option("--dry-run", "print what the run would load, compute and score, then exit")
     .option("--worker-timeout <seconds>", "of several workers: how long one may give no sign of life", seconds, 30)
     .option("--join-timeout <seconds>", "of several workers: how long to wait until all have come", seconds, 300)
+    .option(
+      "--reward-ranks <n>",
+      "of several workers: how many, the last ones, score images and do not train",
+      count,
+      0,
+    )
     .addHelpText(
       "after",
       example(
@@ -45,6 +52,9 @@ export function addRunCommand(program: Command): void {
       const folder = given ?? `runs/${options.preset.join("-")}`;
       const { placeOf } = await import("../../distributed/environment.js");
       const place = options.dryRun === true ? undefined : placeOf(process.env);
+      if (place === undefined && options.rewardRanks > 0 && options.dryRun !== true) {
+        throw new InputError("Expected several workers for --reward-ranks but this process is alone: see b2 launch");
+      }
       if (place !== undefined && place.rank > 0) return follow(place, options);
       if (options.dryRun === true) {
         const config = await configOfRun(folder, options);
@@ -58,7 +68,7 @@ export function addRunCommand(program: Command): void {
         printOut(`${dryRun(config)}\n`);
         return;
       }
-      const run = async (config: Config, signal: AbortSignal, workers?: Group): Promise<void> => {
+      const run = async (config: Config, signal: AbortSignal, roles?: Roles): Promise<void> => {
         let current: number | undefined;
         const output = new Output("run", options);
         const [{ planFolder }, { finishedResult }, { stageName }] = [
@@ -80,7 +90,8 @@ export function addRunCommand(program: Command): void {
           const experiment = await Experiment.openPlanned(plan, {
             progress,
             signal,
-            workers,
+            workers: roles?.training,
+            rewardRanks: roles?.rewardRanks,
             before: options.before,
           });
           return experiment.run({
@@ -94,7 +105,7 @@ export function addRunCommand(program: Command): void {
         };
         const finished = finishedResult(plan);
         if (finished !== undefined) {
-          if (workers !== undefined) await (await import("../../b2/workers.js")).tellFinished(workers);
+          if (roles !== undefined) await (await import("../../b2/workers.js")).tellFinished(roles.all);
           plan.notes.forEach((note) => progress.log(note));
           const { before, after } = finished.evaluations;
           if (before !== undefined) evaluation("before", 0, before);
@@ -115,7 +126,7 @@ export function addRunCommand(program: Command): void {
       await interruptible(`b2 run ${folder} resumes after the last finished stage.`, async (signal) =>
         place === undefined
           ? run(await prepare(), signal)
-          : amongWorkers(place, options, signal, prepare, (config, workers, signal) => run(config, signal, workers)),
+          : amongWorkers(place, options, signal, prepare, (config, roles, signal) => run(config, signal, roles)),
       );
     });
 }
@@ -125,14 +136,19 @@ async function follow(place: Place, options: RunOptions): Promise<void> {
   const hint = "The run goes on with any number of workers.";
   const output = new Output("run", { quiet: true });
   await interruptible(hint, (signal) =>
-    amongWorkers(place, options, signal, nothing, async (_, workers, signal) => {
-      const { runWorker } = await import("../../b2/worker-run.js");
-      await runWorker(workers, { progress: output.progress(), signal });
+    amongWorkers(place, options, signal, nothing, async (_, roles, signal) => {
+      const { runWorker } = await import("../../eval/worker-run.js");
+      await runWorker(roles, { progress: output.progress(), signal });
     }),
   );
 }
 
 const nothing = (): Promise<void> => Promise.resolve();
+
+function count(text: string): number {
+  if (/^\d{1,6}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError("Expected a whole number from 0.");
+}
 
 function seconds(text: string): number {
   const value = Number(text);
