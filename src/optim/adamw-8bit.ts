@@ -12,8 +12,25 @@ import { BLOCK, BlockQuantizer, type Quantized } from "./block-quantization.js";
 /** Elements from which the moments of a parameter are quantised. */
 export const QUANTIZED_FROM = 4096;
 
-/** Elements that are updated at a time, about: their moments and temporaries in float32 take 30 MB. */
+/** Elements that are updated at a time, about. */
 const AT_ONCE = 2 ** 20;
+
+/** Of an element that is updated: its moments in float32, and temporaries. */
+const BYTES_AT_ONCE = 28;
+
+/** Bytes of both moments of a parameter. */
+export function momentBytes(elements: number, { use8bitAdam }: { readonly use8bitAdam: boolean }): number {
+  return use8bitAdam && elements >= QUANTIZED_FROM ? 2 * elements + 8 * Math.ceil(elements / BLOCK) : 8 * elements;
+}
+
+/** Bytes that a step needs besides parameters, gradients and moments, for parameters of these sizes. */
+export function stepBytes(sizes: readonly number[], { use8bitAdam }: { readonly use8bitAdam: boolean }): number {
+  const [quantized, others] = [true, false].map((isLarge) =>
+    sizes.filter((size) => isLarge === (use8bitAdam && size >= QUANTIZED_FROM)),
+  ) as [number[], number[]];
+  const denominators = 4 * others.reduce((sum, size) => sum + size, 0);
+  return Math.max(denominators, BYTES_AT_ONCE * Math.min(AT_ONCE, Math.max(0, ...quantized)));
+}
 
 interface Quantizers {
   readonly signed: BlockQuantizer;
