@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { writeJson } from "../src/base/files.js";
-import { randomStableDiffusion14 } from "../src/doctor/stable-diffusion-14.js";
+import { randomStableDiffusion14 } from "../src/doctor/index.js";
 import { LoraAdapter } from "../src/lora/index.js";
 import { modelFamilies, type PassMemory, type PassSetting } from "../src/pipeline/index.js";
 import { Generator, inference, nativeBytes, peakNativeBytes, randn, tidy, torchVersion } from "../src/torch/index.js";

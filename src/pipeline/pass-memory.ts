@@ -50,6 +50,7 @@ export function passMemory(path: string, setting: PassSetting): PassMemory | und
     itemBytes: itemBytes(computeDtype),
     // What is trained whole is in float32.
     weightBytes: trains === "all" ? FLOAT : itemBytes(dtype),
+    copiesKernels: device === "cpu",
     trains,
   };
   const batch = (rows: number) => ({ rows, height, width, tokens: TOKENS });
@@ -70,7 +71,7 @@ export function passMemory(path: string, setting: PassSetting): PassMemory | und
       const bytes = vaeDecodeBytes(
         vae,
         { images: atOnce, height, width, tiling },
-        { itemBytes: upcast ? FLOAT : itemBytes(computeDtype), weightBytes: itemBytes(dtype) },
+        { ...network, itemBytes: upcast ? FLOAT : itemBytes(computeDtype), weightBytes: itemBytes(dtype) },
       );
       const ofImage = pixels * vae.out_channels * FLOAT;
       const done = (Math.floor(images / atOnce) - 1) * atOnce;

@@ -42,13 +42,16 @@ export function runMemory(config: Config): RunMemory {
   const guided = family.passes(needsOf(objective).guided ? sample.guidanceScale : 1);
   const samples = sample.rootsPerStage * imagesOf(config.branch);
   const batch = Math.min(sample.batchSize, samples);
+  const trained = trainedSizes(config)!;
+  // Gradients are there in training alone.
+  const idle = own.scoring - FLOAT * trained.reduce((sum, size) => sum + size, 0);
   // The optimiser's step comes when the activations are gone.
-  const update = Math.max(passes.training(rows * guided), stepBytes(trainedSizes(config)!, train));
+  const update = Math.max(passes.training(rows * guided), stepBytes(trained, train));
   return {
     weights,
     phases: {
-      sampling: { weights: own.scoring, passes: passes.forward(batch * family.passes(sample.guidanceScale)) },
-      decoding: { weights: own.scoring, passes: passes.decoding(Math.min(sample.decodeBatchSize, samples)) },
+      sampling: { weights: idle, passes: passes.forward(batch * family.passes(sample.guidanceScale)) },
+      decoding: { weights: idle, passes: passes.decoding(Math.min(sample.decodeBatchSize, samples)) },
       training: { weights: own.training, passes: update },
     },
     trajectories: passes.latents * statesOf(config) * FLOAT,
@@ -68,7 +71,10 @@ function passMemoryOf({ model, train, lora }: Config): PassMemory | undefined {
     tiling,
     ...(height !== null && { height }),
     ...(width !== null && { width }),
-    trains: train.parameters === "full" ? "all" : { rank: lora.rank, targets: lora.targetModules ?? family.loraTargets ?? [] },
+    trains:
+      train.parameters === "full"
+        ? "all"
+        : { rank: lora.rank, targets: lora.targetModules ?? family.loraTargets ?? [] },
     gradientCheckpointing: train.gradientCheckpointing,
   });
 }

@@ -15,6 +15,8 @@ export interface NetworkSetting {
   readonly itemBytes: number;
   /** Bytes of a weight. In another format they are converted for each call. */
   readonly weightBytes: number;
+  /** Whether a convolution larger than 1x1 copies its kernel, as oneDNN does on a CPU. */
+  readonly copiesKernels: boolean;
   /** What is trained: nothing, everything, or adapters of some layers. */
   readonly trains: "nothing" | "all" | { readonly rank: number; readonly targets: readonly string[] };
 }
@@ -42,9 +44,11 @@ export class Layers extends Ledger {
 
   /** @param rows pixels of the output, over the batch */
   conv(name: string, x: Sized, rows: number, [inputs, outputs, kernel]: readonly [number, number, number]): Sized {
-    const weight = this.#converted(inputs * outputs * kernel * kernel);
-    const keeps = [x, ...weight];
-    const y = this.op(rows * outputs, { inputs: [x], keeps, ...this.#trained(inputs * outputs * kernel * kernel) });
+    const elements = inputs * outputs * kernel * kernel;
+    const weight = this.#converted(elements);
+    const scratch = this.#setting.copiesKernels && kernel > 1 ? elements * this.itemBytes : 0;
+    const options = { inputs: [x], keeps: [x, ...weight], scratch, ...this.#trained(elements) };
+    const y = this.op(rows * outputs, options);
     weight.forEach((one) => this.dispose(one));
     return this.#adapted(name, x, y, rows);
   }

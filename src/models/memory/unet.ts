@@ -69,9 +69,8 @@ class UNetPass {
     const flat = layers.tidy(() =>
       attentions.flatMap(({ channels, blocks, crossAttentionDim }) => {
         const context = layers.make(rows * tokens * crossAttentionDim);
-        return Array.from({ length: 2 * blocks }, (_, i) =>
-          layers.linear(i % 2 === 0 ? "attn2.to_k" : "attn2.to_v", context, crossAttentionDim, channels),
-        );
+        const project = (to: string) => layers.linear(`attn2.${to}`, context, crossAttentionDim, channels);
+        return Array.from({ length: blocks }, () => layers.tidy(() => [project("to_k"), project("to_v")])).flat();
       }),
     );
     let next = 0;
@@ -165,8 +164,12 @@ class UNetPass {
   #transformer(x: Sized, { channels, heads, blocks }: Attention, pixels: number, text: KeyValues): Sized {
     const { layers } = this;
     return layers.tidy(() => {
-      let tokens = layers.linear("proj_in", layers.norm(x), channels, channels);
-      for (let i = 0; i < blocks; i++) tokens = this.#block(tokens, channels, heads, pixels, text[i]!);
+      let tokens = layers.tidy(() => layers.linear("proj_in", layers.norm(x), channels, channels));
+      for (let i = 0; i < blocks; i++) {
+        const next = this.#block(tokens, channels, heads, pixels, text[i]!);
+        layers.dispose(tokens);
+        tokens = next;
+      }
       return layers.add(layers.linear("proj_out", tokens, channels, channels), x);
     });
   }
@@ -186,7 +189,8 @@ class UNetPass {
       const attended = layers.attention(q, key, value, { heads, tokens, keys: this.#batch.tokens });
       return layers.add(project("attn2.to_out.0", attended), a);
     });
-    return layers.tidy(() => {
+    layers.dispose(a);
+    const c = layers.tidy(() => {
       const inner = 4 * channels;
       const projected = layers.linear("ff.net.0.proj", layers.norm(b), channels, 2 * inner);
       const half = projected.elements / 2;
@@ -194,6 +198,8 @@ class UNetPass {
       const gated = open.grad ? layers.op(half, { inputs: [open, projected], keeps: [open, projected] }) : open;
       return layers.add(layers.linear("ff.net.2", gated, inner, channels), b);
     });
+    layers.dispose(b);
+    return c;
   }
 
   /** Pixels of the latents at each level, over the batch. */

@@ -1,6 +1,6 @@
 /** AutoencoderKL's decoding in a ledger: the forward code of vae-blocks.ts, in sizes. */
 import type { AutoencoderKLConfig } from "../autoencoder-kl.js";
-import { Layers } from "./layers.js";
+import { Layers, type NetworkSetting } from "./layers.js";
 import type { Sized } from "./ledger.js";
 import { resnet } from "./resnet.js";
 
@@ -16,10 +16,7 @@ export interface VaeBatch {
 /** diffusers' overlap of tiles, see autoencoder-kl.ts. */
 const OVERLAP = 0.25;
 
-interface Setting {
-  readonly itemBytes: number;
-  readonly weightBytes: number;
-}
+type Setting = Omit<NetworkSetting, "trains">;
 
 /** Bytes of decoding, the images themselves included. */
 export function vaeDecodeBytes(config: AutoencoderKLConfig, batch: VaeBatch, setting: Setting): number {
