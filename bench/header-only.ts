@@ -11,7 +11,7 @@ import {
   CLIPTextModel,
   CLIPTextModelWithProjection,
   UNet2DConditionModel,
-  type CLIPConfig,
+  type PretrainedModel,
 } from "../src/models/index.js";
 import { Generator, type Device } from "../src/torch/index.js";
 import { publishedClips, publishedModels } from "../test/support/published-configs.js";
@@ -49,10 +49,10 @@ export function headerOnlyModel(name: string, folder: string): void {
     vae: [vae, AutoencoderKL.fromConfig(vae, options)],
     text_encoder: [textEncoder, CLIPTextModel.fromConfig(textEncoder, options)],
     ...(textEncoder2 && {
-      text_encoder_2: [textEncoder2, CLIPTextModelWithProjection.fromConfig(textEncoder2, options)],
+      text_encoder_2: [textEncoder2, CLIPTextModelWithProjection.fromConfig(textEncoder2, options)] as const,
     }),
   } as const;
-  for (const [part, [config, model]] of Object.entries(parts)) {
+  for (const [part, [config, model]] of Object.entries<readonly [object, PretrainedModel<object>]>(parts)) {
     const stem = part.startsWith("text") ? "model" : "diffusion_pytorch_model";
     writeFolder(join(folder, part), stem, config, model.parameters());
     model.dispose();

@@ -48,8 +48,3 @@ export function addmm_(
 ): Tensor {
   return aten.addmm_(input, a, b, beta, alpha);
 }
-
-/** For each element how many of the rising `boundaries` [n] are below it: int64, or int32 if asked. */
-export function bucketize(x: Tensor, boundaries: Tensor, { outInt32 = false }: { outInt32?: boolean } = {}): Tensor {
-  return aten.bucketize(x, boundaries, outInt32);
-}

@@ -90,7 +90,6 @@ export const operatorsOf = <Tensor extends TensorHandle>(op: Op<Tensor>) => ({
   allDim: op("aten::all.dim", ["Tensor", "int", "bool"], "Tensor"),
   any: op("aten::any", ["Tensor"], "Tensor"),
   anyDim: op("aten::any.dim", ["Tensor", "int", "bool"], "Tensor"),
-  bucketize: op("aten::bucketize.Tensor", ["Tensor", "Tensor", "bool"], "Tensor"),
   cumsum: op("aten::cumsum", ["Tensor", "int"], "Tensor"),
   argsort: op("aten::argsort", ["Tensor", "int", "bool"], "Tensor"),
 
