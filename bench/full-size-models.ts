@@ -18,7 +18,8 @@ import { Generator, type DType } from "../src/torch/index.js";
 export const modelNames = ["sd14", "sdxl"] as const;
 export type ModelName = (typeof modelNames)[number];
 
-const unets: Record<ModelName, UNetConfigInput> = {
+/** The configs of the UNets, as published; what is not named has diffusers' default. */
+export const unetConfigs: Record<ModelName, UNetConfigInput> = {
   sd14: stableDiffusion14.unet,
   sdxl: {
     sample_size: 128,
@@ -58,7 +59,7 @@ export function fullSizeModel(name: ModelName, dtype: DType, cache: string): str
   const at = (part: string): string => join(unfinished, part);
   const options = { dtype, generator: new Generator(0) };
   const parts = {
-    unet: () => UNet2DConditionModel.fromConfig(unets[name], options),
+    unet: () => UNet2DConditionModel.fromConfig(unetConfigs[name], options),
     vae: () => AutoencoderKL.fromConfig({ ...vae, ...(name === "sdxl" && { scaling_factor: 0.13025 }) }, options),
     text_encoder: () => CLIPTextModel.fromConfig(textEncoder, options),
     ...(name === "sdxl" && { text_encoder_2: () => CLIPTextModelWithProjection.fromConfig(clipBigG, options) }),

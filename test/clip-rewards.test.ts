@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { dryRun } from "../src/b2/dry-run.js";
 import { Policy } from "../src/b2/index.js";
-import { weightMemory } from "../src/b2/memory.js";
+import { weightMemory } from "../src/b2/memory/index.js";
 import { CLIPModel } from "../src/models/index.js";
 import { Clip, RewardResources, RewardSet, type Placement, type WeightedReward } from "../src/rewards/index.js";
 import { loadSafetensors, saveSafetensors } from "../src/safetensors/index.js";
@@ -485,7 +485,7 @@ test("--dry-run counts the weights of every device, while scoring and while trai
   const megabytes = Math.ceil(trained / 1e6);
   assert.ok(
     text.includes(
-      `weights in memory: at most ${megabytes} MB on cuda while scoring, ${megabytes} MB while training; activations come on top\n` +
+      `weights in memory: at most ${megabytes} MB on cuda while scoring, ${megabytes} MB while training\n` +
         "weights in memory without those of nobody/pick, to be downloaded\n",
     ),
     text,

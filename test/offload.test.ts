@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { weightMemory } from "../src/b2/memory.js";
+import { weightMemory } from "../src/b2/memory/index.js";
 import type { Module } from "../src/nn/index.js";
 import { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import {

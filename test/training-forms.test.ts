@@ -57,9 +57,9 @@ const forms = {
   "sdxl, LoRA": { model: familyOf("sdxl") },
   "v-prediction, LoRA": { model: vPrediction() },
   "sd1, all of the UNet": { model: familyOf("sd1"), train: { parameters: "full" } },
-  "sdxl, all of the UNet, checkpointed": {
+  "sdxl, all of the UNet, checkpointed, 8-bit moments": {
     model: familyOf("sdxl"),
-    train: { parameters: "full", gradientCheckpointing: true },
+    train: { parameters: "full", gradientCheckpointing: true, use8bitAdam: true },
   },
   "sdxl, bfloat16": { model: { ...familyOf("sdxl"), dtype: "bfloat16", computeDtype: "bfloat16" } },
   "sdxl, float16 in float32": { model: { ...familyOf("sdxl"), dtype: "float16", computeDtype: "float32" } },

@@ -7,7 +7,7 @@ import { familyOf, modelFamilies, schedulerOf, type ModelFamily } from "../pipel
 import { labelOf, rewards, type NeededModel } from "../rewards/index.js";
 import { schedulers } from "../schedulers/index.js";
 import { intervalOf, type Config } from "./config/schema.js";
-import { memoryLines } from "./memory.js";
+import { memoryLines } from "./memory/index.js";
 import { scoringModels } from "./models.js";
 import { needsOf, objectives, timestepChoiceOf } from "./objectives/index.js";
 import { measuringCost } from "./probe/measured.js";

@@ -19,6 +19,7 @@ export {
   type TimestepChoice,
   type TransitionBatch,
 } from "./objectives/index.js";
+export { runMemory, type PhaseMemory, type RunMemory } from "./memory/index.js";
 export { loadPlugins } from "./plugins.js";
 export { Policy, type InferenceWeights, type WeightedLora } from "./policy/policy.js";
 export { advantages, advantagesByLevel, type AdvantageOptions, type PromptRewards } from "./rollout/advantage.js";

@@ -12,7 +12,7 @@ import { silent, warn, type Progress } from "../base/progress.js";
 import { listOf } from "../base/show.js";
 import { alone, WorkerError, type Group, type RewardRanks, type WithWorkers } from "../distributed/index.js";
 import { resolveModel } from "../hub/index.js";
-import { AdamW, GradScaler } from "../optim/index.js";
+import { AdamW, AdamW8bit, GradScaler } from "../optim/index.js";
 import { RewardError, RewardResources, RewardSet, type Reward, type RewardFunction } from "../rewards/index.js";
 import {
   addCost,
@@ -156,7 +156,8 @@ export class Trainer {
     if (parts.policy.trainable === undefined) throw new TypeError("Expected a policy that learns");
     this.#trainable = parts.policy.trainable;
     const { learningRate: lr, adamBeta1, adamBeta2, adamEpsilon: eps, weightDecay } = config.train;
-    this.#optimizer = new AdamW(parts.policy.parameters, { lr, betas: [adamBeta1, adamBeta2], eps, weightDecay });
+    const Optimizer = config.train.use8bitAdam ? AdamW8bit : AdamW;
+    this.#optimizer = new Optimizer(parts.policy.parameters, { lr, betas: [adamBeta1, adamBeta2], eps, weightDecay });
     this.#scaler = new GradScaler({ enabled: parts.policy.model.computeDtype === "float16" });
     this.#followers = new Followers(this.#trainable, config);
     this.#gradients = new GradientSum(parts.policy.parameters.values(), this.#workers);

@@ -2,5 +2,5 @@
 export { examine, isUsable } from "./checks.js";
 export { gigabytes, printableIn, type Finding, type State } from "./finding.js";
 export { peakMemory, resetPeakMemory } from "./peak-memory.js";
-export { stableDiffusion14 } from "./stable-diffusion-14.js";
+export { randomStableDiffusion14, stableDiffusion14 } from "./stable-diffusion-14.js";
 export { smoke, smokeSizes, type SmokeModel, type SmokeReport, type SmokeSize } from "./smoke.js";

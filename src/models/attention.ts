@@ -135,6 +135,9 @@ export class BasicTransformerBlock extends Module {
   forward(x: Tensor, batch: number, text: KeyValue): Tensor {
     const a = tidy(() => this.#attn1.forward(this.#norm1.forward(x), batch).add_(x));
     const b = tidy(() => this.attn2.forward(this.#norm2.forward(a), batch, text).add_(a));
-    return tidy(() => this.#ff.forward(this.#norm3.forward(b)).add_(b));
+    a.dispose();
+    const c = tidy(() => this.#ff.forward(this.#norm3.forward(b)).add_(b));
+    b.dispose();
+    return c;
   }
 }

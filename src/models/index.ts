@@ -26,3 +26,4 @@ export {
   type PretrainedOptions,
   type RandomOptions,
 } from "./pretrained.js";
+export * from "./memory/index.js";

@@ -57,9 +57,11 @@ export class Transformer2DModel extends Module {
     return tidy(() => {
       const [batch, channels, height, width] = x.shape as [number, number, number, number];
       const rows = (image: Tensor) => image.permute([0, 2, 3, 1]).reshape([-1, channels]); // [B * H * W, C]
-      let tokens = project(this.#projIn, rows(this.#norm.forward(x)));
+      let tokens = tidy(() => project(this.#projIn, rows(this.#norm.forward(x))));
       this.blocks.forEach((block, i) => {
-        tokens = block.forward(tokens, batch, text[i]!);
+        const next = block.forward(tokens, batch, text[i]!);
+        tokens.dispose();
+        tokens = next;
       });
       tokens = project(this.#projOut, tokens).add_(rows(x));
       return tokens.view([batch, height, width, channels]).permute([0, 3, 1, 2]);

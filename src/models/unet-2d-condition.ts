@@ -156,7 +156,10 @@ export class UNet2DConditionModel extends PretrainedModel<UNetConfig> {
     const layers = tidy(() => {
       const context = encoderHiddenStates.reshape([-1, features]); // [B * M, D]
       return new Map(
-        attentions.map((layer) => [layer, layer.blocks.map(({ attn2 }) => attn2.keyValue(context, batch))] as const),
+        // Each layer in a scope of its own: a LoRA's float32 copies would wait for the last of SDXL's 140 projections.
+        attentions.map(
+          (layer) => [layer, layer.blocks.map(({ attn2 }) => tidy(() => attn2.keyValue(context, batch)))] as const,
+        ),
       );
     });
     return new TextKeyValues(batch, layers);

@@ -26,11 +26,32 @@ export interface AdamWOptions {
   readonly weightDecay?: number;
 }
 
+/** What holds the moments of a parameter, by its name in saved states. */
+export interface MomentTensors {
+  readonly exp_avg: Tensor;
+  readonly exp_avg_sq: Tensor;
+  /** Of 8-bit moments, see adamw-8bit.ts. */
+  readonly exp_avg_absmax?: Tensor;
+  readonly exp_avg_sq_absmax?: Tensor;
+}
+
+/** A parameter to be updated. */
+export interface Due {
+  readonly parameter: Tensor;
+  readonly grad: Tensor;
+  readonly moments: MomentTensors;
+}
+
 interface Moments {
   step: number;
-  readonly expAvg: Tensor;
-  readonly expAvgSq: Tensor;
+  readonly tensors: MomentTensors;
 }
+
+/** What a parameter can have in a saved state. */
+const KEYS = ["exp_avg", "exp_avg_sq", "exp_avg_absmax", "exp_avg_sq_absmax", "step"];
+
+const named = (tensors: MomentTensors): [name: string, tensor: Tensor][] =>
+  Object.entries(tensors) as [string, Tensor][];
 
 /** The optimiser; owns its moments. */
 export class AdamW {
@@ -57,9 +78,7 @@ export class AdamW {
   /** Updates all parameters that have a gradient. */
   step(): void {
     inference(() => {
-      for (const [step, { parameters, grads, moments }] of this.#due()) {
-        this.#update(step, parameters, grads, moments);
-      }
+      for (const [step, due] of this.#due()) this.update(step, due);
     });
   }
 
@@ -74,9 +93,8 @@ export class AdamW {
    */
   state(): Map<string, Tensor> {
     const state = new Map<string, Tensor>();
-    for (const [name, { step, expAvg, expAvgSq }] of this.#moments) {
-      state.set(`${name}.exp_avg`, expAvg);
-      state.set(`${name}.exp_avg_sq`, expAvgSq);
+    for (const [name, { step, tensors }] of this.#moments) {
+      for (const [key, moment] of named(tensors)) state.set(`${name}.${key}`, moment);
       state.set(`${name}.step`, tensor([step], { dtype: "int64" }));
     }
     return state;
@@ -92,72 +110,49 @@ export class AdamW {
   loadState(state: ReadonlyMap<string, Tensor>, source = "the optimiser's state"): void {
     const check = new TensorCheck();
     const rest = new Set(state.keys());
-    const moments = new Map<string, Moments>();
-    for (const [name, { dtype, shape }] of this.#parameters) {
-      const keys = [`${name}.exp_avg`, `${name}.exp_avg_sq`, `${name}.step`] as const;
-      const given = keys.filter((key) => state.has(key));
-      if (given.length === 0) continue;
-      for (const key of given) rest.delete(key);
-      const [expAvg, expAvgSq, step] = keys.map((key) => state.get(key));
-      const areMoments = [
-        check.fits(keys[0], { dtype, shape }, expAvg) && check.finite(keys[0], expAvg),
-        check.fits(keys[1], { dtype, shape }, expAvgSq) && check.finite(keys[1], expAvgSq),
-      ];
-      if (!check.fits(keys[2], { dtype: "int64", shape: [1] }, step)) continue;
-      const count = step.item();
-      if (count < 1) check.add(keys[2], `Expected a positive number but received ${count}`);
-      if (areMoments.every(Boolean)) moments.set(name, { step: count, expAvg: expAvg!, expAvgSq: expAvgSq! });
+    const loaded = new Map<string, Moments>();
+    try {
+      for (const [name, parameter] of this.#parameters) {
+        if (!KEYS.some((key) => state.has(`${name}.${key}`))) continue;
+        const moments = { step: 0, tensors: this.#newMoments(parameter) };
+        loaded.set(name, moments);
+        const take = (key: string): Tensor | undefined => {
+          rest.delete(`${name}.${key}`);
+          return state.get(`${name}.${key}`);
+        };
+        for (const [key, own] of named(moments.tensors)) copyChecked(`${name}.${key}`, take(key), own, check);
+        const [key, step] = [`${name}.step`, take("step")];
+        if (!check.fits(key, { dtype: "int64", shape: [1] }, step)) continue;
+        moments.step = step.item();
+        if (moments.step < 1) check.add(key, `Expected a positive number but received ${moments.step}`);
+      }
+      for (const key of rest) check.unexpected(key);
+      check.finish(source, "the state of an optimiser of these parameters");
+    } catch (error) {
+      disposeAll(loaded);
+      throw error;
     }
-    for (const key of rest) check.unexpected(key);
-    check.finish(source, "the state of an optimiser of these parameters");
-
     this.dispose();
-    for (const [name, { step, expAvg, expAvgSq }] of moments) {
-      // In the parameter's memory format, as if created here, so that the next steps are the same to the bit.
-      const own = (moment: Tensor) => keep(inference(() => zerosLike(this.#parameters.get(name)!).copy_(moment)));
-      this.#moments.set(name, { step, expAvg: own(expAvg), expAvgSq: own(expAvgSq) });
-    }
+    for (const [name, moments] of loaded) this.#moments.set(name, moments);
   }
 
   /** Frees the moments. */
   dispose(): void {
-    for (const { expAvg, expAvgSq } of this.#moments.values()) {
-      expAvg.dispose();
-      expAvgSq.dispose();
-    }
-    this.#moments.clear();
+    disposeAll(this.#moments);
   }
 
-  /** Parameters that have a gradient, grouped by their step number; in practice a single group. */
-  #due(): Map<number, { parameters: Tensor[]; grads: Tensor[]; moments: Moments[] }> {
-    const due = new Map<number, { parameters: Tensor[]; grads: Tensor[]; moments: Moments[] }>();
-    for (const [name, parameter] of this.#parameters) {
-      const { grad } = parameter;
-      if (grad === null) continue;
-      const moments = this.#momentsOf(name, parameter);
-      moments.step += 1;
-      const list = due.get(moments.step) ?? { parameters: [], grads: [], moments: [] };
-      due.set(moments.step, list);
-      list.parameters.push(parameter);
-      list.grads.push(grad);
-      list.moments.push(moments);
-    }
-    return due;
+  /** Moments before the first step, in the parameter's memory format. */
+  protected zeroMoments(parameter: Tensor): MomentTensors {
+    return { exp_avg: zerosLike(parameter), exp_avg_sq: zerosLike(parameter) };
   }
 
-  #momentsOf(name: string, parameter: Tensor): Moments {
-    let moments = this.#moments.get(name);
-    if (moments === undefined) {
-      moments = { step: 0, expAvg: keep(zerosLike(parameter)), expAvgSq: keep(zerosLike(parameter)) };
-      this.#moments.set(name, moments);
-    }
-    return moments;
-  }
-
-  #update(step: number, parameters: readonly Tensor[], grads: readonly Tensor[], moments: readonly Moments[]): void {
+  /** @param step the number of this step, from 1, which all of `due` have in common */
+  protected update(step: number, due: readonly Due[]): void {
     const [beta1, beta2] = this.#betas;
-    const expAvgs = moments.map(({ expAvg }) => expAvg);
-    const expAvgSqs = moments.map(({ expAvgSq }) => expAvgSq);
+    const parameters = due.map(({ parameter }) => parameter);
+    const grads = due.map(({ grad }) => grad);
+    const expAvgs = due.map(({ moments }) => moments.exp_avg);
+    const expAvgSqs = due.map(({ moments }) => moments.exp_avg_sq);
     const correction1 = 1 - beta1 ** step;
     const correction2 = 1 - beta2 ** step;
 
@@ -171,4 +166,46 @@ export class AdamW {
     foreachAdd_(denominators, this.#eps);
     foreachAddcdiv_(parameters, expAvgs, denominators, { value: -this.lr / correction1 });
   }
+
+  /** Parameters that have a gradient, grouped by their step number; in practice a single group. */
+  #due(): Map<number, Due[]> {
+    const due = new Map<number, Due[]>();
+    for (const [name, parameter] of this.#parameters) {
+      const { grad } = parameter;
+      if (grad === null) continue;
+      const moments = this.#momentsOf(name, parameter);
+      moments.step += 1;
+      const list = due.get(moments.step) ?? [];
+      due.set(moments.step, list);
+      list.push({ parameter, grad, moments: moments.tensors });
+    }
+    return due;
+  }
+
+  #momentsOf(name: string, parameter: Tensor): Moments {
+    let moments = this.#moments.get(name);
+    if (moments === undefined) {
+      moments = { step: 0, tensors: this.#newMoments(parameter) };
+      this.#moments.set(name, moments);
+    }
+    return moments;
+  }
+
+  #newMoments(parameter: Tensor): MomentTensors {
+    const tensors = inference(() => this.zeroMoments(parameter));
+    for (const [, moment] of named(tensors)) keep(moment);
+    return tensors;
+  }
+}
+
+/** Copies a saved tensor into a moment, so that the next steps are the same to the bit, or notes why it cannot be. */
+function copyChecked(key: string, saved: Tensor | undefined, own: Tensor, check: TensorCheck): void {
+  const { dtype, shape } = own;
+  if (!check.fits(key, { dtype, shape }, saved)) return;
+  if (dtype === "uint8" || check.finite(key, saved)) inference(() => void own.copy_(saved));
+}
+
+function disposeAll(all: Map<string, Moments>): void {
+  for (const { tensors } of all.values()) for (const [, moment] of named(tensors)) moment.dispose();
+  all.clear();
 }

@@ -153,6 +153,30 @@ export interface Companion {
   readonly purpose: DownloadPurpose;
 }
 
+/** What a model computes in, and the size of its images. */
+export interface PassSetting extends ImageSize {
+  /** Of the weights that are not trained, and of the forward passes. */
+  readonly dtype: DType;
+  readonly computeDtype: DType;
+  readonly device: Device;
+  readonly tiling: boolean;
+  /** What is trained: nothing, all of the denoiser, or a LoRA. */
+  readonly trains: "nothing" | "all" | { readonly rank: number; readonly targets: readonly string[] };
+  readonly gradientCheckpointing: boolean;
+}
+
+/** The bytes of passes besides weights, and of a sample's latents. */
+export interface PassMemory {
+  /** Elements of the latents of an image. */
+  readonly latents: number;
+  /** A denoising step of so many rows, both passes of guidance counted. */
+  forward(rows: number): number;
+  /** Forward and backward of so many rows; the gradients of parameters are not counted. */
+  training(rows: number): number;
+  /** Decoding so many images, of which the model may do some at a time. */
+  decoding(images: number): number;
+}
+
 /** A model family as `registerModel` takes it. */
 export interface ModelFamily<O extends z.ZodObject = z.ZodObject> extends Entry<O> {
   /** What a model of the family looks like on disk, for errors: "a folder whose model_index.json names ...". */
@@ -174,6 +198,8 @@ export interface ModelFamily<O extends z.ZodObject = z.ZodObject> extends Entry<
   readonly loraTargets?: readonly string[];
   /** Forward passes of the denoiser per prediction at this guidance scale. For estimates. */
   passes(guidanceScale: number): number;
+  /** Bytes of a model's passes besides its weights, from its configs; undefined where they are not known. For estimates. */
+  passMemory?(path: string, setting: PassSetting): PassMemory | undefined;
   /**
    * Loads a model.
    *

@@ -11,6 +11,8 @@ export {
   type LongPrompt,
   type ModelFamily,
   type ModelOptions,
+  type PassMemory,
+  type PassSetting,
 } from "./diffusion-model.js";
 export { catPrompts, expandPrompts, promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
 export { registerModel } from "./registry.js";

@@ -44,6 +44,7 @@ import { loadParts } from "./load.js";
 import { isStableDiffusion, PIPELINES } from "./model-index.js";
 import { Offload } from "./offload.js";
 import type { Parts } from "./parts.js";
+import { imagesAtOnce, passMemory } from "./pass-memory.js";
 import { catPrompts, promptEmbeds } from "./prompt-embeds.js";
 import { saveParts } from "./save.js";
 
@@ -52,16 +53,6 @@ const ATTENTION_PROJECTIONS: readonly string[] = ["to_q", "to_k", "to_v", "to_ou
 
 /** Prompts encoded per batch. */
 const PROMPTS_AT_ONCE = 64;
-
-/**
- * Pixels decoded at a time: 32 images of 64x64, or one of 512x512. With larger activations the allocator maps new
- * memory each time, and they exceed the CPU caches: 144 images of 64x64 took 931 ms of CPU time in one batch and 684 ms
- * in batches of 36.
- */
-const PIXELS_AT_ONCE = 2 ** 17;
-
-/** On an accelerator: eight of 512x512, whose activations take some 8 GB in float32. */
-const PIXELS_AT_ONCE_ON_DEVICE = 2 ** 21;
 
 /** Stable Diffusion 1, 2 or XL, see the top of this file. Owns its weights: call `dispose`. */
 export class StableDiffusionPipeline implements DiffusionModel {
@@ -332,9 +323,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
   }
 
   #imagesAtOnce({ shape: [, , height = 1, width = 1] }: Tensor): number {
-    const pixels = height * width * this.vae.downscale ** 2;
-    const most = this.device === "cpu" ? PIXELS_AT_ONCE : PIXELS_AT_ONCE_ON_DEVICE;
-    return Math.max(1, Math.floor(most / pixels));
+    return imagesAtOnce(height * width * this.vae.downscale ** 2, this.device);
   }
 }
 
@@ -360,5 +349,6 @@ export const stableDiffusion = defineModel({
   recognises: (path) => path.endsWith(".safetensors") || isStableDiffusion(path),
   loraTargets: ATTENTION_PROJECTIONS,
   passes: (guidanceScale) => (guidanceScale > 1 ? 2 : 1),
+  passMemory,
   open: (path, options) => StableDiffusionPipeline.fromPretrained(path, options),
 });

@@ -302,7 +302,7 @@ const train = z.strictObject({
     .enum(["lora", "full"])
     .default("lora")
     .describe(
-      "What learns: a LoRA, or all weights of the denoiser (full fine-tuning, in float32: 16 bytes per weight with gradient and optimiser state). `full` keeps the weights of the last `record.optimizers` stages, and writes the whole model to `model` in the run folder, in diffusers' layout.",
+      "What learns: a LoRA, or all weights of the denoiser (full fine-tuning, in float32: 16 bytes per weight with gradient and optimiser state, 10 with `train.use8bitAdam`). `full` keeps the weights of the last `record.optimizers` stages, and writes the whole model to `model` in the run folder, in diffusers' layout.",
     ),
   epochs: count().default(2).describe("Passes over the selected samples of a stage."),
   samplesPerUpdate: count()
@@ -347,6 +347,12 @@ const train = z.strictObject({
   adamBeta2: z.number().min(0).lt(1).default(0.999).describe("AdamW's second decay."),
   weightDecay: z.number().min(0).default(1e-4).describe("AdamW's decoupled weight decay."),
   adamEpsilon: z.number().gt(0).default(1e-8).describe("AdamW's epsilon."),
+  use8bitAdam: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Keep both of AdamW's moments in 8 bits, in blocks of 256 elements, for parameters of at least 4,096 elements: 2 bytes per weight instead of 8, mostly of use in full fine-tuning (arXiv 2110.02861).",
+    ),
   maxGradNorm: z
     .number()
     .gt(0)

@@ -1,18 +1,18 @@
 /**
  * An upper bound on the memory of weights during a run, from the headers of the files: the model in training with its
- * optimiser state, and the models that score. Activations come on top; nothing is loaded.
+ * optimiser state, and the models that score. Nothing is loaded. Activations are passes.ts's.
  */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { optionsOf, type Named } from "../base/registry.js";
-import { listOf } from "../base/show.js";
-import { findModel } from "../hub/index.js";
-import { familyOf, type ModelFamily } from "../pipeline/index.js";
-import { rewards, USUAL_PLACEMENT, type Placement } from "../rewards/index.js";
-import { readHeader, type TensorEntry } from "../safetensors/index.js";
-import type { Config } from "./config/schema.js";
-import { modelsOf } from "./models.js";
-import { needsOf } from "./objectives/index.js";
+import { optionsOf, type Named } from "../../base/registry.js";
+import { findModel } from "../../hub/index.js";
+import { momentBytes } from "../../optim/index.js";
+import { familyOf, type ModelFamily } from "../../pipeline/index.js";
+import { rewards, USUAL_PLACEMENT, type Placement } from "../../rewards/index.js";
+import { readHeader, type TensorEntry } from "../../safetensors/index.js";
+import type { Config } from "../config/schema.js";
+import { modelsOf } from "../models.js";
+import { needsOf } from "../objectives/index.js";
 
 /** Bytes of weights on a device. */
 export interface WeightMemory {
@@ -29,9 +29,6 @@ export interface MemoryEstimate {
 }
 
 const BYTES = { float32: 4, bfloat16: 2, float16: 2 } as const;
-
-/** float32 with its gradient and Adam's two moments. */
-const BYTES_IN_TRAINING = 4 * BYTES.float32;
 
 /** A model that scores, and where. */
 interface ScoringModel extends Pick<Placement, "dtype" | "offload"> {
@@ -63,19 +60,6 @@ export function weightMemory(config: Config): MemoryEstimate {
     add(offload ? "cpu" : device, { training: bytes });
   }
   return { devices, unknown: [...new Set(unknown)] };
-}
-
-/** The estimate as lines of `--dry-run`. */
-export function memoryLines(config: Config): string[] {
-  const { devices, unknown } = weightMemory(config);
-  const megabytes = (bytes: number): string => `${Math.ceil(bytes / 1e6).toLocaleString("en-US")} MB`;
-  return [
-    ...[...devices].map(
-      ([device, { scoring, training }]) =>
-        `weights in memory: at most ${megabytes(scoring)} on ${device} while scoring, ${megabytes(training)} while training; activations come on top`,
-    ),
-    ...(unknown.length === 0 ? [] : [`weights in memory without those of ${listOf(unknown, "and")}, to be downloaded`]),
-  ];
 }
 
 /** The scoring models that a run holds: those of one path, device and dtype are one, which is offloaded if all agree. */
@@ -132,7 +116,7 @@ function addPolicy(
 
 /** undefined if the model is not on this machine */
 function policyBytes(config: Config): PolicyBytes | undefined {
-  const { model, train, lora, objective } = config;
+  const { model, train, objective } = config;
   const found = findModel(model.path, model);
   if (found === undefined) return undefined;
   const family = familyOf(found);
@@ -145,17 +129,28 @@ function policyBytes(config: Config): PolicyBytes | undefined {
   };
   const needs = needsOf(objective);
   const followers = (train.ema === null ? 0 : 1) + (needs.samplerDecay === null ? 0 : 1);
-  if (train.parameters === "full") {
-    const copies = followers + (needs.base ? 1 : 0);
-    return {
-      ...rest,
-      denoiser: sum([...denoiser.values()].map(sizeOf)) * (BYTES_IN_TRAINING + copies * BYTES.float32),
-    };
-  }
-  const targets = lora.targetModules ?? family.loraTargets ?? [];
-  const trained = loraSize(denoiser, targets, lora.rank);
-  const own = sum([...denoiser.values()].map(sizeOf)) * frozen;
-  return { ...rest, denoiser: own + trained * (BYTES_IN_TRAINING + followers * BYTES.float32) };
+  const trained = trainedTensors(config, denoiser, family);
+  const learning = sum(trained.map((size) => 2 * size * BYTES.float32 + momentBytes(size, train)));
+  const copies = followers + (train.parameters === "full" && needs.base ? 1 : 0);
+  const frozenBytes = train.parameters === "full" ? 0 : sum([...denoiser.values()].map(sizeOf)) * frozen;
+  return { ...rest, denoiser: frozenBytes + learning + copies * sum(trained) * BYTES.float32 };
+}
+
+/** Elements of each tensor that is trained; undefined if the model is not on this machine. */
+export function trainedSizes({ model, train, lora }: Pick<Config, "model" | "train" | "lora">): number[] | undefined {
+  const found = findModel(model.path, model);
+  if (found === undefined) return undefined;
+  const family = familyOf(found);
+  return trainedTensors({ train, lora }, partsOf(found, family, model.variant).denoiser, family);
+}
+
+function trainedTensors(
+  { train, lora }: Pick<Config, "train" | "lora">,
+  denoiser: Parts["denoiser"],
+  { loraTargets = [] }: ModelFamily,
+): number[] {
+  if (train.parameters === "full") return [...denoiser.values()].map(sizeOf);
+  return loraSizes(denoiser, lora.targetModules ?? loraTargets, lora.rank);
 }
 
 interface Parts {
@@ -197,10 +192,10 @@ function partsOf(path: string, { repository, decoder }: ModelFamily, variant: st
 }
 
 /** The weights of a LoRA: A and B of every layer that it adapts. */
-function loraSize(denoiser: ReadonlyMap<string, TensorEntry>, targets: readonly string[], rank: number): number {
+function loraSizes(denoiser: Parts["denoiser"], targets: readonly string[], rank: number): number[] {
   const isTarget = (layer: string): boolean => targets.some((name) => layer === name || layer.endsWith(`.${name}`));
   const adapted = [...denoiser].filter(([key]) => key.endsWith(".weight") && isTarget(key.slice(0, -".weight".length)));
-  return sum(adapted.map(([, { shape }]) => rank * (shape[0]! + sizeOf({ shape: shape.slice(1) }))));
+  return adapted.flatMap(([, { shape }]) => [rank * sizeOf({ shape: shape.slice(1) }), rank * shape[0]!]);
 }
 
 const WEIGHTS =

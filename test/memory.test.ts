@@ -1,0 +1,145 @@
+// What `--dry-run` says of memory, beside what libtorch holds.
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { describe, it } from "node:test";
+import { disposeRecord, Trainer } from "../src/b2/index.js";
+import { runMemory } from "../src/b2/memory/index.js";
+import { LoraAdapter } from "../src/lora/index.js";
+import { AdamW, AdamW8bit, momentBytes, stepBytes } from "../src/optim/index.js";
+import { StableDiffusionPipeline, type PassSetting } from "../src/pipeline/index.js";
+import { stableDiffusion } from "../src/pipeline/stable-diffusion.js";
+import { Generator, inference, nativeBytes, peakNativeBytes, randn, tidy, zeros } from "../src/torch/index.js";
+import { fixtures, temporaryFolder } from "./support/folders.js";
+import { tinyConfig } from "./support/tiny.js";
+
+/** Bytes of main memory that `work` needs, the second time. */
+function measured(work: () => void): number {
+  work();
+  const before = nativeBytes();
+  return peakNativeBytes(work) - before;
+}
+
+function near(name: string, estimated: number, bytes: number): void {
+  assert.ok(Math.abs(estimated / bytes - 1) < 0.15, `${name}: ${estimated} estimated, ${bytes} measured`);
+}
+
+const images = 3;
+const rank = 4;
+
+for (const family of ["sd1", "sd2", "sdxl"]) {
+  const path = join(fixtures, family);
+  describe(`memory of passes, ${family}`, () => {
+    const model = StableDiffusionPipeline.fromPretrained(path);
+    const generator = new Generator(0);
+    const size = { height: 32 * model.downscale, width: 24 * model.downscale };
+    const latents = randn([images, ...model.latentShape(size)], { generator });
+    const embeds = model.encodePrompts(["a cat", "a dog", "red apple"]);
+    const guidance = { guidanceScale: 5, negative: model.encodePrompts([""]) };
+    const estimate = (options: Partial<PassSetting> = {}) =>
+      stableDiffusion.passMemory!(path, {
+        dtype: "float32",
+        computeDtype: "float32",
+        device: "cpu",
+        ...size,
+        tiling: false,
+        trains: { rank, targets: model.loraTargets },
+        gradientCheckpointing: false,
+        ...options,
+      })!;
+    const backward = (): void =>
+      tidy(() => model.predict(latents, 500, model.condition(embeds, guidance)).square().mean().backward());
+
+    it("a step of sampling, and training of a LoRA with checkpointing and without", () => {
+      const lora = LoraAdapter.inject(model.unet, { rank, generator });
+      const forward = measured(() => {
+        const conditioning = model.prepare(embeds, guidance);
+        inference(() => void model.predict(latents, 500, conditioning));
+        conditioning.dispose();
+      });
+      near("forward", estimate().forward(2 * images), forward);
+      near("training", estimate().training(2 * images), measured(backward));
+      model.unet.gradientCheckpointing = true;
+      near("checkpointed", estimate({ gradientCheckpointing: true }).training(2 * images), measured(backward));
+      model.unet.gradientCheckpointing = false;
+      lora.dispose();
+    });
+
+    it("training of all weights", () => {
+      model.unet.requiresGrad_();
+      near("training", estimate({ trains: "all" }).training(2 * images), measured(backward));
+    });
+
+    it("decoding, in tiles and whole", () => {
+      for (const tiling of [false, true]) {
+        model.vae.tiling = tiling ? {} : undefined;
+        const bytes = measured(() => inference(() => void model.decode(latents)));
+        near(`decoding ${tiling}`, estimate({ tiling }).decoding(images), bytes);
+      }
+    });
+  });
+}
+
+describe("memory of a run", () => {
+  const phases = (...layers: object[]) => {
+    const { phases, ...rest } = runMemory(tinyConfig({ rewards: ["brightness"] }, ...layers));
+    assert.ok(phases !== undefined);
+    return { ...phases, ...rest };
+  };
+
+  it("follows batches, guidance, objective and optimiser", () => {
+    const once = phases({ sample: { guidanceScale: 1 } });
+    // Six images a stage, four at a time.
+    const four = phases({ sample: { batchSize: 2 } });
+    assert.equal(once.sampling.passes, four.sampling.passes);
+    assert.ok(phases().sampling.passes > 1.8 * once.sampling.passes);
+    assert.equal(
+      phases({ sample: { batchSize: 6 } }).sampling.passes,
+      phases({ sample: { batchSize: 60 } }).sampling.passes,
+    );
+    const pairs = { objective: { name: "dpo" }, train: { microBatch: 2 } };
+    assert.equal(phases(pairs).training.passes, phases({ train: { microBatch: 4 } }).training.passes);
+    assert.ok(phases({ train: { gradientCheckpointing: true } }).training.passes < 0.5 * phases().training.passes);
+
+    const full = (use8bitAdam: boolean) =>
+      phases({ train: { parameters: "full", use8bitAdam, microBatch: 1 } }).training;
+    const model = StableDiffusionPipeline.fromPretrained(join(fixtures, "sd1"));
+    const sizes = [...model.unet.parameters().values()].map(({ numel }) => numel);
+    model.dispose();
+    const saved = sizes.reduce((sum, size) => sum + 8 * size - momentBytes(size, { use8bitAdam: true }), 0);
+    assert.equal(full(false).weights - full(true).weights, saved);
+  });
+
+  it("says what a step of the optimiser needs", () => {
+    const sizes = [[1200, 1000], [300, 100], [20]];
+    for (const [Optimizer, use8bitAdam] of [
+      [AdamW, false],
+      [AdamW8bit, true],
+    ] as const) {
+      tidy(() => {
+        const parameters = new Map(sizes.map((shape, i) => [`${i}`, zeros(shape).requiresGrad_()]));
+        for (const parameter of parameters.values()) parameter.grad = zeros(parameter.shape);
+        const optimizer = new Optimizer(parameters);
+        const numels = [...parameters.values()].map(({ numel }) => numel);
+        near(
+          Optimizer.name,
+          stepBytes(numels, { use8bitAdam }),
+          measured(() => optimizer.step()),
+        );
+        optimizer.dispose();
+      });
+    }
+  });
+
+  it("counts the latents that a stage keeps", async () => {
+    for (const objective of ["ppo", "forward"]) {
+      const config = tinyConfig({ rewards: ["brightness"], objective: { name: objective }, select: { mode: "all" } });
+      const trainer = await Trainer.open(join(temporaryFolder(), "run"), config);
+      const last = config.stages - 1;
+      const branches = await trainer.sample(last);
+      const trainSet = trainer.select(await trainer.score(branches));
+      assert.equal(runMemory(config).trajectories, 4 * (branches.latents.numel + trainSet.latents.numel), objective);
+      for (const record of [branches, trainSet]) disposeRecord(record);
+      trainer.dispose();
+    }
+  });
+});
