@@ -1,13 +1,14 @@
 /**
- * What a stage of Stable Diffusion 1.4 and SDXL would take on 1 to 512 cards, on paper: the model of scaling/cards.ts, which
+ * What a stage of Stable Diffusion 1.4 and SDXL would take on 8 to 512 cards, on paper: the model of scaling/cards.ts, which
  * has one H200's measured times and assumptions about networks. It measures nothing.
  *
- *     npm run build && node dist/bench/scaling-cards.js [--cards 1,8,64,512]
+ *     npm run build && node dist/bench/scaling-cards.js [--cards 8,64,512]
  *
  * Strong: the stage of the preset `sd`, 256 roots. Weak: 32 roots a card, and optimiser steps that grow as well.
  */
 import { parseArgs } from "node:util";
 import {
+  assumed,
   gatheredOnCard,
   samplesInNode,
   sd14,
@@ -20,7 +21,7 @@ import {
 } from "./scaling/cards.js";
 import { table } from "./scaling/table.js";
 
-const { values } = parseArgs({ options: { cards: { type: "string", default: "1,8,64,512" } } });
+const { values } = parseArgs({ options: { cards: { type: "string", default: "8,64,512" } } });
 const counts = values.cards.split(",").map(Number);
 
 type Kind = "strong" | "weak";
@@ -66,14 +67,16 @@ function rowOf(kind: Kind, setting: Setting): (string | number)[] {
     percent(efficiencyOf(kind, setting)),
     percent((stage.latents + stage.scores + stage.gradients) / all),
     losses.map(([name, value]) => `${name} ${percent(value / all)}`).join(", "),
-    gigabytes(samplesInNode(setting)),
+    gigabytes(samplesInNode(setting)) + (samplesInNode(setting) > assumed.nodeMemory ? ", too much" : ""),
     percent(efficiencyOf(kind, { ...setting, changes: { all: true } })),
   ];
 }
 
+const everyModel = [sd14, sdxl].flatMap((model) => (["lora", "full"] as const).map((weights) => ({ model, weights })));
+
 for (const kind of ["strong", "weak"] as const) {
-  const settings = [sd14, sdxl].flatMap((model) =>
-    (["lora", "full"] as const).flatMap((weights) => counts.map((cards) => settingOf(kind, model, weights, cards))),
+  const settings = everyModel.flatMap(({ model, weights }) =>
+    counts.map((cards) => settingOf(kind, model, weights, cards)),
   );
   console.log(`\n${kind === "strong" ? "Strong: 256 roots" : "Weak: 32 roots a card"}\n`);
   console.log(
@@ -88,43 +91,45 @@ for (const kind of ["strong", "weak"] as const) {
         "communication",
         "what limits it",
         "samples in a node",
-        "with the changes",
+        "efficiency with the changes",
       ],
       settings.map((setting) => rowOf(kind, setting)),
     ),
   );
 }
+const most = Math.max(...counts);
+const stages = (["strong", "weak"] as const).flatMap((kind) =>
+  everyModel.map(({ model, weights }) => {
+    return { kind, model, weights, stage: stageOf(settingOf(kind, model, weights, most)) };
+  }),
+);
+console.log(`\nWhere the seconds of a stage go on ${most} cards\n`);
+console.log(
+  table(
+    ["scaling", "model", "weights", ...Object.keys(stages[0]!.stage)],
+    stages.map(({ kind, model, weights, stage }) => [kind, model.name, weights, ...Object.values(stage).map(seconds)]),
+  ),
+);
+
 console.log("\nGradients of a stage, seconds\n");
 console.log(
   table(
-    [
-      "model",
-      "weights",
-      "cards",
-      "now",
-      "overlapped with the last backward pass",
-      "in pieces",
-      "memory of the gather on a card",
-    ],
-    [sd14, sdxl].flatMap((model) =>
-      (["lora", "full"] as const).flatMap((weights) =>
-        counts
-          .filter((cards) => cards > 1)
-          .map((cards) => {
-            const of = (changes: Changes): string =>
-              stageOf(settingOf("weak", model, weights, cards, changes)).gradients.toFixed(3);
-            const isLora = weights === "lora";
-            return [
-              model.name,
-              weights,
-              cards,
-              of({}),
-              isLora ? "" : of({ overlap: true }),
-              isLora ? of({ all: true }) : "",
-              isLora ? gigabytes(gatheredOnCard(settingOf("weak", model, weights, cards))) : "",
-            ];
-          }),
-      ),
+    ["model", "weights", "cards", "now", "overlapped", "with the changes", "gathered on a card"],
+    everyModel.flatMap(({ model, weights }) =>
+      counts.map((cards) => {
+        const of = (changes: Changes): string =>
+          stageOf(settingOf("weak", model, weights, cards, changes)).gradients.toFixed(2);
+        const isLora = weights === "lora";
+        return [
+          model.name,
+          weights,
+          cards,
+          of({}),
+          isLora ? "" : of({ overlap: true }),
+          of({ all: true }),
+          isLora ? gigabytes(gatheredOnCard(settingOf("weak", model, weights, cards))) : "",
+        ];
+      }),
     ),
   ),
 );

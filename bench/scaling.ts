@@ -1,7 +1,7 @@
 /**
  * How a run scales with workers on this machine, over Gloo, phase by phase, and what the model on paper says (scaling/model.ts).
  *
- *     npm run build && node dist/bench/scaling.js [--workers 1,2] [--roots 36] [--stages 4] [--rounds 3]
+ *     npm run build && node dist/bench/scaling.js [--workers 1,2] [--roots 12] [--stages 3] [--rounds 3]
  *       [--parameters lora,full] [--json FILE]
  *
  * Strong: the same stage for more workers. Weak: a stage that grows with them. Beside: as many trainings of one worker each
@@ -33,8 +33,8 @@ import { table } from "./scaling/table.js";
 const { values } = parseArgs({
   options: {
     workers: { type: "string", default: "1,2" },
-    roots: { type: "string", default: "36" },
-    stages: { type: "string", default: "4" },
+    roots: { type: "string", default: "12" },
+    stages: { type: "string", default: "3" },
     rounds: { type: "string", default: "3" },
     parameters: { type: "string", default: "lora,full" },
     json: { type: "string" },
@@ -213,11 +213,12 @@ for (const run of runs.filter(({ kind }) => kind === "strong")) {
   const byPhase = Object.entries(collectivesOf(workOf(run), run.workers));
   console.log(
     table(
-      ["phase", "measured, ms", "predicted, ms", "calls and MB of rank 0"],
+      ["phase", "measured, ms", "predicted, ms", "predicted, MB", "measured calls, MB"],
       byPhase.map(([phase, planned]) => [
         phase,
         (1000 * parts[phase as keyof StageParts].collectives).toFixed(1),
         (1000 * secondsOf(planned, run.workers, linksOf(collectives.get(run.workers)!, run.workers))).toFixed(1),
+        megabytes(planned.reduce((sum, { count, bytes }) => sum + count * bytes, 0)),
         run.sent
           .filter((sent) => sent.phase === phase)
           .map(({ name, calls, bytes }) => `${calls} ${name} ${megabytes(bytes)}`)
