@@ -1,7 +1,7 @@
 /**
  * How a run scales with workers on this machine, over Gloo, phase by phase, and what the model on paper says (scaling/model.ts).
  *
- *     npm run build && node dist/bench/scaling.js [--workers 1,2] [--roots 12] [--stages 3] [--rounds 3]
+ *     npm run build && node dist/bench/scaling.js [--workers 1,2] [--roots 12] [--stages 2] [--rounds 3]
  *       [--parameters lora,full] [--json FILE]
  *
  * Strong: the same stage for more workers. Weak: a stage that grows with them. Beside: as many trainings of one worker each
@@ -34,7 +34,7 @@ const { values } = parseArgs({
   options: {
     workers: { type: "string", default: "1,2" },
     roots: { type: "string", default: "12" },
-    stages: { type: "string", default: "3" },
+    stages: { type: "string", default: "2" },
     rounds: { type: "string", default: "3" },
     parameters: { type: "string", default: "lora,full" },
     json: { type: "string" },
@@ -122,29 +122,35 @@ const workOf = ({ roots, numbers }: Run): StageWork => ({
   parameters: numbers.parameters,
 });
 
+type Clock = "compute" | "processor";
+
 /** Of trainings by one worker. */
-function costsOf(run: Run): UnitCosts {
+function costsOf(run: Run, clock: Clock): UnitCosts {
   const work = workOf(run);
   const { roots, branches, steps, interval } = work;
   const parts = medianParts(run.rounds.flat());
   const pairs = pairsOfUpdates(work).reduce((sum, each) => sum + each, 0);
   return {
-    step: { row: parts.sample.compute / (roots * (steps - interval) + roots * branches * interval), floor: 0 },
-    image: { row: parts.score.compute / (roots * branches), floor: 0 },
-    pair: { row: parts.train.compute / pairs, floor: 0 },
+    step: { row: parts.sample[clock] / (roots * (steps - interval) + roots * branches * interval), floor: 0 },
+    image: { row: parts.score[clock] / (roots * branches), floor: 0 },
+    pair: { row: parts.train[clock] / pairs, floor: 0 },
     update: 0,
-    select: parts.select.compute / roots,
-    record: parts.record.compute,
+    select: parts.select[clock] / roots,
+    record: parts.record[clock],
   };
+}
+
+/** Seconds of compute of a stage on paper. */
+function predictCompute(run: Run, basis: Run, clock: Clock): number {
+  const costs = costsOf({ ...basis, numbers: run.numbers }, clock);
+  const compute = computeOf(workOf(run), run.workers, { ...costs, select: costs.select * run.roots });
+  return Object.values(compute).reduce((sum, each) => sum + each, 0);
 }
 
 /** Seconds of a stage on paper: compute and collectives. */
 function predict(run: Run, basis: Run, links: Readonly<Record<Collective, Link>>): number {
-  const costs = costsOf(basis);
-  const work = workOf(run);
-  const compute = computeOf(work, run.workers, { ...costs, select: costs.select * run.roots });
-  const collectives = Object.values(collectivesOf(work, run.workers)).flat();
-  return Object.values(compute).reduce((sum, each) => sum + each, 0) + secondsOf(collectives, run.workers, links);
+  const collectives = Object.values(collectivesOf(workOf(run), run.workers)).flat();
+  return predictCompute(run, basis, "compute") + secondsOf(collectives, run.workers, links);
 }
 
 function linksOf(times: readonly CollectiveTime[], size: number): Record<Collective, Link> {
@@ -249,12 +255,11 @@ const predictions = runs
     const links = linksOf(collectives.get(run.workers)!, run.workers);
     const [alone, beside] = [runOf("alone", run.weights), runOf("beside", run.weights, run.workers)];
     const measured = stageOf(run);
-    const numbered = (basis: Run): Run => ({ ...basis, numbers: run.numbers });
-    const [fromAlone, fromBusy] = [alone, beside].map((basis) => predict(run, numbered(basis), links)) as [
-      number,
-      number,
-    ];
-    return { weights: run.weights, kind: run.kind, workers: run.workers, measured, fromAlone, fromBusy };
+    const [fromAlone, fromBusy] = [predict(run, alone, links), predict(run, beside, links)];
+    const processor = totalOf(medianParts(run.rounds.flat()), ["processor"]);
+    const processorOnPaper = predictCompute(run, alone, "processor");
+    const { weights, kind, workers } = run;
+    return { weights, kind, workers, measured, fromAlone, fromBusy, processor, processorOnPaper };
   });
 console.log("\nSeconds of a stage, predicted from one worker's with the other cores idle, and busy\n");
 console.log(
@@ -269,6 +274,22 @@ console.log(
       percent(fromAlone / measured - 1),
       seconds(fromBusy),
       percent(fromBusy / measured - 1),
+    ]),
+  ),
+);
+console.log(
+  "\nSeconds of processor time of a stage, of the worker that needs most; the model has none for collectives\n",
+);
+console.log(
+  table(
+    ["weights", "run", "workers", "measured", "predicted", "error"],
+    predictions.map(({ weights, kind, workers, processor, processorOnPaper }) => [
+      weights,
+      kind,
+      workers,
+      seconds(processor),
+      seconds(processorOnPaper),
+      percent(processorOnPaper / processor - 1),
     ]),
   ),
 );

@@ -33,6 +33,8 @@ export interface CollectivesJob {
 export interface TimedPhase {
   readonly start: number;
   readonly end: number;
+  /** Seconds of processor time. */
+  readonly processor: number;
   readonly operations: readonly Operation[];
 }
 

@@ -2,7 +2,7 @@
 import { phases, type Phase, type TimedStage, type TrainingTimes } from "./job.js";
 import type { Operation, OperationName } from "./recording-group.js";
 
-/** Of a phase, in seconds, the mean of all workers. */
+/** Of a phase, in seconds, the mean of all workers where it does not say otherwise. */
 export interface PhaseParts {
   /** Outside of collectives. */
   readonly compute: number;
@@ -10,6 +10,8 @@ export interface PhaseParts {
   readonly waiting: number;
   /** In collectives that all have begun. */
   readonly collectives: number;
+  /** Processor time of the worker that needed most: of use on a machine with other work. */
+  readonly processor: number;
 }
 
 export type StageParts = Readonly<Record<Phase, PhaseParts>>;
@@ -43,6 +45,7 @@ function partsOf(stage: readonly TimedStage[]): StageParts {
       compute: mean(all.map((each, rank) => each - waits[rank]! - spent[rank]!)) / 1000,
       waiting: mean(waits) / 1000,
       collectives: mean(spent) / 1000,
+      processor: Math.max(...seen.map(({ processor }) => processor)),
     };
   };
   return Object.fromEntries(phases.map((phase) => [phase, of(phase)])) as Record<Phase, PhaseParts>;
@@ -58,15 +61,16 @@ export const stagesOf = (times: readonly TrainingTimes[]): StageParts[] =>
 /** The medians of many stages, part by part. */
 export function medianParts(stages: readonly StageParts[]): StageParts {
   const of = (phase: Phase, part: keyof PhaseParts): number => median(stages.map((stage) => stage[phase][part]));
-  return Object.fromEntries(
-    phases.map((phase) => [
-      phase,
-      { compute: of(phase, "compute"), waiting: of(phase, "waiting"), collectives: of(phase, "collectives") },
-    ]),
-  ) as Record<Phase, PhaseParts>;
+  const partsOf = (phase: Phase): PhaseParts => ({
+    compute: of(phase, "compute"),
+    waiting: of(phase, "waiting"),
+    collectives: of(phase, "collectives"),
+    processor: of(phase, "processor"),
+  });
+  return Object.fromEntries(phases.map((phase) => [phase, partsOf(phase)])) as Record<Phase, PhaseParts>;
 }
 
-/** Seconds of a whole stage, or of one part of all its phases. */
+/** Seconds of a whole stage, or of some parts of all its phases. */
 export const totalOf = (
   stage: StageParts,
   parts: readonly (keyof PhaseParts)[] = ["compute", "waiting", "collectives"],

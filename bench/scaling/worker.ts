@@ -61,9 +61,10 @@ async function train(job: TrainingJob, group: Group): Promise<TrainingTimes> {
 async function timeStage(trainer: Trainer, workers: RecordingGroup, stage: number): Promise<TimedStage> {
   const done: Partial<Record<Phase, TimedPhase>> = {};
   const timed = async <T>(phase: Phase, work: () => T | Promise<T>): Promise<T> => {
-    const start = clock();
+    const [start, used] = [clock(), process.cpuUsage()];
     const result = await work();
-    done[phase] = { start, end: clock(), operations: workers.take() };
+    const { user, system } = process.cpuUsage(used);
+    done[phase] = { start, end: clock(), processor: (user + system) / 1e6, operations: workers.take() };
     return result;
   };
   trainer.writer.beginStage(stage);
