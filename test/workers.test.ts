@@ -39,8 +39,8 @@ writeFileSync(
     rewards: ["brightness"],
     sample: { ...tinyValues.sample, rootsPerStage: 5, batchSize: 2, decodeBatchSize: 3 },
     interval: { mode: "measured", every: 2, roots: 2, branches: 2, splits: 2 },
-    // Adam divides what is rounding alone by what is rounding alone, unless epsilon is larger.
-    train: { ...tinyValues.train, microBatch: 2, adamEpsilon: 1e-3 },
+    // Where a gradient is nothing but rounding, Adam would divide it by its own size; epsilon is above that, and far below others.
+    train: { ...tinyValues.train, microBatch: 2, adamEpsilon: 1e-6 },
     record: { images: 5 },
     eval: { ...tinyValues.eval, enabled: true, sheet: 2, clip: "models/emoji-clip", imagesPerPrompt: 3 },
   }),
