@@ -114,7 +114,7 @@ console.log(
 console.log("\nGradients of a stage, seconds\n");
 console.log(
   table(
-    ["model", "weights", "cards", "now", "overlapped", "with the changes", "gathered on a card"],
+    ["model", "weights", "cards", "after backward", "now", "with the changes", "gathered on a card"],
     everyModel.flatMap(({ model, weights }) =>
       counts.map((cards) => {
         const of = (changes: Changes): string =>
@@ -124,8 +124,8 @@ console.log(
           model.name,
           weights,
           cards,
+          isLora ? "" : of({ afterBackward: true }),
           of({}),
-          isLora ? "" : of({ overlap: true }),
           of({ all: true }),
           isLora ? gigabytes(gatheredOnCard(settingOf("weak", model, weights, cards))) : "",
         ];

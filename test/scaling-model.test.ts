@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { sdxl, secondsOfStage, stageOf, treeSeconds } from "../bench/scaling/cards.js";
 import {
+  BUCKET,
+  MOST_GATHERED,
   collectivesOf,
   fitLink,
   overlapped,
@@ -12,6 +14,7 @@ import {
   trafficOf,
   type StageWork,
 } from "../bench/scaling/model.js";
+import { limits } from "../src/b2/update/gradients.js";
 
 const work: StageWork = {
   roots: 10,
@@ -118,4 +121,8 @@ describe("many cards", () => {
     const { ideal, trajectories, evaluation } = stage;
     near(secondsOfStage(stage), ideal + trajectories + evaluation);
   });
+});
+
+test("the sizes of what is gathered and of buckets are those of training", () => {
+  assert.deepEqual({ gathered: MOST_GATHERED, bucket: BUCKET }, limits);
 });

@@ -91,10 +91,10 @@ export const sdxl: CardModel = {
   forward: cost(0.0692, 0.0692),
 };
 
-/** What would have to change for many cards, see `stageOf`. */
+/** What could be otherwise, see `stageOf`. */
 export interface Changes {
-  /** The all-reduce of full fine-tuning runs during the last backward pass of an optimiser step. */
-  readonly overlap?: boolean;
+  /** The all-reduce of full fine-tuning waits for the last backward pass of an optimiser step to end. */
+  readonly afterBackward?: boolean;
   /** Everything that docs/benchmarks.md proposes. */
   readonly all?: boolean;
 }
@@ -225,7 +225,7 @@ function gradientSeconds({ model, cards, changes }: Setting, work: StageWork): n
   const buckets = Math.ceil(parameters / BUCKET);
   const bucket = ncclSeconds("allReduce_", cards, (4 * parameters) / buckets);
   const backward = (2 / 3) * Math.max(model.pair.floor, microBatch * model.pair.row * assumed.fullOverLora);
-  const each = changes?.overlap || changes?.all ? overlapped(backward, bucket, buckets) - backward : buckets * bucket;
+  const each = changes?.afterBackward ? buckets * bucket : overlapped(backward, bucket, buckets) - backward;
   return updates * each + tallies;
 }
 
@@ -250,6 +250,8 @@ export function stageOf(setting: Setting): CardStage {
   const state = weights === "full" ? 12 * parameters : 0;
   // Before and after a run of 100 stages: 16 prompts of two lists, four images of each.
   const evaluation = (2 * 128 * (20 * model.step.row + model.image.row)) / 100;
+  const batches = 128 / work.sampleBatch;
+  const slowest = isChanged ? 1 / cards : Math.ceil(batches / cards) / batches;
   return {
     ideal,
     "whole batches": computeOf(setting, work, cards) - ideal,
@@ -257,10 +259,11 @@ export function stageOf(setting: Setting): CardStage {
     latents,
     scores: cards === 1 ? 0 : 2 * glooRingSeconds(cards, (20 * images) / cards),
     gradients: gradientSeconds(setting, work),
-    trajectories: (isChanged ? moved : selected * trajectory) * (sharing / assumed.disk),
+    // Rank 0 writes all of them.
+    trajectories: (isChanged ? moved * sharing : selected * trajectory) / assumed.disk,
     hash: cards === 1 || isChanged ? 0 : (4 * parameters) / assumed.hash,
     record: isChanged ? 0 : state / assumed.disk,
-    evaluation: isChanged ? evaluation / cards : evaluation,
+    evaluation: evaluation * slowest,
   };
 }
 

@@ -7,7 +7,6 @@
  *   algorithms of Gloo.
  * - What every worker does for itself, and what rank 0 does alone while the others wait, does not shrink.
  */
-import { limits } from "../../src/b2/update/gradients.js";
 import { batchShareOf } from "../../src/distributed/index.js";
 
 /** The numbers of a stage that its time depends on. */
@@ -127,8 +126,9 @@ export interface Planned {
   readonly bytes: number;
 }
 
-/** Elements up to which gradients are gathered, and of a bucket of larger ones. */
-export const { gathered: MOST_GATHERED, bucket: BUCKET } = limits;
+/** Elements up to which gradients are gathered, and of a bucket of larger ones: `limits` of src/b2/update/gradients.ts. */
+export const MOST_GATHERED = 64e6;
+export const BUCKET = 25 * 2 ** 18;
 
 /** JSON is sent behind its length, which is a collective of its own. */
 const json = (name: Collective, count: number, bytes: number): Planned[] => [

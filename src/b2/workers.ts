@@ -84,7 +84,12 @@ export async function hearPlan(workers: Group): Promise<Heard | undefined> {
   process.prependOnceListener("exit", removeFolder);
   const plan: FolderPlan = {
     folder,
-    config: { ...config, model: { ...config.model, device: deviceOf(config, workers) } },
+    config: {
+      ...config,
+      model: { ...config.model, device: deviceOf(config, workers) },
+      // Here only what is replayed is read again.
+      record: { ...config.record, trajectories: 0 },
+    },
     lists: { ...lists, metadata: new Map(metadata) },
     programReward: false,
     mode: "new",
