@@ -4,9 +4,9 @@ import { describe, test } from "node:test";
 import { sdxl, secondsOfStage, stageOf, treeSeconds } from "../bench/scaling/cards.js";
 import {
   BUCKET,
-  MOST_GATHERED,
   collectivesOf,
   fitLink,
+  MOST_GATHERED,
   overlapped,
   pairsOfUpdates,
   secondsOf,
