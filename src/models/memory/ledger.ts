@@ -32,7 +32,7 @@ interface Segment {
   readonly run: (...inputs: Sized[]) => Sized;
 }
 
-export interface OpOptions {
+export interface ApplyOptions {
   readonly inputs: readonly Sized[];
   /** Whether it has parameters that are trained, so that its output has a gradient in any case. */
   readonly trains?: boolean;
@@ -79,7 +79,7 @@ export class Ledger {
   }
 
   /** The result of an operator, in memory of its own. */
-  op(elements: number, options: OpOptions): Sized {
+  apply(elements: number, options: ApplyOptions): Sized {
     const {
       inputs,
       trains = false,
