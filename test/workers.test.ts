@@ -80,6 +80,19 @@ describe("several workers", { skip }, () => {
     });
   }
 
+  test("b2 launch starts them, and passes on what they print", async () => {
+    const { code, stdout, stderr } = await b2With(
+      { B2_THREADS: "1" },
+      ...["launch", "--processes", "2", "--", ...command("launched").slice(1)],
+    );
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /launched\n/);
+    assert.equal(samplesOf("launched", 0), samplesOf("one", 0));
+    const bad = await b2With({ B2_THREADS: "1" }, "launch", "--processes", "2", "--", "run", "--preset", "nonsense");
+    assert.equal(bad.code, 2, bad.stderr);
+    assert.match(bad.stderr, /rank [01] \(process \d+\) has ended with exit code 2/);
+  });
+
   test("2 workers train all weights with 8-bit moments, the same on both", async () => {
     const full = ["train.parameters=full", "train.use8bitAdam=true", "train.epochs=1", "stages=1"];
     const workers = await startWorkers(2, command("full", ...full.flatMap((value) => ["--set", value])));
@@ -92,19 +105,6 @@ describe("several workers", { skip }, () => {
       ]),
     );
     assert.ok(state.some(([key, dtype]) => key!.endsWith(".exp_avg_sq") && dtype === "uint8"));
-  });
-
-  test("b2 launch starts them, and passes on what they print", async () => {
-    const { code, stdout, stderr } = await b2With(
-      { B2_THREADS: "1" },
-      ...["launch", "--processes", "2", "--", ...command("launched").slice(1)],
-    );
-    assert.equal(code, 0, stderr);
-    assert.match(stdout, /launched\n/);
-    assert.equal(samplesOf("launched", 0), samplesOf("one", 0));
-    const bad = await b2With({ B2_THREADS: "1" }, "launch", "--processes", "2", "--", "run", "--preset", "nonsense");
-    assert.equal(bad.code, 2, bad.stderr);
-    assert.match(bad.stderr, /rank [01] \(process \d+\) has ended with exit code 2/);
   });
 
   for (const [signal, rank] of [
