@@ -17,6 +17,8 @@ export interface NetworkSetting {
   readonly weightBytes: number;
   /** Whether a convolution larger than 1x1 copies its kernel, as oneDNN does on a CPU. */
   readonly copiesKernels: boolean;
+  /** Whether attention is libtorch's own (2.x), which holds no scores. */
+  readonly fusedAttention: boolean;
   /** What is trained: nothing, everything, or adapters of some layers. */
   readonly trains: "nothing" | "all" | { readonly rank: number; readonly targets: readonly string[] };
 }
@@ -72,6 +74,7 @@ export class Layers extends Ledger {
   ): Sized {
     const scores = this.batch * heads * tokens * keys;
     const inputs = [q, k, v];
+    if (this.#setting.fusedAttention) return this.apply(q.elements, { inputs, keeps: inputs, keepsOutput: true });
     if (scores > MAX_SCORES) {
       const { each, last } = blockOf({ scores, tokens, keys });
       const [scratch, backwardScratch] = [(2 * each + last) * this.itemBytes, each * this.itemBytes];

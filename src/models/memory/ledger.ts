@@ -181,7 +181,8 @@ export class Ledger {
     this.dispose(again);
     inputs.forEach((input, i) => {
       const { gradient } = leaves[i]!;
-      if (input.gradient === 0) input.gradient = gradient;
+      // The first input may have gradients of others to come; the text's go on to the weights at once.
+      if (i === 0 && input.gradient === 0) input.gradient = gradient;
       else this.#add(-gradient);
       this.#release(input);
     });
