@@ -49,7 +49,7 @@ export class Layers extends Ledger {
     const elements = inputs * outputs * kernel * kernel;
     const weight = this.#converted(elements);
     const scratch = this.#setting.copiesKernels && kernel > 1 ? elements * this.itemBytes : 0;
-    const options = { inputs: [x], keeps: [x, ...weight], scratch, ...this.#trained(elements) };
+    const options = { inputs: [x], keeps: [x, ...weight], scratch, ...this.#trained(elements + scratch / FLOAT) };
     const y = this.apply(rows * outputs, options);
     weight.forEach((one) => this.dispose(one));
     return this.#adapted(name, x, y, rows);
