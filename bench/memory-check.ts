@@ -15,7 +15,16 @@ import { writeJson } from "../src/base/files.js";
 import { randomStableDiffusion14 } from "../src/doctor/index.js";
 import { LoraAdapter } from "../src/lora/index.js";
 import { modelFamilies, type PassMemory, type PassSetting } from "../src/pipeline/index.js";
-import { Generator, inference, nativeBytes, peakNativeBytes, randn, tidy, torchVersion } from "../src/torch/index.js";
+import {
+  Generator,
+  hasOperator,
+  inference,
+  nativeBytes,
+  peakNativeBytes,
+  randn,
+  tidy,
+  torchVersion,
+} from "../src/torch/index.js";
 
 const { values } = parseArgs({
   options: {
@@ -35,7 +44,8 @@ const lora = { rank: RANK, targets: model.loraTargets };
 
 function estimated(options: Partial<PassSetting>): PassMemory {
   const usual = { dtype: "float32", computeDtype: "float32", device: "cpu", tiling: false } as const;
-  const setting = { ...usual, ...size, trains: lora, gradientCheckpointing: false, ...options };
+  const fusedAttention = hasOperator("aten::scaled_dot_product_attention");
+  const setting = { ...usual, ...size, fusedAttention, trains: lora, gradientCheckpointing: false, ...options };
   return modelFamilies.get("stable-diffusion").passMemory!(folder, setting)!;
 }
 

@@ -8,7 +8,16 @@ import { LoraAdapter } from "../src/lora/index.js";
 import { AdamW, AdamW8bit, momentBytes, stepBytes } from "../src/optim/index.js";
 import { StableDiffusionPipeline, type PassSetting } from "../src/pipeline/index.js";
 import { stableDiffusion } from "../src/pipeline/stable-diffusion.js";
-import { Generator, inference, nativeBytes, peakNativeBytes, randn, tidy, zeros } from "../src/torch/index.js";
+import {
+  Generator,
+  hasOperator,
+  inference,
+  nativeBytes,
+  peakNativeBytes,
+  randn,
+  tidy,
+  zeros,
+} from "../src/torch/index.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
 import { tinyConfig } from "./support/tiny.js";
 
@@ -19,8 +28,10 @@ function measured(work: () => void): number {
   return peakNativeBytes(work) - before;
 }
 
+/** Hardly too low, and not much too high: on libtorch 1.13 from -4% to +9%, on 2.13 to +16%. */
 function near(name: string, estimated: number, bytes: number): void {
-  assert.ok(Math.abs(estimated / bytes - 1) < 0.15, `${name}: ${estimated} estimated, ${bytes} measured`);
+  const ratio = estimated / bytes;
+  assert.ok(ratio > 0.9 && ratio < 1.2, `${name}: ${estimated} estimated, ${bytes} measured`);
 }
 
 const images = 3;
@@ -31,7 +42,7 @@ for (const family of ["sd1", "sd2", "sdxl"]) {
   describe(`memory of passes, ${family}`, () => {
     const model = StableDiffusionPipeline.fromPretrained(path);
     const generator = new Generator(0);
-    const size = { height: 32 * model.downscale, width: 24 * model.downscale };
+    const size = { height: 24 * model.downscale, width: 20 * model.downscale };
     const latents = randn([images, ...model.latentShape(size)], { generator });
     const embeds = model.encodePrompts(["a cat", "a dog", "red apple"]);
     const guidance = { guidanceScale: 5, negative: model.encodePrompts([""]) };
@@ -42,6 +53,7 @@ for (const family of ["sd1", "sd2", "sdxl"]) {
         device: "cpu",
         ...size,
         tiling: false,
+        fusedAttention: hasOperator("aten::scaled_dot_product_attention"),
         trains: { rank, targets: model.loraTargets },
         gradientCheckpointing: false,
         ...options,

@@ -122,6 +122,20 @@ describe("several workers", { skip }, () => {
     assert.match(bad.stderr, /rank [01] \(process \d+\) has ended with exit code 2/);
   });
 
+  test("2 workers train all weights with 8-bit moments, the same on both", async () => {
+    const full = ["train.parameters=full", "train.use8bitAdam=true", "train.epochs=1", "stages=1"];
+    const workers = await startWorkers(2, command("full", ...full.flatMap((value) => ["--set", value])));
+    const codes = await Promise.all(workers.map(({ ended }) => ended));
+    assert.deepEqual(codes, [0, 0], workers.map(({ lines }) => lines.join("\n")).join("\n\n"));
+    const state = tidy(() =>
+      [...loadSafetensors(new RunReader(run("full")).stagePath(0, "optimizer"))].map(([key, { dtype }]) => [
+        key,
+        dtype,
+      ]),
+    );
+    assert.ok(state.some(([key, dtype]) => key!.endsWith(".exp_avg_sq") && dtype === "uint8"));
+  });
+
   for (const [signal, rank] of [
     ["SIGKILL", 1],
     ["SIGSTOP", 2],

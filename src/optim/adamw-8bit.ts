@@ -16,7 +16,7 @@ export const QUANTIZED_FROM = 4096;
 const AT_ONCE = 2 ** 20;
 
 /** Of an element that is updated: its moments in float32, and temporaries. */
-const BYTES_AT_ONCE = 28;
+const BYTES_AT_ONCE = 34;
 
 /** Bytes of both moments of a parameter. */
 export function momentBytes(elements: number, { use8bitAdam }: { readonly use8bitAdam: boolean }): number {

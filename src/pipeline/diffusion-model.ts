@@ -160,6 +160,8 @@ export interface PassSetting extends ImageSize {
   readonly computeDtype: DType;
   readonly device: Device;
   readonly tiling: boolean;
+  /** Whether libtorch has attention of its own that holds no scores (2.x). */
+  readonly fusedAttention: boolean;
   /** What is trained: nothing, all of the denoiser, or a LoRA. */
   readonly trains: "nothing" | "all" | { readonly rank: number; readonly targets: readonly string[] };
   readonly gradientCheckpointing: boolean;

@@ -39,7 +39,7 @@ export function passMemory(path: string, setting: PassSetting): PassMemory | und
   if (!existsSync(join(path, "unet/config.json")) || !existsSync(join(path, "vae/config.json"))) return undefined;
   const unet = UNet2DConditionModel.readConfig(join(path, "unet"));
   const vae = AutoencoderKL.readConfig(join(path, "vae"));
-  const { dtype, computeDtype, device, tiling, trains, gradientCheckpointing } = setting;
+  const { dtype, computeDtype, device, tiling, fusedAttention, trains, gradientCheckpointing } = setting;
   const scale = 2 ** (vae.block_out_channels.length - 1);
   const own = unet.sample_size ?? 64;
   const [ownHeight, ownWidth] = typeof own === "number" ? [own, own] : (own as [number, number]);
@@ -51,6 +51,7 @@ export function passMemory(path: string, setting: PassSetting): PassMemory | und
     // What is trained whole is in float32.
     weightBytes: trains === "all" ? FLOAT : itemBytes(dtype),
     copiesKernels: device === "cpu",
+    fusedAttention,
     trains,
   };
   const batch = (rows: number) => ({ rows, height, width, tokens: TOKENS });

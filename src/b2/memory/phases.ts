@@ -69,6 +69,8 @@ function passMemoryOf({ model, train, lora }: Config): PassMemory | undefined {
     computeDtype: computeDtypeOf(model),
     device: device as Device,
     tiling,
+    // Builds for NVIDIA's cards are of libtorch 2.x.
+    fusedAttention: device.startsWith("cuda"),
     ...(height !== null && { height }),
     ...(width !== null && { width }),
     trains:

@@ -17,6 +17,8 @@ export interface NetworkSetting {
   readonly weightBytes: number;
   /** Whether a convolution larger than 1x1 copies its kernel, as oneDNN does on a CPU. */
   readonly copiesKernels: boolean;
+  /** Whether attention is libtorch's own (2.x), which holds no scores. */
+  readonly fusedAttention: boolean;
   /** What is trained: nothing, everything, or adapters of some layers. */
   readonly trains: "nothing" | "all" | { readonly rank: number; readonly targets: readonly string[] };
 }
@@ -34,12 +36,12 @@ export class Layers extends Ledger {
 
   /** Group or layer normalisation. */
   norm(x: Sized): Sized {
-    return this.op(x.elements, { inputs: [x], keeps: [x], trains: this.#trainsAll });
+    return this.apply(x.elements, { inputs: [x], keeps: [x], trains: this.#trainsAll });
   }
 
   /** SiLU of a tensor that is used nowhere else: in place where no gradient needs it. */
   silu(x: Sized): Sized {
-    return x.grad ? this.op(x.elements, { inputs: [x], keeps: [x] }) : x;
+    return x.grad ? this.apply(x.elements, { inputs: [x], keeps: [x] }) : x;
   }
 
   /** @param rows pixels of the output, over the batch */
@@ -47,8 +49,8 @@ export class Layers extends Ledger {
     const elements = inputs * outputs * kernel * kernel;
     const weight = this.#converted(elements);
     const scratch = this.#setting.copiesKernels && kernel > 1 ? elements * this.itemBytes : 0;
-    const options = { inputs: [x], keeps: [x, ...weight], scratch, ...this.#trained(elements) };
-    const y = this.op(rows * outputs, options);
+    const options = { inputs: [x], keeps: [x, ...weight], scratch, ...this.#trained(elements + scratch / FLOAT) };
+    const y = this.apply(rows * outputs, options);
     weight.forEach((one) => this.dispose(one));
     return this.#adapted(name, x, y, rows);
   }
@@ -58,7 +60,7 @@ export class Layers extends Ledger {
     const weight = this.#converted(inputs * outputs);
     const keeps = [...(this.#trainsAll ? [x] : []), ...weight];
     const rows = x.elements / inputs;
-    const y = this.op(rows * outputs, { inputs: [x], keeps, ...this.#trained(inputs * outputs) });
+    const y = this.apply(rows * outputs, { inputs: [x], keeps, ...this.#trained(inputs * outputs) });
     weight.forEach((one) => this.dispose(one));
     return this.#adapted(name, x, y, rows);
   }
@@ -72,22 +74,23 @@ export class Layers extends Ledger {
   ): Sized {
     const scores = this.batch * heads * tokens * keys;
     const inputs = [q, k, v];
+    if (this.#setting.fusedAttention) return this.apply(q.elements, { inputs, keeps: inputs, keepsOutput: true });
     if (scores > MAX_SCORES) {
       const { each, last } = blockOf({ scores, tokens, keys });
       const [scratch, backwardScratch] = [(2 * each + last) * this.itemBytes, each * this.itemBytes];
-      return this.op(q.elements, { inputs, keeps: inputs, keepsOutput: true, scratch, backwardScratch });
+      return this.apply(q.elements, { inputs, keeps: inputs, keepsOutput: true, scratch, backwardScratch });
     }
     return this.tidy(() => {
       // A product of matrices takes heads before tokens, which are the other way round in memory.
-      const [keysCopy, valuesCopy] = [k, v].map((x) => this.op(x.elements, { inputs: [x] })) as [Sized, Sized];
-      const scaled = this.op(q.elements, { inputs: [q] });
-      const product = this.op(scores, { inputs: [scaled, keysCopy], keeps: [scaled, keysCopy] });
-      const probabilities = this.op(scores, { inputs: [product], keepsOutput: true });
-      const attended = this.op(q.elements, {
+      const [keysCopy, valuesCopy] = [k, v].map((x) => this.apply(x.elements, { inputs: [x] })) as [Sized, Sized];
+      const scaled = this.apply(q.elements, { inputs: [q] });
+      const product = this.apply(scores, { inputs: [scaled, keysCopy], keeps: [scaled, keysCopy] });
+      const probabilities = this.apply(scores, { inputs: [product], keepsOutput: true });
+      const attended = this.apply(q.elements, {
         inputs: [probabilities, valuesCopy],
         keeps: [probabilities, valuesCopy],
       });
-      return this.op(q.elements, { inputs: [attended] });
+      return this.apply(q.elements, { inputs: [attended] });
     });
   }
 
@@ -110,10 +113,10 @@ export class Layers extends Ledger {
     const { trains } = this.#setting;
     if (typeof trains === "string" || !trains.targets.some((target) => name === target || name.endsWith(`.${target}`)))
       return y;
-    const wide = this.itemBytes === FLOAT ? x : this.op(x.elements, { inputs: [x], itemBytes: FLOAT });
-    const low = this.op(rows * trains.rank, { inputs: [wide], keeps: [wide], trains: true });
+    const wide = this.itemBytes === FLOAT ? x : this.apply(x.elements, { inputs: [x], itemBytes: FLOAT });
+    const low = this.apply(rows * trains.rank, { inputs: [wide], keeps: [wide], trains: true });
     const product =
-      this.itemBytes === FLOAT ? low : this.op(y.elements, { inputs: [low], keeps: [low], itemBytes: FLOAT });
+      this.itemBytes === FLOAT ? low : this.apply(y.elements, { inputs: [low], keeps: [low], itemBytes: FLOAT });
     return this.add(y, product);
   }
 }

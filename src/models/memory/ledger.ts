@@ -32,7 +32,7 @@ interface Segment {
   readonly run: (...inputs: Sized[]) => Sized;
 }
 
-export interface OpOptions {
+export interface ApplyOptions {
   readonly inputs: readonly Sized[];
   /** Whether it has parameters that are trained, so that its output has a gradient in any case. */
   readonly trains?: boolean;
@@ -79,7 +79,7 @@ export class Ledger {
   }
 
   /** The result of an operator, in memory of its own. */
-  op(elements: number, options: OpOptions): Sized {
+  apply(elements: number, options: ApplyOptions): Sized {
     const {
       inputs,
       trains = false,
@@ -181,7 +181,8 @@ export class Ledger {
     this.dispose(again);
     inputs.forEach((input, i) => {
       const { gradient } = leaves[i]!;
-      if (input.gradient === 0) input.gradient = gradient;
+      // The first input may have gradients of others to come; the text's go on to the weights at once.
+      if (i === 0 && input.gradient === 0) input.gradient = gradient;
       else this.#add(-gradient);
       this.#release(input);
     });

@@ -119,7 +119,7 @@ class UNetPass {
       for (let j = 0; j <= level.layers; j++) {
         const [skip, more] = skips.pop()!;
         const before = x;
-        const joined = layers.tidy(() => layers.op(before.elements + skip.elements, { inputs: [before, skip] }));
+        const joined = layers.tidy(() => layers.apply(before.elements + skip.elements, { inputs: [before, skip] }));
         x = this.#piece(joined, [channels + more, level.channels], sizes[i]!, this.#attention("up", i, j), text);
         layers.dispose(joined);
         channels = level.channels;
@@ -127,7 +127,7 @@ class UNetPass {
       if (i === 0) return x;
       const low = x;
       return layers.tidy(() => {
-        const large = layers.op(sizes[i - 1]! * channels, { inputs: [low] });
+        const large = layers.apply(sizes[i - 1]! * channels, { inputs: [low] });
         return layers.conv("conv", large, sizes[i - 1]!, [channels, channels, 3]);
       });
     });
@@ -194,8 +194,8 @@ class UNetPass {
       const inner = 4 * channels;
       const projected = layers.linear("ff.net.0.proj", layers.norm(b), channels, 2 * inner);
       const half = projected.elements / 2;
-      const open = layers.op(half, { inputs: [projected], keeps: [projected] });
-      const gated = open.grad ? layers.op(half, { inputs: [open, projected], keeps: [open, projected] }) : open;
+      const open = layers.apply(half, { inputs: [projected], keeps: [projected] });
+      const gated = open.grad ? layers.apply(half, { inputs: [open, projected], keeps: [open, projected] }) : open;
       return layers.add(layers.linear("ff.net.2", gated, inner, channels), b);
     });
     layers.dispose(b);

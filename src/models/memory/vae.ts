@@ -72,7 +72,7 @@ function decode(layers: Layers, config: AutoencoderKLConfig, height: number, wid
         pixels *= 4;
         next((x) =>
           layers.tidy(() => {
-            const large = layers.op(pixels * from, { inputs: [x] });
+            const large = layers.apply(pixels * from, { inputs: [x] });
             return layers.conv("conv", large, pixels, [from, from, 3]);
           }),
         );
