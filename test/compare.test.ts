@@ -9,7 +9,7 @@ import type { Report } from "../src/compare/report.js";
 import { RunReader, RunWriter, type StageMetrics } from "../src/runs/index.js";
 import { b2, startB2, warmB2 } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
-import { tinyValues } from "./support/tiny.js";
+import { shallowModel, tinyValues } from "./support/tiny.js";
 
 const folder = temporaryFolder();
 const tiny = join(folder, "tiny.json");
@@ -17,6 +17,7 @@ writeFileSync(
   tiny,
   JSON.stringify({
     ...tinyValues,
+    model: { ...tinyValues.model, path: shallowModel() },
     rewards: ["brightness"],
     sample: { steps: 3, guidanceScale: 1, rootsPerStage: 2, batchSize: 8 },
     train: { ...tinyValues.train, epochs: 1, microBatch: 12 },
@@ -133,7 +134,7 @@ test("Ctrl-C stops all runs after their step; the same command goes on with them
   const files = readdirSync(at, { recursive: true, encoding: "utf8" });
   assert.ok(!files.some((file) => file.endsWith(".tmp")));
   // The same number of stages, so that nothing is left but to notice what is there.
-  const dry = await b2("compare", at, "--dry-run");
+  const dry = await warmB2("compare", at, "--dry-run");
   assert.match(dry.stdout, /^whole +30 +120 /m, dry.stderr);
   const again = startB2("compare", at);
   while (stagesOf("b2") === left[0]) await new Promise((wait) => setTimeout(wait, 50));

@@ -6,16 +6,17 @@ import { after, before, describe, it } from "node:test";
 import { pathToFileURL } from "node:url";
 import { b2, startB2, warmB2, type Outcome } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
-import { tinyValues } from "./support/tiny.js";
+import { shallowModel, tinyValues } from "./support/tiny.js";
 
 type Event = Readonly<Record<string, unknown>> & { readonly type: string };
 
 const folder = temporaryFolder();
 const config = join(folder, "tiny.json");
 const rewards = ["brightness"];
+const model = { ...tinyValues.model, path: shallowModel() };
 writeFileSync(
   config,
-  JSON.stringify({ ...tinyValues, rewards, eval: { ...tinyValues.eval, enabled: true, every: 1 } }),
+  JSON.stringify({ ...tinyValues, model, rewards, eval: { ...tinyValues.eval, enabled: true, every: 1 } }),
 );
 
 /** The fields of every event, as docs/cli.md lists them; others may be added. */

@@ -11,7 +11,7 @@ export interface CommandLine {
 const written = { stdout: "", stderr: "" };
 for (const name of ["stdout", "stderr"] as const) {
   process[name].write = (text: Uint8Array | string, ...rest: unknown[]): boolean => {
-    written[name] += Buffer.from(text as string).toString();
+    written[name] += typeof text === "string" ? text : Buffer.from(text).toString();
     const done = rest.at(-1);
     if (typeof done === "function") process.nextTick(done as () => void);
     return true;
