@@ -192,7 +192,7 @@ describe("a run without a finished stage", () => {
     const run = join(folder, "sampled");
     const file = join(folder, "sampled.json");
     writeFileSync(file, JSON.stringify({ ...tinyValues, rewards: ["brightness"] }));
-    const sampled = await warmB2("sample", run, "--config", file);
+    const sampled = await b2("sample", run, "--config", file);
     assert.equal(sampled.code, 0, sampled.stderr);
     const other = await warmB2("select", run, "--config", file, "--set", "seed=5");
     assert.equal(other.code, 2);

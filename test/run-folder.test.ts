@@ -43,7 +43,7 @@ before(async () => {
 });
 
 async function succeeds(...args: string[]): Promise<Outcome> {
-  const outcome = await warmB2(...args);
+  const outcome = await b2(...args);
   assert.equal(outcome.code, 0, outcome.stderr);
   return outcome;
 }

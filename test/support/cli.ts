@@ -45,7 +45,8 @@ let last: Promise<unknown> = Promise.resolve();
 /**
  * Runs `b2` in a process that is kept for the next call, one command after another: a process that loads Node, the
  * command line and libtorch anew takes a second. For what a command does and says; `b2` is for how its process starts,
- * ends and shares the machine.
+ * ends and shares the machine. A run that a command works on is held until its process ends, so what goes on with it needs
+ * `b2` as well.
  */
 export const warmB2 = (...args: string[]): Promise<Outcome> => warmB2With({}, ...args);
 
