@@ -96,9 +96,9 @@ async function main(args) {
   await buildAddon();
   const status = compile();
   if (status !== 0) process.exit(status);
-  // Test files run in parallel and share the cores.
+  // Test files run in parallel and share the cores; one more than there are of them, as tests also wait.
   const cores = availableParallelism();
-  const sideBySide = Math.min(cores, 4);
+  const sideBySide = Math.min(cores + 1, 4);
   const reported = coverage
     ? ["--experimental-test-coverage", "--test-reporter=./scripts/coverage-reporter.mjs"]
     : flags.some((flag) => flag.startsWith("--test-reporter"))

@@ -15,7 +15,7 @@ import type { PageState } from "../src/annotate/page-state.js";
 import { presets, resolveConfig } from "../src/b2/index.js";
 import { layout, RunReader, RunWriter } from "../src/runs/index.js";
 import { tidy } from "../src/torch/index.js";
-import { b2, b2With } from "./support/cli.js";
+import { b2, b2With, warmB2 } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
 import {
   ask,
@@ -218,7 +218,7 @@ describe("the annotation files", () => {
     const run = newRun();
     const annotations = await ask(run, "stage-0000", [2]);
     writeFileSync(annotations.judgements.file, "{}\n");
-    const { code, stderr } = await b2("annotate", run);
+    const { code, stderr } = await warmB2("annotate", run);
     assert.equal(code, 2);
     assert.match(stderr, /^b2: line 1 of .*judgements\.jsonl: group: .*; received "\{\}"\n/m);
     const reward = await openPeople(run);
@@ -243,20 +243,20 @@ describe("the annotation files", () => {
 describe("b2 annotate", () => {
   it("wants a run, a free port, and no other b2 annotate", async () => {
     const run = newRun();
-    const none = await b2("annotate", join(run, "none"));
+    const none = await warmB2("annotate", join(run, "none"));
     assert.deepEqual([none.code, none.stdout], [2, ""]);
     assert.match(none.stderr, /^b2: Expected a run folder \(with run\.json\) but received .*none\n$/);
-    const quiet = await b2("annotate", run, "--quiet");
+    const quiet = await warmB2("annotate", run, "--quiet");
     assert.deepEqual([quiet.code, /^b2: Expected --open or --json with --quiet/.test(quiet.stderr)], [2, true]);
     const served = await serveRun(run);
-    const second = await b2("annotate", run);
+    const second = await warmB2("annotate", run);
     assert.equal(second.code, 2);
     assert.match(
       second.stderr,
       new RegExp(`Expected a run that no other b2 annotate serves .* process ${served.child.pid} `),
     );
     const { port } = new URL(served.address);
-    const taken = await b2("annotate", newRun(), "--port", port);
+    const taken = await warmB2("annotate", newRun(), "--port", port);
     assert.equal(taken.code, 2);
     assert.match(
       taken.stderr,
@@ -271,7 +271,7 @@ describe("b2 annotate", () => {
 
   it("ends with --once when all is judged", async () => {
     const run = newRun();
-    const empty = await b2("annotate", run, "--once");
+    const empty = await warmB2("annotate", run, "--once");
     assert.deepEqual([empty.code, /^0 of 0 groups are judged/m.test(empty.stdout)], [0, true]);
     await ask(run, "stage-0000", [3]);
     const served = await serveRun(run, "--once");

@@ -1,10 +1,10 @@
-// The command line as real processes: help, config, and everything that is refused with code 2.
+// The command line: help, config, and everything that is refused with code 2.
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { resolveConfig } from "../src/b2/config/resolve.js";
-import { b2 } from "./support/cli.js";
+import { b2, warmB2 } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
 
@@ -12,7 +12,7 @@ const commands =
   "run annotate sample select train generate eval score compare config presets prompts rewards new".split(" ");
 
 test("help names every command, and each command's help has an example", async () => {
-  const { code, stdout } = await b2("--help");
+  const { code, stdout } = await warmB2("--help");
   assert.equal(code, 0);
   for (const command of commands) assert.match(stdout, new RegExp(`^  ${command}\\b`, "m"));
   const helps = await Promise.all(commands.map((command) => b2(command, "--help")));
@@ -23,7 +23,7 @@ test("help names every command, and each command's help has an example", async (
 });
 
 test("config prints what the options amount to", async () => {
-  const { code, stdout } = await b2("config", "--preset", "ddpo", "--set", "objective.clipRange=0.2");
+  const { code, stdout } = await warmB2("config", "--preset", "ddpo", "--set", "objective.clipRange=0.2");
   assert.equal(code, 0);
   const config = JSON.parse(stdout) as ReturnType<typeof resolveConfig>;
   assert.equal(config.branch.count, 1);
@@ -32,7 +32,7 @@ test("config prints what the options amount to", async () => {
 });
 
 test("presets go on top of each other: DDPO on Stable Diffusion", async () => {
-  const { code, stdout, stderr } = await b2("config", "--preset", "sd", "--preset", "ddpo");
+  const { code, stdout, stderr } = await warmB2("config", "--preset", "sd", "--preset", "ddpo");
   assert.equal(code, 0, stderr);
   const { model, branch, select, sample, rewards, interval } = JSON.parse(stdout) as ReturnType<typeof resolveConfig>;
   assert.deepEqual([model.path, model.dtype], ["CompVis/stable-diffusion-v1-4", "bfloat16"]);
@@ -40,7 +40,7 @@ test("presets go on top of each other: DDPO on Stable Diffusion", async () => {
   assert.deepEqual([branch.count, select.mode, interval.first], [1, "all", null]);
   assert.deepEqual([sample.rootsPerStage, sample.batchSize], [1280, 16]);
   // ddpo-pytorch: 256 images and two updates an epoch.
-  const published = await b2("config", "--preset", "sd", "--preset", "ddpo-pytorch");
+  const published = await warmB2("config", "--preset", "sd", "--preset", "ddpo-pytorch");
   assert.equal(published.code, 0, published.stderr);
   const ddpo = JSON.parse(published.stdout) as ReturnType<typeof resolveConfig>;
   const { steps, guidanceScale, rootsPerStage } = ddpo.sample;
@@ -53,33 +53,33 @@ test("presets go on top of each other: DDPO on Stable Diffusion", async () => {
     [
       ["demo-b2", "ddpo"],
       ["ddpo", "demo-b2"],
-    ].map(([a, b]) => b2("config", "--preset", a!, "--preset", b!)),
+    ].map(([a, b]) => warmB2("config", "--preset", a!, "--preset", b!)),
   );
   const counts = mixed.map((outcome) => (JSON.parse(outcome.stdout) as ReturnType<typeof resolveConfig>).branch.count);
   assert.deepEqual(counts, [1, 4]);
 });
 
 test("prompts prints lists and their names, and a file", async () => {
-  const all = await b2("prompts");
+  const all = await warmB2("prompts");
   assert.match(all.stdout, /^paper:activity\/test +90 +a cat riding a bike$/m);
-  const list = await b2("prompts", "paper:relation/test");
+  const list = await warmB2("prompts", "paper:relation/test");
   assert.equal(list.stdout.split("\n").length, 31);
   const file = join(temporaryFolder(), "own.txt");
   writeFileSync(file, list.stdout);
-  assert.deepEqual(await b2("prompts", file), list);
-  const unknown = await b2("prompts", "paper:activity");
+  assert.deepEqual(await warmB2("prompts", file), list);
+  const unknown = await warmB2("prompts", "paper:activity");
   assert.equal(unknown.code, 2);
   assert.match(unknown.stderr, /Expected emoji:train, .* but received "paper:activity"/);
 });
 
 test("docs/config.md is what the config says of itself", async () => {
-  const { stdout } = await b2("config", "--markdown");
+  const { stdout } = await warmB2("config", "--markdown");
   const written = readFileSync(join(repository, "docs/config.md"), "utf8");
   assert.equal(written, stdout, "run: node bin/b2.js config --markdown > docs/config.md");
 });
 
 test("docs/rewards.md is what the rewards say of themselves", async () => {
-  const { stdout } = await b2("rewards", "--markdown");
+  const { stdout } = await warmB2("rewards", "--markdown");
   const written = readFileSync(join(repository, "docs/rewards.md"), "utf8");
   assert.equal(written, stdout, "run: node bin/b2.js rewards --markdown > docs/rewards.md");
 });
@@ -87,9 +87,9 @@ test("docs/rewards.md is what the rewards say of themselves", async () => {
 test("rewards lists the rewards, those of plugins too, and shows one", async () => {
   const plugin = ["--plugin", join(repository, "dist/examples/plugins/reward.js")];
   const [list, one, unknown] = await Promise.all([
-    b2("rewards", ...plugin),
-    b2("rewards", "colour", ...plugin),
-    b2("rewards", "brightnes"),
+    warmB2("rewards", ...plugin),
+    warmB2("rewards", "colour", ...plugin),
+    warmB2("rewards", "brightnes"),
   ]);
   assert.match(list.stdout, /^clip-score +CLIPScore: .*$/m);
   assert.match(list.stdout, /^colour +The share of the image that is of a colour, 0 to 1$/m);
@@ -141,15 +141,14 @@ test("bad input is one clear message, code 2, and nothing is written", async () 
   ];
   process.env["HF_HUB_OFFLINE"] = "1"; // no test asks the real hub
   const check = async ([args, expected]: [string[], RegExp]): Promise<void> => {
-    const { code, stdout, stderr } = await b2(...args);
+    const { code, stdout, stderr } = await warmB2(...args);
     assert.equal(code, 2, `b2 ${args.join(" ")}: ${stderr}`);
     assert.match(stderr, expected);
     assert.equal(stdout, "");
     assert.doesNotMatch(stderr, /^\s+at /m, "no stack");
     assert.ok(!existsSync(run), `b2 ${args.join(" ")} left ${run}`);
   };
-  // Four at a time: each is a process that may load libtorch.
-  for (let i = 0; i < refused.length; i += 4) await Promise.all(refused.slice(i, i + 4).map(check));
+  for (const one of refused) await check(one);
 });
 
 const reward = "export default (images, prompts) => prompts.map((_, i) => i);";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { pathToFileURL } from "node:url";
 import { RunReader } from "../src/runs/index.js";
-import { b2, b2With } from "./support/cli.js";
+import { b2, b2With, warmB2 } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
 
@@ -102,7 +102,7 @@ describe("--plugin", () => {
     });
     `;
   const refused = async (plugin: string, message: RegExp): Promise<void> => {
-    const { code, stdout, stderr } = await b2("config", "--plugin", plugin);
+    const { code, stdout, stderr } = await warmB2("config", "--plugin", plugin);
     assert.equal(code, 2, stderr);
     assert.equal(stdout, "");
     assert.match(stderr, message);

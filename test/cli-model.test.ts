@@ -1,4 +1,4 @@
-/** `b2 generate` with several LoRAs, `b2 merge`, `b2 convert` and `b2 download`, as processes of their own. */
+/** `b2 generate` with several LoRAs, `b2 merge`, `b2 convert` and `b2 download`, on the command line. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
@@ -10,7 +10,7 @@ import { LoraAdapter } from "../src/lora/index.js";
 import { UNet2DConditionModel } from "../src/models/index.js";
 import { loadSafetensors, readHeader } from "../src/safetensors/index.js";
 import { tidy } from "../src/torch/index.js";
-import { b2, startB2, type Outcome } from "./support/cli.js";
+import { b2, startB2, warmB2, type Outcome } from "./support/cli.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
 import { FakeHub } from "./support/hub.js";
 
@@ -27,7 +27,7 @@ const settings = ["sample.steps=3", "model.height=32", "model.width=32", "sample
 
 async function generate(name: string, path: string, ...loras: string[]): Promise<Buffer> {
   const options = loras.flatMap((text) => ["--lora", text]);
-  ok(await b2("generate", "a cat", "--out", at(name), "--set", `model.path=${path}`, ...settings, ...options));
+  ok(await warmB2("generate", "a cat", "--out", at(name), "--set", `model.path=${path}`, ...settings, ...options));
   const [file] = readdirSync(at(name));
   return readFileSync(join(at(name), file!));
 }
@@ -59,23 +59,23 @@ describe("LoRAs on the command line", () => {
     await generate("split", model, `${lora}:0.75`, `${lora}:0.25`);
     assert((await difference("whole", "split")) <= 2 / 255);
     assert((await generate("none", model, `${lora}:0`)).equals(base));
-    ok(await b2("merge", at("merged"), "--lora", lora, "--set", `model.path=${model}`));
+    ok(await warmB2("merge", at("merged"), "--lora", lora, "--set", `model.path=${model}`));
     await generate("of-merged", at("merged"));
     assert((await difference("whole", "of-merged")) <= 2 / 255);
     refused(
-      await b2("merge", at("merged"), "--lora", lora, "--set", `model.path=${model}`),
+      await warmB2("merge", at("merged"), "--lora", lora, "--set", `model.path=${model}`),
       /Expected an empty or new folder/,
     );
     refused(
-      await b2("generate", "a", "--lora", at("nowhere"), "--set", `model.path=${model}`),
+      await warmB2("generate", "a", "--lora", at("nowhere"), "--set", `model.path=${model}`),
       /for --lora but received .*nowhere/,
     );
   });
 
   test("converted to kohya's form and back", async () => {
-    ok(await b2("convert", lora, at("kohya.safetensors"), "--form", "kohya"));
+    ok(await warmB2("convert", lora, at("kohya.safetensors"), "--form", "kohya"));
     assert([...readHeader(at("kohya.safetensors")).tensors.keys()].every((key) => key.startsWith("lora_unet_")));
-    ok(await b2("convert", at("kohya.safetensors"), at("peft.safetensors"), "--form", "peft"));
+    ok(await warmB2("convert", at("kohya.safetensors"), at("peft.safetensors"), "--form", "peft"));
     tidy(() => {
       const [there, back] = [loadSafetensors(lora), loadSafetensors(at("peft.safetensors"))];
       for (const [key, value] of there) assert(value.equal(back.get(key)!), key);
@@ -85,40 +85,40 @@ describe("LoRAs on the command line", () => {
         readFileSync(join(at("whole"), readdirSync(at("whole"))[0]!)),
       ),
     );
-    refused(await b2("convert", lora, at("x.safetensors")), /Expected --form peft or --form kohya/);
-    refused(await b2("convert", lora, at("peft.safetensors"), "--form", "peft"), /Expected a new file/);
+    refused(await warmB2("convert", lora, at("x.safetensors")), /Expected --form peft or --form kohya/);
+    refused(await warmB2("convert", lora, at("peft.safetensors"), "--form", "peft"), /Expected a new file/);
   });
 });
 
 describe("models on the command line", () => {
   test("a folder to one file in half precision and back, and a picture from each", async () => {
-    ok(await b2("convert", model, at("one.safetensors"), "--dtype", "float16"));
+    ok(await warmB2("convert", model, at("one.safetensors"), "--dtype", "float16"));
     const { tensors } = readHeader(at("one.safetensors"));
     assert.equal(tensors.get("model.diffusion_model.out.2.weight")?.dtype, "F16");
-    ok(await b2("convert", at("one.safetensors"), at("again"), "--model-config", model));
+    ok(await warmB2("convert", at("one.safetensors"), at("again"), "--model-config", model));
     await generate("of-again", at("again"));
     await generate("plain", model);
     assert((await difference("plain", "of-again")) <= 8 / 255);
     const oneFile = ["--set", `model.path=${at("one.safetensors")}`, "--set", `model.config=${model}`];
-    ok(await b2("generate", "a cat", "--out", at("of-one"), ...settings, ...oneFile));
+    ok(await warmB2("generate", "a cat", "--out", at("of-one"), ...settings, ...oneFile));
     assert((await difference("of-one", "of-again")) <= 1 / 255);
-    refused(await b2("convert", model, at("again")), /Expected a new file or folder/);
-    refused(await b2("convert", at("nowhere"), at("y")), /Expected a model folder but received \S+nowhere/);
-    refused(await b2("convert", model, at("y"), "--form", "peft"), /Expected no --form for a model folder/);
+    refused(await warmB2("convert", model, at("again")), /Expected a new file or folder/);
+    refused(await warmB2("convert", at("nowhere"), at("y")), /Expected a model folder but received \S+nowhere/);
+    refused(await warmB2("convert", model, at("y"), "--form", "peft"), /Expected no --form for a model folder/);
     refused(
-      await b2("convert", lora, at("y"), "--form", "peft", "--dtype", "float16"),
+      await warmB2("convert", lora, at("y"), "--form", "peft", "--dtype", "float16"),
       /Expected no --dtype for a LoRA/,
     );
-    refused(await b2("convert", model, at("y.ckpt")), /Expected a folder, or a file that ends in \.safetensors/);
+    refused(await warmB2("convert", model, at("y.ckpt")), /Expected a folder, or a file that ends in \.safetensors/);
     const taken = at("one.safetensors");
     refused(
-      await b2("convert", model, join(taken, "y")),
+      await warmB2("convert", model, join(taken, "y")),
       /Expected to write \S+one\.safetensors but it is a file, not a folder/,
     );
     const path = ["--set", `model.path=${model}`];
-    refused(await b2("generate", "a", "--out", taken, ...path, ...settings), /but it is a file, not a folder/);
-    refused(await b2("eval", "--out", folder, ...path, ...settings), /Expected a file to write to/);
-    refused(await b2("merge", taken, "--lora", lora, ...path), /Expected an empty or new folder/);
+    refused(await warmB2("generate", "a", "--out", taken, ...path, ...settings), /but it is a file, not a folder/);
+    refused(await warmB2("eval", "--out", folder, ...path, ...settings), /Expected a file to write to/);
+    refused(await warmB2("merge", taken, "--lora", lora, ...path), /Expected an empty or new folder/);
     assert(!existsSync(at("y")));
   });
 });
@@ -182,21 +182,21 @@ describe("models by name", () => {
   );
 
   test("downloaded once, then used, with a LoRA by name", async () => {
-    const downloaded = await b2("download", "someone/model");
+    const downloaded = await warmB2("download", "someone/model");
     ok(downloaded);
     assert(existsSync(join(downloaded.stdout.trim(), "model_index.json")));
     const { sent } = hub;
     const picture = await generate("by-name", "someone/model");
     assert.equal(hub.sent, sent);
     assert(picture.equals(await generate("by-path", model)));
-    ok(await b2("convert", "someone/model", at("from-hub.safetensors")));
+    ok(await warmB2("convert", "someone/model", at("from-hub.safetensors")));
     assert.equal(hub.sent, sent);
     assert(
       (await generate("lora-by-name", "someone/model", "someone/lora")).equals(
         await generate("lora-by-path", model, lora),
       ),
     );
-    refused(await b2("download", "someone/nothing"), /Expected access to someone\/nothing/);
+    refused(await warmB2("download", "someone/nothing"), /Expected access to someone\/nothing/);
     for (const pickle of [
       ["download", "someone/model/v1-5.ckpt"],
       ["generate", "a", "--set", "model.path=v1-5.ckpt"],
@@ -204,12 +204,12 @@ describe("models by name", () => {
       ["convert", "v1-5.ckpt", at("z")],
     ]) {
       refused(
-        await b2(...pickle),
+        await warmB2(...pickle),
         /received \S+, a pickle, which can run any code when it is loaded. If you trust its origin, convert it once/,
       );
     }
     refused(
-      await b2("generate", "a", "--set", "model.path=no such model"),
+      await warmB2("generate", "a", "--set", "model.path=no such model"),
       /Expected a model folder but received no such model/,
     );
   });
@@ -223,10 +223,10 @@ describe("models by name", () => {
       ...{ "model.height": 16, "model.width": 16 },
     };
     const set = Object.entries(values).flatMap(([key, value]) => ["--set", `${key}=${value}`]);
-    ok(await b2("run", at("run"), "--preset", "sd", "--device", "cpu", "--dtype", "float32", ...set));
-    ok(await b2("generate", "a dog", "--lora", at("run"), "--out", at("of-run")));
+    ok(await warmB2("run", at("run"), "--preset", "sd", "--device", "cpu", "--dtype", "float32", ...set));
+    ok(await warmB2("generate", "a dog", "--lora", at("run"), "--out", at("of-run")));
     assert.deepEqual(readdirSync(at("of-run")), ["00-0-a-dog.png", "metadata.jsonl"]);
-    ok(await b2("convert", at("run"), at("run.safetensors"), "--form", "kohya"));
+    ok(await warmB2("convert", at("run"), at("run.safetensors"), "--form", "kohya"));
   });
 });
 
@@ -244,12 +244,12 @@ test("a LoRA trained here is in the form it says", () => {
 test("what cannot be read back, or is no LoRA, is refused", async () => {
   const one = at("emoji.safetensors");
   refused(
-    await b2("convert", "models/emoji", one),
+    await warmB2("convert", "models/emoji", one),
     /4 channels of latents for the one file \S+ but received one with 8/,
   );
   assert(!existsSync(one));
   refused(
-    await b2("generate", "a cat", "--lora", folder),
+    await warmB2("generate", "a cat", "--lora", folder),
     /a folder with pytorch_lora_weights\.safetensors or adapter_model/,
   );
 });

@@ -7,9 +7,9 @@ import { changeGrid, writeGrid } from "../src/compare/grid.js";
 import { runFolder } from "../src/compare/plan.js";
 import type { Report } from "../src/compare/report.js";
 import { RunReader, RunWriter, type StageMetrics } from "../src/runs/index.js";
-import { b2, startB2 } from "./support/cli.js";
+import { b2, startB2, warmB2 } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
-import { tinyValues } from "./support/tiny.js";
+import { shallowModel, tinyValues } from "./support/tiny.js";
 
 const folder = temporaryFolder();
 const tiny = join(folder, "tiny.json");
@@ -17,6 +17,7 @@ writeFileSync(
   tiny,
   JSON.stringify({
     ...tinyValues,
+    model: { ...tinyValues.model, path: shallowModel() },
     rewards: ["brightness"],
     sample: { steps: 3, guidanceScale: 1, rootsPerStage: 2, batchSize: 8 },
     train: { ...tinyValues.train, epochs: 1, microBatch: 12 },
@@ -81,7 +82,7 @@ describe("a comparison of two settings", () => {
   });
 
   it("refuses other values for a setting that has begun, and runs nothing then", async () => {
-    const { code, stderr } = await b2("compare", at, `b2=${tiny} train.learningRate=0.5`, "--seeds", "1,9");
+    const { code, stderr } = await warmB2("compare", at, `b2=${tiny} train.learningRate=0.5`, "--seeds", "1,9");
     assert.equal(code, 2);
     assert.match(stderr, /run of b2 with seed 1 .*\n {2}train\.learningRate: 0\.001 -> 0\.5/);
     assert.ok(!existsSync(join(at, "runs/b2/seed-9")));
@@ -95,7 +96,7 @@ test("a report on runs whose evaluation is damaged names the file", async () => 
   const file = join(at, "runs/b2/seed-1/eval/after.json");
   for (const damaged of ['{"rows":5}', '{"rows":[5]}', '{"rows":[{"prompts":["training"]}]}', "{}"]) {
     writeFileSync(file, damaged);
-    const { code, stderr } = await b2("compare", "report", at);
+    const { code, stderr } = await warmB2("compare", "report", at);
     assert.equal(code, 2, stderr);
     assert.ok(stderr.includes(`Expected the results of an evaluation in ${file}`), stderr);
   }
@@ -133,7 +134,7 @@ test("Ctrl-C stops all runs after their step; the same command goes on with them
   const files = readdirSync(at, { recursive: true, encoding: "utf8" });
   assert.ok(!files.some((file) => file.endsWith(".tmp")));
   // The same number of stages, so that nothing is left but to notice what is there.
-  const dry = await b2("compare", at, "--dry-run");
+  const dry = await warmB2("compare", at, "--dry-run");
   assert.match(dry.stdout, /^whole +30 +120 /m, dry.stderr);
   const again = startB2("compare", at);
   while (stagesOf("b2") === left[0]) await new Promise((wait) => setTimeout(wait, 50));
@@ -172,7 +173,7 @@ test("the report of hand-made runs has their means, differences and costs; measu
     handMadeRun(at, "fast", seed, [0.4 + seed / 100, 0.6, 0.8]);
   }
   handMadeRun(at, "fast", 3, [0.9], { planned: 2 });
-  const { code, stdout, stderr } = await b2("compare", "report", at);
+  const { code, stdout, stderr } = await warmB2("compare", "report", at);
   assert.equal(code, 0, stderr);
   assert.match(stdout, /^slow +2 of 2 +2 +20 +140 +4 +6$/m);
   assert.match(stdout, /^fast +2 of 3 +2 +20 +140 /m);
@@ -201,9 +202,9 @@ test("the report of hand-made runs has their means, differences and costs; measu
   );
   assert.ok(Math.abs(alignment.evaluations["slow"]![0]!.value.mean - 0.415) < 1e-12);
 
-  const aimed = await b2("compare", "report", at, "--target", "0.95");
+  const aimed = await warmB2("compare", "report", at, "--target", "0.95");
   assert.match(aimed.stdout, /is 95\.0%\n.*\n.*\nslow +never/);
-  const none = await b2("compare", "report", join(folder, "nowhere"));
+  const none = await warmB2("compare", "report", join(folder, "nowhere"));
   assert.equal(none.code, 2);
   assert.match(none.stderr, /nowhere\/compare\.json: Expected a readable text file/);
 });
@@ -248,7 +249,7 @@ test("bad grids are refused in one sentence before anything is written", async (
     [["--grid", grid], /grid\.json: .*colour[^]*seeds\[1\]/],
   ];
   for (const [args, message] of cases) {
-    const { code, stderr } = await b2("compare", at, ...args);
+    const { code, stderr } = await warmB2("compare", at, ...args);
     assert.equal(code, 2, stderr);
     assert.match(stderr, message);
     assert.doesNotMatch(stderr, /\n +at /);

@@ -8,7 +8,7 @@ import { Ajv } from "ajv";
 import { parse } from "yaml";
 import { presets, readConfigFile, resolveConfig, type Config } from "../src/b2/index.js";
 import { InputError } from "../src/base/errors.js";
-import { b2 } from "./support/cli.js";
+import { b2, warmB2 } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
 
@@ -21,7 +21,7 @@ function write(name: string, contents: string | Uint8Array): string {
 }
 
 async function resolved(...args: string[]): Promise<Config> {
-  const { code, stdout, stderr } = await b2("config", ...args);
+  const { code, stdout, stderr } = await warmB2("config", ...args);
   assert.equal(code, 0, stderr);
   return JSON.parse(stdout) as Config;
 }
@@ -143,7 +143,7 @@ describe("a config file", () => {
       ).sample.steps,
       5,
     );
-    const { stderr } = await b2("config", "--config", file, "--set", "sample.steps=-1");
+    const { stderr } = await warmB2("config", "--config", file, "--set", "sample.steps=-1");
     assert.match(stderr, /^b2: Expected at least 1 for sample\.steps but received -1$/m);
   });
 
@@ -162,7 +162,7 @@ describe("a config file", () => {
 
   it("is read by b2 compare as well", async () => {
     const setting = write("bright.yaml", `stages: 3\nrewards: brightness\n`);
-    const { code, stdout, stderr } = await b2("compare", join(folder, "comparison"), setting, "--dry-run");
+    const { code, stdout, stderr } = await warmB2("compare", join(folder, "comparison"), setting, "--dry-run");
     assert.equal(code, 0, stderr);
     assert.match(stdout, /^bright +3 /m);
   });
@@ -170,12 +170,12 @@ describe("a config file", () => {
 
 describe("the schema of the config", () => {
   it("is published as b2 config --schema prints it", async () => {
-    const { stdout } = await b2("config", "--schema");
+    const { stdout } = await warmB2("config", "--schema");
     assert.equal(readFileSync(join(repository, "config.schema.json"), "utf8"), stdout);
   });
 
   it("accepts presets and files, in the short notations too, and finds mistakes", async () => {
-    const { stdout } = await b2("config", "--schema");
+    const { stdout } = await warmB2("config", "--schema");
     const schema = JSON.parse(stdout) as { properties: Record<string, { description?: string; default?: unknown }> };
     assert.match(schema.properties["seed"]!.description!, /random/);
     assert.equal(schema.properties["seed"]!.default, 42);
@@ -203,7 +203,7 @@ describe("the schema of the config", () => {
   });
 
   it("is named in what b2 config --yaml prints, which is the config", async () => {
-    const { code, stdout, stderr } = await b2("config", "--preset", "demo", "--yaml");
+    const { code, stdout, stderr } = await warmB2("config", "--preset", "demo", "--yaml");
     assert.equal(code, 0, stderr);
     const [, schema] = /^# yaml-language-server: \$schema=(.+)\n/.exec(stdout) ?? [];
     assert.equal(schema, join(repository, "config.schema.json"));

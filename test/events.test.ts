@@ -4,18 +4,19 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { pathToFileURL } from "node:url";
-import { b2, startB2, type Outcome } from "./support/cli.js";
+import { b2, startB2, warmB2, type Outcome } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
-import { tinyValues } from "./support/tiny.js";
+import { shallowModel, tinyValues } from "./support/tiny.js";
 
 type Event = Readonly<Record<string, unknown>> & { readonly type: string };
 
 const folder = temporaryFolder();
 const config = join(folder, "tiny.json");
 const rewards = ["brightness"];
+const model = { ...tinyValues.model, path: shallowModel() };
 writeFileSync(
   config,
-  JSON.stringify({ ...tinyValues, rewards, eval: { ...tinyValues.eval, enabled: true, every: 1 } }),
+  JSON.stringify({ ...tinyValues, model, rewards, eval: { ...tinyValues.eval, enabled: true, every: 1 } }),
 );
 
 /** The fields of every event, as docs/cli.md lists them; others may be added. */
@@ -114,7 +115,7 @@ describe("b2 run --json", () => {
   });
 
   it("of a finished run tells its evaluations again", async () => {
-    const again = eventsOf(await b2("run", run, "--json", "--quiet"));
+    const again = eventsOf(await warmB2("run", run, "--json", "--quiet"));
     assert.deepEqual(ofType(again, "stage"), []);
     assert.deepEqual(
       ofType(again, "evaluation").map(({ name }) => name),
@@ -125,7 +126,7 @@ describe("b2 run --json", () => {
 
 describe("errors with --json", () => {
   const refused = async (code: number, message: RegExp, ...args: string[]): Promise<void> => {
-    const outcome = await b2(...args);
+    const outcome = await warmB2(...args);
     assert.equal(outcome.code, code, outcome.stderr);
     const error = eventsOf(outcome).at(-1)!;
     assert.deepEqual([error.type, error["exitCode"]], ["error", code]);
@@ -174,14 +175,14 @@ describe("errors with --json", () => {
 describe("other commands with --json", () => {
   it("generate tells the files", async () => {
     const out = join(folder, "images");
-    const events = eventsOf(await b2("generate", "a cat", "a dog", "--config", config, "--out", out, "--json"));
+    const events = eventsOf(await warmB2("generate", "a cat", "a dog", "--config", config, "--out", out, "--json"));
     const files = events.at(-1)!["files"] as string[];
     assert.equal(files.length, 2);
     assert.ok(files.every((file) => existsSync(file)));
   });
 
   it("eval tells the measures", async () => {
-    const events = eventsOf(await b2("eval", "--config", config, "--json", "--quiet"));
+    const events = eventsOf(await warmB2("eval", "--config", config, "--json", "--quiet"));
     const [evaluation] = ofType(events, "evaluation");
     assert.deepEqual([evaluation!["name"], evaluation!["stages"]], ["base", null]);
   });
@@ -189,13 +190,13 @@ describe("other commands with --json", () => {
   it("probe tells what it proposes", async () => {
     const out = join(folder, "probe");
     const args = ["--config", config, "--roots", "3", "--branches", "2", "--splits", "2", "--out", out];
-    const last = eventsOf(await b2("probe", ...args, "--json")).at(-1)!;
+    const last = eventsOf(await warmB2("probe", ...args, "--json")).at(-1)!;
     const report = JSON.parse(readFileSync(join(out, "probe.json"), "utf8")) as { proposal: unknown };
     assert.deepEqual(last["proposal"], report.proposal);
   });
 
   it("a phase of a stage tells what it did", async () => {
-    const last = eventsOf(await b2("sample", join(folder, "phases"), "--config", config, "--json")).at(-1)!;
+    const last = eventsOf(await warmB2("sample", join(folder, "phases"), "--config", config, "--json")).at(-1)!;
     assert.deepEqual([last["stage"], last["images"]], [0, 6]);
   });
 
@@ -218,15 +219,15 @@ describe("other commands with --json", () => {
 
 describe("--quiet", () => {
   it("prints nothing when all is well, and errors as always", async () => {
-    const fine = await b2("run", join(folder, "quiet"), "--config", config, "--set", "stages=1", "--quiet");
+    const fine = await warmB2("run", join(folder, "quiet"), "--config", config, "--set", "stages=1", "--quiet");
     assert.deepEqual(fine, { code: 0, stdout: "", stderr: "" });
-    const wrong = await b2("run", join(folder, "quiet"), "--config", config, "--set", "stages=0", "--quiet");
+    const wrong = await warmB2("run", join(folder, "quiet"), "--config", config, "--set", "stages=0", "--quiet");
     assert.equal(wrong.code, 2);
     assert.match(wrong.stderr, /^b2: .*at least 1 for stages/);
   });
 
   it("is refused where nothing would be left of the result", async () => {
-    const { code, stderr } = await b2("eval", "--config", config, "--quiet");
+    const { code, stderr } = await warmB2("eval", "--config", config, "--quiet");
     assert.equal(code, 2);
     assert.match(stderr, /^b2: Expected --out or --json with --quiet/);
   });

@@ -49,7 +49,7 @@ async function feed(ready: ReadyReader, random: Random): Promise<boolean> {
   writeFileSync(file, files[name]!(sound, random));
   opened.clear();
   try {
-    await read();
+    await read(name);
     return true;
   } catch (error) {
     if (refusals.some((Refusal) => error instanceof Refusal)) return false;
@@ -91,7 +91,7 @@ async function run(reader: ReaderUnderTest, { from, to }: Task): Promise<void> {
   const { name } = reader;
   for (const left of readdirSync(folder)) rmSync(join(folder, left), { recursive: true });
   const ready = await reader.prepare(folder);
-  await ready.read(); // the sound files, or what follows says nothing
+  for (const file of Object.keys(ready.files)) await ready.read(file); // the sound files, or what follows says nothing
   const start = process.cpuUsage();
   let accepted = 0;
   for (let input = from; input < to; input++) {

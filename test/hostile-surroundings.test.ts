@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { contactSheet } from "../src/images/index.js";
 import { full } from "../src/torch/index.js";
-import { b2, type Outcome } from "./support/cli.js";
+import { b2, warmB2, type Outcome } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
 
@@ -32,8 +32,10 @@ function bash(line: string): Promise<Outcome> {
   });
 }
 
-async function refused(message: RegExp, ...args: string[]): Promise<void> {
-  const { code, stderr } = await b2(...args);
+const refused = (message: RegExp, ...args: string[]): Promise<void> => refusedBy(warmB2, message, ...args);
+
+async function refusedBy(command: typeof b2, message: RegExp, ...args: string[]): Promise<void> {
+  const { code, stderr } = await command(...args);
   assert.equal(code, 2, stderr);
   assert.match(stderr, message);
   assert.doesNotMatch(stderr, stack);
@@ -146,7 +148,16 @@ describe("a reward that misbehaves", () => {
   for (const [name, source, message] of cases) {
     it(`is told with its name: ${name}`, async () => {
       const module = write(`${name}.mjs`, `export default ${source};\n`);
-      await refused(message, "run", join(folder, `run-${name}`), "--config", config, "--set", `rewards=${module}`);
+      await refusedBy(
+        b2,
+        message,
+        "run",
+        join(folder, `run-${name}`),
+        "--config",
+        config,
+        "--set",
+        `rewards=${module}`,
+      );
     });
   }
 
@@ -258,11 +269,11 @@ describe("text from anywhere", () => {
   it("does not steer the terminal", async () => {
     const key = "\u001b[2J\u001b]0;pwned\u0007";
     const outcomes = [
-      await b2("config", "--config", write("key.json", JSON.stringify({ [key]: 1 }))),
-      await b2("config", "--set", `rewards=${key}`),
-      await b2("generate", "a cat", "--set", `model.path=no/${key}`),
-      await b2("run", `--${key}`),
-      await b2("generate", "a cat", "--lora", key),
+      await warmB2("config", "--config", write("key.json", JSON.stringify({ [key]: 1 }))),
+      await warmB2("config", "--set", `rewards=${key}`),
+      await warmB2("generate", "a cat", "--set", `model.path=no/${key}`),
+      await warmB2("run", `--${key}`),
+      await warmB2("generate", "a cat", "--lora", key),
     ];
     for (const { code, stderr } of outcomes) {
       assert.equal(code, 2, stderr);
@@ -273,7 +284,7 @@ describe("text from anywhere", () => {
   });
 
   it("is cut where it is longer than a message", async () => {
-    const { code, stderr } = await b2("config", "--config", write("long-key.json", `{"${"x".repeat(70_000)}": 1}`));
+    const { code, stderr } = await warmB2("config", "--config", write("long-key.json", `{"${"x".repeat(70_000)}": 1}`));
     assert.equal(code, 2);
     assert.ok(stderr.length < 1500, String(stderr.length));
   });
@@ -281,7 +292,7 @@ describe("text from anywhere", () => {
 
 describe("the device", () => {
   it("is checked before anything is downloaded", async () => {
-    const { code, stderr } = await b2("generate", "a cat", "--device", "mps", "--set", "model.path=no/such-model");
+    const { code, stderr } = await warmB2("generate", "a cat", "--device", "mps", "--set", "model.path=no/such-model");
     assert.equal(code, 2);
     assert.match(stderr, /Expected a Metal device for model\.device "mps"/);
   });

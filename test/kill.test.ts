@@ -14,9 +14,10 @@ import { RunReader } from "../src/runs/index.js";
 import { Random } from "../src/world/random.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { runContents } from "./support/run-contents.js";
-import { tinyValues } from "./support/tiny.js";
+import { shallowModel, tinyValues } from "./support/tiny.js";
 
 const folder = temporaryFolder();
+const model = { ...tinyValues.model, path: shallowModel(), threads: 1 };
 const KILLS = Number(process.env["KILLS"] ?? 50);
 const random = new Random(20_260_101);
 
@@ -151,7 +152,7 @@ describe("a run that is killed over and over", () => {
       writeFileSync(path("reward.mjs"), reward(asked));
       const values = {
         ...tinyValues,
-        model: { ...tinyValues.model, threads: 1 },
+        model,
         sample: { ...tinyValues.sample, decodeBatchSize: 2 },
         rewards: [{ name: "module", path: path("reward.mjs"), label: "mine" }],
         ...variants[name],

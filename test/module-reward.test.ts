@@ -9,7 +9,7 @@ import { optionsOf } from "../src/base/registry.js";
 import { RewardResources, rewards, type Reward } from "../src/rewards/index.js";
 import { RunReader } from "../src/runs/index.js";
 import { full, liveTensors, stack, tidy, type Tensor } from "../src/torch/index.js";
-import { b2 } from "./support/cli.js";
+import { b2, warmB2 } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
 
@@ -145,7 +145,7 @@ test("b2 new reward writes a reward that works at once: scored, then trained wit
   assert.ok(!text.includes("FILE") && !text.includes("sourceMappingURL"));
   assert.ok(text.includes(`--set rewards=${path}`));
 
-  const again = await b2("new", "reward", path);
+  const again = await warmB2("new", "reward", path);
   assert.deepEqual([again.code, again.stdout], [2, ""]);
   assert.match(again.stderr, /^b2: Expected a new file but received .*mine\.js, which exists\n$/);
   assert.equal(readFileSync(path, "utf8"), text);
@@ -175,7 +175,7 @@ test("b2 new reward writes a reward that works at once: scored, then trained wit
 });
 
 test("b2 new reward in TypeScript compiles, and does what the JavaScript does", async () => {
-  const made = await b2("new", "reward", join(folder, "typed.ts"));
+  const made = await warmB2("new", "reward", join(folder, "typed.ts"));
   assert.equal(made.code, 0, made.stderr);
   const typed = readFileSync(join(folder, "typed.ts"), "utf8");
   // The types are those of the package: the template itself is compiled with the project.
@@ -192,7 +192,7 @@ test("b2 new reward in TypeScript compiles, and does what the JavaScript does", 
 
 test("b2 new reward takes names of modules alone", async () => {
   for (const name of ["mine.py", "my reward", "...", "mine.json"]) {
-    const { code, stderr } = await b2("new", "reward", join(folder, name));
+    const { code, stderr } = await warmB2("new", "reward", join(folder, name));
     assert.equal(code, 2);
     assert.match(stderr, /^b2: Expected a name such as my-reward, my-reward\.ts or my-reward\.js but received/);
     assert.ok(!existsSync(join(folder, name)));

@@ -15,17 +15,18 @@ import { Random } from "../src/world/random.js";
 import { temporaryFolder } from "./support/folders.js";
 import { Recording, statesAfterCuts, writeState, type AfterCut } from "./support/power-loss.js";
 import { comparable, runContents } from "./support/run-contents.js";
-import { tinyConfig } from "./support/tiny.js";
+import { shallowModel, tinyConfig } from "./support/tiny.js";
 
 const folder = temporaryFolder();
 const random = new Random(11);
 const store = join(folder, "store");
 const LOCK = /^run\.lock/;
+const model = { path: shallowModel(), threads: 1 };
 
 const configOf = (layer: object = {}): Config =>
   tinyConfig(
     {
-      model: { threads: 1 },
+      model,
       rewards: ["brightness"],
       eval: { enabled: true, every: 1, imagesPerPrompt: 1 },
       record: { images: 2, phases: "always" },

@@ -23,7 +23,7 @@ import {
   type Transition,
 } from "../src/schedulers/index.js";
 import { liveTensors, type Tensor } from "../src/torch/index.js";
-import { b2 } from "./support/cli.js";
+import { b2, warmB2 } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
 import { redness, tinyConfig, tinyValues } from "./support/tiny.js";
 
@@ -166,7 +166,7 @@ describe("b2 probe", () => {
   const read = (out: string): ProbeReport => JSON.parse(readFileSync(join(out, "probe.json"), "utf8")) as ProbeReport;
 
   it("says what it costs, without a reading of the model", async () => {
-    const { code, stdout } = await b2(...args, "--out", join(folder, "dry"), "--dry-run");
+    const { code, stdout } = await warmB2(...args, "--out", join(folder, "dry"), "--dry-run");
     assert.equal(code, 0);
     // 6 roots of 2 steps, and 12 branches of 2 and of 4 steps; guidance passes each twice.
     assert.match(stdout, /6 roots of 3 prompts, 2 branches each from the last 2, 4 steps:\n168 passes .*, 24 images/);
@@ -175,7 +175,7 @@ describe("b2 probe", () => {
 
   it("prints a table and a proposal, and writes a file and a picture; interrupted, it goes on", async () => {
     const whole = join(folder, "whole");
-    const { code, stdout, stderr } = await b2(...args, "--out", whole);
+    const { code, stdout, stderr } = await warmB2(...args, "--out", whole);
     assert.equal(code, 0, stderr);
     assert.match(stdout, /^last s of 4 +reward +roots that differ\n/);
     assert.match(stdout, /\n4 +100% \(100 to 100%\) +100%\n/);
@@ -200,10 +200,10 @@ describe("b2 probe", () => {
   });
 
   it("refuses splits that cannot be", async () => {
-    const tooMany = await b2(...args, "--splits", "5");
+    const tooMany = await warmB2(...args, "--splits", "5");
     assert.equal(tooMany.code, 2);
     assert.match(tooMany.stderr, /Expected at most sample.steps, 4, for --splits but received 5/);
-    const words = await b2(...args, "--splits", "few");
+    const words = await warmB2(...args, "--splits", "few");
     assert.equal(words.code, 2);
     assert.match(words.stderr, /Expected numbers of steps such as 6,10,14, or all, but received few/);
   });

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { describe, it, mock } from "node:test";
 import { resolveConfig, sampleStage, selectStage, Trainer, trainStage, type ConfigInput } from "../src/b2/index.js";
 import { RunReader, RunWriter } from "../src/runs/index.js";
-import { b2 } from "./support/cli.js";
+import { b2, warmB2 } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
 import { redness, tinyConfig, tinyValues } from "./support/tiny.js";
 
@@ -99,7 +99,7 @@ describe("a reward of the program's own", () => {
     await runStages(run, tinyConfig(), 1, redness);
     const before = digests(run);
     for (const command of ["run", "sample"]) {
-      const { code, stdout, stderr } = await b2(command, run);
+      const { code, stdout, stderr } = await warmB2(command, run);
       assert.equal(code, 2, stderr);
       assert.match(stderr, /^b2: Expected the reward of the program that began the run in .*program/m);
       assert.doesNotMatch(stderr, /\n +at /);
@@ -157,7 +157,7 @@ describe("a run that is begun", () => {
   it("is not changed in what decides its results; the refusal names those keys, with both values, and no others", async () => {
     const before = digests(run);
     const settings = ["seed=1", "train.learningRate=0.002", "sample.batchSize=3"].flatMap((set) => ["--set", set]);
-    const { code, stderr } = await b2("run", run, ...settings);
+    const { code, stderr } = await warmB2("run", run, ...settings);
     assert.equal(code, 2, stderr);
     const lines = [...stderr.matchAll(/^ {2}(.*)$/gm)].map(([, line]) => line);
     assert.deepEqual(lines.sort(), ["seed: 42 -> 1", "train.learningRate: 0.001 -> 0.002"]);
@@ -194,7 +194,7 @@ describe("a run without a finished stage", () => {
     writeFileSync(file, JSON.stringify({ ...tinyValues, rewards: ["brightness"] }));
     const sampled = await b2("sample", run, "--config", file);
     assert.equal(sampled.code, 0, sampled.stderr);
-    const other = await b2("select", run, "--config", file, "--set", "seed=5");
+    const other = await warmB2("select", run, "--config", file, "--set", "seed=5");
     assert.equal(other.code, 2);
     assert.match(other.stderr, /seed: 42 -> 5/);
     assert.ok(new RunReader(run).has(0, "sampledTensors"));

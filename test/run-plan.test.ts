@@ -8,7 +8,7 @@ import { resolveConfig, Trainer, type Config, type ConfigInput, type TrainSet } 
 import { Experiment } from "../src/eval/index.js";
 import type { StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { RunReader, RunWriter } from "../src/runs/index.js";
-import { b2, b2With } from "./support/cli.js";
+import { b2With, warmB2, warmB2With } from "./support/cli.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
 import { tinyConfig, tinyValues } from "./support/tiny.js";
 
@@ -87,7 +87,7 @@ describe("before any model is read", () => {
   it("b2 run says the same", async () => {
     const config = join(folder, "damaged.json");
     writeFileSync(config, JSON.stringify(damaged()));
-    const { code, stderr } = await b2("run", occupied, "--config", config);
+    const { code, stderr } = await warmB2("run", occupied, "--config", config);
     assert.equal(code, 2);
     assert.match(stderr, /occupied, which holds other files/);
     assert.deepEqual(readdirSync(occupied), ["thesis.txt"]);
@@ -104,7 +104,7 @@ describe("what trains nothing needs no reward and no measure", () => {
   };
   writeFileSync(config, JSON.stringify(values));
   const offline = (...args: string[]) =>
-    b2With({ HF_HUB_OFFLINE: "1", HF_HOME: join(folder, "hub"), HF_HUB_CACHE: "" }, ...args);
+    warmB2With({ HF_HUB_OFFLINE: "1", HF_HOME: join(folder, "hub"), HF_HUB_CACHE: "" }, ...args);
 
   it("b2 generate", async () => {
     const out = join(folder, "images");
@@ -145,7 +145,7 @@ describe("before anything is downloaded or written", () => {
   ];
   for (const [command, ...args] of commands as [string, ...string[]][]) {
     it(`b2 ${command} looks at the device`, async () => {
-      const { code, stderr } = await b2(command, ...args, "--config", config, "--device", "cuda:99");
+      const { code, stderr } = await warmB2(command, ...args, "--config", config, "--device", "cuda:99");
       assert.equal(code, 2);
       assert.match(stderr, /^b2: Expected .*cuda:.* for model\.device.*\n$|^b2: Expected a CUDA device .*\n$/);
       assert.ok(!existsSync(out));
@@ -154,7 +154,17 @@ describe("before anything is downloaded or written", () => {
 
   it("weights are looked for, the last of several too", async () => {
     const absent = join(folder, "absent.safetensors");
-    const { code, stderr } = await b2("generate", "a cat", "--config", config, ...lora, "--lora", absent, "--out", out);
+    const { code, stderr } = await warmB2(
+      "generate",
+      "a cat",
+      "--config",
+      config,
+      ...lora,
+      "--lora",
+      absent,
+      "--out",
+      out,
+    );
     assert.equal(code, 2);
     assert.match(
       stderr,

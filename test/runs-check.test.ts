@@ -17,7 +17,7 @@ import { Experiment } from "../src/eval/experiment.js";
 import { checkRun, type Finding, type RunCheck } from "../src/eval/run-check.js";
 import { repairRun, type RunRepair } from "../src/eval/run-repair.js";
 import { RunReader, RunWriter } from "../src/runs/index.js";
-import { b2With, type Outcome } from "./support/cli.js";
+import { warmB2With, type Outcome } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
 import { runContents } from "./support/run-contents.js";
 import { tinyConfig } from "./support/tiny.js";
@@ -30,7 +30,7 @@ const config = tinyConfig({
 });
 const whole = join(folder, "whole");
 const check = (...args: string[]): Promise<Outcome> =>
-  b2With({ LIBTORCH: "/no/such/libtorch" }, "runs", "check", ...args);
+  warmB2With({ LIBTORCH: "/no/such/libtorch" }, "runs", "check", ...args);
 
 async function run(at: string): Promise<void> {
   const experiment = await Experiment.open(at, config);

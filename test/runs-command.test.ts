@@ -6,13 +6,13 @@ import { describe, it } from "node:test";
 import { presets, resolveConfig } from "../src/b2/index.js";
 import type { RunComparison, RunDetails, RunSummary } from "../src/eval/run-summary.js";
 import { RunWriter, type StageMetrics } from "../src/runs/index.js";
-import { b2With, type Outcome } from "./support/cli.js";
+import { warmB2With, type Outcome } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
 
 const folder = temporaryFolder();
 const esc = "\u001b[2J";
 const without = { LIBTORCH: "/no/such/libtorch" };
-const runs = (...args: string[]): Promise<Outcome> => b2With(without, "runs", ...args);
+const runs = (...args: string[]): Promise<Outcome> => warmB2With(without, "runs", ...args);
 
 /** A run's folder after some stages, as if it had been computed. */
 function made(name: string, layer: object, stages: number, processor = "a processor"): string {

@@ -11,7 +11,7 @@ import { encodePng } from "../src/images/index.js";
 import { RunWriter, type StageMetrics } from "../src/runs/index.js";
 import { saveSafetensors } from "../src/safetensors/index.js";
 import { zeros } from "../src/torch/index.js";
-import { b2, b2With } from "./support/cli.js";
+import { b2With, warmB2 } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
 import { tinyConfig } from "./support/tiny.js";
 
@@ -110,7 +110,7 @@ describe("commands print no control characters of", () => {
   for (const [what, args] of Object.entries(commands)) {
     test(what, async () => {
       // No argument can hold NUL.
-      const { code, stdout, stderr } = await b2(...args);
+      const { code, stdout, stderr } = await warmB2(...args);
       assert.ok(code === 0 || code === 2 || code === 1, stderr);
       assert.doesNotMatch(stderr, /^\s+at /m, "a stack");
       assert.notEqual(stdout + stderr, "");
@@ -127,7 +127,7 @@ test("what a machine is examined for has none of its variables either", async ()
 });
 
 test("a comparison's report: names are no markup, and no control characters", async () => {
-  const { code, stdout, stderr } = await b2("compare", "report", comparison);
+  const { code, stdout, stderr } = await warmB2("compare", "report", comparison);
   assert.equal(code, 0, stderr);
   assert.equal(stdout, visible(stdout));
   assert.equal(stderr, visible(stderr));

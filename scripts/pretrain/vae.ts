@@ -129,10 +129,11 @@ function measureVae(workplace: Workplace, vae: AutoencoderKL): { error: number; 
   const random = new Random(workplace.seed + 1_000_000_007);
   const result = { error: 0, std: 0 };
   const rounds = 4;
+  const each = shortened(workplace, 256);
   for (let round = 0; round < rounds; round++) {
     noGrad(() =>
       tidy(() => {
-        const images = renderScenes(workplace, drawScenes(256, random), random);
+        const images = renderScenes(workplace, drawScenes(each, random), random);
         const { mean } = vae.encode(toSigned(images));
         result.error += fromSigned(vae.decode(mean)).sub(images).abs().mean().item() / rounds;
         result.std += mean.std().item() / rounds;

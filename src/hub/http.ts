@@ -1,5 +1,5 @@
 /** HTTP requests to the hub: redirects, what its errors mean, and how long to wait before a retry. */
-import { EnvHttpProxyAgent, fetch, Response } from "undici";
+import type { EnvHttpProxyAgent, Response } from "undici";
 import { secondsToWait } from "../base/retry-after.js";
 import { show } from "../base/show.js";
 import { downloadTimeout } from "./environment.js";
@@ -22,12 +22,14 @@ let dispatcher: EnvHttpProxyAgent | undefined;
 
 /** Sends a GET request. Follows redirects by hand, because the token must go to the hub only, not to its file hosts. */
 export async function get(url: string, { token, signal, headers }: RequestOptions): Promise<Response> {
-  dispatcher ??= new EnvHttpProxyAgent();
+  // Loaded only here: it takes as long as all else of Node, and most commands ask nobody.
+  const undici = await import("undici");
+  dispatcher ??= new undici.EnvHttpProxyAgent();
   const hub = new URL(url);
   let at = hub;
   for (let redirect = 0; redirect <= REDIRECTS; redirect++) {
     const secret = token !== undefined && at.origin === hub.origin && { authorization: `Bearer ${token}` };
-    const response = await fetch(at, {
+    const response = await undici.fetch(at, {
       headers: { ...headers, ...secret },
       redirect: "manual",
       dispatcher,
@@ -66,7 +68,8 @@ export async function withBody(response: Response, hear: () => void): Promise<Re
     chunks.push(chunk);
   }
   const { status, headers } = response;
-  return new Response(length === 0 ? null : Buffer.concat(chunks, length), { status, headers });
+  const undici = await import("undici");
+  return new undici.Response(length === 0 ? null : Buffer.concat(chunks, length), { status, headers });
 }
 
 /** A signal that also aborts when no data arrives for `downloadTimeout` seconds; fetch alone waits five minutes. */

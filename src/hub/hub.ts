@@ -7,7 +7,6 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { listFiles, modelInfo } from "@huggingface/hub";
 import type { Response } from "undici";
 import { InputError } from "../base/errors.js";
 import { show } from "../base/show.js";
@@ -168,6 +167,7 @@ async function listRepository(
   revision: string,
   hub: Hub,
 ): Promise<{ commit: string; files: Map<string, HubFile> }> {
+  const { listFiles, modelInfo } = await import("@huggingface/hub");
   const pages = new Set<string>();
   // Our own fetch adds the token, because the package refuses tokens of mirrors, which do not begin with hf_.
   const fetch = (url: unknown): Promise<globalThis.Response> => {

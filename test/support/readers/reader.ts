@@ -7,8 +7,8 @@ import type { Mutate } from "../mutate.js";
 export interface ReadyReader {
   /** The files that are damaged, one at a time, by their paths in the folder. */
   readonly files: Readonly<Record<string, Mutate>>;
-  /** Reads the files, and asserts what must hold of a value that is accepted. */
-  readonly read: () => unknown;
+  /** Reads the files, or the damaged one, and asserts what must hold of a value that is accepted. */
+  readonly read: (damaged: string) => unknown;
   /**
    * Paths of which an error may name one in place of the damaged file; null where the input is no file to the reader.
    * Default: none.
