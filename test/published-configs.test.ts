@@ -131,7 +131,6 @@ describe("features that are not here", () => {
       () => parseUNetConfig({ ...unet, addition_embed_type: "text_time" }, "u"),
       /beside addition_embed_type text_time for addition_time_embed_dim but received null/,
     ],
-    ["vae shift", () => parseVaeConfig({ ...vae, shift_factor: 0.1159 }, "v"), /for shift_factor but received 0.1159$/],
     ["vae mean", () => parseVaeConfig({ ...vae, latents_mean: [0, 0, 0, 0] }, "v"), /for latents_mean but received/],
     [
       "vae blocks",
@@ -190,6 +189,10 @@ describe("features that are not here", () => {
     assert.throws(
       () => fit({ unet: { ...unet, in_channels: 9 } }),
       /^ModelConfigError: folder: Expected 4, the vae's latent_channels, for in_channels of the unet but received 9$/,
+    );
+    assert.throws(
+      () => fit({ vae: { ...vae, shift_factor: 0.1159 } }),
+      /^ModelConfigError: folder: Expected null for shift_factor of the vae but received 0.1159$/,
     );
     assert.throws(
       () => fit({ unet: model("stable-diffusion-2-1").unet }),
