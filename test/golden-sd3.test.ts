@@ -79,7 +79,7 @@ for (const set of goldenSets("transformer", "io.safetensors")) {
         const parameters = model.parameters();
         for (const key of io.under("grad.").keys()) close(parameters.get(key)!.grad, `grad.${key}`, key);
         // The table of positions is a buffer: it does not learn. Every other parameter does.
-        const still = [...parameters].filter(([, { grad }]) => grad === null).map(([key]) => key);
+        const still = [...parameters].filter(([, parameter]) => parameter.grad === null).map(([key]) => key);
         assert.deepEqual(still, ["pos_embed.pos_embed"]);
         for (const parameter of parameters.values()) parameter.grad = null;
         model.requiresGrad_(false);

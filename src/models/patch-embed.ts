@@ -21,7 +21,7 @@ const MAX_PERIOD = 10_000;
 
 export class PatchEmbed extends Module {
   readonly #proj: Conv2d;
-  /** [1, maxSize^2, dim], row by row. A buffer of diffusers': it does not learn. */
+  /** [1, maxSize^2, dim], row by row. It does not learn. */
   readonly #table: Tensor;
   readonly #options: PatchEmbedOptions;
 
@@ -30,7 +30,7 @@ export class PatchEmbed extends Module {
     const { inChannels, dim, patchSize, maxSize, baseSize } = options;
     this.#options = options;
     this.#proj = new Conv2d(weights.at("proj"), inChannels, dim, { kernel: patchSize, stride: patchSize, padding: 0 });
-    this.#table = weights.parameter("pos_embed", [1, maxSize ** 2, dim], sinCosTable(dim, maxSize, baseSize));
+    this.#table = weights.buffer("pos_embed", [1, maxSize ** 2, dim], sinCosTable(dim, maxSize, baseSize));
   }
 
   /**
@@ -58,7 +58,6 @@ export class PatchEmbed extends Module {
   #cropped(rows: number, columns: number): Tensor {
     const { maxSize, dim } = this.#options;
     return this.#table
-      .detach()
       .view([maxSize, maxSize, dim])
       .narrow(0, Math.floor((maxSize - rows) / 2), rows)
       .narrow(1, Math.floor((maxSize - columns) / 2), columns)
