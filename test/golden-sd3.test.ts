@@ -35,30 +35,32 @@ const textOf = (
   pooledProjections: io.get("pooled_projections").narrow(0, from, rows),
 });
 
+/** The output for the first inputs of a golden set. */
+const forwardOf = (model: SD3Transformer2DModel, io: GoldenTensors, sample = io.get("hidden_states")): Tensor =>
+  model.forward(sample, io.get("timestep"), textOf(io, sample.size(0)));
+
 for (const set of goldenSets("transformer", "io.safetensors")) {
   describe(`SD3Transformer2DModel, golden ${set.name}`, () => {
     const io = set.tensors("transformer", "io.safetensors");
     const model = SD3Transformer2DModel.fromPretrained(set.path("transformer"));
-    const settings = set.json<GoldenUpdate & { readonly target_modules: string[] }>("lora", "update.json");
-    const withLora = set.tensors("lora", "io_trajectory.safetensors").get("transformer_output_with_lora");
-    const forward = (of = model, sample = io.get("hidden_states")): Tensor =>
-      of.forward(sample, io.get("timestep"), textOf(io, 3));
-    /** The golden LoRA, whose file does not say its alpha. */
-    const attach = (to: SD3Transformer2DModel): LoraAdapter => {
-      const lora = LoraAdapter.fromPretrained(to, set.path("lora"), { part: "transformer" });
-      lora.weight = settings.lora_alpha / settings.lora_rank;
-      return lora;
-    };
-
-    test("outputs: square, not square, and for a text without T5's half", () => {
+    const rows = io.get("hidden_states").size(0);
+    const forward = (of = model, sample?: Tensor): Tensor => forwardOf(of, io, sample);
+    test("outputs", () => {
       const before = liveTensors();
       tidy(() =>
         noGrad(() => {
-          const rect = model.forward(io.get("hidden_states_rect"), io.get("timestep_rect"), textOf(io, 2, { from: 1 }));
-          const clip = textOf(io, 3, { states: "encoder_hidden_states_without_t5" });
-          const short = model.forward(io.get("hidden_states"), io.get("timestep"), clip);
+          const sample = io.get("hidden_states");
           assertClose(forward(), io.get("output"), outputTolerance, `${set.name} output`);
+          const [one, each] = [500, Array<number>(rows).fill(500)].map((t) =>
+            model.forward(sample, t, textOf(io, rows)),
+          );
+          assertClose(one!, each!, outputTolerance, `${set.name} one timestep for all rows`);
+          const others = io.find("hidden_states_rect");
+          if (others === undefined) return;
+          const rect = model.forward(others, io.get("timestep_rect"), textOf(io, others.size(0), { from: 1 }));
           assertClose(rect, io.get("output_rect"), outputTolerance, `${set.name} output_rect`);
+          const clip = textOf(io, rows, { states: "encoder_hidden_states_without_t5" });
+          const short = model.forward(sample, io.get("timestep"), clip);
           assertClose(short, io.get("output_without_t5"), outputTolerance, `${set.name} output_without_t5`);
         }),
       );
@@ -86,6 +88,60 @@ for (const set of goldenSets("transformer", "io.safetensors")) {
         model.gradientCheckpointing = false;
       });
     }
+
+    test("saved and loaded again, to the bit", () => {
+      const folder = temporaryFolder();
+      model.savePretrained(folder);
+      const again = SD3Transformer2DModel.fromPretrained(folder);
+      tidy(() => noGrad(() => assert(forward(again).equal(forward()))));
+      again.dispose();
+    });
+
+    test("a fresh model has the table of positions that diffusers stores", () => {
+      const fresh = SD3Transformer2DModel.fromConfig(model.config, { generator: new Generator(0) });
+      const [table, golden] = [fresh, model].map((each) => each.parameters().get("pos_embed.pos_embed")!);
+      assertClose(table!, golden!, 1e-6, `${set.name} table of positions`);
+      fresh.dispose();
+    });
+
+    test("in bfloat16 within its rounding", () => {
+      const half = SD3Transformer2DModel.fromPretrained(set.path("transformer"), { dtype: "bfloat16" });
+      tidy(() =>
+        noGrad(() => {
+          const output = forward(half, io.get("hidden_states").to({ dtype: "bfloat16" }));
+          assert.equal(output.dtype, "bfloat16");
+          assertClose(output, io.get("output"), 0.05, `${set.name} output in bfloat16`);
+        }),
+      );
+      half.dispose();
+    });
+
+    test("latents that have no place in the table, and texts of other batches, are refused", () => {
+      const { pos_embed_max_size: most, patch_size: patch, in_channels: channels } = model.config;
+      const run = (shape: readonly number[], rows = shape[0]!) =>
+        tidy(() => model.forward(randn(shape, { generator: new Generator(0) }), 500, textOf(io, rows)));
+      const wide = [1, channels, patch, patch * (most + 1)];
+      assert.throws(() => run(wide), new RegExp(`at most ${patch * most}, for latents but received \\[1, ${channels}`));
+      assert.throws(() => run([1, channels, patch + 1, patch]), /multiples of \d+, at most \d+, for latents/);
+      assert.throws(() => run([1, channels + 1, patch, patch]), /for latents but received/);
+      assert.throws(() => run([2, channels, patch, patch], 1), /Expected 2 rows, as in the sample, for encoderHidden/);
+    });
+  });
+}
+
+for (const set of goldenSets("transformer", "io.safetensors").filter((each) => each.has("lora"))) {
+  describe(`SD3Transformer2DModel with LoRA, golden ${set.name}`, () => {
+    const io = set.tensors("transformer", "io.safetensors");
+    const model = SD3Transformer2DModel.fromPretrained(set.path("transformer"));
+    const settings = set.json<GoldenUpdate & { readonly target_modules: string[] }>("lora", "update.json");
+    const withLora = set.tensors("lora", "io_trajectory.safetensors").get("transformer_output_with_lora");
+    const forward = (of = model): Tensor => forwardOf(of, io);
+    /** The golden LoRA, whose file does not say its alpha. */
+    const attach = (to: SD3Transformer2DModel): LoraAdapter => {
+      const lora = LoraAdapter.fromPretrained(to, set.path("lora"), { part: "transformer" });
+      lora.weight = settings.lora_alpha / settings.lora_rank;
+      return lora;
+    };
 
     test("a LoRA of both streams: from a file, off, merged, and written again", () => {
       const lora = attach(model);
@@ -137,44 +193,6 @@ for (const set of goldenSets("transformer", "io.safetensors")) {
       });
       model.gradientCheckpointing = false;
       lora.dispose();
-    });
-
-    test("saved and loaded again, to the bit", () => {
-      const folder = temporaryFolder();
-      model.savePretrained(folder);
-      const again = SD3Transformer2DModel.fromPretrained(folder);
-      tidy(() => noGrad(() => assert(forward(again).equal(forward()))));
-      again.dispose();
-    });
-
-    test("a fresh model has the table of positions that diffusers stores", () => {
-      const fresh = SD3Transformer2DModel.fromConfig(model.config, { generator: new Generator(0) });
-      const [table, golden] = [fresh, model].map((each) => each.parameters().get("pos_embed.pos_embed")!);
-      assertClose(table!, golden!, 1e-6, `${set.name} table of positions`);
-      fresh.dispose();
-    });
-
-    test("in bfloat16 within its rounding", () => {
-      const half = SD3Transformer2DModel.fromPretrained(set.path("transformer"), { dtype: "bfloat16" });
-      tidy(() =>
-        noGrad(() => {
-          const output = forward(half, io.get("hidden_states").to({ dtype: "bfloat16" }));
-          assert.equal(output.dtype, "bfloat16");
-          assertClose(output, io.get("output"), 0.05, `${set.name} output in bfloat16`);
-        }),
-      );
-      half.dispose();
-    });
-
-    test("latents that have no place in the table, and texts of other batches, are refused", () => {
-      const { pos_embed_max_size: most, patch_size: patch, in_channels: channels } = model.config;
-      const run = (shape: readonly number[], rows = shape[0]!) =>
-        tidy(() => model.forward(randn(shape, { generator: new Generator(0) }), 500, textOf(io, rows)));
-      const wide = [1, channels, patch, patch * (most + 1)];
-      assert.throws(() => run(wide), new RegExp(`at most ${patch * most}, for latents but received \\[1, ${channels}`));
-      assert.throws(() => run([1, channels, patch + 1, patch]), /multiples of \d+, at most \d+, for latents/);
-      assert.throws(() => run([1, channels + 1, patch, patch]), /for latents but received/);
-      assert.throws(() => run([2, channels, patch, patch], 1), /Expected 2 rows, as in the sample, for encoderHidden/);
     });
   });
 }

@@ -150,7 +150,7 @@ export class T5EncoderModel extends PretrainedModel<T5Config> {
       bucketOf((i % length) - Math.floor(i / length), this.config),
     );
     const rows = tensor(BigInt64Array.from(ids.map(BigInt)), { shape: [length, length], dtype: "int64" });
-    return this.#positions.forward(rows.to({ device })).permute([2, 0, 1]).unsqueeze(0);
+    return this.#positions.forward(rows.to({ device })).permute([2, 0, 1]).unsqueeze(0).contiguous();
   }
 }
 

@@ -56,7 +56,8 @@ interface Coefficients {
 
 const RULES: Readonly<Record<keyof FlowMatchConfig, Rule>> = {
   num_train_timesteps: whole(1, 1e6),
-  shift: between(0, Infinity),
+  // Beyond these bounds sigmas of float32 would be equal.
+  shift: between(1e-3, 1e3),
 };
 
 /** Unsupported features, each with the value that turns it off. */
