@@ -4,9 +4,9 @@ import { describe, test } from "node:test";
 import { LoraAdapter } from "../src/lora/index.js";
 import { UNet2DConditionModel } from "../src/models/index.js";
 import { Generator, liveTensors, nativeBytes, peakNativeBytes, randn, tidy, type Tensor } from "../src/torch/index.js";
-import { assertClose, goldenSets } from "./support/golden.js";
+import { assertClose, goldenUNets } from "./support/golden.js";
 
-for (const set of goldenSets("lora", "pytorch_lora_weights.safetensors")) {
+for (const set of goldenUNets("lora", "pytorch_lora_weights.safetensors")) {
   describe(`gradient checkpointing, ${set.name}`, () => {
     const unet = UNet2DConditionModel.fromPretrained(set.path("unet"));
     const io = set.tensors("unet", "io.safetensors");

@@ -9,7 +9,7 @@ import { LoraAdapter } from "../src/lora/index.js";
 import { UNet2DConditionModel } from "../src/models/index.js";
 import { DDIMScheduler } from "../src/schedulers/index.js";
 import { noGrad, tensor, tidy, type Tensor } from "../src/torch/index.js";
-import { assertClose, goldenSets, gradientTolerance, outputTolerance } from "./support/golden.js";
+import { assertClose, goldenUNets, gradientTolerance, outputTolerance } from "./support/golden.js";
 
 /** lora/forward.json */
 interface GoldenForward {
@@ -18,7 +18,7 @@ interface GoldenForward {
   readonly advantage_clip: number;
 }
 
-for (const set of goldenSets("lora", "io_forward.safetensors").filter((each) => each.has("unet"))) {
+for (const set of goldenUNets("lora", "io_forward.safetensors")) {
   describe(`the forward-process objective, golden ${set.name}`, () => {
     const { beta, kl_weight: kl, advantage_clip: advantageClip } = set.json<GoldenForward>("lora", "forward.json");
     const io = set.tensors("lora", "io_forward.safetensors");

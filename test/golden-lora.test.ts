@@ -16,14 +16,14 @@ import { temporaryFolder } from "./support/folders.js";
 import {
   assertClose,
   assertUpdated,
-  goldenSets,
+  goldenUNets,
   gradientTolerance,
   outputTolerance,
   type GoldenSet,
   type GoldenUpdate,
 } from "./support/golden.js";
 
-for (const set of goldenSets("lora", "io_update.safetensors")) {
+for (const set of goldenUNets("lora", "io_update.safetensors")) {
   describe(`LoRA, golden ${set.name}`, () => {
     const unet = UNet2DConditionModel.fromPretrained(set.path("unet"));
     const lora = LoraAdapter.fromPretrained(unet, set.path("lora"));

@@ -4,9 +4,9 @@ import { describe, test } from "node:test";
 import { LoraAdapter } from "../src/lora/index.js";
 import { promptEmbeds, StableDiffusionPipeline, type TextEmbeds } from "../src/pipeline/index.js";
 import { Generator, liveTensors, noGrad, stack, tensor, tidy } from "../src/torch/index.js";
-import { assertClose, goldenSets, outputTolerance } from "./support/golden.js";
+import { assertClose, goldenUNets, outputTolerance } from "./support/golden.js";
 
-for (const set of goldenSets("lora", "io_trajectory.safetensors")) {
+for (const set of goldenUNets("lora", "io_trajectory.safetensors")) {
   describe(`StableDiffusionPipeline, golden ${set.name}`, () => {
     const pipeline = StableDiffusionPipeline.fromPretrained(set.folder);
     const io = set.tensors("lora", "io_trajectory.safetensors");

@@ -12,10 +12,14 @@ interface Expected {
   readonly input_ids: number[][];
 }
 
-for (const set of goldenSets("tokenizer", "expected.json")) {
-  test(`CLIPTokenizer, golden ${set.name}`, () => {
-    const tokenizer = CLIPTokenizer.fromPretrained(set.path("tokenizer"));
-    const { texts, input_ids: ids } = set.json<Expected>("tokenizer", "expected.json");
+const sets = ["tokenizer", "tokenizer_2"].flatMap((part) =>
+  goldenSets(part, "expected.json").map((set) => [set, part] as const),
+);
+
+for (const [set, part] of sets) {
+  test(`CLIPTokenizer, golden ${set.name}, ${part}`, () => {
+    const tokenizer = CLIPTokenizer.fromPretrained(set.path(part));
+    const { texts, input_ids: ids } = set.json<Expected>(part, "expected.json");
     texts.forEach((text, i) => assert.deepEqual(tokenizer.encode(text), ids[i], JSON.stringify(text)));
     const batch = tokenizer.encodeBatch(texts);
     assert.deepEqual([batch.dtype, ...batch.shape], ["int64", texts.length, tokenizer.modelMaxLength]);

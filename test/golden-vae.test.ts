@@ -45,7 +45,7 @@ test("wrong shapes and configs are told apart", () => {
     assert.throws(() => vae.decode(zeros([1, 3, 4, 4])), /Expected \[B, 4, H, W\] for latents/);
   });
   assert.throws(
-    () => AutoencoderKL.fromConfig({ shift_factor: 0.1 }, { generator }),
-    /for shift_factor but received 0.1/,
+    () => AutoencoderKL.fromConfig({ shift_factor: "0.1" }, { generator }),
+    /for shift_factor but received "0.1"/,
   );
 });

@@ -18,7 +18,7 @@ import { Linear, Module, Weights } from "../src/nn/index.js";
 import { loadSafetensors, readHeader, saveSafetensors } from "../src/safetensors/index.js";
 import { full, Generator, liveTensors, noGrad, randn, tensor, tidy, zeros, type Tensor } from "../src/torch/index.js";
 import { temporaryFolder } from "./support/folders.js";
-import { assertClose, goldenSets, outputTolerance, type GoldenSet } from "./support/golden.js";
+import { assertClose, goldenSets, goldenUNets, outputTolerance, type GoldenSet } from "./support/golden.js";
 
 const folder = temporaryFolder();
 
@@ -47,7 +47,7 @@ function outputOf(set: GoldenSet, unet: UNet2DConditionModel): Tensor {
   return noGrad(() => unet.forward(io.get("sample"), io.get("timestep"), io.get("encoder_hidden_states"), { added }));
 }
 
-for (const set of goldenSets("lora", "pytorch_lora_weights.safetensors")) {
+for (const set of goldenUNets("lora", "pytorch_lora_weights.safetensors")) {
   describe(`LoRA files, ${set.name}`, () => {
     const golden = set.path("lora", "pytorch_lora_weights.safetensors");
     const unet = UNet2DConditionModel.fromPretrained(set.path("unet"));

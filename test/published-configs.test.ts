@@ -6,14 +6,21 @@ import { describe, test } from "node:test";
 import { parseVaeConfig } from "../src/models/autoencoder-kl.js";
 import { parseClipConfig, parseTextConfig } from "../src/models/clip-config.js";
 import { ModelConfigError } from "../src/models/index.js";
+import { parseSD3TransformerConfig } from "../src/models/sd3-config.js";
+import { parseT5Config } from "../src/models/t5-config.js";
 import { levelsOf, parseUNetConfig } from "../src/models/unet-config.js";
 import { checkFit } from "../src/pipeline/fit.js";
 import { readModelIndex } from "../src/pipeline/model-index.js";
 import type { Parts } from "../src/pipeline/parts.js";
-import { parseSchedulerConfig, SchedulerConfigError } from "../src/schedulers/index.js";
+import { FlowMatchScheduler, parseSchedulerConfig, SchedulerConfigError } from "../src/schedulers/index.js";
 import { CLIPTokenizer } from "../src/tokenizer/index.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
-import { publishedClips, publishedModels, type PublishedModel } from "./support/published-configs.js";
+import {
+  publishedClips,
+  publishedFlowModels,
+  publishedModels,
+  type PublishedModel,
+} from "./support/published-configs.js";
 
 function indexOf(index: object): ReturnType<typeof readModelIndex> {
   const folder = temporaryFolder();
@@ -70,6 +77,17 @@ describe("published models", () => {
       assert.equal(clips(config), true);
     }
   });
+
+  for (const [name, { transformer, vae, textEncoder3, scheduler }] of Object.entries(publishedFlowModels)) {
+    test(name, () => {
+      const { num_layers: depth, dual_attention_layers: dual } = parseSD3TransformerConfig(transformer, name);
+      assert.deepEqual([depth, dual.length], name.includes("large") ? [38, 0] : [24, name.includes("3.5") ? 13 : 0]);
+      const { shift_factor: shift, latent_channels: channels } = parseVaeConfig(vae, name);
+      assert.deepEqual([shift, channels], [0.0609, 16]);
+      assert.equal(parseT5Config(textEncoder3, name).feed_forward_proj, "gated-gelu");
+      assert.equal(FlowMatchScheduler.fromConfig(scheduler, name).config.shift, 3);
+    });
+  }
 
   for (const [name, config] of Object.entries(publishedClips)) {
     test(name, () => {
@@ -131,7 +149,6 @@ describe("features that are not here", () => {
       () => parseUNetConfig({ ...unet, addition_embed_type: "text_time" }, "u"),
       /beside addition_embed_type text_time for addition_time_embed_dim but received null/,
     ],
-    ["vae shift", () => parseVaeConfig({ ...vae, shift_factor: 0.1159 }, "v"), /for shift_factor but received 0.1159$/],
     ["vae mean", () => parseVaeConfig({ ...vae, latents_mean: [0, 0, 0, 0] }, "v"), /for latents_mean but received/],
     [
       "vae blocks",
@@ -190,6 +207,10 @@ describe("features that are not here", () => {
     assert.throws(
       () => fit({ unet: { ...unet, in_channels: 9 } }),
       /^ModelConfigError: folder: Expected 4, the vae's latent_channels, for in_channels of the unet but received 9$/,
+    );
+    assert.throws(
+      () => fit({ vae: { ...vae, shift_factor: 0.1159 } }),
+      /^ModelConfigError: folder: Expected null for shift_factor of the vae but received 0.1159$/,
     );
     assert.throws(
       () => fit({ unet: model("stable-diffusion-2-1").unet }),

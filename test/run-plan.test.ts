@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it, mock } from "node:test";
-import { estimate } from "../src/b2/dry-run.js";
+import { dryRun, estimate } from "../src/b2/dry-run.js";
 import { resolveConfig, Trainer, type Config, type ConfigInput, type TrainSet } from "../src/b2/index.js";
 import { Experiment } from "../src/eval/index.js";
 import type { StableDiffusionPipeline } from "../src/pipeline/index.js";
@@ -203,6 +203,18 @@ describe("--dry-run", () => {
     assert.match(stdout, new RegExp(`^ {2}sampling: ${samplingPasses} forward$`, "m"));
     assert.match(stdout, new RegExp(`^ {2}training: at most ${backwardPasses} forward and backward$`, "m"));
     assert.ok(!existsSync(run) && !existsSync(cache));
+  });
+
+  it("says that a last step without noise teaches nothing, where it is trained", () => {
+    const of = (...layers: ConfigInput[]): boolean =>
+      /^scheduler flow-match: its last step draws no noise, .*interval\.skipLast=1/m.test(
+        dryRun(resolveConfig(values, { rewards: ["brightness"] }, { scheduler: { name: "flow-match" } }, ...layers)),
+      );
+    assert.ok(of());
+    assert.ok(!of({ interval: { skipLast: 1 } }));
+    assert.ok(!of({ scheduler: { noise: "flow-sde" } }));
+    assert.ok(!of({ objective: { name: "forward" } }));
+    assert.ok(!of({ scheduler: { name: "ddim" } }));
   });
 
   for (const guidanceScale of [1, 5]) {

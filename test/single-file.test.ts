@@ -12,7 +12,7 @@ import { loadSafetensors, readHeader, saveSafetensors } from "../src/safetensors
 import { saveSingleFile, SingleFile } from "../src/single-file/index.js";
 import { arange, full, Generator, liveTensors, noGrad, randn, tidy, zeros, type Tensor } from "../src/torch/index.js";
 import { temporaryFolder } from "./support/folders.js";
-import { goldenSets } from "./support/golden.js";
+import { goldenSets, goldenUNets } from "./support/golden.js";
 
 const folder = temporaryFolder();
 
@@ -93,7 +93,7 @@ const originalKeys: Record<string, readonly (readonly [key: string, dimensions: 
   ],
 };
 
-const families = goldenSets("model_index.json").map((set) => ({ name: set.name, path: set.folder }));
+const families = goldenUNets("model_index.json").map((set) => ({ name: set.name, path: set.folder }));
 
 /** Keys that training, trainers and ComfyUI leave in such files, and that say nothing of the model. */
 const leftovers: Record<string, readonly string[]> = {

@@ -26,13 +26,14 @@ const schema = z.strictObject({
   mid_block_add_attention: z.boolean().default(true),
   use_quant_conv: z.boolean().default(true),
   use_post_quant_conv: z.boolean().default(true),
-  /** The UNet's latents are those of `encode` times this factor. */
+  /** The denoiser's latents are those of `encode` without the shift, times this factor. */
   scaling_factor: z.number().positive().default(0.18215),
+  /** Subtracted before scaling, where there is one. */
+  shift_factor: z.number().nullish(),
   /** The image side in pixels that it was trained on. */
   sample_size: z.union([whole, z.array(whole).length(2)]).default(32),
   /** Whether the decoder overflows in float16 and needs float32. */
   force_upcast: z.boolean().default(true),
-  shift_factor: off(null),
   latents_mean: off(null),
   latents_std: off(null),
 });
@@ -124,7 +125,7 @@ export class AutoencoderKL extends PretrainedModel<AutoencoderKLConfig> {
 
   /**
    * @param images [B, in_channels, H, W] in [-1, 1], H and W multiples of `downscale`
-   * @returns not yet multiplied by the scaling factor
+   * @returns not yet shifted, nor multiplied by the scaling factor
    */
   encode(images: Tensor): LatentDistribution {
     this.#check(images, this.config.in_channels, this.downscale, "images");
@@ -136,7 +137,7 @@ export class AutoencoderKL extends PretrainedModel<AutoencoderKLConfig> {
   }
 
   /**
-   * @param latents [B, latent_channels, h, w], already divided by the scaling factor
+   * @param latents [B, latent_channels, h, w], already divided by the scaling factor, and shifted back
    * @returns [B, out_channels, H, W], in [-1, 1] but for overshoot
    */
   decode(latents: Tensor): Tensor {

@@ -3,7 +3,7 @@
  * Source: "Denoising Diffusion Probabilistic Models", as laid out by diffusers' `get_timestep_embedding`.
  */
 import { Linear, Module, type Weights } from "../nn/index.js";
-import { arange, cat, keep, silu, tidy, type Device, type Tensor } from "../torch/index.js";
+import { arange, cat, keep, silu, tensor, tidy, type Device, type Tensor } from "../torch/index.js";
 
 export interface TimestepsOptions {
   /** [cos, sin] instead of [sin, cos]. */
@@ -68,4 +68,18 @@ export class TimestepEmbedding extends Module {
   forward(features: Tensor): Tensor {
     return this.#linear2.forward(silu(this.#linear1.forward(features)));
   }
+}
+
+/** One timestep per row, or a single one for all: [B] or [1]. */
+export function timestepTensor(timesteps: number | readonly number[] | Tensor, batch: number): Tensor {
+  const steps =
+    typeof timesteps === "number"
+      ? tensor([timesteps])
+      : Array.isArray(timesteps)
+        ? tensor(timesteps)
+        : (timesteps as Tensor);
+  if (steps.numel !== 1 && steps.numel !== batch) {
+    throw new Error(`Expected 1 or ${batch} timesteps, as the sample has rows, but received ${steps.numel}`);
+  }
+  return steps.reshape([-1]);
 }

@@ -15,6 +15,10 @@ export { CLIPTextModel, CLIPTextModelWithProjection, type CLIPTextOutput } from 
 export type { DebertaConfig, RobertaConfig } from "./bert-config.js";
 export type { TextEncoderOptions } from "./bert-encoder.js";
 export { DebertaModel } from "./deberta.js";
+export { SD3Transformer2DModel, type SD3Text } from "./sd3-transformer-2d.js";
+export type { SD3TransformerConfig, SD3TransformerConfigInput } from "./sd3-config.js";
+export { T5EncoderModel } from "./t5-encoder.js";
+export type { T5Config } from "./t5-config.js";
 export { RobertaModel } from "./roberta.js";
 export {
   loadModel,

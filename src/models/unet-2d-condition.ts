@@ -7,10 +7,10 @@
  * many rows of a batch share is projected once.
  */
 import { Conv2d, GroupNorm, type Weights } from "../nn/index.js";
-import { cat, relay, silu, tensor, tidy, type Tensor } from "../torch/index.js";
+import { cat, relay, silu, tidy, type Tensor } from "../torch/index.js";
 import { siluOfFresh } from "./activations.js";
 import type { KeyValue } from "./attention.js";
-import { TimestepEmbedding, Timesteps } from "./embeddings.js";
+import { TimestepEmbedding, Timesteps, timestepTensor } from "./embeddings.js";
 import { PretrainedModel, type ModelLayout } from "./pretrained.js";
 import type { Transformer2DModel } from "./transformer-2d.js";
 import {
@@ -236,18 +236,4 @@ function attentionOf(config: UNetConfig, level: LevelConfig, layers: readonly nu
     useLinearProjection: config.use_linear_projection === true,
     upcastAttention: config.upcast_attention === true,
   };
-}
-
-/** One timestep per row, or a single one for all: [B] or [1]. */
-function timestepTensor(timesteps: number | readonly number[] | Tensor, batch: number): Tensor {
-  const steps =
-    typeof timesteps === "number"
-      ? tensor([timesteps])
-      : Array.isArray(timesteps)
-        ? tensor(timesteps)
-        : (timesteps as Tensor);
-  if (steps.numel !== 1 && steps.numel !== batch) {
-    throw new Error(`Expected 1 or ${batch} timesteps, as the sample has rows, but received ${steps.numel}`);
-  }
-  return steps.reshape([-1]);
 }

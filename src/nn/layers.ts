@@ -4,7 +4,7 @@
  * Departure from PyTorch: a layer computes in the dtype of its input. Parameters of another dtype are converted for the
  * call, so that weights can be stored in half precision on a CPU that computes in float32.
  */
-import { conv2d, embedding, groupNorm, layerNorm, linear, tidy, type Tensor } from "../torch/index.js";
+import { conv2d, embedding, groupNorm, layerNorm, linear, rmsNorm, tidy, type Tensor } from "../torch/index.js";
 import { fanInUniform, normal, onesInit, zerosInit, type Init } from "./init.js";
 import { Module, type Weights } from "./module.js";
 
@@ -188,6 +188,26 @@ export class LayerNorm extends Module {
   /** [..., features] -> the same */
   forward(x: Tensor): Tensor {
     return inDtypeOf(x, this, (weight, bias) => layerNorm(x, this.#shape, weight, bias, this.eps));
+  }
+}
+
+/** Root mean square normalisation (Zhang and Sennrich 2019, arXiv 1910.07467) over the last dimension. */
+export class RMSNorm extends Module {
+  readonly weight: Tensor; // [features]
+  readonly features: number;
+  readonly eps: number;
+
+  constructor(weights: Weights, features: number, eps: number) {
+    super(weights);
+    this.features = features;
+    this.eps = eps;
+    this.weight = weights.parameter("weight", [features], onesInit);
+  }
+
+  /** [..., features] -> the same */
+  forward(x: Tensor): Tensor {
+    const { weight } = this;
+    return inDtypeOf(x, { weight, bias: undefined }, (own) => rmsNorm(x, own, this.eps));
   }
 }
 

@@ -5,7 +5,7 @@ import { describe, test } from "node:test";
 import { temporaryFolder } from "../../test/support/folders.js";
 import { SafetensorsError, saveSafetensors } from "../safetensors/index.js";
 import { Generator, ones, tensor, type DType, type Tensor } from "../torch/index.js";
-import { Conv2d, Linear, Module, Weights } from "./index.js";
+import { Conv2d, Linear, Module, onesInit, Weights } from "./index.js";
 
 const folder = temporaryFolder();
 
@@ -80,6 +80,23 @@ describe("Weights", () => {
     const rest = join(folder, "rest.safetensors");
     saveSafetensors(rest, { "conv.weight": ones([3, 2, 3, 3]), "conv.bias": ones([3]) });
     assert.equal(load(half, rest).parameterCount(), 3 * 2 * 9 + 3 + 12 + 4);
+  });
+
+  test("have buffers, which are saved as parameters are, and never learn", () => {
+    class Shifted extends Net {
+      readonly shift: Tensor;
+
+      constructor(weights: Weights) {
+        super(weights);
+        this.shift = weights.buffer("shift", [4], onesInit);
+      }
+    }
+    const net = new Shifted(Weights.random(new Generator(0))).requiresGrad_();
+    const learning = [...net.parameters()].filter(([, { requiresGrad }]) => requiresGrad).map(([key]) => key);
+    assert.deepEqual([...net.parameters().keys()], [...learning, "shift"]);
+    const file = join(folder, "shifted.safetensors");
+    saveSafetensors(file, new Map([...net.parameters()].map(([key, value]) => [key, value.detach().mul(2)])));
+    assert.deepEqual(new Shifted(Weights.fromSafetensors(file)).shift.toArray(), [2, 2, 2, 2]);
   });
 
   test("are drawn the same from one seed in every dtype, up to its rounding", () => {

@@ -13,6 +13,8 @@ import { CheckpointSource, RandomSource, type CheckpointOptions, type Source, ty
 interface Shared {
   readonly source: Source;
   readonly parameters: Map<string, Tensor>;
+  /** Those of the parameters that never learn. */
+  readonly buffers: Set<Tensor>;
   readonly modules: Map<string, Module>;
 }
 
@@ -42,12 +44,17 @@ export class Weights {
   }
 
   static #of(source: Source): Weights {
-    return new Weights({ source, parameters: new Map(), modules: new Map() }, "");
+    return new Weights({ source, parameters: new Map(), buffers: new Set(), modules: new Map() }, "");
   }
 
   /** All parameters requested so far, by full key. */
   get parameters(): ReadonlyMap<string, Tensor> {
     return this.#shared.parameters;
+  }
+
+  /** Those of the parameters that `buffer` made. */
+  get buffers(): ReadonlySet<Tensor> {
+    return this.#shared.buffers;
   }
 
   /** All modules made so far, by path, outer ones first. */
@@ -77,6 +84,13 @@ export class Weights {
     if (parameters.has(key)) throw new Error(`Expected one parameter for ${key} but received two`);
     const tensor = keep(source.parameter(key, shape, init));
     parameters.set(key, tensor);
+    return tensor;
+  }
+
+  /** A parameter that never learns: it is read, saved and moved as the others, but records no gradient. */
+  buffer(name: string, shape: readonly number[], init?: Init): Tensor {
+    const tensor = this.parameter(name, shape, init);
+    this.#shared.buffers.add(tensor);
     return tensor;
   }
 
@@ -132,9 +146,10 @@ export abstract class Module {
     return [...this.parameters().values()].reduce((sum, { numel }) => sum + numel, 0);
   }
 
-  /** Sets whether gradients are recorded for the parameters. Off in new models. */
+  /** Sets whether gradients are recorded for the parameters, buffers aside. Off in new models. */
   requiresGrad_(on = true): this {
-    for (const parameter of this.parameters().values()) parameter.requiresGrad_(on);
+    const { buffers } = this.#weights;
+    for (const parameter of this.parameters().values()) if (!buffers.has(parameter)) parameter.requiresGrad_(on);
     return this;
   }
 

@@ -20,6 +20,8 @@ export function checkFit(parts: Parts, source: string): void {
   // Inpainting, depth and editing models have extra input channels for their conditioning images.
   expect(latents, "the vae's latent_channels", "in_channels", in_channels);
   expect(latents, "the vae's latent_channels", "out_channels", out_channels);
+  const shift = vae.config.shift_factor ?? 0;
+  if (shift !== 0) problems.push(`Expected null for shift_factor of the vae but received ${shift}`);
   const second = textEncoder2?.config;
   const features = textEncoder.config.hidden_size + (second?.hidden_size ?? 0);
   for (const dim of new Set([cross_attention_dim].flat())) {

@@ -5,8 +5,8 @@
  * concern the other sampler are ignored, by name. Every other key, and every value that this code does not support, is
  * an error.
  */
-import { InputError } from "../base/errors.js";
-import { show, showProblems } from "../base/show.js";
+import { showProblems } from "../base/show.js";
+import { between, boolean, oneOf, problemsOf, SchedulerConfigError, whole, type Rule } from "./rules.js";
 
 /** DDIM's config under diffusers' keys. */
 export interface DDIMSchedulerConfig {
@@ -24,11 +24,6 @@ export interface DDIMSchedulerConfig {
   readonly rescale_betas_zero_snr: boolean;
 }
 
-/** A scheduler config has a key or a value that is not supported. */
-export class SchedulerConfigError extends InputError {
-  override readonly name = "SchedulerConfigError";
-}
-
 const DEFAULTS: DDIMSchedulerConfig = {
   num_train_timesteps: 1000,
   beta_start: 0.0001,
@@ -42,26 +37,6 @@ const DEFAULTS: DDIMSchedulerConfig = {
   timestep_spacing: "leading",
   rescale_betas_zero_snr: false,
 };
-
-interface Rule {
-  readonly expected: string;
-  readonly holds: (value: unknown) => boolean;
-}
-
-const oneOf = (...values: unknown[]): Rule => ({
-  expected:
-    values.length === 1 ? JSON.stringify(values[0]) : `one of ${values.map((v) => JSON.stringify(v)).join(", ")}`,
-  holds: (value) => values.includes(value),
-});
-const boolean = oneOf(true, false);
-const whole = (from: number, to: number): Rule => ({
-  expected: `a whole number from ${from} to ${to}`,
-  holds: (value) => Number.isInteger(value) && (value as number) >= from && (value as number) <= to,
-});
-const between = (from: number, to: number): Rule => ({
-  expected: `a number between ${from} and ${to}`,
-  holds: (value) => typeof value === "number" && value > from && value < to,
-});
 
 const RULES: Readonly<Record<keyof DDIMSchedulerConfig, Rule>> = {
   num_train_timesteps: whole(1, 1e6),
@@ -104,18 +79,13 @@ const OTHER_SAMPLERS = new Set([
  * @throws SchedulerConfigError with a sentence for every key at fault
  */
 export function parseSchedulerConfig(config: object, source = "DDIMScheduler"): DDIMSchedulerConfig {
-  const rules = new Map(Object.entries({ ...RULES, ...OFF }));
-  const problems: string[] = [];
-  const honoured: Record<string, unknown> = { ...DEFAULTS, clip_sample: clipsByDefault(config) };
-  for (const [key, value] of Object.entries(config)) {
-    if (key.startsWith("_") || OTHER_SAMPLERS.has(key)) continue;
-    const rule = rules.get(key);
-    if (rule === undefined) problems.push(`Expected no key ${key} but received ${show(value)}`);
-    else if (!rule.holds(value)) {
-      problems.push(`Expected ${rule.expected} for ${key} but received ${show(value)}`);
-    }
-    if (Object.hasOwn(RULES, key)) honoured[key] = value;
-  }
+  const problems = problemsOf(config, { ...RULES, ...OFF }, OTHER_SAMPLERS);
+  const given = Object.entries(config).filter(([key]) => Object.hasOwn(RULES, key));
+  const honoured: Record<string, unknown> = {
+    ...DEFAULTS,
+    clip_sample: clipsByDefault(config),
+    ...Object.fromEntries(given),
+  };
   if (honoured.rescale_betas_zero_snr === true && honoured.prediction_type === "epsilon") {
     // At a timestep of pure noise, predicting epsilon would make x_0 = 0 / 0.
     problems.push(

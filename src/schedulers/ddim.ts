@@ -11,9 +11,10 @@ import { join } from "node:path";
 import { z } from "zod";
 import { readJsonObject, type JsonObject } from "../base/files.js";
 import type { Tensor } from "../torch/index.js";
-import { parseSchedulerConfig, SchedulerConfigError, type DDIMSchedulerConfig } from "./config.js";
+import { parseSchedulerConfig, type DDIMSchedulerConfig } from "./config.js";
 import { columnOf, drawTransition, timestepsOf } from "./gaussian.js";
 import { alphasCumprod } from "./noise-schedule.js";
+import { SchedulerConfigError } from "./rules.js";
 import { defineScheduler, type Scheduler, type SchedulerStep, type Transition } from "./scheduler.js";
 
 const { fround, sqrt } = Math;

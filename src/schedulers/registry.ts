@@ -1,9 +1,11 @@
 /** The schedulers that come with the project. */
 import type { z } from "zod";
 import { ddim } from "./ddim.js";
+import { flowMatch } from "./flow-match.js";
 import { defineScheduler, schedulers, type SchedulerKind } from "./scheduler.js";
 
 schedulers.register(ddim);
+schedulers.register(flowMatch);
 
 /**
  * Registers a scheduler, which configs then name: `scheduler: { name, ...options }`.

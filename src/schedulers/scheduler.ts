@@ -78,6 +78,8 @@ export interface SchedulerKind<O extends z.ZodObject = z.ZodObject> extends Entr
   readonly deterministicSteps?: boolean;
   /** Whether it samples without noise, so that there are no log-probs. Default: never. */
   isDeterministic?(options: z.output<O>): boolean;
+  /** Whether the last step of a trajectory draws no noise, so that it has no log-prob. Default: it draws some. */
+  endsWithoutNoise?(options: z.output<O>): boolean;
   /**
    * Makes the scheduler of a model.
    *

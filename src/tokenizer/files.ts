@@ -117,7 +117,7 @@ export function readTokenizerFiles(folder: string, options: { readonly padToken?
 }
 
 /** Special tokens are strings, or objects with the string as `content`. */
-function contentOf(token: unknown): string | undefined {
+export function contentOf(token: unknown): string | undefined {
   if (typeof token === "string") return token;
   const content = (token as { content?: unknown } | null | undefined)?.content;
   return typeof content === "string" ? content : undefined;

@@ -1,14 +1,15 @@
 /**
  * A tokenizer of the tokenizers library, whatever its algorithm: `tokenizer.json`, and the length of a text from
  * `tokenizer_config.json`. The package @huggingface/tokenizers reads and applies it; this adds what it leaves out, which is
- * truncation, and errors that name the file.
+ * truncation, padding, the normaliser Nmt, and errors that name the file.
  */
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { readJsonObject } from "../base/files.js";
+import { isJsonObject, readJsonObject } from "../base/files.js";
 import { show } from "../base/show.js";
-import { TokenizerError } from "./files.js";
+import { tensor, type Tensor } from "../torch/index.js";
+import { contentOf, TokenizerError } from "./files.js";
 
 /** What is used of the library. Its own types lead nowhere without file extensions, which Node's resolution asks for. */
 interface Library {
@@ -34,6 +35,8 @@ export class JsonTokenizer {
   readonly modelMaxLength: number | undefined;
   /** The largest id. */
   readonly lastId: number;
+  /** The id of padding; undefined where the folder names no such token. */
+  readonly padTokenId: number | undefined;
 
   readonly #file: string;
   readonly #tokenizer: Tokenizer;
@@ -41,11 +44,13 @@ export class JsonTokenizer {
   readonly #before: readonly number[];
   readonly #after: readonly number[];
 
-  private constructor(file: string, tokenizer: Tokenizer, modelMaxLength: number | undefined) {
+  private constructor(file: string, tokenizer: Tokenizer, settings: Settings) {
     this.#file = file;
     this.#tokenizer = tokenizer;
-    this.modelMaxLength = modelMaxLength;
-    this.lastId = [...tokenizer.get_vocab(true).values()].reduce((a, b) => Math.max(a, b), 0);
+    this.modelMaxLength = settings.modelMaxLength;
+    const vocab = tokenizer.get_vocab(true);
+    this.lastId = [...vocab.values()].reduce((a, b) => Math.max(a, b), 0);
+    this.padTokenId = settings.padToken === undefined ? undefined : vocab.get(settings.padToken);
     const text = this.tokenize(PROBE);
     const whole = this.#ids(PROBE, true);
     const start = whole.findIndex((_, i) => text.every((id, k) => whole[i + k] === id));
@@ -64,10 +69,14 @@ export class JsonTokenizer {
     const json = readJsonObject(file, TokenizerError);
     const configFile = join(folder, "tokenizer_config.json");
     const config = existsSync(configFile) ? readJsonObject(configFile, TokenizerError) : {};
-    const length = modelMaxLength(config["model_max_length"], configFile);
+    const settings = {
+      modelMaxLength: modelMaxLength(config["model_max_length"], configFile),
+      padToken: contentOf(config["pad_token"]),
+    };
     const { Tokenizer } = loadLibrary();
     try {
-      return new JsonTokenizer(file, new Tokenizer(json, config), length);
+      const known = { ...json, normalizer: withoutNmt(json["normalizer"]) };
+      return new JsonTokenizer(file, new Tokenizer(known, config), settings);
     } catch (cause) {
       if (cause instanceof TokenizerError) throw cause;
       const { message } = cause as Error;
@@ -93,6 +102,25 @@ export class JsonTokenizer {
     return [...this.#before, ...this.tokenize(text).slice(0, room), ...this.#after];
   }
 
+  /**
+   * The texts' ids as int64 [B, length]: each as `encode` gives it, padded at its end.
+   *
+   * @throws TokenizerError where the folder names no token for padding
+   */
+  encodeBatch(texts: readonly string[], length: number): Tensor {
+    const { padTokenId: padding } = this;
+    if (padding === undefined) {
+      throw new TokenizerError(
+        `${this.#file}: Expected a pad_token in the tokenizer_config.json beside it but received none`,
+      );
+    }
+    const rows = texts.map((text) => {
+      const ids = this.encode(text, length);
+      return [...ids, ...Array<number>(length - ids.length).fill(padding)];
+    });
+    return tensor(BigInt64Array.from(rows.flat().map(BigInt)), { shape: [texts.length, length], dtype: "int64" });
+  }
+
   #ids(text: string, special: boolean): number[] {
     const { ids, tokens } = this.#tokenizer.encode(text, { add_special_tokens: special });
     const unknown = ids.findIndex((id) => !Number.isSafeInteger(id) || id < 0);
@@ -101,6 +129,28 @@ export class JsonTokenizer {
       `${this.#file}: Expected an id for the token ${show(tokens[unknown])} but received ${show(ids[unknown])}`,
     );
   }
+}
+
+/** What tokenizer_config.json says. */
+interface Settings {
+  readonly modelMaxLength: number | undefined;
+  readonly padToken: string | undefined;
+}
+
+/** SentencePiece's nmt rules: these control characters go, those become blanks. */
+const NMT: readonly (readonly [characters: string, content: string])[] = [
+  ["[\u0001-\u0008\u000B\u000E-\u001F\u007F\u008F\u009F]", ""],
+  ["[\t\n\f\r\u1680\u200B-\u200F\u2028\u2029\u2581\uFEFF\uFFFD]", " "],
+];
+
+/** A normaliser with Nmt, which the library does not have, as the replacements that it is. */
+function withoutNmt(normalizer: unknown): unknown {
+  if (!isJsonObject(normalizer)) return normalizer;
+  const { type, normalizers } = normalizer;
+  if (type === "Sequence" && Array.isArray(normalizers)) return { type, normalizers: normalizers.map(withoutNmt) };
+  if (type !== "Nmt") return normalizer;
+  const replace = NMT.map(([Regex, content]) => ({ type: "Replace", pattern: { Regex }, content }));
+  return { type: "Sequence", normalizers: replace };
 }
 
 /** transformers writes a very large number where the length is not known. */

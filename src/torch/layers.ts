@@ -61,6 +61,18 @@ export function layerNorm(
   return aten.layerNorm(x, shape, weight, bias, eps);
 }
 
+/**
+ * x / sqrt(mean of x^2 + eps) over the last dimension, times weight [D]. In float32 up to the weight, as transformers and
+ * diffusers compute it; on every libtorch, as 1.13 has no operator for it.
+ */
+export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
+  return tidy(() => {
+    const wide = x.to({ dtype: "float32" });
+    const scale = wide.square().mean({ dim: -1, keepdim: true }).add(eps).rsqrt();
+    return wide.mul(scale).to({ dtype: x.dtype }).mul(weight);
+  });
+}
+
 /** max(x, 0) */
 export function relu(x: Tensor): Tensor {
   return aten.relu(x);

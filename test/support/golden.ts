@@ -77,11 +77,14 @@ export class GoldenTensors {
 /** Every folder of golden vectors that holds this file, as "unet/io.safetensors". */
 export function goldenSets(...parts: string[]): GoldenSet[] {
   const folders = [
-    ...["sd1", "sd2", "sdxl", "unusual", "rewards"].map((name) => join(fixtures, name)),
+    ...["sd1", "sd2", "sdxl", "sd3", "unusual", "rewards"].map((name) => join(fixtures, name)),
     ...named().filter(isFolder),
   ];
   return folders.map((folder) => new GoldenSet(folder)).filter((set) => parts.length === 0 || set.has(...parts));
 }
+
+/** Those of them whose denoiser is a UNet. */
+export const goldenUNets = (...parts: string[]): GoldenSet[] => goldenSets(...parts).filter((set) => set.has("unet"));
 
 /** Every selection file. */
 export function selectionFiles(): string[] {

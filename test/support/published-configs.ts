@@ -199,6 +199,104 @@ const indexXL: Config = {
   tokenizer_2: of("transformers", "CLIPTokenizer"),
 };
 
+/** The parts of Stable Diffusion 3 that are not Stable Diffusion's. */
+export interface PublishedFlowModel {
+  readonly transformer: Config;
+  readonly vae: Config;
+  readonly textEncoder3: Config;
+  readonly scheduler: Config;
+}
+
+const transformer3: Config = {
+  _class_name: "SD3Transformer2DModel",
+  _diffusers_version: "0.29.0.dev0",
+  attention_head_dim: 64,
+  caption_projection_dim: 1536,
+  in_channels: 16,
+  joint_attention_dim: 4096,
+  num_attention_heads: 24,
+  num_layers: 24,
+  out_channels: 16,
+  patch_size: 2,
+  pooled_projection_dim: 2048,
+  pos_embed_max_size: 192,
+  sample_size: 128,
+};
+
+const base3 = {
+  vae: {
+    ...vaeXL,
+    latent_channels: 16,
+    latents_mean: null,
+    latents_std: null,
+    mid_block_add_attention: true,
+    scaling_factor: 1.5305,
+    shift_factor: 0.0609,
+    use_post_quant_conv: false,
+    use_quant_conv: false,
+  },
+  textEncoder3: {
+    _name_or_path: "google/t5-v1_1-xxl",
+    architectures: ["T5EncoderModel"],
+    classifier_dropout: 0.0,
+    d_ff: 10240,
+    d_kv: 64,
+    d_model: 4096,
+    decoder_start_token_id: 0,
+    dense_act_fn: "gelu_new",
+    dropout_rate: 0.1,
+    eos_token_id: 1,
+    feed_forward_proj: "gated-gelu",
+    initializer_factor: 1.0,
+    is_encoder_decoder: true,
+    is_gated_act: true,
+    layer_norm_epsilon: 1e-6,
+    model_type: "t5",
+    num_decoder_layers: 24,
+    num_heads: 64,
+    num_layers: 24,
+    output_past: true,
+    pad_token_id: 0,
+    relative_attention_max_distance: 128,
+    relative_attention_num_buckets: 32,
+    tie_word_embeddings: false,
+    torch_dtype: "float16",
+    transformers_version: "4.41.2",
+    use_cache: true,
+    vocab_size: 32128,
+  },
+  scheduler: {
+    _class_name: "FlowMatchEulerDiscreteScheduler",
+    _diffusers_version: "0.29.0.dev0",
+    num_train_timesteps: 1000,
+    shift: 3.0,
+  },
+};
+
+export const publishedFlowModels: Readonly<Record<string, PublishedFlowModel>> = {
+  "stable-diffusion-3-medium": { ...base3, transformer: transformer3 },
+  "stable-diffusion-3.5-medium": {
+    ...base3,
+    transformer: {
+      ...transformer3,
+      dual_attention_layers: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+      pos_embed_max_size: 384,
+      qk_norm: "rms_norm",
+    },
+  },
+  "stable-diffusion-3.5-large": {
+    ...base3,
+    transformer: {
+      ...transformer3,
+      caption_projection_dim: 2432,
+      dual_attention_layers: [],
+      num_attention_heads: 38,
+      num_layers: 38,
+      qk_norm: "rms_norm",
+    },
+  },
+};
+
 export interface PublishedModel {
   readonly index: Config;
   readonly unet: Config;

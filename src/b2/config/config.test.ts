@@ -264,7 +264,7 @@ test("another objective keeps the options that it shares, and refuses what it do
   );
   assert.match(
     problemsOf({ scheduler: { name: "euler" } }).join(),
-    /Expected ddim for the scheduler but received "euler"/,
+    /Expected ddim or flow-match for the scheduler but received "euler"/,
   );
 });
 

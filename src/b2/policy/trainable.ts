@@ -86,7 +86,7 @@ class LoraTrainable implements Trainable {
   }
 }
 
-/** Full fine-tuning, saved as the denoiser's folder in diffusers' layout. */
+/** Full fine-tuning of all but the denoiser's buffers, saved as the denoiser's folder in diffusers' layout. */
 class FullTrainable implements Trainable {
   readonly parameters: ReadonlyMap<string, Tensor>;
   readonly #model: DiffusionModel;
@@ -94,7 +94,8 @@ class FullTrainable implements Trainable {
 
   constructor(model: DiffusionModel, keepsBase: boolean) {
     this.#model = model;
-    this.parameters = model.denoiser.requiresGrad_().parameters();
+    const all = model.denoiser.requiresGrad_().parameters();
+    this.parameters = new Map([...all].filter(([, parameter]) => parameter.requiresGrad));
     this.#base = keepsBase ? new WeightCopy(this.parameters) : undefined;
   }
 

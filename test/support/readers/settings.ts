@@ -10,9 +10,16 @@ import { readGrid } from "../../../src/compare/grid.js";
 import { readImageFolder } from "../../../src/eval/image-folder.js";
 import { readPreprocessorConfig } from "../../../src/images/index.js";
 import { parseDebertaConfig, parseRobertaConfig } from "../../../src/models/bert-config.js";
-import { AutoencoderKL, CLIPModel, CLIPTextModel, UNet2DConditionModel } from "../../../src/models/index.js";
+import {
+  AutoencoderKL,
+  CLIPModel,
+  CLIPTextModel,
+  SD3Transformer2DModel,
+  T5EncoderModel,
+  UNet2DConditionModel,
+} from "../../../src/models/index.js";
 import { readModelIndex } from "../../../src/pipeline/model-index.js";
-import { DDIMScheduler } from "../../../src/schedulers/index.js";
+import { DDIMScheduler, FlowMatchScheduler } from "../../../src/schedulers/index.js";
 import { readOpenClipConfig } from "../../../src/single-file/open-clip.js";
 import { CLIPTokenizer, JsonTokenizer } from "../../../src/tokenizer/index.js";
 import { fixtures } from "../folders.js";
@@ -51,6 +58,11 @@ const configs: readonly ReaderUnderTest[] = [
     const config = UNet2DConditionModel.readConfig(folder);
     assertStable(config, (again) => UNet2DConditionModel.layout.parseConfig(again, "again"));
   }),
+  modelFile("SD3 transformer configs", 300, ["sd3/transformer", "config.json"], (folder) => {
+    const config = SD3Transformer2DModel.readConfig(folder);
+    assertStable(config, (again) => SD3Transformer2DModel.layout.parseConfig(again, "again"));
+  }),
+  modelFile("T5 configs", 300, ["sd3/text_encoder_3", "config.json"], (folder) => T5EncoderModel.readConfig(folder)),
   modelFile("VAE configs", 500, ["sd1/vae", "config.json"], (folder) => AutoencoderKL.readConfig(folder)),
   modelFile("text encoder configs", 500, ["sd1/text_encoder", "config.json"], (folder) =>
     CLIPTextModel.readConfig(folder),
@@ -69,6 +81,11 @@ const configs: readonly ReaderUnderTest[] = [
     const scheduler = DDIMScheduler.fromPretrained(folder);
     for (const t of scheduler.timesteps(1)) assert(t >= 0 && t < scheduler.numTrainTimesteps, String(t));
     for (const alpha of scheduler.alphasCumprod) assert(alpha >= 0 && alpha <= 1, String(alpha));
+  }),
+  modelFile("flow-matching scheduler configs", 300, ["sd3/scheduler", "scheduler_config.json"], (folder) => {
+    const scheduler = FlowMatchScheduler.fromPretrained(folder);
+    const sigmas = scheduler.sigmas(Math.min(10, scheduler.maxInferenceSteps));
+    sigmas.forEach((sigma, i) => assert(i === 0 ? sigma === 1 : sigma < sigmas[i - 1]!, String(sigma)));
   }),
   modelFile("model_index.json", 500, ["sdxl", "model_index.json"], (folder) => readModelIndex(folder)),
   modelFile("preprocessor configs", 800, ["sd1/clip", "preprocessor_config.json"], (folder) => {
@@ -97,12 +114,12 @@ const tokenizers: ReaderUnderTest = {
   },
 };
 
-const jsonTokenizers: ReaderUnderTest = {
-  name: "tokenizer.json",
+const jsonTokenizers = (from: string): ReaderUnderTest => ({
+  name: `tokenizer.json of ${from}`,
   share: 400,
   prepare: (folder) => {
     for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
-      cpSync(join(fixtures, "rewards/deberta", name), join(folder, name));
+      cpSync(join(fixtures, from, name), join(folder, name));
     }
     return {
       files: { "tokenizer.json": mutateJson, "tokenizer_config.json": mutateJson },
@@ -115,7 +132,7 @@ const jsonTokenizers: ReaderUnderTest = {
       },
     };
   },
-};
+});
 
 const texts: ReaderUnderTest = {
   name: "tokenized texts",
@@ -286,7 +303,8 @@ const imageFolders: ReaderUnderTest = {
 export const settingReaders: readonly ReaderUnderTest[] = [
   ...configs,
   tokenizers,
-  jsonTokenizers,
+  jsonTokenizers("rewards/deberta"),
+  jsonTokenizers("sd3/tokenizer_3"),
   texts,
   runConfigs,
   assignments,
