@@ -13,7 +13,7 @@ for (const name of ["stdout", "stderr"] as const) {
   process[name].write = (text: Uint8Array | string, ...rest: unknown[]): boolean => {
     written[name] += typeof text === "string" ? text : Buffer.from(text).toString();
     const done = rest.at(-1);
-    if (typeof done === "function") process.nextTick(done as () => void);
+    if (typeof done === "function") process.nextTick(done);
     return true;
   };
 }
