@@ -19,6 +19,7 @@ export {
   expectNewFolder,
   promptEmbeds,
   registerModel,
+  StableDiffusion3Pipeline,
   StableDiffusionPipeline,
   type Conditioning,
   type DiffusionModel,

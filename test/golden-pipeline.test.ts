@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { LoraAdapter } from "../src/lora/index.js";
 import { promptEmbeds, StableDiffusionPipeline, type TextEmbeds } from "../src/pipeline/index.js";
-import { Generator, liveTensors, noGrad, stack, tensor, tidy } from "../src/torch/index.js";
-import { assertClose, goldenUNets, outputTolerance } from "./support/golden.js";
+import { Generator, liveTensors, noGrad, tensor, tidy } from "../src/torch/index.js";
+import { assertClose, followTrajectory, goldenUNets, outputTolerance } from "./support/golden.js";
 
 for (const set of goldenUNets("lora", "io_trajectory.safetensors")) {
   describe(`StableDiffusionPipeline, golden ${set.name}`, () => {
@@ -57,24 +57,9 @@ for (const set of goldenUNets("lora", "io_trajectory.safetensors")) {
 
     function follow(embeds: TextEmbeds, negative: TextEmbeds): void {
       const guidanceScale = io.get("guidance_scale").item();
-      const [noise, golden] = [io.get("noise"), io.get("latents")];
-      const timesteps = pipeline.scheduler.timesteps(noise.size(0));
-      assert.deepEqual(timesteps, io.get("timesteps").toArray());
-      const conditioning = pipeline.condition(embeds, { guidanceScale, negative });
-      let sample = golden.select(1, 0);
-      const latents = [sample];
-      const logProbs = timesteps.map((timestep, i) => {
-        const modelOutput = pipeline.predict(sample, timestep, conditioning);
-        const step = { modelOutput, timestep, sample, numInferenceSteps: timesteps.length, noise: noise.select(0, i) };
-        const { prevSample, logProb } = pipeline.scheduler.step(step);
-        sample = prevSample;
-        latents.push(sample);
-        return logProb;
-      });
-      assertClose(stack(latents, 1), golden, outputTolerance, `${set.name} latents`);
-      assertClose(stack(logProbs, 1), io.get("log_probs"), outputTolerance, `${set.name} log_probs`);
-      assertClose(pipeline.decode(sample), io.get("image"), outputTolerance, `${set.name} image`);
-      const oneByOne = pipeline.decode(sample, { batchSize: 1 });
+      followTrajectory(set, pipeline, pipeline.condition(embeds, { guidanceScale, negative }));
+      const [last, steps] = [io.get("latents"), io.get("noise").size(0)];
+      const oneByOne = pipeline.decode(last.select(1, steps), { batchSize: 1 });
       assertClose(oneByOne, io.get("image"), outputTolerance, `${set.name} image, decoded one by one`);
     }
 

@@ -19,7 +19,7 @@ import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { hubCache, hubEndpoint, hubToken, isOffline } from "../src/hub/environment.js";
 import { cachedModel, downloadModel, parseHubName, type DownloadModelOptions } from "../src/hub/index.js";
-import { StableDiffusionPipeline } from "../src/pipeline/index.js";
+import { modelFamilies, StableDiffusionPipeline } from "../src/pipeline/index.js";
 import { b2With } from "./support/cli.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
 import { FakeHub } from "./support/hub.js";
@@ -77,6 +77,27 @@ const openClip = {
   "README.md": 13,
 };
 
+/** Stable Diffusion 3 without two of its text encoders, and what others read. */
+const sd3 = {
+  "model_index.json": 10,
+  "scheduler/scheduler_config.json": 10,
+  "sd3.5_medium.safetensors": 3000,
+  "text_encoder/config.json": 10,
+  "text_encoder/model.safetensors": 3001,
+  "text_encoder/model.fp16.safetensors": 3002,
+  "text_encoders/t5xxl_fp16.safetensors": 3003,
+  "tokenizer/merges.txt": 11,
+  "tokenizer/vocab.json": 12,
+  "tokenizer_3/spiece.model": 13,
+  "tokenizer_3/tokenizer.json": 14,
+  "tokenizer_3/tokenizer_config.json": 15,
+  "transformer/config.json": 10,
+  "transformer/diffusion_pytorch_model.safetensors": 3004,
+  "vae/config.json": 10,
+  "vae/diffusion_pytorch_model.safetensors": 3005,
+  "vae copy/diffusion_pytorch_model.safetensors": 3006,
+};
+
 const weights = "unet/diffusion_pytorch_model.safetensors";
 
 before(async () => {
@@ -113,6 +134,7 @@ before(async () => {
     "someone/forms": { folder: folderOf("forms", forms) },
     "someone/open-clip": { folder: folderOf("open-clip", openClip) },
     "someone/roberta": { folder: join(fixtures, "rewards/roberta") },
+    "someone/sd3": { folder: folderOf("sd3", sd3) },
     "someone/other": { folder: folderOf("other", { "model_index.json": 10, "transformer/model.safetensors": 3000 }) },
   });
 });
@@ -220,6 +242,18 @@ describe("a model by name", () => {
     const folder = await downloadModel("someone/roberta", { cache });
     const files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
     assert.deepEqual(filesIn(folder), files);
+  });
+
+  test("of Stable Diffusion 3 its own folders, those of text encoders where it has them", async () => {
+    const layouts = modelFamilies.entries().flatMap((family) => family.repository ?? []);
+    const folder = await downloadModel("someone/sd3", { cache, layouts });
+    const others = /spiece|sd3\.5|fp16|copy/;
+    assert.deepEqual(
+      filesIn(folder),
+      Object.keys(sd3)
+        .filter((path) => !others.test(path))
+        .sort(),
+    );
   });
 
   test("settings without weights serve a checkpoint of one file", async () => {

@@ -12,6 +12,8 @@ import { levelsOf, parseUNetConfig } from "../src/models/unet-config.js";
 import { checkFit } from "../src/pipeline/fit.js";
 import { readModelIndex } from "../src/pipeline/model-index.js";
 import type { Parts } from "../src/pipeline/parts.js";
+import { checkSD3Fit } from "../src/pipeline/sd3-fit.js";
+import type { SD3Parts } from "../src/pipeline/sd3-parts.js";
 import { FlowMatchScheduler, parseSchedulerConfig, SchedulerConfigError } from "../src/schedulers/index.js";
 import { CLIPTokenizer } from "../src/tokenizer/index.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
@@ -80,12 +82,25 @@ describe("published models", () => {
 
   for (const [name, { transformer, vae, textEncoder3, scheduler }] of Object.entries(publishedFlowModels)) {
     test(name, () => {
-      const { num_layers: depth, dual_attention_layers: dual } = parseSD3TransformerConfig(transformer, name);
+      const config = parseSD3TransformerConfig(transformer, name);
+      const { num_layers: depth, dual_attention_layers: dual } = config;
       assert.deepEqual([depth, dual.length], name.includes("large") ? [38, 0] : [24, name.includes("3.5") ? 13 : 0]);
       const { shift_factor: shift, latent_channels: channels } = parseVaeConfig(vae, name);
       assert.deepEqual([shift, channels], [0.0609, 16]);
       assert.equal(parseT5Config(textEncoder3, name).feed_forward_proj, "gated-gelu");
       assert.equal(FlowMatchScheduler.fromConfig(scheduler, name).config.shift, 3);
+      // Its two CLIPs are those of XL, and T5's ids end at 32099.
+      const { textEncoder, textEncoder2 } = model("stable-diffusion-xl-base-1.0");
+      const clips = [textEncoder, textEncoder2!].map((clip) => ({
+        tokenizer,
+        encoder: { config: parseTextConfig(clip, name) },
+      }));
+      const t5 = {
+        tokenizer: { lastId: 32_099, padTokenId: 0 },
+        encoder: { config: parseT5Config(textEncoder3, name) },
+      };
+      const parts = { clips, t5, transformer: { config }, vae: { config: parseVaeConfig(vae, name) } };
+      checkSD3Fit(parts as unknown as SD3Parts, name);
     });
   }
 

@@ -52,6 +52,12 @@ function contents(run: RunReader): unknown {
   }));
 }
 
+/** Stable Diffusion 3 with short texts, and without the last step of CPS, which has no density. */
+const sd3 = {
+  model: { ...familyOf("sd3"), options: { maxSequenceLength: 8 } },
+  interval: { first: 3, last: 4, skipLast: 1 },
+};
+
 const forms = {
   "sd1, LoRA": { model: familyOf("sd1") },
   "sd2, LoRA": { model: familyOf("sd2") },
@@ -62,6 +68,12 @@ const forms = {
     model: familyOf("sdxl"),
     train: { parameters: "full", gradientCheckpointing: true, use8bitAdam: true },
   },
+  "sd3, LoRA": sd3,
+  "sd3, all of the transformer, checkpointed": {
+    ...sd3,
+    train: { parameters: "full", gradientCheckpointing: true },
+  },
+  "sd3, bfloat16": { ...sd3, model: { ...sd3.model, dtype: "bfloat16", computeDtype: "bfloat16" } },
   "sdxl, bfloat16": { model: { ...familyOf("sdxl"), dtype: "bfloat16", computeDtype: "bfloat16" } },
   "sdxl, float16 in float32": { model: { ...familyOf("sdxl"), dtype: "float16", computeDtype: "float32" } },
 };
@@ -113,7 +125,7 @@ function skipOf(dtype: Held): string | false {
   }
 }
 
-const families = { sd1: familyOf("sd1"), sdxl: familyOf("sdxl") };
+const families = { sd1: familyOf("sd1"), sdxl: familyOf("sdxl"), sd3: sd3.model };
 /** Too large for a test in half precision, which many processors are slow in. */
 const embedded = { path: "models/emoji", height: null, width: null };
 

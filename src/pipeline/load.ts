@@ -1,5 +1,6 @@
 /**
- * Loads Stable Diffusion's parts from a diffusers folder or a single file. If loading fails, nothing stays in memory.
+ * Loads Stable Diffusion's parts from a diffusers folder or a single file, and what the families' loading shares. If
+ * loading fails, nothing stays in memory.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -15,7 +16,7 @@ import {
   weightFiles,
   type PretrainedOptions,
 } from "../models/index.js";
-import { openScheduler, SchedulerConfigError } from "../schedulers/index.js";
+import { openScheduler, SchedulerConfigError, type Scheduler } from "../schedulers/index.js";
 import { SingleFile } from "../single-file/index.js";
 import { CLIPTokenizer } from "../tokenizer/index.js";
 import type { ModelOptions } from "./diffusion-model.js";
@@ -25,67 +26,79 @@ import type { Parts } from "./parts.js";
 
 const DEFAULT_SCHEDULER: Named = { name: "ddim" };
 
-/** Loads all parts and checks that they fit. @throws InputError naming the file and every key at fault */
-export function loadParts(path: string, options: ModelOptions): Parts {
-  if (isPickle(path)) throw new ModelConfigError(pickleRefused(path));
-  const loaded: { dispose(): void }[] = [];
-  const hold = <T extends { dispose(): void }>(model: T): T => {
-    loaded.push(model);
-    return model;
-  };
+/** Remembers a part, so that it is freed if a later one fails. */
+export type Hold = <T extends { dispose(): void }>(part: T) => T;
+
+/** Loads the parts of a pipeline; if that fails, those that it held are freed. */
+export function holding<T>(load: (hold: Hold) => T): T {
+  const held: { dispose(): void }[] = [];
   try {
-    const parts = path.endsWith(".safetensors") ? fromSingleFile(path, options, hold) : fromFolder(path, options, hold);
-    checkFit(parts, path);
-    return parts;
+    return load((part) => {
+      held.push(part);
+      return part;
+    });
   } catch (error) {
-    for (const model of loaded) model.dispose();
+    for (const part of held) part.dispose();
     throw error;
   }
 }
 
-type Hold = <T extends { dispose(): void }>(model: T) => T;
+/** Loads all parts and checks that they fit. @throws InputError naming the file and every key at fault */
+export function loadParts(path: string, options: ModelOptions): Parts {
+  if (isPickle(path)) throw new ModelConfigError(pickleRefused(path));
+  return holding((hold) => {
+    const parts = path.endsWith(".safetensors") ? fromSingleFile(path, options, hold) : fromFolder(path, options, hold);
+    checkFit(parts, path);
+    return parts;
+  });
+}
+
+/** The scheduler of a pipeline's folder. */
+export function loadScheduler(folder: string, named: Named): Scheduler {
+  const file = join(folder, "scheduler/scheduler_config.json");
+  return openScheduler(named, readJsonObject(file, SchedulerConfigError), file);
+}
 
 function fromFolder(folder: string, options: ModelOptions, hold: Hold): Parts {
   const { scheduler: sampler = DEFAULT_SCHEDULER } = options;
   const index = readModelIndex(folder);
   const at = (part: string) => join(folder, part);
-  const of = variantOf(folder, options);
-  const schedulerFile = join(folder, "scheduler/scheduler_config.json");
-  const scheduler = openScheduler(sampler, readJsonObject(schedulerFile, SchedulerConfigError), schedulerFile);
+  const of = optionsOfParts(folder, options, ["unet", "vae", "text_encoder", "text_encoder_2"]);
+  const scheduler = loadScheduler(folder, sampler);
   const tokenizer = CLIPTokenizer.fromPretrained(at("tokenizer"));
   const second = index.isXL && {
     tokenizer2: CLIPTokenizer.fromPretrained(at("tokenizer_2")),
-    textEncoder2: hold(CLIPTextModelWithProjection.fromPretrained(at("text_encoder_2"), of("text_encoder_2", "model"))),
+    textEncoder2: hold(CLIPTextModelWithProjection.fromPretrained(at("text_encoder_2"), of("text_encoder_2"))),
   };
   return {
     index,
     scheduler,
     tokenizer,
-    textEncoder: hold(CLIPTextModel.fromPretrained(at("text_encoder"), of("text_encoder", "model"))),
+    textEncoder: hold(CLIPTextModel.fromPretrained(at("text_encoder"), of("text_encoder"))),
     ...second,
-    unet: hold(UNet2DConditionModel.fromPretrained(at("unet"), of("unet", "diffusion_pytorch_model"))),
-    vae: hold(AutoencoderKL.fromPretrained(at("vae"), of("vae", "diffusion_pytorch_model"))),
+    unet: hold(UNet2DConditionModel.fromPretrained(at("unet"), of("unet"))),
+    vae: hold(AutoencoderKL.fromPretrained(at("vae"), of("vae"))),
   };
 }
 
-/** The load options of each part. @throws ModelConfigError if no part has the variant */
-function variantOf(
+/** The load options of each part of a folder. @throws ModelConfigError if no part has the variant */
+export function optionsOfParts(
   folder: string,
   { dtype = "float32", device = "cpu", variant }: ModelOptions,
-): (part: string, stem: string) => PretrainedOptions {
-  const has = (part: string, stem: string): boolean => {
+  parts: readonly string[],
+): (part: string) => PretrainedOptions {
+  const has = (part: string): boolean => {
+    const stem = part.startsWith("text_encoder") ? "model" : "diffusion_pytorch_model";
     try {
       return weightFiles(join(folder, part), stem, variant).length > 0;
     } catch {
       return false;
     }
   };
-  const parts = [["unet", "diffusion_pytorch_model"] as const, ["vae", "diffusion_pytorch_model"] as const];
-  const texts = ["text_encoder", "text_encoder_2"].map((part) => [part, "model"] as const);
-  if (variant !== undefined && ![...parts, ...texts].some(([part, stem]) => has(part, stem))) {
+  if (variant !== undefined && !parts.some(has)) {
     throw new ModelConfigError(`Expected weights of the variant ${variant} in ${folder} but received none`);
   }
-  return (part, stem) => ({ dtype, device, ...(variant !== undefined && has(part, stem) && { variant }) });
+  return (part) => ({ dtype, device, ...(variant !== undefined && has(part) && { variant }) });
 }
 
 function fromSingleFile(file: string, options: ModelOptions, hold: Hold): Parts {

@@ -10,7 +10,8 @@ import {
   unetTrainingBytes,
   vaeDecodeBytes,
 } from "../models/index.js";
-import type { Device, DType } from "../torch/index.js";
+import type { DType } from "../torch/index.js";
+import { imagesAtOnce } from "./decode.js";
 import type { PassMemory, PassSetting } from "./diffusion-model.js";
 
 /** Tokens of a prompt. */
@@ -19,20 +20,6 @@ const TOKENS = 77;
 const FLOAT = 4;
 
 const itemBytes = (dtype: DType): number => (dtype === "float32" ? FLOAT : 2);
-
-/**
- * Pixels decoded at a time: 32 images of 64x64, or one of 512x512. With larger activations the allocator maps new
- * memory each time, and they exceed the CPU caches: 144 images of 64x64 took 931 ms of CPU time in one batch and 684 ms
- * in batches of 36.
- */
-const PIXELS_AT_ONCE = 2 ** 17;
-
-/** On an accelerator: eight of 512x512, whose activations take some 8 GB in float32. */
-const PIXELS_AT_ONCE_ON_DEVICE = 2 ** 21;
-
-/** How many images of so many pixels are decoded at a time. */
-export const imagesAtOnce = (pixels: number, device: Device): number =>
-  Math.max(1, Math.floor((device === "cpu" ? PIXELS_AT_ONCE : PIXELS_AT_ONCE_ON_DEVICE) / pixels));
 
 /** undefined for a single file, whose configs are not read. @throws ModelConfigError for a config that is none */
 export function passMemory(path: string, setting: PassSetting): PassMemory | undefined {

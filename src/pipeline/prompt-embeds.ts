@@ -2,7 +2,7 @@
  * Encoded prompts, one row each: named tensors whose first dimension is the batch. Each model family chooses the names.
  * They are plain objects, so that `tidy` keeps the tensors of one that it returns.
  */
-import { cat, tensor, tidy, type Tensor } from "../torch/index.js";
+import { cat, noGrad, tensor, tidy, type Tensor } from "../torch/index.js";
 
 /** Named tensors of one batch, [B, ...] each. */
 export type States = { readonly [name: string]: Tensor | undefined };
@@ -51,6 +51,31 @@ export function catPrompts<S extends States>(parts: readonly PromptEmbeds<S>[]):
   const names = Object.keys(parts[0]?.states ?? {});
   const joined = names.map((name) => [name, cat(parts.map(({ states }) => states[name]!))] as const);
   return promptEmbeds(Object.fromEntries(joined) as unknown as S);
+}
+
+/** Prompts encoded per batch. */
+const PROMPTS_AT_ONCE = 64;
+
+/** Encodes prompts without gradient, each once: a row for each prompt, repeated where the prompt is. */
+export function encodeEachOnce<S extends States>(
+  prompts: readonly string[],
+  encode: (some: readonly string[]) => PromptEmbeds<S>,
+): PromptEmbeds<S> {
+  const unique = [...new Set(prompts)];
+  const rows = new Map(unique.map((prompt, row) => [prompt, row]));
+  const embeds = noGrad(() =>
+    tidy(() => {
+      const parts: PromptEmbeds<S>[] = [];
+      for (let start = 0; start < unique.length; start += PROMPTS_AT_ONCE) {
+        parts.push(tidy(() => encode(unique.slice(start, start + PROMPTS_AT_ONCE))));
+      }
+      return parts.length === 1 ? parts[0]! : catPrompts(parts);
+    }),
+  );
+  if (unique.length === prompts.length) return embeds;
+  const repeated = embeds.select(prompts.map((prompt) => rows.get(prompt)!));
+  embeds.dispose();
+  return repeated;
 }
 
 function eachState<S extends States>(states: S, change: (x: Tensor) => Tensor): PromptEmbeds<S> {

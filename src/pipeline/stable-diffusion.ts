@@ -7,7 +7,6 @@
  * no watermark; SDXL is always conditioned on a crop at the origin and on the image's own size.
  */
 import { z } from "zod";
-import { InputError } from "../base/errors.js";
 import {
   ModelConfigError,
   TextKeyValues,
@@ -32,7 +31,14 @@ import {
   type DType,
   type Tensor,
 } from "../torch/index.js";
-import { conditionOn, type TextConditioning, type TextEmbeds, type TextGuidance } from "./conditioning.js";
+import {
+  conditionOn,
+  predictGuided,
+  type TextConditioning,
+  type TextEmbeds,
+  type TextGuidance,
+} from "./conditioning.js";
+import { decodeImages } from "./decode.js";
 import {
   defineModel,
   type DiffusionModel,
@@ -44,15 +50,13 @@ import { loadParts } from "./load.js";
 import { isStableDiffusion, PIPELINES } from "./model-index.js";
 import { Offload } from "./offload.js";
 import type { Parts } from "./parts.js";
-import { imagesAtOnce, passMemory } from "./pass-memory.js";
-import { catPrompts, promptEmbeds } from "./prompt-embeds.js";
+import { passMemory } from "./pass-memory.js";
+import { encodeEachOnce, promptEmbeds } from "./prompt-embeds.js";
 import { saveParts } from "./save.js";
+import { latentSides } from "./sizes.js";
 
 /** The projections of every attention of the UNet, as diffusers adapts them. */
 const ATTENTION_PROJECTIONS: readonly string[] = ["to_q", "to_k", "to_v", "to_out.0"];
-
-/** Prompts encoded per batch. */
-const PROMPTS_AT_ONCE = 64;
 
 /** Stable Diffusion 1, 2 or XL, see the top of this file. Owns its weights: call `dispose`. */
 export class StableDiffusionPipeline implements DiffusionModel {
@@ -174,21 +178,7 @@ export class StableDiffusionPipeline implements DiffusionModel {
   /** Encodes prompts without gradient; repeated prompts are encoded once. */
   encodePrompts(prompts: readonly string[]): TextEmbeds {
     this.#offload?.keepOnly("text");
-    const unique = [...new Set(prompts)];
-    const rows = new Map(unique.map((prompt, row) => [prompt, row]));
-    const embeds = noGrad(() =>
-      tidy(() => {
-        const parts: TextEmbeds[] = [];
-        for (let start = 0; start < unique.length; start += PROMPTS_AT_ONCE) {
-          parts.push(tidy(() => this.#encode(unique.slice(start, start + PROMPTS_AT_ONCE))));
-        }
-        return parts.length === 1 ? parts[0]! : catPrompts(parts);
-      }),
-    );
-    if (unique.length === prompts.length) return embeds;
-    const repeated = embeds.select(prompts.map((prompt) => rows.get(prompt)!));
-    embeds.dispose();
-    return repeated;
+    return encodeEachOnce(prompts, (some) => this.#encode(some));
   }
 
   isGuided(guidanceScale: number): boolean {
@@ -233,7 +223,10 @@ export class StableDiffusionPipeline implements DiffusionModel {
     this.#offload?.keepOnly(null);
     return tidy(() => {
       const x = latents.to({ dtype: this.computeDtype, device: this.device });
-      return this.#predictGuided(x, timesteps, conditioning).to({ device: latents.device });
+      const guided = predictGuided(x, timesteps, conditioning.guidanceScale, (x, t) =>
+        this.#predict(x, t, conditioning),
+      );
+      return guided.to({ device: latents.device });
     });
   }
 
@@ -243,22 +236,9 @@ export class StableDiffusionPipeline implements DiffusionModel {
    * @param latents [B, C, h, w] from the sampler, on any device
    * @returns float32 [B, 3, H, W] in [0, 1], on the model's device
    */
-  decode(latents: Tensor, { batchSize = this.#imagesAtOnce(latents) }: { batchSize?: number } = {}): Tensor {
-    if (!(batchSize >= 1)) throw new RangeError(`Expected 1 or more for batchSize but received ${batchSize}`);
+  decode(latents: Tensor, { batchSize }: { batchSize?: number } = {}): Tensor {
     this.#offload?.keepOnly("vae");
-    // SD's and SDXL's VAE overflow in float16.
-    const overflows = this.vae.config.force_upcast && this.computeDtype === "float16";
-    const dtype = overflows ? "float32" : this.computeDtype;
-    return tidy(() => {
-      const scaled = latents.div(this.vae.config.scaling_factor).to({ dtype, device: this.device });
-      const images = scaled.split(batchSize).map((some) =>
-        tidy(() => {
-          const image = this.vae.decode(some).to({ dtype: "float32" });
-          return image.div(2).add(0.5).clamp({ min: 0, max: 1 });
-        }),
-      );
-      return images.length === 1 ? images[0]! : cat(images);
-    });
+    return decodeImages(this.vae, latents, { dtype: this.computeDtype, device: this.device, batchSize });
   }
 
   /**
@@ -266,30 +246,17 @@ export class StableDiffusionPipeline implements DiffusionModel {
    *
    * @throws InputError for a side that is not a multiple of the VAE's downscaling
    */
-  latentShape({ height, width }: ImageSize = {}): [channels: number, height: number, width: number] {
+  latentShape(size: ImageSize = {}): [channels: number, height: number, width: number] {
     const trained = this.unet.config.sample_size ?? 64;
     const [trainedHeight = 64, trainedWidth = trainedHeight] = typeof trained === "number" ? [trained] : trained;
-    const factor = this.vae.downscale;
-    const side = (name: string, pixels: number | undefined, otherwise: number): number => {
-      if (pixels === undefined) return otherwise;
-      if (Number.isInteger(pixels) && pixels > 0 && pixels % factor === 0) return pixels / factor;
-      throw new InputError(`Expected a positive multiple of ${factor} for ${name} but received ${pixels}`);
-    };
-    const { in_channels: channels } = this.unet.config;
-    return [channels, side("height", height, trainedHeight), side("width", width, trainedWidth)];
+    const { downscale } = this.vae;
+    const sides = { downscale, multiple: downscale, trained: [trainedHeight, trainedWidth] } as const;
+    return [this.unet.config.in_channels, ...latentSides(size, sides)];
   }
 
   /** Frees the weights of all parts. */
   dispose(): void {
     for (const part of [this.textEncoder, this.textEncoder2, this.unet, this.vae]) part?.dispose();
-  }
-
-  #predictGuided(x: Tensor, timesteps: number | readonly number[], prompts: TextConditioning): Tensor {
-    const { guidanceScale } = prompts;
-    if (guidanceScale === 1) return this.#predict(x, timesteps, prompts);
-    const twice = typeof timesteps === "number" ? timesteps : [...timesteps, ...timesteps];
-    const [without, withText] = this.#predict(cat([x, x]), twice, prompts).chunk(2) as [Tensor, Tensor];
-    return without.add(withText.sub(without).mul(guidanceScale));
   }
 
   #predict(x: Tensor, timesteps: number | readonly number[], prompts: TextConditioning): Tensor {
@@ -320,10 +287,6 @@ export class StableDiffusionPipeline implements DiffusionModel {
     const [batch, , height, width] = shape as [number, number, number, number];
     const size = [height * this.vae.downscale, width * this.vae.downscale];
     return tensor([[...size, 0, 0, ...size]], { device: this.device }).expand([batch, 6]);
-  }
-
-  #imagesAtOnce({ shape: [, , height = 1, width = 1] }: Tensor): number {
-    return imagesAtOnce(height * width * this.vae.downscale ** 2, this.device);
   }
 }
 

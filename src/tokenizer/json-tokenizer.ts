@@ -6,7 +6,7 @@
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { isJsonObject, readJsonObject } from "../base/files.js";
+import { isJsonObject, readJsonObject, writeJson, type JsonObject } from "../base/files.js";
 import { show } from "../base/show.js";
 import { tensor, type Tensor } from "../torch/index.js";
 import { contentOf, TokenizerError } from "./files.js";
@@ -40,6 +40,8 @@ export class JsonTokenizer {
 
   readonly #file: string;
   readonly #tokenizer: Tokenizer;
+  /** The contents of tokenizer.json and tokenizer_config.json. */
+  readonly #contents: readonly [json: JsonObject, config: JsonObject];
   /** The special tokens before and after a text. */
   readonly #before: readonly number[];
   readonly #after: readonly number[];
@@ -47,6 +49,7 @@ export class JsonTokenizer {
   private constructor(file: string, tokenizer: Tokenizer, settings: Settings) {
     this.#file = file;
     this.#tokenizer = tokenizer;
+    this.#contents = settings.contents;
     this.modelMaxLength = settings.modelMaxLength;
     const vocab = tokenizer.get_vocab(true);
     this.lastId = [...vocab.values()].reduce((a, b) => Math.max(a, b), 0);
@@ -72,6 +75,7 @@ export class JsonTokenizer {
     const settings = {
       modelMaxLength: modelMaxLength(config["model_max_length"], configFile),
       padToken: contentOf(config["pad_token"]),
+      contents: [json, config] as const,
     };
     const { Tokenizer } = loadLibrary();
     try {
@@ -84,6 +88,13 @@ export class JsonTokenizer {
         cause,
       });
     }
+  }
+
+  /** Writes a folder that fromPretrained and transformers read. */
+  savePretrained(folder: string): void {
+    const [json, config] = this.#contents;
+    writeJson(join(folder, "tokenizer.json"), json);
+    writeJson(join(folder, "tokenizer_config.json"), config);
   }
 
   /** The ids of the special tokens around every text. */
@@ -131,8 +142,9 @@ export class JsonTokenizer {
   }
 }
 
-/** What tokenizer_config.json says. */
+/** What the files say. */
 interface Settings {
+  readonly contents: readonly [json: JsonObject, config: JsonObject];
   readonly modelMaxLength: number | undefined;
   readonly padToken: string | undefined;
 }

@@ -6,8 +6,9 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
+import type { Conditioning, DiffusionModel } from "../../src/pipeline/index.js";
 import { loadSafetensors } from "../../src/safetensors/index.js";
-import { noGrad, tidy, type Tensor } from "../../src/torch/index.js";
+import { noGrad, stack, tidy, type Tensor } from "../../src/torch/index.js";
 import { fixtures } from "./folders.js";
 
 /** Largest deviation allowed, as a share of the largest expected number. */
@@ -86,6 +87,53 @@ export function goldenSets(...parts: string[]): GoldenSet[] {
 /** Those of them whose denoiser is a UNet. */
 export const goldenUNets = (...parts: string[]): GoldenSet[] => goldenSets(...parts).filter((set) => set.has("unet"));
 
+/**
+ * Follows a golden trajectory with the noise that it was drawn with: latents, log-probs and pictures.
+ *
+ * @param model with the golden LoRA
+ */
+export function followTrajectory(
+  set: GoldenSet,
+  model: Pick<DiffusionModel, "scheduler" | "predict" | "decode">,
+  conditioning: Conditioning,
+): void {
+  const io = set.tensors("lora", "io_trajectory.safetensors");
+  const [noise, golden] = [io.get("noise"), io.get("latents")];
+  const timesteps = model.scheduler.timesteps(noise.size(0));
+  assert.deepEqual(timesteps, goldenTimesteps(set, io));
+  let sample = golden.select(1, 0);
+  const latents = [sample];
+  const logProbs = timesteps.map((timestep, i) => {
+    const modelOutput = model.predict(sample, timestep, conditioning);
+    const step = { modelOutput, timestep, sample, numInferenceSteps: timesteps.length, noise: noise.select(0, i) };
+    const { prevSample, logProb } = model.scheduler.step(step);
+    sample = prevSample;
+    latents.push(sample);
+    return logProb;
+  });
+  assertClose(stack(latents, 1), golden, outputTolerance, `${set.name} latents`);
+  assertClose(stack(logProbs, 1), io.get("log_probs"), outputTolerance, `${set.name} log_probs`);
+  assertClose(model.decode(sample), io.get("image"), outputTolerance, `${set.name} image`);
+}
+
+/** How a config names a set's model: T5's texts have the length of the set's. */
+export function goldenModel(set: GoldenSet): {
+  readonly path: string;
+  readonly options: Readonly<Record<string, number>>;
+} {
+  const path = set.folder;
+  if (!set.has("text_encoder_3")) return { path, options: {} };
+  const ids = set.tensors("text_encoder_3", "io.safetensors").get("input_ids");
+  return { path, options: { maxSequenceLength: ids.size(1) } };
+}
+
+/** The timesteps of a set's trajectory. */
+export const goldenTimesteps = (set: GoldenSet, trajectory: GoldenTensors): number[] =>
+  (
+    trajectory.find("timesteps") ??
+    set.tensors("scheduler", `io_${trajectory.get("noise").size(0)}.safetensors`).get("timesteps")
+  ).toArray();
+
 /** Every selection file. */
 export function selectionFiles(): string[] {
   return [join(fixtures, "selection.json"), ...named().filter((path) => !isFolder(path))];
@@ -119,8 +167,23 @@ export interface GoldenUpdate {
   readonly guidance_scale: number;
   readonly num_steps: number;
   readonly clip_range: number;
+  /** How flow matching draws noise. Default: DDIM. */
+  readonly sampler?: string;
+  /** Default: all of them. */
+  readonly trained_transitions?: number;
   readonly optimizer: { lr: number; betas: [number, number]; weight_decay: number; eps: number };
   readonly max_grad_norm: number;
+}
+
+/** The settings of a golden update of any family. Without a maximum of their norm, gradients are not clipped. */
+export interface GoldenPolicyUpdate
+  extends
+    Omit<GoldenUpdate, "optimizer" | "max_grad_norm">,
+    Partial<Pick<GoldenUpdate, "optimizer" | "max_grad_norm">> {
+  /** How flow matching draws noise. Default: DDIM. */
+  readonly sampler?: string;
+  /** Default: all of them. */
+  readonly trained_transitions?: number;
 }
 
 /**

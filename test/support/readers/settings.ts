@@ -19,6 +19,7 @@ import {
   UNet2DConditionModel,
 } from "../../../src/models/index.js";
 import { readModelIndex } from "../../../src/pipeline/model-index.js";
+import { readSD3Index } from "../../../src/pipeline/sd3-load.js";
 import { DDIMScheduler, FlowMatchScheduler } from "../../../src/schedulers/index.js";
 import { readOpenClipConfig } from "../../../src/single-file/open-clip.js";
 import { CLIPTokenizer, JsonTokenizer } from "../../../src/tokenizer/index.js";
@@ -88,6 +89,9 @@ const configs: readonly ReaderUnderTest[] = [
     sigmas.forEach((sigma, i) => assert(i === 0 ? sigma === 1 : sigma < sigmas[i - 1]!, String(sigma)));
   }),
   modelFile("model_index.json", 500, ["sdxl", "model_index.json"], (folder) => readModelIndex(folder)),
+  modelFile("Stable Diffusion 3's model_index.json", 300, ["sd3", "model_index.json"], (folder) =>
+    readSD3Index(folder),
+  ),
   modelFile("preprocessor configs", 800, ["sd1/clip", "preprocessor_config.json"], (folder) => {
     const { image_std: std, crop_size: crop } = readPreprocessorConfig(folder);
     assert(std.every((value) => value > 0) && crop.height > 0 && crop.width > 0);

@@ -1,0 +1,36 @@
+/** The parts of Stable Diffusion 3, one for each subfolder of a diffusers folder. */
+import type {
+  AutoencoderKL,
+  CLIPTextModelWithProjection,
+  SD3Transformer2DModel,
+  T5EncoderModel,
+} from "../models/index.js";
+import type { Scheduler } from "../schedulers/index.js";
+import type { CLIPTokenizer, JsonTokenizer } from "../tokenizer/index.js";
+
+/** A text encoder with its tokenizer. */
+export interface TextPart<Tokenizer, Encoder> {
+  readonly tokenizer: Tokenizer;
+  readonly encoder: Encoder;
+}
+
+export type ClipPart = TextPart<CLIPTokenizer, CLIPTextModelWithProjection>;
+export type T5Part = TextPart<JsonTokenizer, T5EncoderModel>;
+
+export interface SD3Parts {
+  /** `text_encoder` and `text_encoder_2`, where the folder has them. */
+  readonly clips: readonly [ClipPart | undefined, ClipPart | undefined];
+  /** `text_encoder_3`, where the folder has it. */
+  readonly t5: T5Part | undefined;
+  readonly transformer: SD3Transformer2DModel;
+  readonly vae: AutoencoderKL;
+  readonly scheduler: Scheduler;
+}
+
+/** The text encoders by what follows `text_encoder` in their folders' names. */
+export const textParts = ({ clips, t5 }: Pick<SD3Parts, "clips" | "t5">) =>
+  [
+    ["", clips[0]],
+    ["_2", clips[1]],
+    ["_3", t5],
+  ] as const;

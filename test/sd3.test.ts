@@ -1,0 +1,97 @@
+// Stable Diffusion 3 as a run trains it: processes of their own, runs that go on, and what a preset and --dry-run say.
+import assert from "node:assert/strict";
+import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, it } from "node:test";
+import { dryRun } from "../src/b2/dry-run.js";
+import { Policy, presets, resolveConfig, Trainer } from "../src/b2/index.js";
+import { weightMemory } from "../src/b2/memory/index.js";
+import { RunReader } from "../src/runs/index.js";
+import { b2 } from "./support/cli.js";
+import { fixtures, temporaryFolder } from "./support/folders.js";
+import { tinyValues } from "./support/tiny.js";
+
+/** Texts of 8 tokens, and the last step of CPS left out, which has no density. */
+const sd3 = {
+  ...tinyValues,
+  model: { path: join(fixtures, "sd3"), height: 16, width: 24, options: { maxSequenceLength: 8 } },
+  sample: { ...tinyValues.sample, guidanceScale: 4.5 },
+  interval: { first: 3, last: 4, skipLast: 1 },
+  rewards: ["brightness"],
+};
+
+const objectives = {
+  "ppo, by CPS": { train: { ...sd3.train, oldLogProbs: "recomputed" } },
+  "forward, without branches": {
+    objective: { name: "forward", beta: 0.5 },
+    branch: { count: 1 },
+    select: { mode: "all" },
+    sample: { ...sd3.sample, rootsPerPrompt: 3 },
+  },
+} as const;
+
+describe("b2 run on Stable Diffusion 3", () => {
+  for (const [name, own] of Object.entries(objectives)) {
+    it(`${name}: two stages learn, and a run that goes on is the uninterrupted one to the bit`, async () => {
+      const folder = temporaryFolder();
+      const config = resolveConfig(sd3, own);
+      const whole = join(folder, "whole");
+      const file = join(folder, "config.json");
+      writeFileSync(file, JSON.stringify(config));
+      const { code, stderr } = await b2("run", whole, "--config", file);
+      assert.equal(code, 0, stderr);
+      const resumed = join(folder, "resumed");
+      cpSync(whole, resumed, { recursive: true });
+      rmSync(join(resumed, "stages/0001"), { recursive: true });
+      const trainer = await Trainer.open(resumed, config);
+      assert.equal(trainer.nextStage, 1);
+      await trainer.runAll();
+      trainer.dispose();
+      const loras = [whole, resumed].map((run) => {
+        const reader = new RunReader(run);
+        return reader.finishedStages().map((stage) => readFileSync(reader.stagePath(stage, "lora")));
+      });
+      assert.equal(loras[0]!.length, 2);
+      assert.deepEqual(loras[1], loras[0]);
+      assert.notDeepEqual(loras[0]![0], loras[0]![1]);
+      for (const { updates, skipped, firstRatioMin, firstRatioMax } of new RunReader(whole).metrics()) {
+        assert.ok(updates > 0 && skipped === 0);
+        if (name.startsWith("ppo")) assert.deepEqual([firstRatioMin, firstRatioMax], [1, 1]);
+      }
+    });
+  }
+});
+
+it("--dry-run counts the weights that a run holds, with its LoRA, and says that CPS ends without noise", () => {
+  const config = resolveConfig(sd3, { eval: { enabled: false } });
+  const policy = Policy.forTraining(config);
+  const sum = (sizes: readonly number[]): number => sizes.reduce((total, size) => total + size, 0);
+  const frozen = sum(Object.values(policy.model.modules).map((part) => part!.parameterCount()));
+  const trained = sum([...policy.parameters.values()].map(({ numel }) => numel));
+  policy.dispose();
+  const bytes = 4 * frozen + 16 * trained;
+  assert.deepEqual(Object.fromEntries(weightMemory(config).devices), { cpu: { scoring: bytes, training: bytes } });
+  const ends = /^scheduler flow-match: its last step draws no noise/m;
+  assert.doesNotMatch(dryRun(config), ends);
+  assert.match(dryRun(resolveConfig(sd3, { interval: { skipLast: 0 } })), ends);
+});
+
+it("the preset's numbers are those of its source, and other presets go on top", () => {
+  const config = resolveConfig(presets.sd3);
+  assert.deepEqual(config.scheduler, { name: "flow-match", noise: "flow-sde", eta: 0.7 });
+  assert.deepEqual(config.objective, { name: "ppo", clipRange: 1e-4, kl: 0.01 });
+  // 48 groups of 24 images, all trained in two updates.
+  const { rootsPerStage, rootsPerPrompt } = config.sample;
+  assert.deepEqual([rootsPerStage / rootsPerPrompt, rootsPerStage / config.train.samplesPerUpdate], [48, 2]);
+  const forward = resolveConfig(presets.sd3, presets.forward, { interval: { skipLast: 0 } });
+  assert.equal(forward.objective.name, "forward");
+  assert.equal(forward.model.path, config.model.path);
+});
+
+it("an option that the family does not have is refused", async () => {
+  const model = { ...sd3.model, options: { maxSequenceLenght: 8 } };
+  await assert.rejects(
+    Trainer.open(join(temporaryFolder(), "run"), resolveConfig(sd3, { model })),
+    /Expected options maxSequenceLength for a model of stable-diffusion-3 but received model\.options\.maxSequenceLenght/,
+  );
+});
