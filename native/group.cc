@@ -10,12 +10,12 @@
 
 namespace {
 
-// Sleeps between two looks: at first for microseconds, later for milliseconds.
+// Sleeps between two looks: at first for microseconds, later for half a millisecond.
 class Pause {
  public:
   void take() {
     std::this_thread::sleep_for(length_);
-    length_ = std::min(length_ * 2, std::chrono::microseconds(5000));
+    length_ = std::min(length_ * 2, std::chrono::microseconds(500));
   }
 
  private:
