@@ -294,8 +294,8 @@ describe("the reward http", () => {
     await reward.score(images, ["a", "b", "a"], { metadata: [{}, { x: 1 }, {}] });
     assert.equal(server.bodies.length, 4);
     const forgetful = await open("http", { url: server.url, batchSize: 1, cacheSize: 1 });
-    await forgetful.score(greys(0.5, 0.25), ["a", "a"]);
-    await forgetful.score(greys(0.25), ["a"]);
+    // One after the other: of answers on their way together, the last to come is kept.
+    for (const grey of [0.5, 0.25, 0.25]) await forgetful.score(greys(grey), ["a"]);
     assert.equal(server.bodies.length, 6);
     await forgetful.score(greys(0.5), ["a"]);
     assert.equal(server.bodies.length, 7);

@@ -21,7 +21,7 @@ import { InputError } from "../src/base/errors.js";
 import { silent } from "../src/base/progress.js";
 import { Experiment } from "../src/eval/index.js";
 import { RunReader } from "../src/runs/index.js";
-import { b2, b2With, startB2, warmB2, type Outcome } from "./support/cli.js";
+import { b2, b2With, startB2, type Outcome } from "./support/cli.js";
 import { temporaryFolder } from "./support/folders.js";
 import { tinyConfig, tinyValues } from "./support/tiny.js";
 
@@ -122,7 +122,7 @@ describe("a finished run", () => {
 
   it("does not shrink, and its schedule is not another one", async () => {
     for (const set of [["stages=3"], ["stages=6", "--set", "interval.stages=6"]]) {
-      const { code, stderr } = await warmB2("run", whole, "--set", ...set);
+      const { code, stderr } = await b2("run", whole, "--set", ...set);
       assert.equal(code, 2, stderr);
       assert.match(stderr, /^ {2}(stages: 4 -> 3|interval\.stages: null -> 6)$/m);
     }
@@ -264,7 +264,7 @@ describe("a run that lost something", () => {
   it("is refused before any model is read where its latest stage lacks the optimiser state", async () => {
     const run = copy("stateless");
     rmSync(stage(run, 3, "optimizer.safetensors"));
-    const { code, stderr } = await warmB2("run", run, "--set", "stages=5");
+    const { code, stderr } = await b2("run", run, "--set", "stages=5");
     assert.equal(code, 2);
     assert.match(stderr, /^b2: Expected the optimiser state of stage 3 in \S+stateless but it is gone;.*\n$/);
   });
@@ -353,7 +353,7 @@ describe("a damaged run", () => {
 describe("a stage", () => {
   it("is not done again while later ones stand on it", async () => {
     const run = copy("again");
-    const { code, stderr } = await warmB2("sample", run, "--stage", "1");
+    const { code, stderr } = await b2("sample", run, "--stage", "1");
     assert.equal(code, 2);
     assert.match(
       stderr,
@@ -370,12 +370,12 @@ describe("a stage", () => {
       ["select", /^b2: Expected the samples of stage 3 .*\n$/],
       ["train", /^b2: Expected the selected trajectories of stage 2 .*\n$/],
     ] as const) {
-      const { code, stderr } = await warmB2(phase, whole, "--stage", phase === "select" ? "3" : "2");
+      const { code, stderr } = await b2(phase, whole, "--stage", phase === "select" ? "3" : "2");
       assert.equal(code, 2);
       assert.match(stderr, message);
     }
     const nowhere = join(folder, "nowhere");
-    const { code, stderr } = await warmB2("sample", nowhere, "--config", config, "--stage", "1");
+    const { code, stderr } = await b2("sample", nowhere, "--config", config, "--stage", "1");
     assert.equal(code, 2);
     assert.match(stderr, /^b2: Expected a run in \S+nowhere for stage 1 but received none; run b2 sample first\n$/);
     assert.ok(!existsSync(nowhere));
@@ -426,7 +426,7 @@ describe("two processes", () => {
       child.stderr!.on("data", (data: Buffer) => data.toString().includes("stage 0 (1/40)  reward") && begun());
     });
     for (const command of ["run", "sample"]) {
-      const { code, stderr } = await warmB2(command, run, "--set", "model.path=/no/such/model");
+      const { code, stderr } = await b2(command, run, "--set", "model.path=/no/such/model");
       assert.equal(code, 2);
       assert.match(
         stderr,
