@@ -126,7 +126,7 @@ export const presets = {
    *
    * Departures: advantages are divided by the deviation of a prompt's images, not by that of all. It evaluates with 40
    * steps without noise, a run here with its 10 of training; `b2 eval --set sample.steps=40` takes 40 steps with noise.
-   * Batches are for one GPU of 80 GB, a guess, as it has not been run at full size; text encoders and VAE wait in main
+   * Batches are for one GPU of 80 GB, a guess, as it has not been run at full size; what does not compute waits in main
    * memory.
    */
   sd3: {
