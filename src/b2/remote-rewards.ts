@@ -1,8 +1,16 @@
 /** The rewards of a worker that trains, which reward ranks have open (reward-rank.ts). Images go there as they were decoded. */
 import { InputError, Interrupted } from "../base/errors.js";
-import { receiveAnswer, sendRequest, type RewardRanks } from "../distributed/index.js";
-import { RewardError, type RewardAnswers, type SetAnswer, type SetCall } from "../rewards/index.js";
+import { alone, receiveAnswer, sendRequest, type RewardRanks, type WithWorkers } from "../distributed/index.js";
+import {
+  RewardError,
+  RewardSet,
+  type RewardAnswers,
+  type RewardResources,
+  type SetAnswer,
+  type SetCall,
+} from "../rewards/index.js";
 import type { Tensor } from "../torch/index.js";
+import type { Config } from "./config/schema.js";
 
 /** What a reward rank is asked. */
 export type RewardQuestion =
@@ -66,6 +74,21 @@ export class RemoteRewards implements RewardAnswers {
   dispose(): void {
     // They are not open here.
   }
+}
+
+/** The rewards of a config: of this process, or of those that score for it. @throws InputError */
+export async function openRewards(
+  config: Config,
+  resources: RewardResources,
+  { workers = alone, rewardRanks }: WithWorkers,
+): Promise<RewardSet> {
+  if (rewardRanks !== undefined) return RewardSet.elsewhere(config.rewards, await RemoteRewards.open(rewardRanks));
+  const rewards = await RewardSet.open(config.rewards, resources);
+  if (!rewards.needsAll || workers.size === 1) return rewards;
+  rewards.dispose();
+  throw new InputError(
+    `Expected one worker, or --reward-ranks 1, for a reward that has to see all images of a stage, such as people, but received ${workers.size} workers that each score a part`,
+  );
 }
 
 /** Tells all reward ranks that nothing is left to score. By rank 0, when all workers that train are done. */

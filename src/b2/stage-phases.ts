@@ -5,7 +5,8 @@ import { costBetween, type RunReader, type StageMetrics } from "../runs/index.js
 import { expectBranches, expectTrainSet, loadBranches, loadTrainSet, saveBranches } from "./record/storage.js";
 import { disposeRecord } from "./records.js";
 import { expectState } from "./run-plan.js";
-import { NOTHING_YET, sumOfCosts, timed, type Trainer } from "./trainer.js";
+import { NOTHING_YET, sumOfCosts, timed } from "./stage-costs.js";
+import type { Trainer } from "./trainer.js";
 
 /** The phases, by the names of their commands. */
 export type Phase = "sample" | "select" | "train";

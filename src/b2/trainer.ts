@@ -12,7 +12,6 @@ import { silent, warn, type Progress } from "../base/progress.js";
 import { listOf } from "../base/show.js";
 import { alone, WorkerError, type Group, type RewardRanks, type WithWorkers } from "../distributed/index.js";
 import { resolveModel } from "../hub/index.js";
-import { AdamW, AdamW8bit, GradScaler } from "../optim/index.js";
 import { RewardError, RewardResources, RewardSet, type Reward, type RewardFunction } from "../rewards/index.js";
 import {
   addCost,
@@ -29,23 +28,21 @@ import {
   type StageScores,
   type UpdateMetrics,
 } from "../runs/index.js";
-import { loadSafetensors, saveSafetensors } from "../safetensors/index.js";
 import { allFinite, deviceMemory, resetPeakDeviceMemory, tensor, tidy } from "../torch/index.js";
 import { resolveConfig } from "./config/resolve.js";
 import { intervalOf, type Config, type ConfigInput } from "./config/schema.js";
 import { fetchModels, warnOfToyClip } from "./models.js";
 import { objectives, type ObjectiveKind } from "./objectives/index.js";
-import { Followers, type FollowerPaths } from "./policy/followers.js";
+import { smallestOf } from "./policy/batch-sizes.js";
 import { warnOfLongPrompts } from "./policy/long-prompts.js";
 import { Policy } from "./policy/policy.js";
-import type { Trainable } from "./policy/trainable.js";
 import { isMeasured, measuredSteps, measureInterval, reportMeasurement } from "./probe/measured.js";
 import { imageNames } from "./record/images.js";
 import { KeptPhases } from "./record/kept-phases.js";
 import { stageMetrics } from "./record/stage-metrics.js";
 import { loadBranches, loadTrainSet, sampleLines, saveTrainSet, type RecordShape } from "./record/storage.js";
 import { disposeRecord, type BranchBatch, type ScoredBatch, type TrainSet } from "./records.js";
-import { RemoteRewards } from "./remote-rewards.js";
+import { openRewards } from "./remote-rewards.js";
 import { advantagesByLevel, combinedAdvantages } from "./rollout/advantage.js";
 import { sampleBranches } from "./rollout/branches.js";
 import { leftOutInWords, withoutNotFinite } from "./rollout/finite.js";
@@ -65,7 +62,8 @@ import {
   type FolderPlan,
   type RunPlan,
 } from "./run-plan.js";
-import { GradientSum } from "./update/gradients.js";
+import { NOTHING_YET, sumOfCosts, timed } from "./stage-costs.js";
+import { Learner } from "./update/learner.js";
 import { withReplay } from "./update/replay.js";
 import { skippedInARow } from "./update/skipped.js";
 import { checkTimesteps } from "./update/timesteps.js";
@@ -125,11 +123,7 @@ export class Trainer {
   readonly objective: ObjectiveKind;
   readonly #context: WithWorkers;
   readonly #workers: Group;
-  readonly #trainable: Trainable;
-  readonly #optimizer: AdamW;
-  readonly #scaler: GradScaler;
-  readonly #followers: Followers;
-  readonly #gradients: GradientSum;
+  readonly #learner: Learner;
   readonly #metadata: PromptLists["metadata"];
   /** Batches that a worker has halved, by the config's key. */
   #halved: StageMetrics["halvedBatches"] = {};
@@ -153,14 +147,7 @@ export class Trainer {
     this.objective = objectives.get(config.objective.name);
     this.#context = context;
     this.#workers = context.workers ?? alone;
-    if (parts.policy.trainable === undefined) throw new TypeError("Expected a policy that learns");
-    this.#trainable = parts.policy.trainable;
-    const { learningRate: lr, adamBeta1, adamBeta2, adamEpsilon: eps, weightDecay } = config.train;
-    const Optimizer = config.train.use8bitAdam ? AdamW8bit : AdamW;
-    this.#optimizer = new Optimizer(parts.policy.parameters, { lr, betas: [adamBeta1, adamBeta2], eps, weightDecay });
-    this.#scaler = new GradScaler({ enabled: parts.policy.model.computeDtype === "float16" });
-    this.#followers = new Followers(this.#trainable, config);
-    this.#gradients = new GradientSum(parts.policy.parameters.values(), this.#workers);
+    this.#learner = new Learner(parts.policy, config, this.#workers);
   }
 
   /**
@@ -279,7 +266,9 @@ export class Trainer {
     const prompts = promptsOfStage(this.prompts, stage, config);
     const { skipLast } = config.interval;
     const rollout = { stage, prompts, interval: this.#interval(stage), skipLast, data: this.objective.learnsFrom };
-    const sampled = await this.#followers.sampling(() => sampleBranches(this.policy, rollout, config, this.#context));
+    const sampled = await this.#learner.followers.sampling(() =>
+      sampleBranches(this.policy, rollout, config, this.#context),
+    );
     const { batch, leftOut } = withoutNotFinite(sampled);
     if (leftOut.length > 0) {
       const text = `stage ${stage} goes on without ${leftOut.length} of ${prompts.length} roots, whose latents are NaN or infinite: ${leftOut.map(leftOutInWords).join("; ")}`;
@@ -400,13 +389,9 @@ export class Trainer {
    * @throws InputError if the weights run away, or after more than `train.mostSkipped` steps in a row that are skipped
    */
   async update(trainSet: TrainSet): Promise<UpdateMetrics[]> {
-    const optimization = {
-      optimizer: this.#optimizer,
-      scaler: this.#scaler,
-      followers: this.#followers,
-      gradients: this.#gradients,
-      skippedBefore: await this.#workers.broadcastJson(skippedInARow(this.run, trainSet.stage)),
-    };
+    const { optimizer, scaler, followers, gradients } = this.#learner;
+    const skippedBefore = await this.#workers.broadcastJson(skippedInARow(this.run, trainSet.stage));
+    const optimization = { optimizer, scaler, followers, gradients, skippedBefore };
     const all = this.config.replay.stages === 0 ? trainSet : this.#withReplay(trainSet);
     try {
       const updates = await updatePolicy(this.policy, optimization, all, this.config, this.#context);
@@ -417,7 +402,7 @@ export class Trainer {
       }
       await expectSameWeights(this.#workers, this.policy.parameters, trainSet.stage);
       this.#halved = smallestOf(await this.#workers.allGatherJson(this.policy.batches.halved));
-      this.#followers.finished(trainSet.stage);
+      this.#learner.followers.finished(trainSet.stage);
       return updates;
     } finally {
       if (all !== trainSet) disposeRecord(all);
@@ -428,9 +413,9 @@ export class Trainer {
   record({ scored, trainSet, updates, seconds, cost }: StageResult): StageMetrics {
     const { stage } = scored;
     const { branch, sample, stages, train } = this.config;
-    if (this.#workers.rank === 0) this.#saveState(stage);
+    if (this.#workers.rank === 0) this.#learner.save(this.writer, stage);
     if (this.#workers.rank === 0 && train.parameters === "full" && stage === stages - 1) {
-      this.#followers.withResult(() => this.policy.model.savePretrained(this.writer.replaceModel()));
+      this.#learner.followers.withResult(() => this.policy.model.savePretrained(this.writer.replaceModel()));
     }
     this.writer.writeUpdates(stage, updates);
     const before = stage === 0 ? NO_COST : this.run.stageMetrics(stage - 1).cost;
@@ -440,7 +425,7 @@ export class Trainer {
       updates,
       seconds,
       trainedSteps: this.#interval(stage),
-      emaDistance: this.#followers.emaDistance,
+      emaDistance: this.#learner.followers.emaDistance,
       roots: sample.rootsPerStage,
       branchCount: imagesOf(branch),
       halvedBatches: this.#halved,
@@ -452,16 +437,6 @@ export class Trainer {
     return metrics;
   }
 
-  /** Writes all that the next stage begins with. */
-  #saveState(stage: number): void {
-    this.#trainable.save(this.writer.stagePath(stage, this.#weightsFile));
-    this.#followers.save(this.#followerPaths(stage));
-    tidy(() => {
-      const state = new Map([...this.#optimizer.state(), ...this.#scaler.state(), ...this.#followers.state()]);
-      saveSafetensors(this.writer.stagePath(stage, "optimizer"), state);
-    });
-  }
-
   /**
    * Restores weights and optimiser state to their values before a stage.
    *
@@ -469,28 +444,20 @@ export class Trainer {
    */
   restore(stage: number): void {
     if (stage === 0) return;
-    const before = stage - 1;
-    expectState(this.run, before);
-    this.#trainable.load(this.run.stagePath(before, this.#weightsFile));
-    this.#followers.load(this.#followerPaths(before));
-    const file = this.run.stagePath(before, "optimizer");
-    tidy(() => {
-      const state = this.#followers.loadState(this.#scaler.loadState(loadSafetensors(file), file), file);
-      this.#optimizer.loadState(state, file);
-    });
+    expectState(this.run, stage - 1);
+    this.#learner.load(this.run, stage - 1);
   }
 
   /** Runs `work` with the weights that were the result after a finished stage. `restore` comes before any training. */
   async evaluatingStage<T>(stage: number, work: () => Promise<T>): Promise<T> {
     await shareResult(this.#workers, this.run, stage);
-    this.#trainable.load(this.run.stagePath(stage, this.#weightsFile));
-    this.#followers.loadResult(this.#followerPaths(stage));
+    this.#learner.loadResult(this.run, stage);
     return this.evaluating(work);
   }
 
   /** Runs `work` with the weights that are the result so far: their moving average, where `train.ema` asks for one. */
   evaluating<T>(work: () => Promise<T>): Promise<T> {
-    return this.#followers.evaluating(work);
+    return this.#learner.followers.evaluating(work);
   }
 
   /**
@@ -519,9 +486,7 @@ export class Trainer {
   /** Frees the models' memory, and lets other processes work on the run. */
   dispose(): void {
     this.writer.close();
-    this.#optimizer.dispose();
-    this.#gradients.dispose();
-    this.#followers.dispose();
+    this.#learner.dispose();
     this.policy.dispose();
     this.rewards.dispose();
     this.resources.dispose();
@@ -541,14 +506,6 @@ export class Trainer {
     } finally {
       past.forEach(disposeRecord);
     }
-  }
-
-  get #weightsFile(): "lora" | "denoiser" {
-    return this.config.train.parameters === "lora" ? "lora" : "denoiser";
-  }
-
-  #followerPaths(stage: number): FollowerPaths {
-    return { ema: this.run.stagePath(stage, "ema"), sampler: this.run.stagePath(stage, "sampler") };
   }
 
   /** How many of the last steps a stage branches and trains. */
@@ -578,7 +535,7 @@ export class Trainer {
     const { progress, signal } = this.#context;
     const context = { progress, signal, metadata: this.#metadata };
     const start = this.spent();
-    const measured = await this.#followers.sampling(() =>
+    const measured = await this.#learner.followers.sampling(() =>
       this.resources.using(() => measureInterval(policy, rewards, prompts, stage, config, context)),
     );
     const measurement = { ...measured, cost: costBetween(start, this.spent()) };
@@ -640,42 +597,4 @@ export class Trainer {
       `Expected scores of ${listOf(labels, "and")} for at most ${keys.length} images in ${this.run.stagePath(stage, "scores")}; delete it to have them scored again`,
     );
   }
-}
-
-/** The smallest number of each key. */
-function smallestOf(all: readonly Readonly<Record<string, number>>[]): Record<string, number> {
-  const smallest: Record<string, number> = {};
-  for (const [key, value] of all.flatMap(Object.entries<number>)) {
-    smallest[key] = Math.min(value, smallest[key] ?? value);
-  }
-  return smallest;
-}
-
-/** The rewards of a config: of this process, or of those that score for it. @throws InputError */
-async function openRewards(
-  config: Config,
-  resources: RewardResources,
-  { workers = alone, rewardRanks }: WithWorkers,
-): Promise<RewardSet> {
-  if (rewardRanks !== undefined) return RewardSet.elsewhere(config.rewards, await RemoteRewards.open(rewardRanks));
-  const rewards = await RewardSet.open(config.rewards, resources);
-  if (!rewards.needsAll || workers.size === 1) return rewards;
-  rewards.dispose();
-  throw new InputError(
-    `Expected one worker, or --reward-ranks 1, for a reward that has to see all images of a stage, such as people, but received ${workers.size} workers that each score a part`,
-  );
-}
-
-/** Of a stage that has not begun. */
-export const NOTHING_YET: PartialStage = { sample: 0, score: 0, train: 0, rewards: {}, costs: {} };
-
-/** The sum of costs, of which some may be unknown or none. */
-export const sumOfCosts = (...costs: readonly (Cost | undefined)[]): Cost =>
-  costs.reduce<Cost>((sum, cost) => addCost(sum, cost ?? NO_COST), NO_COST);
-
-/** The result of `work`, and its wall time in seconds. */
-export async function timed<T>(work: () => Promise<T>): Promise<[result: T, seconds: number]> {
-  const start = performance.now();
-  const result = await work();
-  return [result, (performance.now() - start) / 1000];
 }

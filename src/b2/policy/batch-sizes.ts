@@ -92,3 +92,12 @@ export class BatchSizes {
     }
   }
 }
+
+/** The smallest number of each key: of the batches that workers have halved. */
+export function smallestOf(all: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const smallest: Record<string, number> = {};
+  for (const [key, value] of all.flatMap(Object.entries<number>)) {
+    smallest[key] = Math.min(value, smallest[key] ?? value);
+  }
+  return smallest;
+}
