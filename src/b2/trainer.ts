@@ -31,6 +31,7 @@ import {
 import { allFinite, deviceMemory, resetPeakDeviceMemory, tensor, tidy } from "../torch/index.js";
 import { resolveConfig } from "./config/resolve.js";
 import { intervalOf, type Config, type ConfigInput } from "./config/schema.js";
+import { Learner } from "./learner.js";
 import { fetchModels, warnOfToyClip } from "./models.js";
 import { objectives, type ObjectiveKind } from "./objectives/index.js";
 import { smallestOf } from "./policy/batch-sizes.js";
@@ -63,7 +64,6 @@ import {
   type RunPlan,
 } from "./run-plan.js";
 import { NOTHING_YET, sumOfCosts, timed } from "./stage-costs.js";
-import { Learner } from "./update/learner.js";
 import { withReplay } from "./update/replay.js";
 import { skippedInARow } from "./update/skipped.js";
 import { checkTimesteps } from "./update/timesteps.js";

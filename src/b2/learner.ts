@@ -2,16 +2,16 @@
  * What learns in a run, and what a stage leaves of it in the run folder: weights, the optimiser's state, the weights that
  * follow. Every worker has one; that of rank 0 is saved.
  */
-import type { Group } from "../../distributed/index.js";
-import { AdamW, AdamW8bit, GradScaler } from "../../optim/index.js";
-import type { RunReader, RunWriter } from "../../runs/index.js";
-import { loadSafetensors, saveSafetensors } from "../../safetensors/index.js";
-import { tidy } from "../../torch/index.js";
-import type { Config } from "../config/schema.js";
-import { Followers, type FollowerPaths } from "../policy/followers.js";
-import type { Policy } from "../policy/policy.js";
-import type { Trainable } from "../policy/trainable.js";
-import { GradientSum } from "./gradients.js";
+import type { Group } from "../distributed/index.js";
+import { AdamW, AdamW8bit, GradScaler } from "../optim/index.js";
+import type { RunReader, RunWriter } from "../runs/index.js";
+import { loadSafetensors, saveSafetensors } from "../safetensors/index.js";
+import { tidy } from "../torch/index.js";
+import type { Config } from "./config/schema.js";
+import { Followers, type FollowerPaths } from "./policy/followers.js";
+import type { Policy } from "./policy/policy.js";
+import type { Trainable } from "./policy/trainable.js";
+import { GradientSum } from "./update/gradients.js";
 
 /** Owns the optimiser's state and the weights that follow: call `dispose`. */
 export class Learner {
