@@ -1,7 +1,7 @@
 // A run of several workers, as real processes: the samples of one process, its weights, and its folder; what becomes of the
 // run when a worker dies, and that any number of workers goes on.
 import assert from "node:assert/strict";
-import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmdirSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, before, describe, test } from "node:test";
 import { layout, RunReader } from "../src/runs/index.js";
@@ -156,9 +156,16 @@ describe("several workers", { skip }, () => {
       const finished = new RunReader(run(name)).finishedStages();
       assert.ok(finished.length >= 1 && finished.length < STAGES, finished.join(" "));
       assert.equal(readdirSync(temporary).length, rank === 0 ? 0 : 1, "a worker that is killed cannot clean up");
+      // One that was killed as it deleted its folder, and one that has not locked its own yet.
+      for (const [folder, hours] of Object.entries({ "b2-rank-1-old": 2, "b2-rank-1-new": 0 })) {
+        mkdirSync(join(temporary, folder));
+        const made = new Date(Date.now() - hours * 3_600_000);
+        utimesSync(join(temporary, folder), made, made);
+      }
       const others = await startWorkers(2, command(name), variables);
       assert.deepEqual(await Promise.all(others.map(({ ended }) => ended)), [0, 0]);
-      assert.deepEqual(readdirSync(temporary), [], "the next one does");
+      assert.deepEqual(readdirSync(temporary), ["b2-rank-1-new"], "the next one does");
+      rmdirSync(join(temporary, "b2-rank-1-new"));
       const far = deviation(name, "one");
       assert.ok(far < 1e-5, `${far}`);
       assert.deepEqual(filesOf(name), filesOf("one"));

@@ -11,6 +11,7 @@ import {
   openSync,
   readdirSync,
   readSync,
+  rmdirSync,
   rmSync,
   statSync,
   writeSync,
@@ -101,6 +102,8 @@ export async function hearPlan(workers: Group): Promise<Heard | undefined> {
   return { plan, runFolder: hasFolder ? told.folder : undefined, removeFolder };
 }
 
+const HOUR = 3_600_000;
+
 /** How the names of workers' own folders begin. */
 const FOLDER = "b2-rank-";
 
@@ -110,8 +113,11 @@ function removeAbandoned(): void {
     const folder = join(tmpdir(), entry.name);
     if (!entry.name.startsWith(FOLDER) || !entry.isDirectory()) continue;
     try {
-      if (statSync(folder).uid !== process.getuid?.() || !RunWriter.isAbandoned(folder)) continue;
-      rmSync(folder, { recursive: true, force: true });
+      const { uid, mtimeMs } = statSync(folder);
+      if (uid !== process.getuid?.()) continue;
+      if (RunWriter.isAbandoned(folder)) rmSync(folder, { recursive: true, force: true });
+      // Killed as it deleted its own. A folder that is new is empty until it is locked.
+      else if (Date.now() - mtimeMs > HOUR && readdirSync(folder).length === 0) rmdirSync(folder);
     } catch {
       // Another worker is deleting it too.
     }
