@@ -37,7 +37,14 @@ describe("npm run pretrain", () => {
     assert.equal(whole.code, 0, whole.output);
     assert.match(whole.output, /vae: finished before/);
     assert.equal(readFileSync(vae, "utf8"), encoder);
-    for (const part of ["emoji/unet", "emoji/text_encoder", "emoji/vae", "emoji-clip", "emoji-classifier"]) {
+    const pipelines = [
+      "emoji/unet",
+      "emoji/text_encoder",
+      "emoji/vae",
+      "emoji-flow/transformer",
+      "emoji-flow/text_encoder",
+    ];
+    for (const part of [...pipelines, "emoji-clip", "emoji-classifier"]) {
       const files = readdirSync(join(folder, "models", part));
       assert.ok(
         files.some((file) => file.endsWith(".safetensors")),
@@ -46,6 +53,9 @@ describe("npm run pretrain", () => {
       assert.ok(files.includes("config.json"), part);
     }
     assert.ok(existsSync(join(folder, "work/samples.png")));
+    // It was drawn from with the VAE of the other model, which is stored once.
+    assert.ok(existsSync(join(folder, "models/emoji-flow/metrics.json")));
+    assert.ok(!existsSync(join(folder, "models/emoji-flow/vae")));
 
     const images = join(folder, "images");
     const model = `model.path=${join(folder, "models/emoji")}`;

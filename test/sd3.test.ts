@@ -6,7 +6,9 @@ import { describe, it } from "node:test";
 import { dryRun } from "../src/b2/dry-run.js";
 import { Policy, presets, resolveConfig, Trainer } from "../src/b2/index.js";
 import { weightMemory } from "../src/b2/memory/index.js";
+import { StableDiffusion3Pipeline } from "../src/pipeline/index.js";
 import { RunReader } from "../src/runs/index.js";
+import { Generator, randn } from "../src/torch/index.js";
 import { b2 } from "./support/cli.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
@@ -86,6 +88,35 @@ it("the preset's numbers are those of its source, and other presets go on top", 
   const forward = resolveConfig(presets.sd3, presets.forward, { interval: { skipLast: 0 } });
   assert.equal(forward.objective.name, "forward");
   assert.equal(forward.model.path, config.model.path);
+});
+
+it("a folder's index may name the VAE of another folder, which draws the same pictures", () => {
+  const folder = temporaryFolder();
+  cpSync(join(fixtures, "sd3"), join(folder, "own"), { recursive: true });
+  const shared = join(folder, "shared");
+  cpSync(join(folder, "own"), shared, { recursive: true });
+  rmSync(join(shared, "vae"), { recursive: true });
+  const file = join(shared, "model_index.json");
+  const index = JSON.parse(readFileSync(file, "utf8")) as object;
+  const name = (place: unknown): void =>
+    writeFileSync(file, JSON.stringify({ ...index, vae: ["diffusers", "AutoencoderKL", place] }));
+  name({ pretrained_model_name_or_path: "../own", subfolder: "vae" });
+  const images = ["own", "shared"].map((part) => {
+    const model = StableDiffusion3Pipeline.fromPretrained(join(folder, part));
+    const [channels, ...sides] = model.latentShape({ height: 16, width: 24 });
+    const latents = randn([1, channels, ...sides], { generator: new Generator(1) });
+    const image = model.decode(latents).toArray();
+    model.dispose();
+    return image;
+  });
+  assert.deepEqual(images[1], images[0]);
+  for (const place of [{ pretrained_model_name_or_path: join(folder, "own") }, "../own", null]) {
+    name(place);
+    assert.throws(
+      () => StableDiffusion3Pipeline.fromPretrained(shared),
+      /model_index\.json: Expected a relative path, as in .* for vae but received \["diffusers"/,
+    );
+  }
 });
 
 it("an option that the family does not have is refused", async () => {

@@ -11,7 +11,8 @@ import { Renderer } from "../../src/world/index.js";
 import { pretrainClassifier } from "./classifier.js";
 import { pretrainClip } from "./clip.js";
 import { pretrainDenoiser } from "./denoiser.js";
-import { measure } from "./measure.js";
+import { pretrainFlow } from "./flow.js";
+import { measure, measureFlow } from "./measure.js";
 import { STEPS, type StepName } from "./recipe.js";
 import { pretrainDecoder, pretrainVae } from "./vae.js";
 import { writeJson, type Workplace } from "./workplace.js";
@@ -20,9 +21,11 @@ const RUN: Record<StepName, (workplace: Workplace) => Promise<void>> = {
   vae: pretrainVae,
   decoder: pretrainDecoder,
   denoiser: pretrainDenoiser,
+  flow: pretrainFlow,
   clip: pretrainClip,
   classifier: pretrainClassifier,
   measure,
+  "measure-flow": measureFlow,
 };
 
 function steps(value: string): StepName[] {
@@ -40,7 +43,7 @@ function number(value: string): number {
 }
 
 const program = new Command("pretrain")
-  .description("Trains the embedded world's models from scratch: VAE, text encoder and UNet, CLIP, classifier.")
+  .description("Trains the embedded world's models from scratch: VAE, UNet, flow transformer, CLIP, classifier.")
   .option("--only <steps>", `some of ${STEPS.join(",")}, also when they are finished already`, steps)
   .option("--out <folder>", "folder for the finished models", "models")
   .option("--work <folder>", "folder for checkpoints, from which an interrupted run resumes", ".cache/pretrain")

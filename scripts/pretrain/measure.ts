@@ -1,10 +1,11 @@
 /**
- * Step 6: measures the result. Generates images for prompts of each template with the demo's settings, and counts how
+ * Measures the results, a step for each of the two models. Generates images for prompts of each template with the demo's settings, and counts how
  * many show what their prompt names, whole and slot by slot, according to the classifier.
  */
 import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { imageGrid } from "../../src/images/index.js";
-import { StableDiffusionPipeline } from "../../src/pipeline/index.js";
+import { StableDiffusion3Pipeline, StableDiffusionPipeline } from "../../src/pipeline/index.js";
 import { cat, Generator, inference, randn, yieldToEventLoop, type Tensor } from "../../src/torch/index.js";
 import {
   captionsOf,
@@ -19,10 +20,19 @@ import {
 } from "../../src/world/index.js";
 import { startProgress } from "./progress.js";
 import { sceneAlignment, type SceneAlignment } from "./scene-alignment.js";
-import { classifierFolder, pipelineFolder, renderScenes, shortened, writeJson, type Workplace } from "./workplace.js";
+import {
+  classifierFolder,
+  flowFolder,
+  pipelineFolder,
+  renderScenes,
+  shortened,
+  writeJson,
+  type Workplace,
+} from "./workplace.js";
 
 const STEPS = 10;
 const ETA = 1;
+const FLOW_ETA = 0.7;
 const GUIDANCE_SCALES = [1, 5];
 const IMAGES_PER_TEMPLATE = 384;
 const CHUNK = 96;
@@ -33,7 +43,7 @@ const CHUNK = 96;
  * @returns [prompts, 3, 64, 64] in 0..1
  */
 export async function drawPrompts(
-  pipeline: StableDiffusionPipeline,
+  pipeline: StableDiffusion3Pipeline | StableDiffusionPipeline,
   prompts: readonly string[],
   {
     guidanceScale,
@@ -70,10 +80,28 @@ export async function drawPrompts(
   return all;
 }
 
+/** Of the UNet, drawn as the demo draws. */
 export async function measure(workplace: Workplace): Promise<void> {
-  const pipeline = StableDiffusionPipeline.fromPretrained(pipelineFolder(workplace), {
-    scheduler: { name: "ddim", eta: ETA },
+  const folder = pipelineFolder(workplace);
+  const pipeline = StableDiffusionPipeline.fromPretrained(folder, { scheduler: { name: "ddim", eta: ETA } });
+  await measureAlignment(workplace, pipeline, { folder, eta: ETA });
+  await contactSheets(workplace, pipeline);
+}
+
+/** Of the flow model, drawn with the noise that its family has by default. */
+export async function measureFlow(workplace: Workplace): Promise<void> {
+  const folder = flowFolder(workplace);
+  const pipeline = StableDiffusion3Pipeline.fromPretrained(folder, {
+    scheduler: { name: "flow-match", eta: FLOW_ETA },
   });
+  await measureAlignment(workplace, pipeline, { folder, eta: FLOW_ETA });
+}
+
+async function measureAlignment(
+  workplace: Workplace,
+  pipeline: StableDiffusion3Pipeline | StableDiffusionPipeline,
+  { folder, eta }: { folder: string; eta: number },
+): Promise<void> {
   const classifier = SceneClassifier.fromPretrained(classifierFolder(workplace));
   const each = shortened(workplace, IMAGES_PER_TEMPLATE);
   const total = GUIDANCE_SCALES.length * TEMPLATES.length * 2 * each;
@@ -101,13 +129,12 @@ export async function measure(workplace: Workplace): Promise<void> {
     }
   }
   progress.stop();
-  writeJson(`${pipelineFolder(workplace)}/metrics.json`, {
+  writeJson(join(folder, "metrics.json"), {
     what: "share of pictures that show what their prompt names, as models/emoji-classifier reads them",
-    sampler: { steps: STEPS, eta: ETA, imagesPerCell: each, seed: workplace.seed },
+    sampler: { steps: STEPS, eta, imagesPerCell: each, seed: workplace.seed },
     alignment,
   });
   console.log(JSON.stringify(alignment, null, 2));
-  await contactSheets(workplace, pipeline);
 }
 
 /** A sheet of clean renders and one of the base model's images for the same prompts. */

@@ -4,7 +4,7 @@
  * (docs/world.md): the denoiser and the decoder are run ten thousand times in a few minutes on two cores.
  */
 
-import type { UNetConfigInput } from "../../src/models/index.js";
+import type { SD3TransformerConfigInput, UNetConfigInput } from "../../src/models/index.js";
 import type { Template } from "../../src/world/index.js";
 
 /** How one model is trained. */
@@ -74,6 +74,25 @@ export const TEXT_ENCODER_CONFIG = {
   projection_dim: TEXT_WIDTH,
 };
 
+/** One layer more, since Stable Diffusion 3 takes the states before the last. */
+export const FLOW_TEXT_ENCODER_CONFIG = { ...TEXT_ENCODER_CONFIG, num_hidden_layers: 3 };
+
+/** Sampling costs about as much as with the UNet (docs/log.md says what other widths, depths and patches cost). */
+export const TRANSFORMER_CONFIG: SD3TransformerConfigInput = {
+  sample_size: 8,
+  patch_size: 2,
+  in_channels: LATENT_CHANNELS,
+  out_channels: LATENT_CHANNELS,
+  num_layers: 4,
+  attention_head_dim: 32,
+  num_attention_heads: 6,
+  joint_attention_dim: TEXT_WIDTH,
+  caption_projection_dim: 192,
+  pooled_projection_dim: TEXT_WIDTH,
+  pos_embed_max_size: 4,
+  qk_norm: "rms_norm",
+};
+
 export const CLIP_CONFIG = {
   model_type: "clip",
   projection_dim: 64,
@@ -125,6 +144,16 @@ export const SCHEDULER_CONFIG = {
   timestep_spacing: "leading",
 };
 
+/**
+ * Without a shift. What a scene shows is decided at sigmas from 0.87 (activity) to 0.45 (a small fruit's colour), by the
+ * distances in docs/world.md, and 10 unshifted steps spread over that range.
+ */
+export const FLOW_SCHEDULER_CONFIG = {
+  _class_name: "FlowMatchEulerDiscreteScheduler",
+  num_train_timesteps: 1000,
+  shift: 1,
+};
+
 export const CLASSIFIER_CONFIG = { channels: [24, 48, 96, 128], norm_num_groups: 8, hidden_size: 256, image_size: 64 };
 
 export const MAX_CAPTION_TOKENS = MAX_TOKENS;
@@ -145,11 +174,11 @@ export const RECONSTRUCTIONS = 12_000;
 /** Share of captions that are left empty, for classifier-free guidance (Ho and Salimans, 2022). */
 export const EMPTY_CAPTIONS = 0.1;
 
-export const STEPS = ["vae", "decoder", "denoiser", "clip", "classifier", "measure"] as const;
+export const STEPS = ["vae", "decoder", "denoiser", "flow", "clip", "classifier", "measure", "measure-flow"] as const;
 export type StepName = (typeof STEPS)[number];
 
 export const TRAINING: Record<
-  "vae" | "decoder" | "denoiser" | "clip-images" | "clip-texts" | "clip-both" | "classifier",
+  "vae" | "decoder" | "denoiser" | "flow" | "clip-images" | "clip-texts" | "clip-both" | "classifier",
   TrainingRecipe
 > = {
   vae: {
@@ -178,6 +207,15 @@ export const TRAINING: Record<
     betas: [0.9, 0.99],
     weightDecay: 0.01,
     average: 0.995,
+  },
+  flow: {
+    steps: 12_000,
+    batch: 64,
+    learningRate: 1e-3,
+    warmup: 200,
+    betas: [0.9, 0.99],
+    weightDecay: 0.01,
+    average: 0.998,
   },
   "clip-images": {
     steps: 1100,

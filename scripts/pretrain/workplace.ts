@@ -20,7 +20,7 @@ import {
 import { TEMPLATE_SHARES } from "./recipe.js";
 
 export interface Workplace {
-  /** Where the finished models go: emoji, emoji-clip and emoji-classifier. */
+  /** Where the finished models go: emoji, emoji-flow, emoji-clip and emoji-classifier. */
   modelsFolder: string;
   /** Checkpoints and other things that only matter while pre-training. */
   workFolder: string;
@@ -39,6 +39,9 @@ export const ALL_SCENES: readonly Scene[] = TEMPLATES.flatMap(scenesOf);
 
 export function pipelineFolder({ modelsFolder }: Workplace, part = ""): string {
   return join(modelsFolder, "emoji", part);
+}
+export function flowFolder({ modelsFolder }: Workplace, part = ""): string {
+  return join(modelsFolder, "emoji-flow", part);
 }
 export function clipFolder({ modelsFolder }: Workplace): string {
   return join(modelsFolder, "emoji-clip");

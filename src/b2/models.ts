@@ -31,13 +31,14 @@ export function modelsOf(named: Named): NeededModel[] {
   return models.map((model) => (typeof model === "string" ? { path: model } : model));
 }
 
-/** The model that comes along, and its CLIP, which knows no words but those of its small world. */
-const TOY = { model: "models/emoji", clip: "models/emoji-clip" } as const;
+/** The models that come along, and their CLIP, which knows no words but those of its small world. */
+const TOY = { models: ["models/emoji", "models/emoji-flow"], clip: "models/emoji-clip" };
 
 /** Warns of another model that is scored with the embedded model's CLIP, as the defaults would. */
 export function warnOfToyClip(config: Config, progress: Progress): void {
   const { path } = config.model;
-  if (path === TOY.model || !scoringModels(config, { rewards: true }).some((model) => model.path === TOY.clip)) return;
+  if (TOY.models.includes(path) || !scoringModels(config, { rewards: true }).some((model) => model.path === TOY.clip))
+    return;
   const text =
     `${path} is scored with ${TOY.clip}, which knows the embedded model's small world alone; ` +
     "--preset sd has a reward for other models, and rewards.0.model names its CLIP";

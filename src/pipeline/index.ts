@@ -17,5 +17,6 @@ export {
 export { catPrompts, expandPrompts, promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
 export { registerModel } from "./registry.js";
 export { expectNewFolder } from "./save.js";
+export { encodeText as encodeSD3Text } from "./sd3-text.js";
 export { StableDiffusion3Pipeline } from "./stable-diffusion-3.js";
 export { StableDiffusionPipeline } from "./stable-diffusion.js";

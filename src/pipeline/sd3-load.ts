@@ -3,7 +3,8 @@
  * loading fails, nothing stays in memory.
  */
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { isAbsolute, join } from "node:path";
+import { z } from "zod";
 import { readJsonObject, writeJson, type JsonObject } from "../base/files.js";
 import type { Named } from "../base/registry.js";
 import { show } from "../base/show.js";
@@ -47,13 +48,13 @@ export function isStableDiffusion3(folder: string): boolean {
 
 /** Loads all parts and checks that they fit. @throws InputError naming the file and every key at fault */
 export function loadSD3Parts(folder: string, options: ModelOptions): SD3Parts {
-  const has = readSD3Index(folder);
+  const { texts, vae } = readSD3Index(folder);
   const of = optionsOfParts(folder, options, WEIGHTS);
   const at = (part: string) => join(folder, part);
   return holding((hold) => {
     const scheduler = loadScheduler(folder, options.scheduler ?? FLOW_MATCH);
     const clip = (suffix: "" | "_2"): ClipPart | undefined => {
-      if (!has.has(suffix)) return undefined;
+      if (!texts.has(suffix)) return undefined;
       const [tokenizer, encoder] = [`tokenizer${suffix}`, `text_encoder${suffix}`];
       return {
         tokenizer: CLIPTokenizer.fromPretrained(at(tokenizer)),
@@ -63,14 +64,14 @@ export function loadSD3Parts(folder: string, options: ModelOptions): SD3Parts {
     const parts: SD3Parts = {
       scheduler,
       clips: [clip(""), clip("_2")],
-      t5: has.has("_3")
+      t5: texts.has("_3")
         ? {
             tokenizer: JsonTokenizer.fromPretrained(at("tokenizer_3")),
             encoder: hold(T5EncoderModel.fromPretrained(at("text_encoder_3"), of("text_encoder_3"))),
           }
         : undefined,
       transformer: hold(SD3Transformer2DModel.fromPretrained(at("transformer"), of("transformer"))),
-      vae: hold(AutoencoderKL.fromPretrained(at("vae"), of("vae"))),
+      vae: hold(AutoencoderKL.fromPretrained(vae, of("vae"))),
     };
     checkSD3Fit(parts, folder);
     return parts;
@@ -101,12 +102,29 @@ export function saveSD3Parts(parts: SD3Parts, folder: string): void {
   });
 }
 
+/** What a folder's index says. */
+export interface SD3Index {
+  /** The text encoders that it has, by what follows `text_encoder` in their folders' names. */
+  readonly texts: ReadonlySet<keyof typeof TEXTS>;
+  /** The folder of the VAE. */
+  readonly vae: string;
+}
+
+/** Where a part lies that a folder shares with another model: `pretrained_model_name_or_path` is relative to the folder. */
+const sharedPart = z.strictObject({
+  pretrained_model_name_or_path: z.string().refine((path) => path !== "" && !isAbsolute(path)),
+  subfolder: z.string().default(""),
+});
+
+const SHARED_EXAMPLE = { pretrained_model_name_or_path: "../other-model", subfolder: "vae" };
+
 /**
- * The text encoders that a folder has, by what follows `text_encoder` in their folders' names.
+ * Reads a folder's index. The VAE may be another model's, so that models with the same one need not each store it: after
+ * library and class comes where it lies, as in the modular_model_index.json of diffusers.
  *
  * @throws ModelConfigError naming the file and what is wrong with it
  */
-export function readSD3Index(folder: string): ReadonlySet<keyof typeof TEXTS> {
+export function readSD3Index(folder: string): SD3Index {
   const file = join(folder, "model_index.json");
   const index = readJsonObject(file, ModelConfigError);
   const expect = (what: string, key: string, holds: boolean): void => {
@@ -117,6 +135,9 @@ export function readSD3Index(folder: string): ReadonlySet<keyof typeof TEXTS> {
   expect(SD3_PIPELINE, "_class_name", index["_class_name"] === SD3_PIPELINE);
   expect("an SD3Transformer2DModel", "transformer", classOf("transformer") === "SD3Transformer2DModel");
   expect("an AutoencoderKL", "vae", classOf("vae") === "AutoencoderKL");
+  const place: unknown = Array.isArray(index["vae"]) ? index["vae"][2] : undefined;
+  const { success, data: vae } = sharedPart.optional().safeParse(place);
+  expect(`a relative path, as in ${show(["diffusers", "AutoencoderKL", SHARED_EXAMPLE])},`, "vae", success);
   const present = SUFFIXES.filter((suffix) => !isAbsent(index[`text_encoder${suffix}`]));
   for (const suffix of present) {
     const { tokenizer, encoder } = TEXTS[suffix];
@@ -126,7 +147,10 @@ export function readSD3Index(folder: string): ReadonlySet<keyof typeof TEXTS> {
   }
   // Without any, all prompts would be the same zeros.
   expect("at least one of three text encoders", "text_encoder", present.length > 0);
-  return new Set(present);
+  return {
+    texts: new Set(present),
+    vae: vae === undefined ? join(folder, "vae") : join(folder, vae.pretrained_model_name_or_path, vae.subfolder),
+  };
 }
 
 /** diffusers writes [null, null] for a part that a pipeline does without. */

@@ -22,7 +22,7 @@ export interface TextEncoding {
 
 /** Encodes prompts, a row each: states [B, 77 + T5's tokens, D] and pooled [B, P]. */
 export function encodeText(
-  { clips, t5, transformer }: SD3Parts,
+  { clips, t5, transformer }: Pick<SD3Parts, "clips" | "t5" | "transformer">,
   prompts: readonly string[],
   { dtype, device, maxSequenceLength }: TextEncoding,
 ): TextEmbeds {

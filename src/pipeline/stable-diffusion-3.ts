@@ -86,7 +86,8 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
   /**
    * Loads a model.
    *
-   * @param path a folder in diffusers' layout with safetensors weights; text encoders may be null in its index
+   * @param path a folder in diffusers' layout with safetensors weights; text encoders may be null in its index,
+   *   which may name another folder's VAE
    * @throws InputError naming the file and every key at fault; nothing stays in memory then
    */
   static fromPretrained(
