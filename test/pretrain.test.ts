@@ -11,7 +11,7 @@ import { repository, temporaryFolder } from "./support/folders.js";
 function pretrain(folder: string, until?: string): Promise<{ output: string; code: number | null }> {
   const main = join(repository, "dist/scripts/pretrain/main.js");
   const places = ["--out", join(folder, "models"), "--work", join(folder, "work")];
-  const child = spawn(process.execPath, [main, ...places, "--scale", "0.0008", "--threads", "1"]);
+  const child = spawn(process.execPath, [main, ...places, "--scale", "0.0005", "--threads", "1"]);
   let output = "";
   const read = (data: Buffer): void => {
     output += data.toString();

@@ -1,5 +1,5 @@
 /**
- * Step 5: the classifier that measures true alignment, trained on renders, decoded images, and both with some noise.
+ * Step "classifier": it measures true alignment, and is trained on renders, decoded images, and both with some noise.
  */
 import { crossEntropy, Generator, randn, tensor, tidy, type Tensor } from "../../src/torch/index.js";
 import {

@@ -1,5 +1,5 @@
 /**
- * Step 4: the reward's CLIP, learnt from clean captions.
+ * Step "clip": the reward's CLIP, learnt from clean captions.
  *
  * Trained contrastively from the start (Radford et al., 2021) it does not learn this world's relations within a
  * reasonable time: which of two things is on the left needs the text tower to bind words to places, and until images

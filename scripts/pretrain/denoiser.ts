@@ -1,6 +1,6 @@
 /**
- * Step 3: text encoder and UNet together, on the usual loss: predict the noise in a noised latent from the caption
- * (Ho et al., 2020; Rombach et al., 2022).
+ * Step "denoiser": text encoder and UNet together, on the usual loss: predict the noise in a noised latent from the
+ * caption (Ho et al., 2020; Rombach et al., 2022).
  */
 import { CLIPTextModel, UNet2DConditionModel } from "../../src/models/index.js";
 import { DDIMScheduler } from "../../src/schedulers/index.js";

@@ -89,9 +89,7 @@ export async function pretrainFlow(workplace: Workplace): Promise<void> {
 
 /** Timesteps whose logit is standard normal as a share of all. */
 function logitNormalTimesteps(count: number, generator: Generator, trained: number): number[] {
-  return (
-    sigmoid(randn([count], { generator }))
-      .mul(trained)
-      .toArray() as number[]
-  ).map(Number);
+  return sigmoid(randn([count], { generator }))
+    .mul(trained)
+    .toArray();
 }

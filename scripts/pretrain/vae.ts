@@ -1,5 +1,5 @@
 /**
- * Step 1: the autoencoder (Rombach et al., 2022, without their adversarial loss), learnt from fresh renders.
+ * Steps "vae" and "decoder": the autoencoder (Rombach et al., 2022, without their adversarial loss), learnt from fresh renders.
  *
  * The loss is the absolute and the squared error, the error of neighbouring pixels' differences (it keeps outlines
  * sharp, where Rombach et al. use a perceptual loss) and a slight pull of the latents towards a standard normal.
