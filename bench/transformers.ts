@@ -2,7 +2,7 @@
  * Processor time of narrow SD3 transformers beside the embedded world's UNet, on latents of 8 x 8 x 8: what one costs
  * decides its size (scripts/pretrain/recipe.ts). All take turns, so that a busy machine slows all; medians count.
  *
- *     node dist/bench/narrow-transformers.js [--rounds 5] [--batch 36] [--train 12] [WIDTHxDEPTHpPATCHtTOKENS ...]
+ *     node dist/bench/transformers.js [--rounds 5] [--batch 36] [--train 12] [WIDTHxDEPTHpPATCHtTOKENS ...]
  *
  * TOKENS are those of the text. Heads are 32 wide and normalise queries and keys; with "-" at the end they do not.
  */
