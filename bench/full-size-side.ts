@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { peakMemory, resetPeakMemory } from "../src/doctor/index.js";
 import { LoraAdapter } from "../src/lora/index.js";
 import { AdamW, clipGradNorm } from "../src/optim/index.js";
-import { StableDiffusionPipeline } from "../src/pipeline/index.js";
+import { openModel, type DiffusionModel, type TextEmbeds } from "../src/pipeline/index.js";
 import { saveSafetensors } from "../src/safetensors/index.js";
 import {
   Generator,
@@ -53,24 +53,18 @@ function measured(work: () => unknown): { seconds: number; peak: number } {
 }
 
 const before = peakMemory(device);
-let pipeline!: StableDiffusionPipeline;
-const load = measured(() => (pipeline = StableDiffusionPipeline.fromPretrained(folder, { dtype, device })));
-const parts = [
-  pipeline.unet,
-  pipeline.vae,
-  pipeline.textEncoder,
-  ...(pipeline.textEncoder2 ? [pipeline.textEncoder2] : []),
-];
-const weights = parts.flatMap((part) => [...part.parameters().values()]);
+let pipeline!: DiffusionModel;
+const load = measured(() => (pipeline = openModel(folder, { dtype, device, gradientCheckpointing: checkpointing })));
+const weights = Object.values(pipeline.modules).flatMap((part) => [...(part?.parameters().values() ?? [])]);
 const weightBytes = weights.reduce((sum, { numel }) => sum + numel * (dtype === "float32" ? 4 : 2), 0);
 
-const { computeDtype } = pipeline;
-pipeline.unet.gradientCheckpointing = checkpointing;
+const { computeDtype, denoiser, loraTargets } = pipeline;
 
 const generator = new Generator(0);
 const size = { height: pixels, width: pixels };
 const latents = randn([images, ...pipeline.latentShape(size)], { generator }).to({ device });
-const prompts = pipeline.encodePrompts(["a cat riding a bike", ""]);
+let prompts!: TextEmbeds;
+const text = measured(() => (prompts = pipeline.encodePrompts(["a cat riding a bike", ""]) as TextEmbeds));
 const rows = (prompt: number) => prompts.select(Array<number>(images).fill(prompt));
 const [positive, negative] = [rows(0), rows(1)];
 const guidance = { guidanceScale: 5, negative };
@@ -128,7 +122,7 @@ interface Trained {
 }
 
 function training(): Trained {
-  const lora = LoraAdapter.inject(pipeline.unet, { rank: 4, generator });
+  const lora = LoraAdapter.inject(denoiser, { rank: 4, targetModules: loraTargets, generator });
   return { lora, optimizer: new AdamW(lora.parameters, { lr: 1e-4 }) };
 }
 
@@ -151,7 +145,7 @@ tidy(() => {
     output: predicted(),
     text: own.hiddenStates,
     negative: other.hiddenStates,
-    timestep: tensor([timestep], { dtype: "int64" }),
+    timestep: tensor([timestep]),
     ...(own.pooled && { pooled: own.pooled, negativePooled: other.pooled! }),
   });
 });
@@ -159,11 +153,12 @@ const firstRatio = firstRatioError();
 answer({
   version: torchVersion(),
   load,
+  text,
   before,
   weightBytes,
   firstRatio,
   flops: countFlops(work["forward"]!),
-  parameters: pipeline.unet.parameterCount(),
+  parameters: denoiser.parameterCount(),
   computeDtype,
 });
 

@@ -1,9 +1,9 @@
 /**
- * Stable Diffusion 1.4 and SDXL at their true sizes on this machine: seconds, GFLOP/s, share of the machine's own
- * matmul peak and peak memory of loading, a guided denoising step, a LoRA training step and decoding, for one image or
- * several at a time.
+ * Stable Diffusion 1.4, SDXL and Stable Diffusion 3.5 medium at their true sizes on this machine: seconds, GFLOP/s, share
+ * of the machine's own matmul peak and peak memory of loading, encoding two prompts, a guided denoising step, a LoRA
+ * training step and decoding, for one image or several at a time.
  *
- *     npm run build && node dist/bench/full-size.js [--model sd14|sdxl] [--dtype float32] [--device cpu] [--pixels 512]
+ *     npm run build && node dist/bench/full-size.js [--model sd14|sdxl|sd35|sd35-t5] [--dtype float32] [--device cpu] [--pixels 512]
  *       [--images 1] [--work forward,step,train,decode] [--rounds 3] [--python python3] [--cache <folder>]
  *       [--stored <dtype of the file>]
  *
@@ -71,6 +71,8 @@ interface Measured {
 interface Greeting {
   readonly version: string;
   readonly load: Measured;
+  /** Encoding two prompts. */
+  readonly text: Measured;
   /** Bytes in use before the load. */
   readonly before: number;
   readonly weightBytes: number;
@@ -135,10 +137,10 @@ try {
           pytorchEnvironment(),
         );
 
-  const { load, before, weightBytes, firstRatio, parameters, computeDtype, flops, version } = ours.greeting;
+  const { load, text, before, weightBytes, firstRatio, parameters, computeDtype, flops, version } = ours.greeting;
   console.log(
     `${model}, weights in ${dtype}, computed in ${computeDtype}, ${values.pixels}x${values.pixels} pixels, ` +
-      `images at a time: ${values.images}, device ${values.device}; UNet of ` +
+      `images at a time: ${values.images}, device ${values.device}; denoiser of ` +
       `${(parameters / 1e6).toFixed(0)} M parameters, all weights ${gigabytes(weightBytes)}; libtorch ${version}; ` +
       `the first ratio is 1 but for ${firstRatio.toExponential(1)}` +
       (theirs === undefined
@@ -149,6 +151,7 @@ try {
   console.log("| --- | --- | --- | --- | --- | --- | --- |");
   const loaded = `${gigabytes(load.peak)} (${(load.peak / weightBytes).toFixed(2)} x weights; ${gigabytes(before)} before)`;
   console.log(`| load | ${load.seconds.toFixed(1)} | | | ${loaded} | | |`);
+  console.log(`| text | ${shown(text.seconds)} | | | ${gigabytes(text.peak)} | | |`);
   // The first training step also creates Adam's moments, which does not matter: the fastest round is printed.
   const passes: Partial<Record<Work, number>> = { forward: 1, step: 1, train: values.checkpointing ? 3 : 2 };
   let matmulBest = 0; // so far; lower on a busy machine

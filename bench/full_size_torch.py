@@ -1,4 +1,4 @@
-"""The PyTorch side of bench/full-size.ts: the same UNet in eager mode, as diffusers runs it (unet_torch.py).
+"""The PyTorch side of bench/full-size.ts: the same denoiser in eager mode, as diffusers runs it (unet_torch.py, sd3_torch.py).
 
     python3 bench/full_size_torch.py '<settings as JSON, see SideSettings of full-size-side.ts>'
 
@@ -7,12 +7,14 @@ with a line of JSON.
 """
 
 import json
+import os
 import sys
 import time
 
 import torch
 from safetensors.torch import load_file
 
+from sd3_torch import SD3Transformer
 from unet_torch import LoraLinear, UNet
 
 settings = json.loads(sys.argv[1])
@@ -34,13 +36,13 @@ def peak(reset=False):
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 
 
-config = json.load(open(f"{folder}/unet/config.json"))
-with torch.device("meta"):
-    unet = UNet(config)
 if settings["checkpointing"]:
     raise SystemExit("Expected no --checkpointing with --python: this side has none")
-unet.load_state_dict(load_file(f"{folder}/unet/diffusion_pytorch_model.safetensors"), assign=True)
-unet = unet.to(device=device, dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
+part, model = ("transformer", SD3Transformer) if os.path.isdir(f"{folder}/transformer") else ("unet", UNet)
+with torch.device("meta"):
+    denoiser = model(json.load(open(f"{folder}/{part}/config.json")))
+denoiser.load_state_dict(load_file(f"{folder}/{part}/diffusion_pytorch_model.safetensors"), assign=True)
+denoiser = denoiser.to(device=device, dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
 
 io = {name: x.to(device) for name, x in load_file(settings["example"]).items()}
 scale = 5
@@ -50,14 +52,15 @@ text = torch.cat([io["negative"], io["text"]]).to(dtype)
 timesteps = io["timestep"].repeat(2 * rows)
 added = ()
 if "pooled" in io:
+    added = (torch.cat([io["negativePooled"], io["pooled"]]).to(dtype),)
+if "pooled" in io and part == "unet":
     side = latents.shape[-1] * 8
-    sizes = torch.tensor([[side, side, 0, 0, side, side]] * 2 * rows, device=device)
-    added = (torch.cat([io["negativePooled"], io["pooled"]]).to(dtype), sizes)
+    added += (torch.tensor([[side, side, 0, 0, side, side]] * 2 * rows, device=device),)
 
 
 def predict():
     x = torch.cat([latents, latents]).contiguous(memory_format=torch.channels_last)
-    without, with_text = unet(x, timesteps, text, *added).float().chunk(2)
+    without, with_text = denoiser(x, timesteps, text, *added).float().chunk(2)
     return without + scale * (with_text - without)
 
 
@@ -72,7 +75,7 @@ optimizer = None
 def train():
     global optimizer
     if optimizer is None:
-        layers = [module for module in unet.modules() if isinstance(module, LoraLinear)]
+        layers = [module for module in denoiser.modules() if isinstance(module, LoraLinear)]
         for layer in layers:
             a = torch.randn(4, layer.in_features, device=device, requires_grad=True)
             layer.lora = (a, torch.zeros(layer.out_features, 4, device=device, requires_grad=True))

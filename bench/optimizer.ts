@@ -10,14 +10,14 @@ import { parseArgs } from "node:util";
 import { UNet2DConditionModel } from "../src/models/index.js";
 import { AdamW, AdamW8bit } from "../src/optim/index.js";
 import { Generator, nativeBytes, numThreads, peakNativeBytes, randn, torchVersion } from "../src/torch/index.js";
-import { unetConfigs, type ModelName } from "./full-size-models.js";
+import { unetConfigs } from "./full-size-models.js";
 
 const { values } = parseArgs({
   options: { rounds: { type: "string", default: "2" }, model: { type: "string", default: "sd14" } },
 });
 
 const generator = new Generator(0);
-const unet = UNet2DConditionModel.fromConfig(unetConfigs[values.model as ModelName], { generator });
+const unet = UNet2DConditionModel.fromConfig(unetConfigs[values.model as keyof typeof unetConfigs], { generator });
 const parameters = unet.parameters();
 for (const parameter of parameters.values()) {
   parameter.requiresGrad_();

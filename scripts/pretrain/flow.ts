@@ -28,7 +28,7 @@ const ZERO_AT_FIRST = /(^|\.)(norm1|norm1_context|norm_out)\.linear\.|^proj_out\
 const POSITIONS = "pos_embed.pos_embed";
 
 export async function pretrainFlow(workplace: Workplace): Promise<void> {
-  const { seed, workFolder } = workplace;
+  const { seed, workFolder, device } = workplace;
   const recipe = { ...TRAINING.flow, steps: shortened(workplace, TRAINING.flow.steps) };
   const folder = (part: string) => flowFolder(workplace, part);
   const files = learnTokenizer(vocabulary());
@@ -38,16 +38,17 @@ export async function pretrainFlow(workplace: Workplace): Promise<void> {
   const scheduler = FlowMatchScheduler.fromPretrained(folder("scheduler"));
 
   const generator = new Generator(seed);
-  const transformer = SD3Transformer2DModel.fromConfig(TRANSFORMER_CONFIG, { generator });
+  const transformer = SD3Transformer2DModel.fromConfig(TRANSFORMER_CONFIG, { generator, device });
   for (const [key, weight] of transformer.parameters()) if (ZERO_AT_FIRST.test(key)) noGrad(() => weight.mul_(0));
   const config = withTokenizer(FLOW_TEXT_ENCODER_CONFIG, files);
-  const encoder = CLIPTextModelWithProjection.fromConfig(config, { generator });
+  const encoder = CLIPTextModelWithProjection.fromConfig(config, { generator, device });
   const parts = { clips: [{ tokenizer, encoder }, undefined], t5: undefined, transformer } as const;
   const learnt = [...transformer.parameters()].filter(([key]) => key !== POSITIONS);
   const prefixed = (prefix: string, entries: Iterable<readonly [string, Tensor]>) =>
     [...entries].map(([key, t]) => [prefix + key, t] as const);
 
   const pool = await latentPool(workplace);
+  pool.latents.moveTo_(device);
   const figures = await train({
     name: "flow",
     recipe,
@@ -57,10 +58,10 @@ export async function pretrainFlow(workplace: Workplace): Promise<void> {
     loss: (batch, draws) => {
       const { captions, clean } = drawExamples(pool, batch, draws);
       const timesteps = logitNormalTimesteps(batch, draws.generator, scheduler.numTrainTimesteps);
-      const noise = randn(clean.shape, { generator: draws.generator });
+      const noise = randn(clean.shape, { generator: draws.generator }).to({ device });
       const noisy = scheduler.addNoise(clean, noise, timesteps);
       // Without T5 its number of tokens has no effect.
-      const { states } = encodeSD3Text(parts, captions, { dtype: "float32", device: "cpu", maxSequenceLength: 1 });
+      const { states } = encodeSD3Text(parts, captions, { dtype: "float32", device, maxSequenceLength: 1 });
       const text = { encoderHiddenStates: states.hiddenStates, pooledProjections: states.pooled! };
       return { loss: mseLoss(transformer.forward(noisy, timesteps, text), scheduler.target(clean, noise)) };
     },

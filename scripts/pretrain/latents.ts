@@ -58,7 +58,7 @@ export async function latentPool(workplace: Workplace): Promise<LatentPool> {
   return { latents, rowOf };
 }
 
-/** Latents of skewed scenes, [batch, C, 8, 8], and a caption for each: clean in the first part of training, some empty. */
+/** Latents of skewed scenes, [batch, C, 8, 8] on the pool's device, and a caption for each: clean in the first part of training, some empty. */
 export function drawExamples(
   { latents, rowOf }: LatentPool,
   batch: number,
@@ -68,5 +68,5 @@ export function drawExamples(
   const scenes = Array.from({ length: batch }, () => drawSkewedScene(random));
   const captions = scenes.map((scene) => (random.uniform() < EMPTY_CAPTIONS ? "" : caption(scene, random)));
   const rows = scenes.map((scene) => rowOf(scene, random));
-  return { captions, clean: latents.indexSelect(0, tensor(rows, { dtype: "int64" })) };
+  return { captions, clean: latents.indexSelect(0, tensor(rows, { dtype: "int64", device: latents.device })) };
 }

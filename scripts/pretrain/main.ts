@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
-import { setNumThreads } from "../../src/torch/index.js";
+import { setNumThreads, type Device } from "../../src/torch/index.js";
 import { Renderer } from "../../src/world/index.js";
 import { pretrainClassifier } from "./classifier.js";
 import { pretrainClip } from "./clip.js";
@@ -49,6 +49,7 @@ const program = new Command("pretrain")
   .option("--work <folder>", "folder for checkpoints, from which an interrupted run resumes", ".cache/pretrain")
   .option("--seed <number>", "seed of all random numbers", number, 1)
   .option("--threads <number>", "threads of libtorch", number, availableParallelism())
+  .option("--device <device>", "where the flow model learns: cpu, cuda, mps", "cpu")
   .option("--scale <number>", "factor of the length of every training, for trials", number, 1)
   .addHelpText("after", "\nExample: npm run pretrain -- --only clip,classifier --out /tmp/models");
 
@@ -58,6 +59,7 @@ const options = program.parse().opts<{
   work: string;
   seed: number;
   threads: number;
+  device: Device;
   scale: number;
 }>();
 setNumThreads(options.threads);
@@ -67,6 +69,7 @@ const workplace: Workplace = {
   workFolder: options.work,
   seed: options.seed,
   scale: options.scale,
+  device: options.device,
   renderer: new Renderer(),
 };
 

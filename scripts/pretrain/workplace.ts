@@ -5,7 +5,7 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { AutoencoderKL } from "../../src/models/index.js";
 import { loadSafetensors, saveSafetensors } from "../../src/safetensors/index.js";
-import { cat, noGrad, tidy, type Tensor } from "../../src/torch/index.js";
+import { cat, noGrad, tidy, type Device, type Tensor } from "../../src/torch/index.js";
 import {
   IMAGE_BYTES,
   scenesOf,
@@ -27,6 +27,8 @@ export interface Workplace {
   seed: number;
   /** Multiplies the length of every training, for trials. */
   scale: number;
+  /** Where the flow model learns, the longest of the trainings; all else takes place on the processor. */
+  device: Device;
   renderer: Renderer;
 }
 
