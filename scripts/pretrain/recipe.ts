@@ -209,9 +209,9 @@ export const TRAINING: Record<
     average: 0.995,
   },
   flow: {
-    steps: 12_000,
-    batch: 64,
-    learningRate: 1e-3,
+    steps: 3000,
+    batch: 384,
+    learningRate: 2e-3,
     warmup: 200,
     betas: [0.9, 0.99],
     weightDecay: 0.01,
