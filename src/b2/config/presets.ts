@@ -176,14 +176,14 @@ export const presets = {
     train: { learningRate: 3e-3, epochs: 4, samplesPerUpdate: 24, microBatch: 128 },
   },
 
-  /** The same on the embedded flow model. */
+  /** The forward objective on the embedded flow model, in larger batches of more timesteps (docs/log.md). */
   "demo-flow": {
     ...EMOJI_GROUPS,
     ...WHOLE_TRAJECTORY,
     stages: 16,
     model: { path: "models/emoji-flow" },
-    objective: { ...FORWARD, kl: 7 },
-    train: { learningRate: 3e-3, epochs: 4, samplesPerUpdate: 24, microBatch: 128 },
+    objective: { ...FORWARD, timesteps: 5 },
+    train: { learningRate: 3e-3, epochs: 4, samplesPerUpdate: 72, microBatch: 128 },
   },
 
   /** B2-DiffuRL on the embedded model: the same prompts and as many images a stage, two roots of 4 branches a prompt. */
@@ -229,7 +229,7 @@ export const presetSummaries: Readonly<Record<PresetName, string>> = {
   sd: "Stable Diffusion at full size, model and reward from the hub, for one GPU of 24 GB; combine it with the others",
   sd3: "Stable Diffusion 3.5 medium with flow_grpo's numbers: GRPO on 24 images a prompt, for one GPU of 80 GB",
   demo: "the forward objective on the embedded model, near enough to it to keep its diversity; five minutes on two cores",
-  "demo-flow": "the same on the embedded flow model, a narrow Stable Diffusion 3",
+  "demo-flow": "the forward objective on the embedded flow model, a narrow Stable Diffusion 3",
   "demo-b2": "B2-DiffuRL on the embedded model",
   "demo-ddpo": "DDPO on the embedded model",
 };
