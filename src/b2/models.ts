@@ -68,7 +68,10 @@ export async function fetchDiffusionModel(model: ModelPath, context: RunContext)
   const layouts = modelFamilies.entries().flatMap(({ repository }) => repository ?? []);
   const found = await fetchModel(path, { ...form, layouts }, context);
   const companion = familyOf(found).companion?.(found, config ?? undefined);
-  if (companion !== undefined) await fetchModel(companion.path, { purpose: companion.purpose, layouts }, context);
+  if (companion !== undefined) {
+    const { path: place, ...wanted } = companion;
+    await fetchModel(place, { ...wanted, layouts }, context);
+  }
   return found;
 }
 

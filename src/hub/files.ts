@@ -10,6 +10,8 @@ export type DownloadPurpose = "model" | "settings" | "tokenizer" | "weights";
 /** What to download of a repository. */
 export interface Wanted {
   readonly purpose: DownloadPurpose;
+  /** For "settings": folders whose weights are wanted too, where the repository has them. */
+  readonly weights?: readonly string[] | undefined;
   /** Prefer weights of this variant, such as "fp16". */
   readonly variant?: string | undefined;
   /** Only this file. */
@@ -85,8 +87,14 @@ export function neededFiles(repository: string, paths: readonly string[], wanted
   const optional = layout.optionalWeights ?? [];
   const all = [...layout.weights, ...optional, ...layout.settings];
   const configs = isPipeline ? ["model_index.json", ...all.flatMap(settings)] : settings("");
-  if (purpose === "settings") return configs;
-  const parts = isPipeline ? [...layout.weights, ...optional.filter((folder) => inFolder(folder).length > 0)] : [""];
+  const present = (folders: readonly string[]): string[] => folders.filter((folder) => inFolder(folder).length > 0);
+  const parts =
+    purpose === "settings"
+      ? present(wanted.weights ?? [])
+      : isPipeline
+        ? [...layout.weights, ...present(optional)]
+        : [""];
+  if (parts.length === 0) return configs;
   return [...configs, ...weights(repository, new Map(parts.map((part) => [part, inFolder(part)])), wanted)];
 }
 

@@ -73,12 +73,12 @@ export function cachedModel(
  *   partial downloads are kept for the next attempt
  */
 export async function downloadModel(name: string, options: DownloadModelOptions = {}): Promise<string> {
-  const { purpose = "model", variant, layouts, signal, offline = isOffline(), cache = hubCache() } = options;
+  const { purpose = "model", weights, variant, layouts, signal, offline = isOffline(), cache = hubCache() } = options;
   const parsed = parseHubName(name);
   if (parsed === undefined) throw new HubError(`Expected owner/name for a model on the hub but received ${name}`);
   const revision = parsed.revision ?? options.revision ?? "main";
   const repository = new CachedRepository(parsed.repository, cache);
-  const wanted = { purpose, variant, layouts, file: parsed.file };
+  const wanted = { purpose, weights, variant, layouts, file: parsed.file };
   const kept = fromCache(repository, revision, wanted);
   if (offline) {
     if (typeof kept === "string") return kept;

@@ -1,7 +1,7 @@
 /** The two sources of a model's parameters: random initialisation, and the safetensors files of a checkpoint. */
 import { basename } from "node:path";
 import { SafetensorsError, SafetensorsFile, TensorCheck } from "../safetensors/index.js";
-import { tidy, zeros, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
+import { arange, cat, tidy, zeros, type Device, type DType, type Generator, type Tensor } from "../torch/index.js";
 import type { Init } from "./init.js";
 
 /** How parameters are kept in memory. */
@@ -15,8 +15,11 @@ export interface WeightsOptions {
 /** Where a checkpoint in another layout stores a parameter, and how. */
 export interface StoredParameter {
   readonly key: string;
-  /** Transposed, as the kernel of a 1x1 convolution, or as the q, k or v third of one matrix. Default "as-is". */
-  readonly stored?: "as-is" | "transposed" | "conv1x1" | { readonly qkv: 0 | 1 | 2 };
+  /**
+   * Transposed, as the kernel of a 1x1 convolution, with its second half of rows first, not at all where it is the
+   * identity, or as the q, k or v third of one matrix. Default "as-is".
+   */
+  readonly stored?: "as-is" | "transposed" | "conv1x1" | "swapped" | "identity" | { readonly qkv: 0 | 1 | 2 };
 }
 
 /** How parameters are found in a checkpoint. */
@@ -101,6 +104,7 @@ export class CheckpointSource implements Source {
 
   parameter(asked: string, shape: readonly number[]): Tensor {
     const { key, stored = "as-is" } = this.#names(asked);
+    if (stored === "identity" && shape[0] === shape[1]) return identity(shape[0]!, this);
     const file = this.#files.get(key);
     const entry = file?.header.tensors.get(key);
     const name = this.#inWords(key);
@@ -143,6 +147,8 @@ type Stored = NonNullable<StoredParameter["stored"]>;
 export function storedShape(shape: readonly number[], stored: Stored): readonly number[] {
   switch (stored) {
     case "as-is":
+    case "swapped":
+    case "identity":
       return shape;
     case "transposed":
       return shape.toReversed();
@@ -157,7 +163,10 @@ export function storedShape(shape: readonly number[], stored: Stored): readonly 
 function asAsked(tensor: Tensor, shape: readonly number[], stored: Stored): Tensor {
   switch (stored) {
     case "as-is":
+    case "identity":
       return tensor;
+    case "swapped":
+      return halvesSwapped(tensor);
     case "transposed":
       return tensor.transpose(0, 1).contiguous();
     case "conv1x1":
@@ -167,3 +176,13 @@ function asAsked(tensor: Tensor, shape: readonly number[], stored: Stored): Tens
       return tensor.narrow(0, stored.qkv * shape[0]!, shape[0]!).clone();
   }
 }
+
+/** The second half of the rows before the first: a copy. */
+export const halvesSwapped = (tensor: Tensor): Tensor => tidy(() => cat(tensor.chunk(2, 0).toReversed()));
+
+/** The identity matrix of a size. */
+const identity = (size: number, { dtype, device }: Required<WeightsOptions>): Tensor =>
+  tidy(() => {
+    const place = arange(0, size);
+    return place.unsqueeze(1).eq(place).to({ dtype, device });
+  });

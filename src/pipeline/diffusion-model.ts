@@ -151,6 +151,8 @@ export interface Companion {
   readonly path: string;
   /** Which of its files are needed. */
   readonly purpose: DownloadPurpose;
+  /** Besides settings: the folders whose weights are needed too, where it has them. */
+  readonly weights?: readonly string[];
 }
 
 /** What a model computes in, and the size of its images. */

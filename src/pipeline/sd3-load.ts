@@ -1,13 +1,14 @@
 /**
- * Loads the parts of Stable Diffusion 3 from a diffusers folder, and writes them. Each text encoder may be missing. If
- * loading fails, nothing stays in memory.
+ * Loads the parts of Stable Diffusion 3 from a diffusers folder or a single file, and writes them. Each text encoder may be
+ * missing. If loading fails, nothing stays in memory.
  */
 import { existsSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { z } from "zod";
 import { readJsonObject, writeJson, type JsonObject } from "../base/files.js";
+import { isPickle, pickleRefused } from "../base/pickle.js";
 import type { Named } from "../base/registry.js";
-import { show } from "../base/show.js";
+import { listOf, show } from "../base/show.js";
 import {
   AutoencoderKL,
   CLIPTextModelWithProjection,
@@ -15,8 +16,10 @@ import {
   SD3Transformer2DModel,
   T5EncoderModel,
 } from "../models/index.js";
+import { openScheduler, type Scheduler } from "../schedulers/index.js";
+import { isSD3SingleFile, saveSD3SingleFile, SD3SingleFile, type SD3PartName } from "../single-file/index.js";
 import { CLIPTokenizer, JsonTokenizer } from "../tokenizer/index.js";
-import type { ModelOptions } from "./diffusion-model.js";
+import type { Companion, ModelOptions } from "./diffusion-model.js";
 import { holding, loadScheduler, optionsOfParts } from "./load.js";
 import { saveScheduler, writeFolder } from "./save.js";
 import { checkSD3Fit } from "./sd3-fit.js";
@@ -32,51 +35,126 @@ const T5 = { tokenizer: ["T5TokenizerFast", "T5Tokenizer"], encoder: "T5EncoderM
 
 /** The text encoders' classes, by what follows `tokenizer` and `text_encoder` in the folders' names. */
 const TEXTS = { "": CLIP, _2: CLIP, _3: T5 } as const;
-const SUFFIXES = Object.keys(TEXTS) as (keyof typeof TEXTS)[];
+type Suffix = keyof typeof TEXTS;
+const SUFFIXES = Object.keys(TEXTS) as Suffix[];
 
 const WEIGHTS = ["transformer", "vae", ...SUFFIXES.map((suffix) => `text_encoder${suffix}`)];
 
-/** Whether a folder's index names the pipeline. */
-export function isStableDiffusion3(folder: string): boolean {
-  const file = join(folder, "model_index.json");
+/** Whether a folder's index names the pipeline, or a file has its keys. */
+export function isStableDiffusion3(path: string): boolean {
   try {
+    if (isFile(path)) return isSD3SingleFile(path);
+    const file = join(path, "model_index.json");
     return existsSync(file) && readJsonObject(file)["_class_name"] === SD3_PIPELINE;
   } catch {
     return false;
   }
 }
 
+const isFile = (path: string): boolean => path.endsWith(".safetensors");
+
+/** Where the parts come from. Whoever loads one owns it. */
+interface Source {
+  /** The text encoders that there are, by what follows `text_encoder` in their folders' names. */
+  readonly texts: ReadonlySet<Suffix>;
+  /** A folder with the folders of their tokenizers. */
+  readonly tokenizers: string;
+  readonly scheduler: Scheduler;
+  readonly clip: (part: "text_encoder" | "text_encoder_2") => CLIPTextModelWithProjection;
+  readonly t5: () => T5EncoderModel;
+  readonly transformer: () => SD3Transformer2DModel;
+  readonly vae: () => AutoencoderKL;
+}
+
 /** Loads all parts and checks that they fit. @throws InputError naming the file and every key at fault */
-export function loadSD3Parts(folder: string, options: ModelOptions): SD3Parts {
-  const { texts, vae } = readSD3Index(folder);
-  const of = optionsOfParts(folder, options, WEIGHTS);
-  const at = (part: string) => join(folder, part);
+export function loadSD3Parts(path: string, options: ModelOptions): SD3Parts {
+  if (isPickle(path)) throw new ModelConfigError(pickleRefused(path));
+  const source = isFile(path) ? ofFile(path, options) : ofFolder(path, options);
   return holding((hold) => {
-    const scheduler = loadScheduler(folder, options.scheduler ?? FLOW_MATCH);
-    const clip = (suffix: "" | "_2"): ClipPart | undefined => {
-      if (!texts.has(suffix)) return undefined;
-      const [tokenizer, encoder] = [`tokenizer${suffix}`, `text_encoder${suffix}`];
-      return {
-        tokenizer: CLIPTokenizer.fromPretrained(at(tokenizer)),
-        encoder: hold(CLIPTextModelWithProjection.fromPretrained(at(encoder), of(encoder))),
-      };
-    };
-    const parts: SD3Parts = {
-      scheduler,
-      clips: [clip(""), clip("_2")],
-      t5: texts.has("_3")
+    const tokenizer = (suffix: Suffix): string => join(source.tokenizers, `tokenizer${suffix}`);
+    const clip = (suffix: "" | "_2"): ClipPart | undefined =>
+      source.texts.has(suffix)
         ? {
-            tokenizer: JsonTokenizer.fromPretrained(at("tokenizer_3")),
-            encoder: hold(T5EncoderModel.fromPretrained(at("text_encoder_3"), of("text_encoder_3"))),
+            tokenizer: CLIPTokenizer.fromPretrained(tokenizer(suffix)),
+            encoder: hold(source.clip(`text_encoder${suffix}`)),
           }
+        : undefined;
+    const parts: SD3Parts = {
+      scheduler: source.scheduler,
+      clips: [clip(""), clip("_2")],
+      t5: source.texts.has("_3")
+        ? { tokenizer: JsonTokenizer.fromPretrained(tokenizer("_3")), encoder: hold(source.t5()) }
         : undefined,
-      transformer: hold(SD3Transformer2DModel.fromPretrained(at("transformer"), of("transformer"))),
-      vae: hold(AutoencoderKL.fromPretrained(vae, of("vae"))),
+      transformer: hold(source.transformer()),
+      vae: hold(source.vae()),
     };
-    checkSD3Fit(parts, folder);
+    checkSD3Fit(parts, path);
     return parts;
   });
 }
+
+function ofFolder(folder: string, options: ModelOptions): Source {
+  const { texts, vae } = readSD3Index(folder);
+  const of = optionsOfParts(folder, options, WEIGHTS);
+  const at = (part: string) => join(folder, part);
+  return {
+    texts,
+    tokenizers: folder,
+    scheduler: loadScheduler(folder, options.scheduler ?? FLOW_MATCH),
+    clip: (part) => CLIPTextModelWithProjection.fromPretrained(at(part), of(part)),
+    t5: () => T5EncoderModel.fromPretrained(at("text_encoder_3"), of("text_encoder_3")),
+    transformer: () => SD3Transformer2DModel.fromPretrained(at("transformer"), of("transformer")),
+    vae: () => AutoencoderKL.fromPretrained(vae, of("vae")),
+  };
+}
+
+/**
+ * A file without a VAE, or without any text encoder, takes those of the folder of configs. A file with some text encoders
+ * works with them alone.
+ */
+function ofFile(file: string, { dtype = "float32", device = "cpu", config, scheduler }: ModelOptions): Source {
+  const checkpoint = new SD3SingleFile(file, config);
+  if (config === undefined) {
+    throw new ModelConfigError(
+      `Expected the model's diffusers folder, or one with its tokenizers, for config, since a single file has none, but received none for ${file}`,
+    );
+  }
+  const held = { dtype, device };
+  const own: Source = {
+    texts: new Set(SUFFIXES.filter((suffix) => checkpoint.has(`text_encoder${suffix}`))),
+    tokenizers: config,
+    scheduler: openScheduler(scheduler ?? FLOW_MATCH, checkpoint.schedulerConfig(), file),
+    clip: (part) => checkpoint.clip(part, held),
+    t5: () => checkpoint.t5(held),
+    transformer: () => checkpoint.transformer(held),
+    vae: () => checkpoint.vae(held),
+  };
+  const lacking = lackingIn(checkpoint);
+  if (lacking.length === 0) return own;
+  if (!existsSync(join(config, "model_index.json"))) {
+    const what = listOf(lacking, "and");
+    throw new ModelConfigError(
+      `${file}: Expected ${what} in the file, or in a diffusers folder for config, but received neither: ${config} has no model_index.json`,
+    );
+  }
+  const { texts, clip, t5, vae } = ofFolder(config, held);
+  return { ...own, ...(own.texts.size === 0 && { texts, clip, t5 }), ...(lacking.includes("vae") && { vae }) };
+}
+
+/** The parts that a file does not have and cannot do without: the VAE, and all text encoders where it has none. */
+function lackingIn(checkpoint: SD3SingleFile): SD3PartName[] {
+  const texts = SUFFIXES.map((suffix) => `text_encoder${suffix}` as const);
+  return [
+    ...(texts.some((part) => checkpoint.has(part)) ? [] : texts),
+    ...(checkpoint.has("vae") ? [] : (["vae"] as const)),
+  ];
+}
+
+/** What a single file needs besides itself, from the folder of configs that it is given with. @throws SafetensorsError for a file that is no such checkpoint */
+export const companionOfFile = (path: string, config: string | undefined): Companion | undefined =>
+  isFile(path) && config !== undefined
+    ? { path: config, purpose: "settings", weights: lackingIn(new SD3SingleFile(path)) }
+    : undefined;
 
 /** Writes a folder in diffusers' layout, atomically. @throws ModelConfigError unless it is empty or new */
 export function saveSD3Parts(parts: SD3Parts, folder: string): void {
@@ -102,10 +180,16 @@ export function saveSD3Parts(parts: SD3Parts, folder: string): void {
   });
 }
 
+/** Writes one file in the original layout, atomically. */
+export function saveSD3File({ transformer, vae, clips, t5 }: SD3Parts, file: string): void {
+  const [textEncoder, textEncoder2] = clips.map((clip) => clip?.encoder);
+  saveSD3SingleFile({ transformer, vae, textEncoder, textEncoder2, textEncoder3: t5?.encoder }, file);
+}
+
 /** What a folder's index says. */
 export interface SD3Index {
   /** The text encoders that it has, by what follows `text_encoder` in their folders' names. */
-  readonly texts: ReadonlySet<keyof typeof TEXTS>;
+  readonly texts: ReadonlySet<Suffix>;
   /** The folder of the VAE. */
   readonly vae: string;
 }

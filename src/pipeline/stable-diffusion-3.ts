@@ -1,6 +1,6 @@
 /**
- * StableDiffusion3Pipeline: Stable Diffusion 3 and 3.5 from a diffusers folder, split into the steps that training
- * needs: prompts to embeddings, embeddings to guided velocities, latents to images. The parts' configs decide which of
+ * StableDiffusion3Pipeline: Stable Diffusion 3 and 3.5 from a diffusers folder or a single file, split into the steps that
+ * training needs: prompts to embeddings, embeddings to guided velocities, latents to images. The parts' configs decide which of
  * its models it is.
  *
  * Departures from diffusers' pipeline: no sampling loop, which is the caller's; one prompt for all three text encoders;
@@ -36,7 +36,15 @@ import {
 } from "./diffusion-model.js";
 import { Offload } from "./offload.js";
 import { encodeEachOnce } from "./prompt-embeds.js";
-import { FLOW_MATCH, isStableDiffusion3, loadSD3Parts, saveSD3Parts, SD3_PIPELINE } from "./sd3-load.js";
+import {
+  companionOfFile,
+  FLOW_MATCH,
+  isStableDiffusion3,
+  loadSD3Parts,
+  saveSD3File,
+  saveSD3Parts,
+  SD3_PIPELINE,
+} from "./sd3-load.js";
 import { textParts, type SD3Parts } from "./sd3-parts.js";
 import { encodeText } from "./sd3-text.js";
 import { latentSides } from "./sizes.js";
@@ -87,7 +95,7 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
    * Loads a model.
    *
    * @param path a folder in diffusers' layout with safetensors weights; text encoders may be null in its index,
-   *   which may name another folder's VAE
+   *   which may name another folder's VAE. Or one safetensors file in the original layout
    * @throws InputError naming the file and every key at fault; nothing stays in memory then
    */
   static fromPretrained(
@@ -111,11 +119,12 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
     return this.#parts.transformer;
   }
   get adaptable(): Readonly<Record<string, Module | undefined>> {
-    const { transformer, clips } = this.#parts;
-    return { transformer, text_encoder: clips[0]?.encoder, text_encoder_2: clips[1]?.encoder };
+    const { transformer, ...texts } = this.#parts;
+    const encoders = textParts(texts).map(([suffix, part]) => [`text_encoder${suffix}`, part?.encoder]);
+    return { transformer, ...(Object.fromEntries(encoders) as Readonly<Record<string, Module | undefined>>) };
   }
   get modules(): Readonly<Record<string, Module | undefined>> {
-    return { ...this.adaptable, text_encoder_3: this.#parts.t5?.encoder, vae: this.vae };
+    return { ...this.adaptable, vae: this.vae };
   }
   /** Sides of images are multiples of this: a patch of latents. */
   get downscale(): number {
@@ -129,6 +138,11 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
    */
   savePretrained(folder: string): void {
     saveSD3Parts(this.#parts, folder);
+  }
+
+  /** Writes one safetensors file in the original layout, atomically, with weights in their current dtype. */
+  saveSingleFile(file: string): void {
+    saveSD3File(this.#parts, file);
   }
 
   /** Writes the transformer's folder, with weights in their current dtype. */
@@ -240,7 +254,7 @@ export const stableDiffusion3 = defineModel({
   name: "stable-diffusion-3",
   summary: "Stable Diffusion 3 and 3.5",
   options,
-  layout: `a folder whose model_index.json names ${SD3_PIPELINE}`,
+  layout: `a folder whose model_index.json names ${SD3_PIPELINE}, or one safetensors file of such a model`,
   scheduler: FLOW_MATCH,
   repository: {
     weights: ["transformer", "vae"],
@@ -248,6 +262,7 @@ export const stableDiffusion3 = defineModel({
     settings: ["tokenizer", "tokenizer_2", "tokenizer_3", "scheduler"],
   },
   decoder: "vae",
+  companion: companionOfFile,
   recognises: isStableDiffusion3,
   loraTargets: JOINT_PROJECTIONS,
   passes: (guidanceScale) => (guidanceScale > 1 ? 2 : 1),

@@ -40,7 +40,7 @@ const IGNORED =
 /** Other kinds of file that users may pass instead, recognised by a key that only they have. */
 const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
   [/lora_(up|down|A|B)\b|\.lora_/, "a LoRA file: use --lora"],
-  [/joint_blocks\./, "Stable Diffusion 3, which is not supported"],
+  [/joint_blocks\./, "Stable Diffusion 3: load it with openModel or StableDiffusion3Pipeline"],
   [/double_blocks\./, "Flux, which is not supported"],
   [/^conditioner\.embedders\.0\.model\./, "the SDXL refiner, which is not supported"],
   [/^control_model\./, "a ControlNet, which is not supported"],
@@ -83,7 +83,7 @@ export function detectFamily({ file, tensors }: SafetensorsHeader): Family {
     const kind = channels === 9 ? " (inpainting)" : channels === 8 ? " (image editing)" : "";
     throw new SafetensorsError(file, `Expected 4 channels of latents for the UNet but received ${channels}${kind}`);
   }
-  refuseUnknown(file, keys, family);
+  refuseUnknown(file, keys, { known: Object.values(PREFIXES[family]), ignored: IGNORED });
   return family;
 }
 
@@ -91,9 +91,18 @@ export function detectFamily({ file, tensors }: SafetensorsHeader): Family {
 const otherThan = (keys: readonly string[]): string | undefined =>
   OTHERS.find(([pattern]) => keys.some((key) => pattern.test(key)))?.[1];
 
-function refuseUnknown(file: string, keys: readonly string[], family: Family): void {
-  const known = Object.values(PREFIXES[family]) as string[];
-  const rest = keys.filter((key) => !known.some((prefix) => key.startsWith(prefix)) && !IGNORED.test(key));
+/**
+ * Refuses keys of no part.
+ *
+ * @param known the prefixes of the parts
+ * @throws SafetensorsError naming them, and what the file is if they show it
+ */
+export function refuseUnknown(
+  file: string,
+  keys: readonly string[],
+  { known, ignored }: { readonly known: readonly string[]; readonly ignored: RegExp },
+): void {
+  const rest = keys.filter((key) => !known.some((prefix) => key.startsWith(prefix)) && !ignored.test(key));
   if (rest.length > 0) {
     const more = rest.length > 5 ? ` and ${rest.length - 5} more` : "";
     const other = otherThan(rest);

@@ -32,6 +32,16 @@ export class Shapes {
     throw new SafetensorsError(file, "Expected a tensor of this name but received none", this.#prefix + key);
   }
 
+  /** Every number N of keys that begin with `<name>.N.<rest>`, ascending. */
+  numbers(name: string, rest = ""): number[] {
+    const start = `${this.#prefix}${name}.`;
+    const found = [...this.#header.tensors.keys()].flatMap((key) => {
+      const [, number] = key.startsWith(start) ? (/^(\d+)\./.exec(key.slice(start.length)) ?? []) : [];
+      return number !== undefined && key.startsWith(`${start}${number}.${rest}`) ? [Number(number)] : [];
+    });
+    return [...new Set(found)].sort((a, b) => a - b);
+  }
+
   /** How many of `name(0)`, `name(1)`, ... there are. */
   count(name: (i: number) => string): number {
     let count = 0;
@@ -99,7 +109,14 @@ export function inferUNet(shapes: Shapes, family: Family): UNetConfigInput {
   };
 }
 
-export function inferVae(shapes: Shapes, family: Family): object {
+export const inferVae = (shapes: Shapes, family: Family): object => ({
+  ...inferAutoencoder(shapes),
+  sample_size: { sd1: 512, sd2: 768, sdxl: 1024 }[family],
+  scaling_factor: family === "sdxl" ? 0.13025 : 0.18215,
+});
+
+/** What the shapes of a VAE show. */
+export function inferAutoencoder(shapes: Shapes): object {
   const levels = shapes.count((i) => `encoder.down.${i}.block.0.conv1.weight`);
   return {
     in_channels: shapes.size("encoder.conv_in.weight", 1),
@@ -111,8 +128,6 @@ export function inferVae(shapes: Shapes, family: Family): object {
     layers_per_block: shapes.count((i) => `encoder.down.0.block.${i}.conv1.weight`),
     down_block_types: Array.from({ length: levels }, () => "DownEncoderBlock2D"),
     up_block_types: Array.from({ length: levels }, () => "UpDecoderBlock2D"),
-    sample_size: { sd1: 512, sd2: 768, sdxl: 1024 }[family],
-    scaling_factor: family === "sdxl" ? 0.13025 : 0.18215,
   };
 }
 

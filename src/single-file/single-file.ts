@@ -5,49 +5,25 @@
  * Such a file holds no configs and no tokenizer. Configs are inferred (infer.ts) unless a diffusers folder with them is
  * given, like `config=` of diffusers' from_single_file.
  */
-import { existsSync } from "node:fs";
-import { join } from "node:path";
-import { readJsonObject } from "../base/files.js";
 import { show } from "../base/show.js";
 import {
-  AutoencoderKL,
   CLIPTextModel,
   CLIPTextModelWithProjection,
-  loadModel,
   ModelConfigError,
   UNet2DConditionModel,
-  type AutoencoderKLConfig,
+  type AutoencoderKL,
   type ModelClass,
   type UNetConfig,
 } from "../models/index.js";
-import { storedShape, type Module, type WeightsOptions } from "../nn/index.js";
-import {
-  readHeader,
-  SafetensorsFile,
-  saveSafetensors,
-  type PendingTensor,
-  type SafetensorsHeader,
-} from "../safetensors/index.js";
-import { cat, tidy, type Tensor } from "../torch/index.js";
+import type { Module, WeightsOptions } from "../nn/index.js";
+import { SafetensorsFile, saveSafetensors } from "../safetensors/index.js";
+import { tidy } from "../torch/index.js";
+import { Checkpoint, inTower, levelsOf, toStored } from "./checkpoint.js";
 import { detectFamily, PREFIXES, type Family } from "./family.js";
-import { inferClip, inferOpenClip, inferUNet, inferVae, Shapes } from "./infer.js";
-import { clipNames, openClipNames, unetNames, vaeNames, type Names, type UNetNumbering } from "./names.js";
+import { inferClip, inferOpenClip, inferUNet, inferVae } from "./infer.js";
+import { clipNames, openClipNames, unetNames, vaeNames, type UNetNumbering } from "./names.js";
 
 type Part = "unet" | "vae" | "text_encoder" | "text_encoder_2";
-
-/** A config, and its source for errors. */
-interface Given {
-  readonly config: object;
-  readonly source: string;
-}
-
-/** Where a part's weights are in the file. */
-interface Place {
-  readonly prefix: string;
-  readonly names: Names;
-  /** Keys of the part, without the prefix, that need not be read. */
-  readonly ignore?: readonly RegExp[];
-}
 
 /** The models of a pipeline that a single file holds. */
 export interface SingleFileParts {
@@ -60,9 +36,7 @@ export interface SingleFileParts {
 export class SingleFile {
   readonly file: string;
   readonly family: Family;
-  readonly #header: SafetensorsHeader;
-  readonly #shapes: Shapes;
-  readonly #configFolder: string | undefined;
+  readonly #checkpoint: Checkpoint;
 
   /**
    * @param configFolder a diffusers folder whose configs replace the inferred ones
@@ -70,32 +44,26 @@ export class SingleFile {
    */
   constructor(file: string, configFolder?: string) {
     this.file = file;
-    this.#configFolder = configFolder;
-    this.#header = readHeader(file);
-    this.#shapes = new Shapes(this.#header);
-    this.family = detectFamily(this.#header);
+    this.#checkpoint = new Checkpoint(file, configFolder);
+    this.family = detectFamily(this.#checkpoint.header);
   }
 
   unet(options: WeightsOptions): UNet2DConditionModel {
     const prefix = PREFIXES[this.family].unet;
-    const given = this.#config("unet", () => inferUNet(this.#shapes.at(prefix), this.family));
+    const given = this.#checkpoint.config("unet", () => inferUNet(this.#checkpoint.shapes.at(prefix), this.family));
     const numbering = numberingOf(UNet2DConditionModel.layout.parseConfig(given.config, given.source), given.source);
-    return this.#load(UNet2DConditionModel, given, { prefix, names: unetNames(prefix, numbering) }, options);
+    return this.#checkpoint.load(UNet2DConditionModel, given, { prefix, names: unetNames(prefix, numbering) }, options);
   }
 
   vae(options: WeightsOptions): AutoencoderKL {
-    const prefix = PREFIXES[this.family].vae;
-    const given = this.#config("vae", () => inferVae(this.#shapes.at(prefix), this.family));
-    const config = AutoencoderKL.layout.parseConfig(given.config, given.source);
-    const ignore = [/^(loss|model_ema)\./]; // of a VAE that was merged in as it came from training
-    return this.#load(AutoencoderKL, given, { prefix, names: vaeNames(prefix, levelsOf(config)), ignore }, options);
+    return this.#checkpoint.vae(PREFIXES[this.family].vae, (shapes) => inferVae(shapes, this.family), options);
   }
 
   textEncoder(options: WeightsOptions): CLIPTextModel {
     const prefix = PREFIXES[this.family].textEncoder;
     if (this.family === "sd2") return this.#openClip(CLIPTextModel, "text_encoder", prefix, options);
-    const given = this.#config("text_encoder", () => inferClip(this.#shapes.at(prefix)));
-    return this.#load(CLIPTextModel, given, { prefix, names: clipNames(prefix) }, options);
+    const given = this.#checkpoint.config("text_encoder", () => inferClip(this.#checkpoint.shapes.at(prefix)));
+    return this.#checkpoint.load(CLIPTextModel, given, { prefix, names: clipNames(prefix) }, options);
   }
 
   /** SDXL's second one. */
@@ -111,14 +79,14 @@ export class SingleFile {
    * as ComfyUI found.
    */
   schedulerConfig(): object {
-    const given = this.#givenConfig("scheduler", "scheduler_config.json");
+    const given = this.#checkpoint.given("scheduler", "scheduler_config.json");
     if (given !== undefined) return given.config;
-    const told = this.#header.metadata["modelspec.prediction_type"];
-    const marked = this.#header.tensors.has("v_pred") || told?.startsWith("v") === true; // "v", or diffusers' name
+    const { metadata, tensors } = this.#checkpoint.header;
+    const told = metadata["modelspec.prediction_type"];
+    const marked = tensors.has("v_pred") || told?.startsWith("v") === true; // "v", or diffusers' name
     const { unet } = PREFIXES[this.family];
     const bias = `${unet}output_blocks.11.1.transformer_blocks.0.norm1.bias`;
-    const spread =
-      this.family === "sd2" && told === undefined && this.#header.tensors.has(bias) && this.#spread(bias) > 0.09;
+    const spread = this.family === "sd2" && told === undefined && tensors.has(bias) && this.#spread(bias) > 0.09;
     return {
       beta_start: 0.00085,
       beta_end: 0.012,
@@ -130,7 +98,7 @@ export class SingleFile {
       timestep_spacing: "leading",
       prediction_type: marked || spread ? "v_prediction" : "epsilon",
       // A key marks models with zero terminal SNR, as in ComfyUI.
-      ...(this.#header.tensors.has("ztsnr") && { rescale_betas_zero_snr: true, timestep_spacing: "trailing" }),
+      ...(tensors.has("ztsnr") && { rescale_betas_zero_snr: true, timestep_spacing: "trailing" }),
     };
   }
 
@@ -140,41 +108,21 @@ export class SingleFile {
     prefix: string,
     options: WeightsOptions,
   ): Model {
-    const tower = this.#shapes.at(prefix);
+    const tower = this.#checkpoint.shapes.at(prefix);
     const stored = tower.count((i) => `transformer.resblocks.${i}.mlp.c_fc.weight`);
     const isSD2 = this.family === "sd2";
     // SD 2 uses the second-to-last of 24 layers. A complete OpenCLIP, recognised by its projection, still has the last.
     const isWhole = isSD2 && (stored === 24 || tower.find("text_projection") !== undefined);
-    const given = this.#config(part, () => inferOpenClip(tower, isWhole ? stored - 1 : stored));
+    const given = this.#checkpoint.config(part, () => inferOpenClip(tower, isWhole ? stored - 1 : stored));
     const { num_hidden_layers: used } = modelClass.layout.parseConfig(given.config, given.source);
     const ignore = [isSD2 ? /^(logit_scale|attn_mask|text_projection)$/ : /^(logit_scale|attn_mask)$/];
     if (isWhole && used === stored - 1) ignore.push(new RegExp(`^transformer\\.resblocks\\.${used}\\.`));
-    return this.#load(modelClass, given, { prefix, names: openClipNames(prefix), ignore }, options);
-  }
-
-  #load<Config extends object, ConfigInput extends object, Model extends Module>(
-    modelClass: ModelClass<Config, ConfigInput, Model>,
-    given: Given,
-    { prefix, names, ignore = [] }: Place,
-    options: WeightsOptions,
-  ): Model {
-    return loadModel(modelClass, { ...given, files: [this.file], ignore }, { ...options, names, prefix });
+    return this.#checkpoint.load(modelClass, given, { prefix, names: openClipNames(prefix), ignore }, options);
   }
 
   /** The standard deviation of a tensor. */
   #spread(key: string): number {
     return tidy(() => new SafetensorsFile(this.file).tensor(key, { dtype: "float32" }).std().item());
-  }
-
-  /** A part's config: from the config folder, or inferred from its weights. */
-  #config(part: Part, infer: () => object): Given {
-    return this.#givenConfig(part, "config.json") ?? { config: infer(), source: this.file };
-  }
-
-  #givenConfig(part: string, name: string): Given | undefined {
-    if (this.#configFolder === undefined) return undefined;
-    const source = join(this.#configFolder, part, name);
-    return existsSync(source) ? { config: readJsonObject(source, ModelConfigError), source } : undefined;
   }
 }
 
@@ -197,26 +145,6 @@ export function saveSingleFile(parts: SingleFileParts, file: string, family: Fam
   saveSafetensors(file, stored, { format: "pt", "modelspec.prediction_type": prediction });
 }
 
-/** A model's parameters with the names and layout of the original. */
-function toStored(model: Module, names: Names): Map<string, PendingTensor> {
-  const all = new Map<string, PendingTensor>();
-  const thirds = new Map<string, Tensor[]>();
-  for (const [name, parameter] of model.parameters()) {
-    const { key, stored = "as-is" } = names(name);
-    const { dtype } = parameter;
-    const shape = storedShape(parameter.shape, stored);
-    if (stored === "transposed") all.set(key, { dtype, shape, tensor: () => parameter.transpose(0, 1) });
-    else if (typeof stored === "string") all.set(key, { dtype, shape, tensor: () => parameter });
-    else {
-      const qkv = thirds.get(key) ?? [];
-      thirds.set(key, qkv);
-      qkv[stored.qkv] = parameter;
-      all.set(key, { dtype, shape, tensor: () => cat(qkv) });
-    }
-  }
-  return all;
-}
-
 /**
  * @throws ModelConfigError if the levels differ in their number of layers, which the original's names cannot express
  */
@@ -233,11 +161,3 @@ function numberingOf(config: UNetConfig, source: string): UNetNumbering {
     upAttends: config.up_block_types.map((type) => type === "CrossAttnUpBlock2D"),
   };
 }
-
-const levelsOf = (config: AutoencoderKLConfig): number => config.block_out_channels.length;
-
-/** transformers from 5.0 names a CLIPTextModel's parameters without the tower's `text_model`. */
-const inTower =
-  (names: Names): Names =>
-  (key) =>
-    names(/^(text_model|text_projection)\./.test(key) ? key : `text_model.${key}`);
