@@ -337,7 +337,7 @@ test("kohya's names of SDXL's layers, there and back", () => {
       const [, part = "unet", path] = /^(?:(text_encoder\w*)\.)?(.+)$/.exec(name)!;
       return { part: part, path: path!, a, b, alpha: 2 };
     });
-    writeLora(file, layers, { form: "kohya", isXL: true });
+    writeLora(file, layers, { form: "kohya", family: "sdxl" });
     const written = [...readHeader(file).tensors.keys()].filter((key) => key.endsWith(".alpha"));
     assert.deepEqual(written.sort(), Object.keys(names).sort().map((name) => `${name}.alpha`)); // prettier-ignore
     const read = readLora(file).layers.map(({ part, path }) => `${part}.${path}`.replace(/^unet\./, ""));
@@ -367,7 +367,7 @@ describe("a model of another family", () => {
 
     constructor(weights: Weights) {
       super(weights);
-      this.toQ = new Linear(weights.at("transformer_blocks.0.attn.to_q"), 6, 4);
+      this.toQ = new Linear(weights.at("single_transformer_blocks.0.attn.to_q"), 6, 4);
     }
   }
   const fresh = () => new Transformer(Weights.random(new Generator(0)));
@@ -380,7 +380,7 @@ describe("a model of another family", () => {
     tidy(() => noGrad(() => adapter.parameters.forEach((value) => value.add_(1))));
     adapter.save(file);
     const { tensors, metadata } = readHeader(file);
-    const layer = "transformer.transformer_blocks.0.attn.to_q";
+    const layer = "transformer.single_transformer_blocks.0.attn.to_q";
     assert.deepEqual([...tensors.keys()], [`${layer}.lora_A.weight`, `${layer}.lora_B.weight`]);
     const described = JSON.parse(metadata["lora_adapter_metadata"]!) as Record<string, unknown>;
     assert.deepEqual(described["transformer.target_modules"], ["to_q"]);
@@ -404,7 +404,7 @@ describe("a model of another family", () => {
   test("takes the keys that name no part, where it is the one that is asked for", () => {
     const own = temporaryFolder();
     tidy(() => {
-      const key = "base_model.model.transformer_blocks.0.attn.to_q";
+      const key = "base_model.model.single_transformer_blocks.0.attn.to_q";
       const [a, b] = [zeros([2, 6]), zeros([4, 2])];
       saveSafetensors(join(own, "adapter_model.safetensors"), {
         [`${key}.lora_A.weight`]: a,
@@ -431,7 +431,7 @@ describe("a model of another family", () => {
     });
     assert(!existsSync(kohya));
     saveSafetensors(flux, { "lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": zeros([2, 6]) });
-    assert.throws(() => readLora(flux), /kohya's format for Flux or Stable Diffusion 3, which is not supported/);
+    assert.throws(() => readLora(flux), /kohya's format for Flux, which is not supported/);
   });
 });
 

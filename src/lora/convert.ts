@@ -3,7 +3,7 @@ import { tidy } from "../torch/index.js";
 import { readLora, writeLora, type WriteLoraOptions } from "./lora-file.js";
 
 /**
- * Converts a LoRA file. Kohya's names differ for SDXL, which is recognised by the layers' paths.
+ * Converts a LoRA file. Kohya's names differ between families, which are recognised by the layers' paths.
  *
  * @throws InputError naming the file and the key at fault
  */

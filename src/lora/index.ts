@@ -1,4 +1,6 @@
 export { convertLora } from "./convert.js";
+export type { KohyaFamily } from "./kohya.js";
+export type { LoraLayer } from "./layer.js";
 export {
   attentionProjections,
   loadLora,
@@ -14,7 +16,6 @@ export {
   readLora,
   writeLora,
   type LoraFile,
-  type LoraLayer,
   type WriteLoraOptions,
 } from "./lora-file.js";
 export { parseLoraKey, type LoraForm, type LoraKey, type LoraPart } from "./names.js";

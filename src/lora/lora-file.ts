@@ -18,8 +18,10 @@ import {
   saveSafetensors,
   type SafetensorsHeader,
 } from "../safetensors/index.js";
-import { allFinite, tensor, tidy, type Tensor } from "../torch/index.js";
-import { kohyaName, parseLoraKey, peftName, type LoraForm, type LoraPart } from "./names.js";
+import { allFinite, noGrad, tensor, tidy, type Tensor } from "../torch/index.js";
+import { fromKohya, toKohya, type KohyaOptions } from "./kohya.js";
+import type { Kernel, LoraLayer } from "./layer.js";
+import { parseLoraKey, peftName, type LoraForm, type LoraPart } from "./names.js";
 
 export const LORA_FILE_NAME = "pytorch_lora_weights.safetensors";
 const METADATA_KEY = "lora_adapter_metadata";
@@ -28,23 +30,6 @@ const PEFT_FILE_NAME = "adapter_model.safetensors";
 /** The LoRA files that a folder may hold, in the order in which they are looked for. */
 export const LORA_FILE_NAMES: readonly string[] = [LORA_FILE_NAME, PEFT_FILE_NAME];
 const PEFT_CONFIG_NAME = "adapter_config.json";
-
-/** One adapted layer of a file. */
-export interface LoraLayer {
-  readonly part: LoraPart;
-  /** The layer's path in the part, in diffusers' and transformers' names. */
-  readonly path: string;
-  /** float32 [rank, inFeatures]; for a convolution [rank, inChannels * kernel height * kernel width] */
-  readonly a: Tensor;
-  /** float32 [outFeatures, rank] */
-  readonly b: Tensor;
-  /** B A is scaled by alpha / rank. */
-  readonly alpha: number;
-  /** For a convolution: A is stored as a kernel of this size, B as a 1x1 kernel. */
-  readonly kernel?: Kernel | undefined;
-}
-
-export type Kernel = readonly [height: number, width: number];
 
 export interface LoraFile {
   readonly file: string;
@@ -59,10 +44,7 @@ const OTHERS: readonly (readonly [pattern: RegExp, what: string])[] = [
   [/\.(dora_scale|lora_magnitude_vector)/, "DoRA, which is not supported"],
   [/\.lora_mid/, "a LoCon with a core, which is not supported"],
   [/\.(oft_|boft_|glora|diff$|diff_b$|w_norm$|b_norm$)/, "an adapter that is not a LoRA, which is not supported"],
-  [
-    /^lora_(unet_(double|single|joint)_blocks|transformer|te3)_/,
-    "kohya's format for Flux or Stable Diffusion 3, which is not supported: use PEFT's format",
-  ],
+  [/^lora_(unet|transformer)_(double|single)_/, "kohya's format for Flux, which is not supported: use PEFT's format"],
   [
     /^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\./,
     "a whole checkpoint: set model.path to it",
@@ -108,7 +90,7 @@ export function readLora(fileOrFolder: string, { part: unnamed }: { readonly par
     }
     if (form === undefined) throw new SafetensorsError(file, "Expected LoRA weights but received none");
     const alphas = alphasOf(header);
-    const layers = [...pairs.values()].map(({ part, path, a, b, alpha, kernel }): LoraLayer => {
+    const layers = [...pairs.values()].flatMap(({ part, path, a, b, alpha, kernel }): LoraLayer[] => {
       if (a === undefined || b === undefined) {
         const missing = a === undefined ? (b === undefined ? "A and B" : "A") : "B";
         throw new SafetensorsError(file, `Expected both matrices of ${path} but received none for ${missing}`);
@@ -118,21 +100,24 @@ export function readLora(fileOrFolder: string, { part: unnamed }: { readonly par
         throw new SafetensorsError(file, `Expected one rank for ${path} but received ${rank} and ${b.size(1)}`);
       }
       if (rank === 0) throw new SafetensorsError(file, `Expected a rank of 1 or more for ${path} but received 0`);
-      return { part, path, a, b, alpha: alpha ?? alphas(part, path, rank) ?? rank, kernel };
+      const layer = { part, path, a, b, alpha: alpha ?? alphas(part, path, rank) ?? rank, kernel };
+      return form === "kohya" ? fromKohya(layer, file) : [layer];
     });
+    const names = new Set<string>();
+    for (const { part, path } of layers) {
+      const name = `${part}.${path}`;
+      if (names.has(name)) throw new SafetensorsError(file, `Expected one pair of matrices for ${name} but received two`);
+      names.add(name);
+    }
     return { file, form, layers };
   });
 }
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
-/** How layers are written. */
-export interface WriteLoraOptions {
+/** How layers are written; the family counts for kohya's format alone. */
+export interface WriteLoraOptions extends KohyaOptions {
   readonly form?: LoraForm;
-  /** For kohya's format: whether the layers are SDXL's. Default: recognised by their paths. */
-  readonly isXL?: boolean;
-  /** For kohya's format: layers per block of the UNet. Default 2, as in all published models. */
-  readonly layersPerBlock?: number;
   /** For PEFT's format: the target modules in the adapter's config. Default: the layers' paths. */
   readonly targetModules?: readonly string[];
   /** Named in errors: the file that the layers come from. Default: the file being written. */
@@ -177,18 +162,9 @@ function writePeft(file: string, layers: readonly LoraLayer[], { targetModules }
 }
 
 function writeKohya(file: string, layers: readonly LoraLayer[], options: WriteLoraOptions): void {
-  const { isXL = looksLikeXL(layers), layersPerBlock, source = file } = options;
-  const isV2 = !isXL && looksLikeV2(layers);
-  const [first] = layers;
-  const nameOf = ({ part, path }: LoraLayer): string => {
-    const name = kohyaName(part, path, isXL, layersPerBlock);
-    if (name !== undefined) return name;
-    const expected = "layers of Stable Diffusion's UNet and text encoders, for kohya's format";
-    throw new InputError(`${source}: Expected ${expected} but received ${part}.${path}; PEFT's format can store it`);
-  };
-  tidy(() => {
-    const tensors = layers.flatMap((layer): [string, Tensor][] => {
-      const name = nameOf(layer);
+  const write = (): void => {
+    const { layers: named, metadata } = toKohya(layers, options.source ?? file, options);
+    const tensors = [...named].flatMap(([name, layer]): [string, Tensor][] => {
       const [down, up] = storedPair(layer);
       return [
         [`${name}.lora_down.weight`, down],
@@ -196,15 +172,9 @@ function writeKohya(file: string, layers: readonly LoraLayer[], options: WriteLo
         [`${name}.alpha`, tensor(layer.alpha)],
       ];
     });
-    saveSafetensors(file, new Map(tensors), {
-      format: "pt",
-      ss_network_module: "networks.lora",
-      ss_network_dim: String(first?.a.size(0) ?? 0),
-      ss_network_alpha: String(first?.alpha ?? 0),
-      ss_v2: isV2 ? "True" : "False",
-      ss_base_model_version: isXL ? "sdxl_base_v1-0" : isV2 ? "sd_v2" : "sd_v1",
-    });
-  });
+    saveSafetensors(file, new Map(tensors), { format: "pt", ...metadata });
+  };
+  tidy(() => noGrad(write));
 }
 
 /** A and B as files store them. */
@@ -214,14 +184,6 @@ function storedPair({ a, b, kernel }: LoraLayer): [a: Tensor, b: Tensor] {
   const [height, width] = kernel;
   return [a.detach().reshape([rank, inputs / (height * width), height, width]), b.detach().reshape([...b.shape, 1, 1])];
 }
-
-/** Only SDXL has a second text encoder, or more than one block in a transformer. */
-export const looksLikeXL = (layers: readonly { readonly part: LoraPart; readonly path: string }[]): boolean =>
-  layers.some(({ part, path }) => part === "text_encoder_2" || /\.transformer_blocks\.[1-9]/.test(path));
-
-/** Only SD 2 has text features of width 1024. */
-const looksLikeV2 = (layers: readonly LoraLayer[]): boolean =>
-  layers.some(({ path, a }) => /\.attn2\.to_[kv]$|\.[qkv]_proj$/.test(path) && a.size(1) === 1024);
 
 /** The LoRA file of a folder, named as by diffusers or PEFT; undefined if there is none. */
 export const loraFileIn = (folder: string): string | undefined =>

@@ -24,7 +24,9 @@ import {
   type Generator,
   type Tensor,
 } from "../torch/index.js";
-import { readLora, writeLora, type Kernel, type LoraLayer, type WriteLoraOptions } from "./lora-file.js";
+import type { KohyaOptions } from "./kohya.js";
+import type { Kernel, LoraLayer } from "./layer.js";
+import { readLora, writeLora, type WriteLoraOptions } from "./lora-file.js";
 import type { LoraPart } from "./names.js";
 
 /** The projections of every attention of a UNet. */
@@ -197,14 +199,14 @@ export class LoraAdapter {
    * Writes `pytorch_lora_weights.safetensors` (or the given file) with PEFT's keys under the part's name, or with
    * kohya's names for the model's family.
    *
-   * @param options.isXL for a text encoder in kohya's format: whether it is SDXL's, which its layers cannot show
+   * @param options.family for a text encoder in kohya's format: whose it is, which its layers cannot show
    * @throws InputError for layers without a name in kohya's format
    */
-  save(fileOrFolder: string, { form = "peft", isXL }: Pick<WriteLoraOptions, "form" | "isXL"> = {}): void {
+  save(fileOrFolder: string, { form = "peft", family }: Pick<WriteLoraOptions, "form" | "family"> = {}): void {
     writeLora(fileOrFolder, this.layers(), {
       form,
-      ...(this.part === "unet" && familyOf(this.#model)),
-      ...(isXL !== undefined && { isXL }),
+      ...(this.part === "unet" && kohyaOptionsOf(this.#model)),
+      ...(family !== undefined && { family }),
       ...(this.#targetModules && { targetModules: this.#targetModules }),
     });
   }
@@ -402,11 +404,12 @@ function targetNames(modules: readonly (readonly [path: string, module: Module])
 }
 
 /** Properties of a UNet that kohya's names depend on. */
-function familyOf(model: Module): Pick<WriteLoraOptions, "isXL" | "layersPerBlock"> {
-  const { config = {} } = model as { config?: Readonly<Record<string, unknown>> };
+function kohyaOptionsOf(unet: Module): KohyaOptions {
+  const { config = {} } = unet as { config?: Readonly<Record<string, unknown>> };
   const layers = [config["layers_per_block"]].flat()[0];
+  const isXL = config["addition_embed_type"] === "text_time";
   return {
-    isXL: config["addition_embed_type"] === "text_time",
+    family: isXL ? "sdxl" : config["cross_attention_dim"] === 1024 ? "sd2" : "sd1",
     ...(typeof layers === "number" && { layersPerBlock: layers }),
   };
 }

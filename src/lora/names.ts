@@ -1,10 +1,10 @@
 /**
- * The names of LoRA layers in files: PEFT's under diffusers' prefixes, diffusers' older ones, and kohya's, in which
- * dots of a path are underscores, and which for SDXL follow the original UNet's block numbers.
+ * The keys of LoRA files: PEFT's under diffusers' prefixes, diffusers' older ones, and kohya's, in which dots of a path are
+ * underscores, and which for SDXL and Stable Diffusion 3 follow the original's names (kohya.ts).
  *
- * Sources: what diffusers' loaders, kohya's networks/lora.py, ComfyUI and AUTOMATIC1111 read.
+ * Sources: what diffusers' loaders, kohya's networks/lora.py and networks/lora_sd3.py, ComfyUI and AUTOMATIC1111 read.
  */
-import { diffusersModule, unetModule } from "../single-file/index.js";
+import { diffusersModule, sd3Paths } from "../single-file/index.js";
 
 /**
  * The model of a pipeline that a LoRA adapts, by its folder's name: `unet`, `transformer` (Stable Diffusion 3, Flux),
@@ -19,14 +19,16 @@ export type LoraForm = "peft" | "kohya";
 export interface LoraKey {
   readonly form: LoraForm;
   readonly part: LoraPart;
-  /** The layer's path in the part, in diffusers' and transformers' names. */
+  /**
+   * The layer's path in the part, in diffusers' and transformers' names; for a transformer of kohya's those of Stability's
+   * MMDiT, one of which may stand for three layers.
+   */
   readonly path: string;
   readonly value: "a" | "b" | "alpha";
 }
 
 /** Layers in a resnet or attention block of the UNet before anything else changes. */
-const UNET_LAYERS_PER_BLOCK = 2;
-const SDXL_UP_ATTENDS = [true, true, false];
+export const UNET_LAYERS_PER_BLOCK = 2;
 
 const HALVES: Readonly<Record<string, LoraKey["value"]>> = { A: "a", B: "b", down: "a", up: "b" };
 
@@ -37,13 +39,15 @@ const PEFT_KEY =
 const OLDER_KEY =
   /^(?:(unet|text_encoder|text_encoder_2)\.)?(.+?)(?:_lora|\.lora|\.lora_linear_layer)\.(down|up)\.weight$/;
 
-const KOHYA_KEY = /^lora_(unet|te|te1|te2)_([^.]+)\.(?:lora_(down|up)\.weight|(alpha))$/;
+const KOHYA_KEY = /^lora_(unet|transformer|te[123]?)_([^.]+)\.(?:lora_(down|up)\.weight|(alpha))$/;
 
 const KOHYA_PARTS: Readonly<Record<string, LoraPart>> = {
   unet: "unet",
+  transformer: "transformer",
   te: "text_encoder",
   te1: "text_encoder",
   te2: "text_encoder_2",
+  te3: "text_encoder_3",
 };
 
 /**
@@ -57,9 +61,9 @@ export function parseLoraKey(key: string, unnamed: LoraPart = "unet"): LoraKey |
 
   const [, prefix, name, kohyaHalf, kohyaAlpha] = KOHYA_KEY.exec(key) ?? [];
   if (name !== undefined) {
-    const part = KOHYA_PARTS[prefix!]!;
     const path = kohyaPath(name);
     if (path === undefined) return undefined;
+    const part = prefix === "unet" && MMDIT.test(path) ? "transformer" : KOHYA_PARTS[prefix!]!;
     return { form: "kohya", part, path, value: kohyaAlpha === undefined ? HALVES[kohyaHalf!]! : "alpha" };
   }
   const [, olderPart, olderPath, olderHalf] = OLDER_KEY.exec(key) ?? [];
@@ -82,34 +86,9 @@ export function parseLoraKey(key: string, unnamed: LoraPart = "unet"): LoraKey |
 export const peftName = (part: LoraPart, path: string, half: "A" | "B"): string =>
   `${part}.${path}.lora_${half}.weight`;
 
-/**
- * The name of a layer in kohya's format, to which `.lora_down.weight`, `.lora_up.weight` and `.alpha` are appended.
- * Undefined for layers outside Stable Diffusion 1, 2 and XL.
- *
- * @param isXL for SDXL, which uses the original UNet's names and has two text encoders
- */
-export function kohyaName(
-  part: LoraPart,
-  path: string,
-  isXL: boolean,
-  layersPerBlock = UNET_LAYERS_PER_BLOCK,
-): string | undefined {
-  const underscored = (name: string): string => name.replaceAll(".", "_");
-  switch (part) {
-    case "unet": {
-      // AUTOMATIC1111 accepts diffusers' names only for SD 1 and 2; ComfyUI accepts either.
-      const own = isXL ? unetModule(path, { layersPerBlock, upAttends: SDXL_UP_ATTENDS }) : path;
-      return own === undefined ? undefined : `lora_unet_${underscored(own)}`;
-    }
-    case "text_encoder":
-    case "text_encoder_2": {
-      const prefix = part === "text_encoder_2" ? "lora_te2" : isXL ? "lora_te1" : "lora_te";
-      return `${prefix}_${underscored(/^text_(model|projection)/.test(path) ? path : `text_model.${path}`)}`;
-    }
-    default:
-      return undefined;
-  }
-}
+/** How the original's paths begin. */
+const SDXL_UNET = /^(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\./;
+const MMDIT = /^((joint_blocks|[xty]_embedder|final_layer)\.|context_embedder$)/;
 
 /** All names with underscores that occur in paths, to distinguish their underscores from dots. The longest first. */
 const SEGMENTS = `
@@ -117,7 +96,12 @@ const SEGMENTS = `
   attentions resnets downsamplers upsamplers attn1 attn2 to_q to_k to_v to_out proj_in proj_out ff net proj
   time_emb_proj conv_shortcut conv1 conv2 conv conv_in conv_out in_layers emb_layers out_layers op
   skip_connection time_embedding add_embedding linear_1 linear_2 time_embed label_emb out
-  text_projection text_model encoder layers self_attn q_proj k_proj v_proj out_proj mlp fc1 fc2`
+  text_projection text_model encoder layers self_attn q_proj k_proj v_proj out_proj mlp fc1 fc2
+  joint_blocks x_block context_block attn qkv adaLN_modulation final_layer linear
+  x_embedder t_embedder y_embedder context_embedder
+  add_q_proj add_k_proj add_v_proj to_add_out ff_context norm1 norm1_context norm_out pos_embed
+  time_text_embed timestep_embedder text_embedder
+  block layer SelfAttention DenseReluDense q k v o wi wi_0 wi_1 wo`
   .trim()
   .split(/\s+/)
   .sort((a, b) => b.length - a.length);
@@ -135,7 +119,6 @@ function kohyaPath(name: string): string | undefined {
     end = SEGMENT.lastIndex;
   }
   const path = found.join(".");
-  return /^(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\./.test(path)
-    ? diffusersModule(path, UNET_LAYERS_PER_BLOCK)
-    : path;
+  if (SDXL_UNET.test(path)) return diffusersModule(path, UNET_LAYERS_PER_BLOCK);
+  return MMDIT.test(path) && sd3Paths(path).length === 0 ? undefined : path;
 }
