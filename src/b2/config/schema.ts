@@ -50,7 +50,7 @@ const model = z.strictObject({
     .nullable()
     .default(null)
     .describe(
-      "For a single-file model: a diffusers folder (or a name on the hub) with the configs and the tokenizer that the file lacks. null: configs are inferred from the file, and CLIP's tokenizer comes from the hub.",
+      "For a single-file model: a diffusers folder (or a name on the hub) with the configs and the tokenizer that the file lacks. null: configs are inferred from the file, and CLIP's tokenizer comes from the hub. A file of Stable Diffusion 3 needs it; where such a file has no text encoders, or no VAE, they are this folder's.",
     ),
   dtype: z
     .enum(["float32", "bfloat16", "float16"])

@@ -6,15 +6,16 @@ import { convertLora, readLora } from "../../../src/lora/index.js";
 import { weightFiles } from "../../../src/models/index.js";
 import { Weights } from "../../../src/nn/index.js";
 import { AdamW } from "../../../src/optim/index.js";
-import { StableDiffusionPipeline } from "../../../src/pipeline/index.js";
+import { StableDiffusion3Pipeline, StableDiffusionPipeline, type DiffusionModel } from "../../../src/pipeline/index.js";
 import { byteLength } from "../../../src/safetensors/header.js";
 import { loadSafetensors, readHeader, saveSafetensors } from "../../../src/safetensors/index.js";
+import { SD3SingleFile } from "../../../src/single-file/index.js";
 import { arange, tidy, zeros, type DType } from "../../../src/torch/index.js";
 import { fixtures } from "../folders.js";
 import { mutateBytes, mutateJson, mutateSafetensors, mutateText } from "../mutate.js";
 import { put, type ReaderUnderTest } from "./reader.js";
 
-const sd1 = join(fixtures, "sd1");
+const [sd1, sd3] = [join(fixtures, "sd1"), join(fixtures, "sd3")];
 
 const DTYPES: readonly DType[] = [
   ...(["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"] as const),
@@ -80,18 +81,21 @@ const sharded: ReaderUnderTest = {
   },
 };
 
-const LORAS: readonly string[] = ["peft.safetensors", "kohya.safetensors"];
+const LORAS: readonly string[] = ["peft.safetensors", "kohya.safetensors", "joint.safetensors"];
 
 const loras: ReaderUnderTest = {
   name: "LoRA files",
   share: 500,
   prepare: (folder) => {
-    const [peft, kohya] = LORAS.map((name) => join(folder, name)) as [string, string];
-    const whole = readLora(join(sd1, "lora/pytorch_lora_weights.safetensors"));
-    const few = new Map(
-      [...loadSafetensors(whole.file)].filter(([key]) => key.includes("down_blocks.0") && key.includes("to_q")),
-    );
-    saveSafetensors(peft, few, readHeader(whole.file).metadata);
+    const [peft, kohya, joint] = LORAS.map((name) => join(folder, name)) as [string, string, string];
+    const few = (model: string, layers: RegExp): void => {
+      const { file } = readLora(join(model, "lora/pytorch_lora_weights.safetensors"));
+      const own = [...loadSafetensors(file)].filter(([key]) => layers.test(key));
+      saveSafetensors(peft, new Map(own), readHeader(file).metadata);
+    };
+    few(sd3, /blocks\.0\.attn\.(to_[qkv]|to_out)/);
+    convertLora(peft, joint, { form: "kohya" });
+    few(sd1, /down_blocks\.0.*to_q/);
     convertLora(peft, kohya, { form: "kohya" });
     cpSync(peft, join(folder, "own", "adapter_model.safetensors"));
     put(folder, "own/adapter_config.json", {
@@ -102,10 +106,10 @@ const loras: ReaderUnderTest = {
     });
     const config = "own/adapter_config.json";
     return {
-      files: { [LORAS[0]!]: mutateSafetensors, [LORAS[1]!]: mutateSafetensors, [config]: mutateJson },
+      files: { ...Object.fromEntries(LORAS.map((name) => [name, mutateSafetensors])), [config]: mutateJson },
       read: () =>
         tidy(() => {
-          for (const file of [peft, kohya, join(folder, "own")]) {
+          for (const file of [peft, kohya, joint, join(folder, "own")]) {
             const { layers } = readLora(file);
             assert(layers.length > 0);
             for (const { a, b, alpha } of layers) {
@@ -172,22 +176,56 @@ const models: ReaderUnderTest = {
   },
 };
 
-const singleFiles: ReaderUnderTest = {
-  name: "single files",
+/** A model in one file. */
+const singleFile = (
+  family: string,
+  model: string,
+  open: (path: string, options?: { readonly config: string }) => DiffusionModel,
+  readMore: (file: string) => void = () => undefined,
+): ReaderUnderTest => ({
+  name: `single files of ${family}`,
   share: 60,
   prepare: (folder) => {
-    const pipeline = StableDiffusionPipeline.fromPretrained(sd1);
+    const pipeline = open(model);
     const file = join(folder, "single.safetensors");
-    pipeline.saveSingleFile(file);
+    pipeline.saveSingleFile!(file);
     pipeline.dispose();
     return {
       files: {
         "single.safetensors": (sound, random) => (random.once(4) ? mutateBytes : mutateSafetensors)(sound, random),
       },
-      names: [sd1],
-      read: () => StableDiffusionPipeline.fromPretrained(file, { config: sd1 }).dispose(),
+      names: [model],
+      read: () => {
+        readMore(file);
+        open(file, { config: model }).dispose();
+      },
     };
   },
-};
+});
 
-export const weightReaders: readonly ReaderUnderTest[] = [anyTensors, sharded, loras, optimizer, models, singleFiles];
+/** With configs from the shapes of what was damaged. */
+function readInferred(file: string): void {
+  const single = new SD3SingleFile(file);
+  for (const part of ["text_encoder", "text_encoder_2"] as const) single.clip(part, {}).dispose();
+  single.t5({}).dispose();
+  single.transformer({}).dispose();
+}
+
+const singleFiles = [
+  singleFile("Stable Diffusion", sd1, (path, options) => StableDiffusionPipeline.fromPretrained(path, options)),
+  singleFile(
+    "Stable Diffusion 3",
+    sd3,
+    (path, options) => StableDiffusion3Pipeline.fromPretrained(path, options),
+    readInferred,
+  ),
+];
+
+export const weightReaders: readonly ReaderUnderTest[] = [
+  anyTensors,
+  sharded,
+  loras,
+  optimizer,
+  models,
+  ...singleFiles,
+];
