@@ -15,12 +15,16 @@ import {
   type SD3TransformerConfigInput,
 } from "../src/models/index.js";
 import { familyOf, openModel, StableDiffusion3Pipeline, StableDiffusionPipeline } from "../src/pipeline/index.js";
+import type { TensorEntry } from "../src/safetensors/header.js";
 import { loadSafetensors, readHeader, saveSafetensors } from "../src/safetensors/index.js";
 import { writeRaw } from "../src/safetensors/write.js";
 import { saveSD3SingleFile, SD3SingleFile } from "../src/single-file/index.js";
+import { Shapes } from "../src/single-file/infer.js";
+import { inferSD3Transformer, inferT5 } from "../src/single-file/sd3-infer.js";
 import { cat, Generator, liveTensors, noGrad, randn, tidy, zeros, type Tensor } from "../src/torch/index.js";
 import { b2, warmB2, type Outcome } from "./support/cli.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
+import { publishedFlowModels } from "./support/published-configs.js";
 
 const folder = temporaryFolder();
 const at = (name: string): string => join(folder, name);
@@ -300,6 +304,50 @@ describe("a single file of Stable Diffusion 3 without configs", () => {
     });
   }
 });
+
+/** Shapes of a file's tensors, as far as configs show in them. */
+function shapesOf(tensors: Readonly<Record<string, readonly number[]>>): Shapes {
+  const entries = Object.entries(tensors).map(([key, shape]): [string, TensorEntry] => [
+    key,
+    { dtype: "F16", shape, begin: 0, end: 0 },
+  ]);
+  return new Shapes({ file: "published", size: 0, modified: 0, metadata: {}, tensors: new Map(entries) });
+}
+
+for (const [name, published] of Object.entries(publishedFlowModels)) {
+  test(`the config of ${name} is inferred from shapes of its size`, () => {
+    const config = SD3Transformer2DModel.layout.parseConfig(published.transformer, name);
+    const [width, side] = [config.caption_projection_dim, config.pos_embed_max_size];
+    const blocks = Array.from({ length: config.num_layers }, (_, i) => ({
+      [`joint_blocks.${i}.x_block.attn.qkv.weight`]: [3 * width, width],
+      ...(config.qk_norm !== null && { [`joint_blocks.${i}.x_block.attn.ln_q.weight`]: [64] }),
+      ...(config.dual_attention_layers.includes(i) && { [`joint_blocks.${i}.x_block.attn2.proj.bias`]: [width] }),
+    }));
+    const inferred = inferSD3Transformer(
+      shapesOf({
+        "x_embedder.proj.weight": [width, 16, 2, 2],
+        pos_embed: [1, side ** 2, width],
+        "context_embedder.weight": [width, 4096],
+        "y_embedder.mlp.0.weight": [width, 2048],
+        "final_layer.linear.weight": [64, width],
+        ...(Object.assign({}, ...blocks) as Record<string, number[]>),
+      }),
+    );
+    assert.deepEqual(SD3Transformer2DModel.layout.parseConfig(inferred, name), config);
+
+    const block = "encoder.block.0.layer";
+    const t5 = inferT5(
+      shapesOf({
+        "shared.weight": [32128, 4096],
+        [`${block}.0.SelfAttention.q.weight`]: [4096, 4096],
+        [`${block}.0.SelfAttention.relative_attention_bias.weight`]: [32, 64],
+        [`${block}.1.DenseReluDense.wi_0.weight`]: [10240, 4096],
+        "encoder.block.23.layer.1.layer_norm.weight": [4096],
+      }),
+    );
+    assert.deepEqual({ ...published.textEncoder3, ...t5 }, published.textEncoder3);
+  });
+}
 
 test("of a repository on the hub a file takes settings, and the weights that it lacks", () => {
   const [whole, bare] = [at("3.5.safetensors"), at("bare-transformer.safetensors")];

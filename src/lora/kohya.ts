@@ -65,7 +65,7 @@ const FAMILIES: Readonly<Record<KohyaFamily, Kohya>> = {
 };
 
 /** Whether a layer of an adaptive norm gives a shift and a scale, of its input's width each, and nothing else. */
-export const isShiftAndScale = ({ a, b }: Pick<LoraLayer, "a" | "b">): boolean => b.size(0) === 2 * a.size(1);
+const isShiftAndScale = ({ a, b }: Pick<LoraLayer, "a" | "b">): boolean => b.size(0) === 2 * a.size(1);
 
 /** How layers are written in kohya's format. */
 export interface KohyaOptions {
@@ -93,26 +93,24 @@ export function toKohya(
   source: string,
   { family, layersPerBlock }: KohyaOptions,
 ): KohyaLayers {
-  const recognised = Object.entries(FAMILIES).find(([, { recognises }]) => recognises(layers))![0] as KohyaFamily;
-  const own = family ?? recognised;
-  const { version, network, prefixes, module } = FAMILIES[own];
+  const own = family ?? familyOf(layers);
+  const { version, network } = FAMILIES[own];
   const named = new Map<string, LoraLayer>();
   const thirds = new Map<string, (LoraLayer | undefined)[]>();
   for (const layer of layers) {
-    const { part, path } = layer;
-    const isText = part.startsWith("text_encoder");
-    const stored = isText || module === undefined ? { key: inTower(part, path) } : module(layer, layersPerBlock);
-    const prefix = prefixes[part];
-    if (stored === undefined || prefix === undefined) {
-      const expected = "layers of Stable Diffusion's denoiser and text encoders, for kohya's format";
-      throw new InputError(`${source}: Expected ${expected} but received ${part}.${path}; PEFT's format can store it`);
+    const place = placeOf(layer, FAMILIES[own], layersPerBlock);
+    if (place === undefined) {
+      const received = `${layer.part}.${layer.path}`;
+      throw new InputError(
+        `${source}: Expected layers of Stable Diffusion's denoiser and text encoders, for kohya's format, but received ${received}; PEFT's format can store it`,
+      );
     }
-    const name = `${prefix}_${stored.key}`.replaceAll(".", "_");
-    if (typeof stored.stored === "object") {
+    const { key: name, stored } = place;
+    if (typeof stored === "object") {
       const joint = thirds.get(name) ?? [undefined, undefined, undefined];
       thirds.set(name, joint);
-      joint[stored.stored.qkv] = layer;
-    } else named.set(name, stored.stored === "swapped" ? swapHalves(layer) : layer);
+      joint[stored.qkv] = layer;
+    } else named.set(name, stored === "swapped" ? swapHalves(layer) : layer);
   }
   for (const [name, joint] of thirds) named.set(name, joinThirds(joint, source));
   const [first] = named.values();
@@ -126,6 +124,19 @@ export function toKohya(
       ss_base_model_version: version,
     },
   };
+}
+
+const familyOf = (layers: readonly LoraLayer[]): KohyaFamily =>
+  (Object.keys(FAMILIES) as KohyaFamily[]).find((family) => FAMILIES[family].recognises(layers))!;
+
+/** A layer's name in the file, and how it is stored there; undefined if the family has none. */
+function placeOf(layer: LoraLayer, { prefixes, module }: Kohya, layersPerBlock?: number): StoredParameter | undefined {
+  const { part, path } = layer;
+  const prefix = prefixes[part];
+  const isText = part.startsWith("text_encoder");
+  const stored = isText || module === undefined ? { key: inTower(part, path) } : module(layer, layersPerBlock);
+  if (prefix === undefined || stored === undefined) return undefined;
+  return { ...stored, key: `${prefix}_${stored.key}`.replaceAll(".", "_") };
 }
 
 /** CLIP's paths begin with `text_model`, which transformers from 5.0 omits. */

@@ -106,7 +106,8 @@ export function readLora(fileOrFolder: string, { part: unnamed }: { readonly par
     const names = new Set<string>();
     for (const { part, path } of layers) {
       const name = `${part}.${path}`;
-      if (names.has(name)) throw new SafetensorsError(file, `Expected one pair of matrices for ${name} but received two`);
+      if (names.has(name))
+        throw new SafetensorsError(file, `Expected one pair of matrices for ${name} but received two`);
       names.add(name);
     }
     return { file, form, layers };

@@ -91,10 +91,9 @@ export class SD3SingleFile {
     refuseUnknown(file, [...header.tensors.keys()], { known, ignored: IGNORED });
   }
 
-  /** Whether the file holds any weights of a part. */
-  has(part: SD3PartName): boolean {
-    const prefix = part === "transformer" ? this.#transformerPrefix : PREFIXES[part];
-    return [...this.#checkpoint.header.tensors.keys()].some((key) => key.startsWith(prefix));
+  /** Whether the file holds any weights of a part that it may lack. */
+  has(part: Exclude<SD3PartName, "transformer">): boolean {
+    return [...this.#checkpoint.header.tensors.keys()].some((key) => key.startsWith(PREFIXES[part]));
   }
 
   transformer(options: WeightsOptions): SD3Transformer2DModel {
