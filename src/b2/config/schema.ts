@@ -50,7 +50,7 @@ const model = z.strictObject({
     .nullable()
     .default(null)
     .describe(
-      "For a single-file model: a diffusers folder (or a name on the hub) with the configs and the tokenizer that the file lacks. null: configs are inferred from the file, and CLIP's tokenizer comes from the hub. A file of Stable Diffusion 3 needs it; where such a file has no text encoders, or no VAE, they are this folder's.",
+      "For a single-file model: a diffusers folder (or a name on the hub) with the configs, the tokenizers and the whole parts that the file lacks. null: configs are inferred from the file, and CLIP's tokenizer comes from the hub, which is not enough for every family.",
     ),
   dtype: z
     .enum(["float32", "bfloat16", "float16"])
