@@ -3,8 +3,8 @@
  * a file may lack, configs from its shapes, and what is refused.
  */
 import assert from "node:assert/strict";
-import { cpSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join, relative } from "node:path";
 import { after, describe, test } from "node:test";
 import { neededFiles } from "../src/hub/files.js";
 import {
@@ -177,6 +177,19 @@ for (const [kind, model] of [
       const projection = read.modules["text_encoder"]!.parameters().get("text_projection.weight")!;
       assert.deepEqual(projection.select(0, 1).toArray().slice(0, 3), [0, 1, 0]); // the identity
       read.dispose();
+    });
+
+    test("the folder's index may name the VAE of another folder, whose config counts, and whose weights where there are none", () => {
+      const [shared, lacking] = [at(`${kind}-shared`), at("lacking.safetensors")];
+      cpSync(model, shared, { recursive: true });
+      rmSync(join(shared, "vae"), { recursive: true });
+      const indexFile = join(shared, "model_index.json");
+      const place = { pretrained_model_name_or_path: relative(shared, model), subfolder: "vae" };
+      const index = JSON.parse(readFileSync(indexFile, "utf8")) as object;
+      writeFileSync(indexFile, JSON.stringify({ ...index, vae: ["diffusers", "AutoencoderKL", place] }));
+      reads(file, shared);
+      alter(file, lacking, without("first_stage_model."));
+      reads(lacking, shared);
     });
 
     test("what is wrong is named, and nothing stays in memory", () => {

@@ -113,12 +113,13 @@ function ofFolder(folder: string, options: ModelOptions): Source {
  * works with them alone.
  */
 function ofFile(file: string, { dtype = "float32", device = "cpu", config, scheduler }: ModelOptions): Source {
-  const checkpoint = new SD3SingleFile(file, config);
   if (config === undefined) {
     throw new ModelConfigError(
       `Expected the model's diffusers folder, or one with its tokenizers, for config, since a single file has none, but received none for ${file}`,
     );
   }
+  const index = existsSync(join(config, "model_index.json")) ? readSD3Index(config) : undefined;
+  const checkpoint = new SD3SingleFile(file, config, index && { vae: index.vae });
   const held = { dtype, device };
   const own: Source = {
     texts: new Set(SUFFIXES.filter((suffix) => checkpoint.has(`text_encoder${suffix}`))),
@@ -131,7 +132,7 @@ function ofFile(file: string, { dtype = "float32", device = "cpu", config, sched
   };
   const lacking = lackingIn(checkpoint);
   if (lacking.length === 0) return own;
-  if (!existsSync(join(config, "model_index.json"))) {
+  if (index === undefined) {
     const what = listOf(lacking, "and");
     throw new ModelConfigError(
       `${file}: Expected ${what} in the file, or in a diffusers folder for config, but received neither: ${config} has no model_index.json`,
@@ -150,7 +151,11 @@ function lackingIn(checkpoint: SD3SingleFile): SD3PartName[] {
   ];
 }
 
-/** What a single file needs besides itself, from the folder of configs that it is given with. @throws SafetensorsError for a file that is no such checkpoint */
+/**
+ * What a single file needs besides itself, from the folder of configs that it is given with.
+ *
+ * @throws SafetensorsError for a file that is no such checkpoint
+ */
 export const companionOfFile = (path: string, config: string | undefined): Companion | undefined =>
   isFile(path) && config !== undefined
     ? { path: config, purpose: "settings", weights: lackingIn(new SD3SingleFile(path)) }

@@ -35,11 +35,16 @@ export class Checkpoint {
   readonly header: SafetensorsHeader;
   readonly shapes: Shapes;
   readonly #configFolder: string | undefined;
+  readonly #elsewhere: Readonly<Record<string, string>>;
 
-  /** @throws SafetensorsError, see readHeader */
-  constructor(file: string, configFolder?: string) {
+  /**
+   * @param elsewhere the folders of parts that are not inside of the folder of configs
+   * @throws SafetensorsError, see readHeader
+   */
+  constructor(file: string, configFolder?: string, elsewhere: Readonly<Record<string, string>> = {}) {
     this.file = file;
     this.#configFolder = configFolder;
+    this.#elsewhere = elsewhere;
     this.header = readHeader(file);
     this.shapes = new Shapes(this.header);
   }
@@ -52,7 +57,7 @@ export class Checkpoint {
   /** A config of the config folder, if there is one. */
   given(part: string, name: string): Given | undefined {
     if (this.#configFolder === undefined) return undefined;
-    const source = join(this.#configFolder, part, name);
+    const source = join(this.#elsewhere[part] ?? join(this.#configFolder, part), name);
     return existsSync(source) ? { config: readJsonObject(source, ModelConfigError), source } : undefined;
   }
 

@@ -72,11 +72,12 @@ export class SD3SingleFile {
 
   /**
    * @param configFolder a diffusers folder whose configs replace the inferred ones
+   * @param elsewhere the folders of parts that are not inside of it
    * @throws SafetensorsError for other files, keys of no part, and weights in 8 bits
    */
-  constructor(file: string, configFolder?: string) {
+  constructor(file: string, configFolder?: string, elsewhere?: Partial<Record<SD3PartName, string>>) {
     this.file = file;
-    this.#checkpoint = new Checkpoint(file, configFolder);
+    this.#checkpoint = new Checkpoint(file, configFolder, elsewhere);
     const { header } = this.#checkpoint;
     const prefix = transformerPrefix(header);
     if (prefix === undefined) {
