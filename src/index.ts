@@ -64,6 +64,7 @@ export {
   registerScheduler,
   timestepsOf,
   type DDIMSchedulerConfig,
+  type FamilySchedule,
   type FlowMatchConfig,
   type FlowMatchOptions,
   type FlowMatchStep,

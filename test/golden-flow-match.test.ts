@@ -1,7 +1,7 @@
 /** FlowMatchScheduler against golden transitions: each is one row of a batch with a timestep of its own. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { FlowMatchScheduler, type FlowNoise } from "../src/schedulers/index.js";
+import { FlowMatchScheduler, openScheduler, type FlowNoise } from "../src/schedulers/index.js";
 import { Generator, randn, tensor, tidy, zeros } from "../src/torch/index.js";
 import { assertClose, goldenSets, outputTolerance } from "./support/golden.js";
 
@@ -113,6 +113,57 @@ test("timesteps of any number of steps begin at pure noise, and a shift of 1 spa
   );
   const all = scheduler({ shift: 3 }).timesteps(1000);
   assert(all.every((t, i) => i === 0 || t < all[i - 1]!));
+});
+
+describe("a schedule of the model's family", () => {
+  /** 1 down to 1 / steps, evenly, which the pipelines of FLUX.2 and Z-Image hand to their scheduler. */
+  const sigmas = (steps: number) => Array.from({ length: steps }, (_, i) => 1 - i / steps);
+
+  test("sigmas of its own, and the config's shift, to diffusers' bits", () => {
+    const flow = scheduler({ shift: 2.7 }, { schedule: { sigmas } });
+    assert.deepEqual(flow.sigmas(4), [1, 0.8901098966598511, 0.7297297120094299, 0.4736842215061188, 0]);
+  });
+
+  test("a shift by the number of image tokens and of steps, to diffusers' bits", () => {
+    // FLUX.2 [klein] at 512 x 512 pixels.
+    const mu = (steps: number) => ({ 4: 2.0306897079499455, 10: 1.987811425576 })[steps]!;
+    const flow = scheduler({ shift: 3, use_dynamic_shifting: true }, { schedule: { sigmas, mu } });
+    assert.deepEqual(flow.sigmas(4), [1, 0.9580853581428528, 0.8839818835258484, 0.7174965739250183, 0]);
+    assert.deepEqual(flow.timesteps(4), [1000, 958.0853881835938, 883.9818725585938, 717.49658203125]);
+    assert(flow.timesteps(10).at(-1)! < flow.timesteps(4).at(-1)!);
+  });
+
+  test("its config is kept, for the shift of another size, and opens with another schedule", () => {
+    const config = {
+      base_image_seq_len: 256,
+      base_shift: 0.5,
+      use_dynamic_shifting: true,
+      time_shift_type: "exponential",
+    };
+    const at = (mu: number) => scheduler({ ...config, shift_terminal: null }, { schedule: { mu: () => mu } });
+    const written = at(0.5).toConfig();
+    assert.deepEqual(written, {
+      _class_name: "FlowMatchEulerDiscreteScheduler",
+      num_train_timesteps: 1000,
+      shift: 1,
+      ...config,
+    });
+    const again = openScheduler({ name: "flow-match" }, written, "s", { mu: () => 1 });
+    assert.deepEqual(again.timesteps(5), at(1).timesteps(5));
+    assert.notDeepEqual(again.timesteps(5), at(0.5).timesteps(5));
+  });
+
+  test("what is not supported is refused", () => {
+    const schedule = { mu: () => 1 };
+    assert.throws(
+      () => scheduler({ use_dynamic_shifting: true, time_shift_type: "linear" }, { schedule }),
+      /^SchedulerConfigError: s: Expected "exponential" for time_shift_type but received "linear"$/,
+    );
+    assert.throws(
+      () => scheduler({ use_dynamic_shifting: true }, { schedule: { sigmas } }),
+      /Expected false for use_dynam/,
+    );
+  });
 });
 
 test("what has no meaning is refused with what was expected", () => {

@@ -1,7 +1,7 @@
 /**
  * Flow matching (Lipman et al. 2022, arXiv 2210.02747; Esser et al. 2024, arXiv 2403.03206): x_t = (1 - sigma) x_0 +
  * sigma e with sigma = t / 1000, and a model that predicts the velocity e - x_0. Timesteps and sigmas are those of
- * diffusers' FlowMatchEulerDiscreteScheduler with a constant shift.
+ * diffusers' FlowMatchEulerDiscreteScheduler: with a constant shift, or with one that the model's family decides on.
  *
  * A step with noise is a policy, in one of two ways:
  *
@@ -19,15 +19,23 @@ import { showProblems } from "../base/show.js";
 import type { Tensor } from "../torch/index.js";
 import { columnOf, drawTransition, timestepsOf } from "./gaussian.js";
 import { between, oneOf, problemsOf, SchedulerConfigError, whole, type Rule } from "./rules.js";
-import { defineScheduler, type Scheduler, type SchedulerStep, type Transition } from "./scheduler.js";
+import {
+  defineScheduler,
+  type FamilySchedule,
+  type Scheduler,
+  type SchedulerStep,
+  type Transition,
+} from "./scheduler.js";
 
-const { fround, sin, sqrt, PI } = Math;
+const { exp, fround, sin, sqrt, PI } = Math;
 
 /** The config under diffusers' keys. */
 export interface FlowMatchConfig {
   readonly num_train_timesteps: number;
   /** sigma becomes shift sigma / (1 + (shift - 1) sigma): over 1, more steps are noisy ones. */
   readonly shift: number;
+  /** true: exp(mu) of the family's schedule is the shift instead. */
+  readonly use_dynamic_shifting?: boolean;
 }
 
 /** How a step draws noise, see the top of this file. */
@@ -39,6 +47,8 @@ export interface FlowMatchOptions {
   readonly noise?: FlowNoise;
   /** Default eta of `step`: how much noise, 0 none. Default 0.7. */
   readonly eta?: number;
+  /** Of the model's family. Default: sigmas evenly spaced down to the smallest one trained, and the config's shift. */
+  readonly schedule?: FamilySchedule;
 }
 
 /** Input of a step. */
@@ -54,7 +64,7 @@ interface Coefficients {
   readonly sigma: number;
 }
 
-const RULES: Readonly<Record<keyof FlowMatchConfig, Rule>> = {
+const RULES: Readonly<Record<string, Rule>> = {
   num_train_timesteps: whole(1, 1e6),
   // Beyond these bounds sigmas of float32 would be equal.
   shift: between(1e-3, 1e3),
@@ -71,27 +81,39 @@ const OFF: Readonly<Record<string, Rule>> = {
   stochastic_sampling: oneOf(false),
 };
 
-/** Parameters of a shift that depends on the resolution, which is off. */
-const OF_FEATURES = new Set(["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"]);
+/** A shift that the family decides on, from the size of the image. */
+const DYNAMIC: Readonly<Record<string, Rule>> = {
+  use_dynamic_shifting: oneOf(true),
+  time_shift_type: oneOf("exponential"),
+};
+
+/** What it may compute it from; of no concern here. */
+const SIZES = ["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"];
 
 /** Flow matching with noise, see the top of this file. */
 export class FlowMatchScheduler implements Scheduler {
   readonly config: FlowMatchConfig;
   readonly noise: FlowNoise;
   readonly eta: number;
+  readonly schedule: FamilySchedule;
 
-  constructor(config: FlowMatchConfig, { noise = "cps", eta = 0.7 }: FlowMatchOptions = {}) {
+  constructor(config: FlowMatchConfig, { noise = "cps", eta = 0.7, schedule = {} }: FlowMatchOptions = {}) {
     this.config = config;
     this.noise = noise;
     this.eta = eta;
+    this.schedule = schedule;
   }
 
   /** @throws SchedulerConfigError with a sentence for every key at fault */
   static fromConfig(config: object, source = "FlowMatchScheduler", options?: FlowMatchOptions): FlowMatchScheduler {
-    const problems = problemsOf(config, { ...RULES, ...OFF }, OF_FEATURES);
+    const { num_train_timesteps = 1000, shift = 1, use_dynamic_shifting } = config as Partial<FlowMatchConfig>;
+    const isDynamic = use_dynamic_shifting === true && options?.schedule?.mu !== undefined;
+    const rules = { ...RULES, ...OFF, ...(isDynamic && DYNAMIC) };
+    const problems = problemsOf(config, rules, new Set(isDynamic ? SIZES : [...SIZES, "time_shift_type"]));
     if (problems.length > 0) throw new SchedulerConfigError(`${source}: ${showProblems(problems)}`);
-    const { num_train_timesteps = 1000, shift = 1 } = config as Partial<FlowMatchConfig>;
-    return new FlowMatchScheduler({ num_train_timesteps, shift }, options);
+    // A saved model keeps them: at another size the shift is another one.
+    const kept = isDynamic ? Object.entries(config).filter(([key]) => key in DYNAMIC || SIZES.includes(key)) : [];
+    return new FlowMatchScheduler({ num_train_timesteps, shift, ...(Object.fromEntries(kept) as object) }, options);
   }
 
   /** @throws SchedulerConfigError naming the file, with a sentence for every key at fault */
@@ -127,10 +149,13 @@ export class FlowMatchScheduler implements Scheduler {
         `Expected a whole number from 1 to ${trained} for numInferenceSteps but received ${numInferenceSteps}`,
       );
     }
+    const shifted = this.#shiftOf(numInferenceSteps);
+    const given = this.schedule.sigmas?.(numInferenceSteps);
+    if (given !== undefined) return [...given.map((sigma) => shifted(sigma, fround)), 0];
     // diffusers shifts the last timestep twice: once among the trained ones, and with the spaced ones.
-    const last = this.#shifted(1 / trained, fround);
+    const last = this.config.use_dynamic_shifting === true ? fround(1 / trained) : shifted(1 / trained, fround);
     const step = (last - 1) / Math.max(numInferenceSteps - 1, 1);
-    const spaced = Array.from({ length: numInferenceSteps }, (_, i) => this.#shifted(1 + i * step, (x) => x));
+    const spaced = Array.from({ length: numInferenceSteps }, (_, i) => shifted(1 + i * step, (x) => x));
     return [...spaced.map(fround), 0];
   }
 
@@ -183,10 +208,20 @@ export class FlowMatchScheduler implements Scheduler {
     return sample.sub(modelOutput.to({ dtype: "float32" }).mul(this.#sigmaColumn(sample, timesteps)));
   }
 
-  #shifted(sigma: number, round: (x: number) => number): number {
-    const { shift } = this.config;
-    const own = round(sigma);
-    return round(round(shift * own) / round(1 + round((shift - 1) * own)));
+  /** How sigmas are shifted, with every result rounded as in diffusers, which does so in two ways. */
+  #shiftOf(numInferenceSteps: number): (sigma: number, round: (x: number) => number) => number {
+    const { shift, use_dynamic_shifting: isDynamic = false } = this.config;
+    if (!isDynamic) {
+      return (sigma, round) => {
+        const own = round(sigma);
+        return round(round(round(shift) * own) / round(1 + round(round(shift - 1) * own)));
+      };
+    }
+    const dynamic = exp(this.schedule.mu!(numInferenceSteps));
+    return (sigma, round) => {
+      const own = round(dynamic);
+      return round(own / round(own + round(round(1 / round(sigma)) - 1)));
+    };
   }
 
   #coefficients(sigmas: readonly number[], index: number, eta: number): Coefficients {
@@ -253,5 +288,6 @@ export const flowMatch = defineScheduler({
   deterministicSteps: true,
   isDeterministic: ({ eta }) => eta === 0,
   endsWithoutNoise: ({ noise, eta }) => noise === "cps" || eta === 0,
-  open: (config, options, source) => FlowMatchScheduler.fromConfig(config, source, options),
+  open: (config, options, source, schedule) =>
+    FlowMatchScheduler.fromConfig(config, source, { ...options, ...(schedule && { schedule }) }),
 });

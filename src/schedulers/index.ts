@@ -13,6 +13,7 @@ export { registerScheduler } from "./registry.js";
 export {
   openScheduler,
   schedulers,
+  type FamilySchedule,
   type Scheduler,
   type SchedulerKind,
   type SchedulerStep,

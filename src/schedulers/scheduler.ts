@@ -41,6 +41,14 @@ export interface Transition {
   readonly predOriginalSample: Tensor;
 }
 
+/** What a model family decides about its schedule: what diffusers' pipelines hand to `set_timesteps`. */
+export interface FamilySchedule {
+  /** The share of noise before each step, descending from 1, before any shift. Default: the scheduler's own spacing. */
+  sigmas?(numInferenceSteps: number): readonly number[];
+  /** The logarithm of the shift, for configs with `use_dynamic_shifting`, in which it depends on the image's size. */
+  mu?(numInferenceSteps: number): number;
+}
+
 /** A scheduler of a model, see the top of this file. */
 export interface Scheduler {
   /** The contents of scheduler_config.json, including `_class_name`. */
@@ -86,9 +94,10 @@ export interface SchedulerKind<O extends z.ZodObject = z.ZodObject> extends Entr
    * @param config the model's scheduler_config.json, which may name another sampler
    * @param options from the run's config, parsed by the entry's own schema
    * @param source the file to name in errors
+   * @param schedule of the model's family, for samplers of flow matching
    * @throws InputError with a sentence for every key of the config that is not supported
    */
-  open(config: JsonObject, options: z.output<O>, source: string): Scheduler;
+  open(config: JsonObject, options: z.output<O>, source: string, schedule?: FamilySchedule): Scheduler;
 }
 
 /** Types a scheduler's functions by its own options schema. */
@@ -102,7 +111,12 @@ export const schedulers = new Registry<SchedulerKind>("scheduler");
  *
  * @throws InputError, see SchedulerKind.open
  */
-export function openScheduler(named: Named, config: JsonObject, source: string): Scheduler {
+export function openScheduler(
+  named: Named,
+  config: JsonObject,
+  source: string,
+  schedule: FamilySchedule = {},
+): Scheduler {
   const kind = schedulers.get(named.name);
-  return kind.open(config, optionsOf(kind, named), source);
+  return kind.open(config, optionsOf(kind, named), source, schedule);
 }
