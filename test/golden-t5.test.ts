@@ -1,6 +1,6 @@
 /** T5EncoderModel and its tokenizer against golden vectors of transformers. */
 import assert from "node:assert/strict";
-import { cpSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { T5EncoderModel } from "../src/models/index.js";
@@ -8,7 +8,7 @@ import { bucketOf } from "../src/models/t5-encoder.js";
 import { loadSafetensors, saveSafetensors } from "../src/safetensors/index.js";
 import { JsonTokenizer } from "../src/tokenizer/index.js";
 import { Generator, inference, linear, liveTensors, relu, rmsNorm, tensor, zeros } from "../src/torch/index.js";
-import { temporaryFolder } from "./support/folders.js";
+import { fixtures, temporaryFolder } from "./support/folders.js";
 import { assertClose, goldenSets, outputTolerance } from "./support/golden.js";
 
 for (const set of goldenSets("text_encoder_3", "io.safetensors")) {
@@ -99,6 +99,16 @@ for (const set of goldenSets("tokenizer_3", "expected.json")) {
     assert.throws(() => tokenizer.encodeBatch(["a"], 4), /tokenizer\.json: Expected a pad_token .* received none/);
   });
 }
+
+test("a saved tokenizer keeps the template of its chats", () => {
+  const [from, to] = [temporaryFolder(), temporaryFolder()];
+  cpSync(join(fixtures, "sd3/tokenizer_3"), from, { recursive: true });
+  JsonTokenizer.fromPretrained(from).savePretrained(to);
+  assert(!existsSync(join(to, "chat_template.jinja")));
+  writeFileSync(join(from, "chat_template.jinja"), "{{ messages[0].content }}\n");
+  JsonTokenizer.fromPretrained(from).savePretrained(to);
+  assert.equal(readFileSync(join(to, "chat_template.jinja"), "utf8"), "{{ messages[0].content }}\n");
+});
 
 const small = { vocab_size: 9, d_model: 8, d_kv: 3, d_ff: 12, num_layers: 1, num_heads: 2 };
 

@@ -89,6 +89,7 @@ const sd3 = {
   "tokenizer/merges.txt": 11,
   "tokenizer/vocab.json": 12,
   "tokenizer_3/spiece.model": 13,
+  "tokenizer_3/chat_template.jinja": 17,
   "tokenizer_3/tokenizer.json": 14,
   "tokenizer_3/tokenizer_config.json": 15,
   "transformer/config.json": 10,

@@ -43,6 +43,7 @@ const SETTINGS = [
   ...TOKENIZER,
   ...MODEL_CONFIGS,
   "tokenizer.json",
+  "chat_template.jinja",
   "scheduler_config.json",
   "preprocessor_config.json",
 ];

@@ -6,7 +6,7 @@
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { isJsonObject, readJsonObject, writeJson, type JsonObject } from "../base/files.js";
+import { isJsonObject, readJsonObject, readText, writeFileAtomic, writeJson, type JsonObject } from "../base/files.js";
 import { show } from "../base/show.js";
 import { tensor, type Tensor } from "../torch/index.js";
 import { contentOf, TokenizerError } from "./files.js";
@@ -26,6 +26,9 @@ interface Tokenizer {
 /** Loaded when it is needed, and at once. */
 const loadLibrary = (): Library => createRequire(import.meta.url)("@huggingface/tokenizers") as Library;
 
+/** How a chat is written, where it is not in tokenizer_config.json. Nothing is read from it; a saved model keeps it. */
+const CHAT_TEMPLATE = "chat_template.jinja";
+
 /** Any text whose tokens stand out among the special ones. */
 const PROBE = "a";
 
@@ -40,8 +43,8 @@ export class JsonTokenizer {
 
   readonly #file: string;
   readonly #tokenizer: Tokenizer;
-  /** The contents of tokenizer.json and tokenizer_config.json. */
-  readonly #contents: readonly [json: JsonObject, config: JsonObject];
+  /** The contents of tokenizer.json and tokenizer_config.json, and of a chat's template. */
+  readonly #contents: Settings["contents"];
   /** The special tokens before and after a text. */
   readonly #before: readonly number[];
   readonly #after: readonly number[];
@@ -72,10 +75,12 @@ export class JsonTokenizer {
     const json = readJsonObject(file, TokenizerError);
     const configFile = join(folder, "tokenizer_config.json");
     const config = existsSync(configFile) ? readJsonObject(configFile, TokenizerError) : {};
+    const template = join(folder, CHAT_TEMPLATE);
+    const chat = existsSync(template) ? readText(template, TokenizerError) : undefined;
     const settings = {
       modelMaxLength: modelMaxLength(config["model_max_length"], configFile),
       padToken: contentOf(config["pad_token"]),
-      contents: [json, config] as const,
+      contents: [json, config, chat] as const,
     };
     const { Tokenizer } = loadLibrary();
     try {
@@ -92,9 +97,10 @@ export class JsonTokenizer {
 
   /** Writes a folder that fromPretrained and transformers read. */
   savePretrained(folder: string): void {
-    const [json, config] = this.#contents;
+    const [json, config, chat] = this.#contents;
     writeJson(join(folder, "tokenizer.json"), json);
     writeJson(join(folder, "tokenizer_config.json"), config);
+    if (chat !== undefined) writeFileAtomic(join(folder, CHAT_TEMPLATE), chat);
   }
 
   /** The ids of the special tokens around every text. */
@@ -144,7 +150,7 @@ export class JsonTokenizer {
 
 /** What the files say. */
 interface Settings {
-  readonly contents: readonly [json: JsonObject, config: JsonObject];
+  readonly contents: readonly [json: JsonObject, config: JsonObject, chat: string | undefined];
   readonly modelMaxLength: number | undefined;
   readonly padToken: string | undefined;
 }
