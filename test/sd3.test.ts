@@ -8,7 +8,8 @@ import { Policy, presets, resolveConfig, Trainer } from "../src/b2/index.js";
 import { weightMemory } from "../src/b2/memory/index.js";
 import { StableDiffusion3Pipeline } from "../src/pipeline/index.js";
 import { RunReader } from "../src/runs/index.js";
-import { Generator, randn } from "../src/torch/index.js";
+import { loadSafetensors, saveSafetensors } from "../src/safetensors/index.js";
+import { Generator, randn, tidy } from "../src/torch/index.js";
 import { b2 } from "./support/cli.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
@@ -125,4 +126,29 @@ it("an option that the family does not have is refused", async () => {
     Trainer.open(join(temporaryFolder(), "run"), resolveConfig(sd3, { model })),
     /Expected options maxSequenceLength for a model of stable-diffusion-3 but received model\.options\.maxSequenceLenght/,
   );
+});
+
+describe("a LoRA of Stable Diffusion 3", () => {
+  const at = join(fixtures, "sd3/lora/pytorch_lora_weights.safetensors");
+
+  it("is the transformer's where its keys name no model, as in PEFT's own folders", () => {
+    const folder = temporaryFolder();
+    tidy(() => {
+      const named = [...loadSafetensors(at)];
+      const unnamed = named.map(([key, value]) => [key.replace(/^transformer\./, "base_model.model."), value] as const);
+      saveSafetensors(join(folder, "adapter_model.safetensors"), Object.fromEntries(unnamed));
+    });
+    writeFileSync(join(folder, "adapter_config.json"), "{}");
+    const merged = (file?: string) => {
+      const policy = Policy.forInference(resolveConfig(sd3), {
+        loras: file === undefined ? [] : [{ file, weight: 1 }],
+      });
+      policy.merge();
+      const weight = policy.model.denoiser.parameters().get("transformer_blocks.0.attn.add_k_proj.weight")!.toArray();
+      policy.dispose();
+      return weight;
+    };
+    assert.deepEqual(merged(folder), merged(at));
+    assert.notDeepEqual(merged(folder), merged());
+  });
 });

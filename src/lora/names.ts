@@ -57,7 +57,7 @@ const KOHYA_PARTS: Readonly<Record<string, LoraPart>> = {
  */
 export function parseLoraKey(key: string, unnamed: LoraPart = "unet"): LoraKey | undefined {
   const partOf = (prefix: string | undefined, path: string): LoraPart =>
-    prefix ?? (path.startsWith("text_model.") && unnamed === "unet" ? "text_encoder" : unnamed);
+    prefix ?? (path.startsWith("text_model.") && !unnamed.startsWith("text_encoder") ? "text_encoder" : unnamed);
 
   const [, prefix, name, kohyaHalf, kohyaAlpha] = KOHYA_KEY.exec(key) ?? [];
   if (name !== undefined) {

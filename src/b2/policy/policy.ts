@@ -86,7 +86,8 @@ export class Policy {
   static forInference(config: Config, { loras = [], denoiser }: InferenceWeights = {}): Policy {
     return loaded(config, (model) => {
       if (denoiser !== undefined) loadDenoiser(model.denoiser, denoiser);
-      const adapters = loras.flatMap(({ file, weight }) => loadLora(model.adaptable, file, { weight }));
+      const { adaptable, denoiserName: part } = model;
+      const adapters = loras.flatMap(({ file, weight }) => loadLora(adaptable, file, { weight, part }));
       return new Policy(model, config, { adapters });
     });
   }
