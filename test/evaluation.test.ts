@@ -1,5 +1,6 @@
 // An evaluation's rows, held against the images that it saw, and the judge of the embedded world.
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { describe, it } from "node:test";
 import { Policy } from "../src/b2/policy/policy.js";
 import { silent } from "../src/base/progress.js";
@@ -8,6 +9,7 @@ import { evaluate, openJudges, type EvaluationRow, type Judges, type PromptMeasu
 import { resolveModel } from "../src/hub/index.js";
 import { RewardResources, RewardSet } from "../src/rewards/index.js";
 import { tidy, type Tensor } from "../src/torch/index.js";
+import { fixtures, repository } from "./support/folders.js";
 import { redness, tinyConfig } from "./support/tiny.js";
 
 const context = { progress: silent, signal: undefined };
@@ -84,6 +86,58 @@ describe("an evaluation with a judge that tells slots apart", () => {
     for (const measure of ["trueAlignment", "diversityAmongRight", "pixelDiversityAmongRight", "rightPairs"] as const) {
       assert.equal(row![measure], null, measure);
     }
+  });
+});
+
+describe("the sampler of evaluations", () => {
+  /** All pixels that an evaluation sees, under a config. */
+  async function images(...layers: object[]): Promise<number[]> {
+    const config = tinyConfig({ eval: { imagesPerPrompt: 1 } }, ...layers);
+    const policy = Policy.forInference(config);
+    const pixels: number[] = [];
+    const reward = (batch: Tensor): Promise<number[]> => {
+      pixels.push(...tidy(() => batch.toArray()));
+      return redness(batch);
+    };
+    await evaluate(policy, { rewards: RewardSet.of(reward) }, { training: ["a cat", "a dog"] }, config, context);
+    policy.dispose();
+    return pixels;
+  }
+
+  for (const path of ["sd1", "sd3"]) {
+    it(`has steps and noise of its own, ${path}`, async () => {
+      const model = { model: { path: join(fixtures, path) } };
+      const [training, steps, both] = [
+        await images(model),
+        await images(model, { eval: { steps: 2 } }),
+        await images(model, { eval: { steps: 2, noise: "none" } }),
+      ];
+      assert.deepEqual(await images(model, { eval: { steps: 4 } }), training);
+      assert.deepEqual(steps, await images(model, { sample: { steps: 2 }, interval: { last: 2 } }));
+      assert.notDeepEqual(steps, training);
+      // Learning from log-probs goes with it, which it does not with a scheduler without noise.
+      const name = path === "sd1" ? "ddim" : "flow-match";
+      const ode = {
+        scheduler: { name, eta: 0 },
+        objective: { name: "forward" },
+        branch: { count: 1 },
+        select: { mode: "all" },
+      };
+      assert.deepEqual(both, await images(model, ode, { eval: { steps: 2 } }));
+      assert.notDeepEqual(both, steps);
+    });
+  }
+
+  it("is refused where the model or its scheduler cannot", async () => {
+    await import(join(repository, "dist/examples/plugins/scheduler.js"));
+    const refused = async (layer: object, message: RegExp): Promise<void> => {
+      await assert.rejects(images(layer), { name: "InputError", message });
+    };
+    await refused({ eval: { steps: 1000 } }, /^Expected eval\.steps that the scheduler of .* but received 1000: /);
+    await refused(
+      { scheduler: { name: "ddpm" }, eval: { noise: "none" } },
+      /^Expected eval\.noise "everywhere" for the scheduler ddpm, .* but received "none"$/,
+    );
   });
 });
 

@@ -162,6 +162,8 @@ describe("what a resume may change", () => {
     "train.mostSkipped": 3,
     "eval.every": 1,
     "eval.enabled": true,
+    "eval.steps": 2,
+    "eval.noise": "none",
     "eval.imagesPerPrompt": 1,
     "eval.maxPrompts": 1,
     "eval.clip": "models/emoji-clip",

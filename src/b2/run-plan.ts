@@ -132,8 +132,8 @@ export const keptBy = ({ record, replay }: Pick<Config, "record" | "replay">) =>
 });
 
 /** Keys that decide what evaluations measure, and what contact sheets show. */
-const EVALUATED = /^(eval\.(imagesPerPrompt|maxPrompts|clip|truth)|prompts\.heldOut)$/;
-const SHOWN = /^(eval\.(sheet|sheetImages)|prompts\.heldOut|stages)$/;
+const EVALUATED = /^(eval\.(steps|noise|imagesPerPrompt|maxPrompts|clip|truth)|prompts\.heldOut)$/;
+const SHOWN = /^(eval\.(steps|noise|sheet|sheetImages)|prompts\.heldOut|stages)$/;
 
 /** Changes the config of a run, and removes what another config has measured: it is measured again. */
 function applyChanges(writer: RunWriter, config: Config, changes: readonly Difference[]): void {

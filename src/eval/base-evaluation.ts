@@ -9,7 +9,7 @@ import { readEvaluation } from "./results.js";
 
 /** Config keys that an evaluation of the base model depends on, and those among them that it does not. */
 const DECIDING = /^(seed|model|scheduler|prompts|sample|rewards|plugins|eval)\b/;
-const OTHERS = /^(sample\.roots\w+|prompts\.(order|fixed)|eval\.(enabled|every|sheet\w*))$/;
+const OTHERS = /^(sample\.(roots\w+|noise)|prompts\.(order|fixed)|eval\.(enabled|every|sheet\w*))$/;
 
 /**
  * The evaluation before training of the run in `folder`, if the base model of `config` has the same, bit by bit.
@@ -19,7 +19,8 @@ const OTHERS = /^(sample\.roots\w+|prompts\.(order|fixed)|eval\.(enabled|every|s
 export function baseEvaluation(folder: string, config: Config): Evaluation | undefined {
   const reader = new RunReader(folder);
   const keys = differences(configOfFolder(reader), config).map(({ key }) => key);
-  const deciding = keys.filter((key) => DECIDING.test(key) && !OTHERS.test(key));
+  const others = (key: string): boolean => OTHERS.test(key) || (key === "sample.steps" && config.eval.steps !== null);
+  const deciding = keys.filter((key) => DECIDING.test(key) && !others(key));
   if (deciding.length > 0) {
     throw new InputError(
       `Expected a run that measures the base model in the same way but received ${folder}, which has other values for ` +

@@ -27,7 +27,7 @@ export async function generateToFolder(
   policy: Policy,
   prompts: readonly string[],
   { folder, count }: ImageFolder,
-  config: Pick<Config, "seed" | "sample">,
+  config: Pick<Config, "seed" | "sample" | "eval">,
   context: RunContext,
 ): Promise<string[]> {
   const digits = Math.max(2, String(prompts.length - 1).length);

@@ -2,7 +2,7 @@
  * Generates images in batches, for evaluations, contact sheets and `b2 generate`. Several workers share the batches, which
  * are those of one process: so the images are.
  */
-import type { Config } from "../b2/config/schema.js";
+import { evaluationSteps, type Config } from "../b2/config/schema.js";
 import type { Policy } from "../b2/policy/policy.js";
 import { decodeInBatches } from "../b2/rollout/decode.js";
 import { denoise, gaussian, type NoiseKey } from "../b2/rollout/denoise.js";
@@ -41,12 +41,14 @@ export const imagesOfWorker = (
 export async function generateImages(
   policy: Policy,
   wanted: readonly WantedImage[],
-  config: Pick<Config, "sample">,
+  config: Pick<Config, "sample" | "eval">,
   { label, use }: GenerateOptions,
   { progress, signal, workers = alone }: WithWorkers,
 ): Promise<void> {
   const { sample } = config;
-  const { timesteps, latentShape, device } = policy;
+  const { latentShape, device } = policy;
+  const timesteps = policy.timestepsOf(evaluationSteps(config));
+  const isNoisy = (): boolean => config.eval.noise === "everywhere";
   const { start: first, length: total } = imagesOfWorker(wanted.length, config, workers);
   const task = progress.task(label, total * timesteps.length, "steps");
   try {
@@ -59,6 +61,7 @@ export async function generateImages(
         timesteps,
         from: 0,
         to: timesteps.length,
+        isNoisy,
         signal,
         onStep: () => advance(rows),
       });

@@ -122,12 +122,11 @@ export const presets = {
   /**
    * Stable Diffusion 3.5 medium with flow_grpo's numbers (its config `pickscore_sd3`): GRPO in groups of 24 images of
    * 48 prompts, Flow-SDE, two updates an epoch, all but the last step; T5 reads 128 tokens and the LoRA has rank 32 and
-   * alpha 64, as in its train_sd3.py. Its moving average of 0.9 is taken every 8 updates; here 0.987 at every one.
+   * alpha 64, as in its train_sd3.py. Its moving average of 0.9 is taken every 8 updates; here 0.987 at every one. It is
+   * evaluated in 40 steps (its `eval_num_steps`) without noise (`noise_level=0` in its train_sd3.py).
    *
-   * Departures: advantages are divided by the deviation of a prompt's images, not by that of all. It evaluates with 40
-   * steps without noise, a run here with its 10 of training; `b2 eval --set sample.steps=40` takes 40 steps with noise.
-   * Batches are for one GPU of 80 GB, a guess, as it has not been run at full size; what does not compute waits in main
-   * memory.
+   * Departures: advantages are divided by the deviation of a prompt's images, not by that of all. Batches are for one GPU
+   * of 80 GB, a guess, as it has not been run at full size; what does not compute waits in main memory.
    */
   sd3: {
     model: {
@@ -164,7 +163,7 @@ export const presets = {
       gradientCheckpointing: true,
       ema: 0.987,
     },
-    eval: { clip: CLIP_H, truth: "none", maxPrompts: 16 },
+    eval: { steps: 40, noise: "none", clip: CLIP_H, truth: "none", maxPrompts: 16 },
   },
 
   /** The forward objective on the embedded model, near enough to it to keep its diversity (docs/results.md). */

@@ -16,6 +16,8 @@ import { objectives } from "../objectives/index.js";
 /** More of anything would fill the memory with its mere numbers. */
 const MOST = 1_000_000;
 const count = (): z.ZodNumber => z.int().min(1).max(MOST);
+/** Of a trajectory: at most the timesteps that models are trained on; no published model has others. */
+const steps = (): z.ZodNumber => count().max(1000);
 const path = (): z.ZodString => z.string().min(1);
 /** A side of an image in pixels: in every published model, one latent cell covers 8 by 8 of them. */
 const side = (): z.ZodNumber => z.int().min(8).max(16384).multipleOf(8, "Expected a multiple of 8");
@@ -122,8 +124,7 @@ const prompts = z.strictObject({
 });
 
 const sample = z.strictObject({
-  // The timesteps that models are trained on; no published model has others.
-  steps: count().max(1000).default(20).describe("T: denoising steps of a trajectory."),
+  steps: steps().default(20).describe("T: denoising steps of a trajectory."),
   guidanceScale: z
     .number()
     .min(1)
@@ -134,7 +135,7 @@ const sample = z.strictObject({
     .enum(["everywhere", "interval"])
     .default("everywhere")
     .describe(
-      "Which steps of a stage's trajectories draw noise. `everywhere`: all of them. `interval`: only the trained ones (MixGRPO); the steps before the split, and the last `interval.skipLast`, are deterministic. Evaluations are not affected.",
+      "Which steps of a stage's trajectories draw noise. `everywhere`: all of them. `interval`: only the trained ones (MixGRPO); the steps before the split, and the last `interval.skipLast`, are deterministic. Evaluations have `eval.noise`.",
     ),
   rootsPerStage: count()
     .default(256)
@@ -387,6 +388,20 @@ const evaluation = z.strictObject({
     .describe("`b2 run` evaluates after every n-th stage; 0: before the first and after the last only.")
     .meta(nothing),
   enabled: z.boolean().default(true).describe("Whether `b2 run` evaluates at all.").meta(nothing),
+  steps: steps()
+    .nullable()
+    .default(null)
+    .describe(
+      "Denoising steps of an image in evaluations, on contact sheets and of `b2 generate` (flow_grpo's `eval_num_steps`); null is `sample.steps`.",
+    )
+    .meta(nothing),
+  noise: z
+    .enum(["everywhere", "none"])
+    .default("everywhere")
+    .describe(
+      "Which of these steps draw noise. `everywhere`: all of them, as in training. `none`: none, which is DDIM with eta 0, or Euler's method for flow matching (flow_grpo's `noise_level=0`).",
+    )
+    .meta(nothing),
   imagesPerPrompt: count()
     .default(4)
     .describe("Images of each prompt, from the same noise at every evaluation.")
@@ -540,6 +555,10 @@ export type ConfigInput = Omit<z.input<ReturnType<typeof configSchema>>, "reward
   readonly objective?: Readonly<Record<string, unknown>>;
   readonly scheduler?: Readonly<Record<string, unknown>> | null;
 };
+
+/** The steps of an image that is evaluated or shown. */
+export const evaluationSteps = ({ eval: { steps }, sample }: Pick<Config, "eval" | "sample">): number =>
+  steps ?? sample.steps;
 
 /** The interval's length in steps, in the first and in the last stage, and over how many stages it grows. */
 export function intervalOf({ interval, sample: { steps }, stages }: Pick<Config, "interval" | "sample" | "stages">): {

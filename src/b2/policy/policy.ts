@@ -75,7 +75,6 @@ export class Policy {
    *   sizes that the model has no latents for; nothing stays in memory then
    */
   static forTraining(config: Config): Policy {
-    checkNoise(config);
     const { base: keepsBase } = needsOf(config.objective);
     return loaded(config, (model) => {
       return new Policy(model, config, { trainable: createTrainable(model, config, { keepsBase }) });
@@ -102,9 +101,14 @@ export class Policy {
     return this.model.device;
   }
 
-  /** The timesteps of a trajectory, descending. */
+  /** The timesteps of a trajectory in training, descending. */
   get timesteps(): number[] {
-    return this.model.scheduler.timesteps(this.#sample.steps);
+    return this.timestepsOf(this.#sample.steps);
+  }
+
+  /** The timesteps of a trajectory of `steps` steps, descending. */
+  timestepsOf(steps: number): number[] {
+    return this.model.scheduler.timesteps(steps);
   }
 
   /**
@@ -136,14 +140,15 @@ export class Policy {
    *
    * @param x float32 [B, ...latentShape]
    * @param timestep one for all rows, or one per row
+   * @param numInferenceSteps of the trajectory; default: those of training
    */
   transition(
     x: Tensor,
     timestep: number | readonly number[],
     modelOutput: Tensor,
     draw: { noise: Tensor } | { prevSample: Tensor } | { deterministic: true },
+    numInferenceSteps = this.#sample.steps,
   ): Transition {
-    const numInferenceSteps = this.#sample.steps;
     return this.model.scheduler.step({ modelOutput, timestep, sample: x, numInferenceSteps, ...draw });
   }
 
@@ -194,6 +199,7 @@ function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy
   const device = openDevice(config);
   if (threads !== null) setNumThreads(threads);
   const place = locateDiffusionModel(config.model);
+  checkNoise(config, place.folder);
   const model = openModel(
     place.folder,
     {
@@ -220,14 +226,17 @@ function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy
   }
 }
 
-/** @throws InputError for `sample.noise` "interval" with a scheduler that always draws noise */
-function checkNoise(config: Config): void {
-  if (config.sample.noise === "everywhere") return;
-  const { name } = config.scheduler ?? schedulerOf(familyOf(locateDiffusionModel(config.model).folder));
+/** @throws InputError for steps without noise of a scheduler that always draws some */
+function checkNoise(config: Config, folder: string): void {
+  const { name } = config.scheduler ?? schedulerOf(familyOf(folder));
   if (schedulers.get(name).deterministicSteps === true) return;
-  throw new InputError(
-    `Expected sample.noise "everywhere" for the scheduler ${name}, which has no steps without noise, but received "${config.sample.noise}"`,
-  );
+  for (const section of ["sample", "eval"] as const) {
+    const { noise } = config[section];
+    if (noise === "everywhere") continue;
+    throw new InputError(
+      `Expected ${section}.noise "everywhere" for the scheduler ${name}, which has no steps without noise, but received "${noise}"`,
+    );
+  }
 }
 
 /** @throws InputError for a height or width that is not a multiple of the model's downscaling */
@@ -243,20 +252,24 @@ function checkSize({ downscale }: DiffusionModel, { model }: Config): void {
 }
 
 /** @throws InputError for more steps than the model has timesteps, and for those that its scheduler has none for */
-function checkSteps({ scheduler }: DiffusionModel, path: string, { sample }: Config): void {
+function checkSteps({ scheduler }: DiffusionModel, path: string, config: Config): void {
   const { maxInferenceSteps } = scheduler;
-  if (sample.steps > maxInferenceSteps) {
-    throw new InputError(
-      `Expected sample.steps of at most ${maxInferenceSteps}, the timesteps of the model in ${path}, but received ${sample.steps}`,
-    );
-  }
-  try {
-    scheduler.timesteps(sample.steps);
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    throw new InputError(
-      `Expected sample.steps that the scheduler of ${path} has timesteps for but received ${sample.steps}: ${error.message}`,
-      { cause: error },
-    );
+  for (const section of ["sample", "eval"] as const) {
+    const { steps } = config[section];
+    if (steps === null) continue;
+    if (steps > maxInferenceSteps) {
+      throw new InputError(
+        `Expected ${section}.steps of at most ${maxInferenceSteps}, the timesteps of the model in ${path}, but received ${steps}`,
+      );
+    }
+    try {
+      scheduler.timesteps(steps);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new InputError(
+        `Expected ${section}.steps that the scheduler of ${path} has timesteps for but received ${steps}: ${error.message}`,
+        { cause: error },
+      );
+    }
   }
 }

@@ -48,7 +48,7 @@ export async function denoise(
           (isNoisy?.(step) ?? true)
             ? { noise: gaussian(noise, step + 1, shape, device) }
             : { deterministic: true as const };
-        const { prevSample, logProb } = policy.transition(x, timestep, prediction, draw);
+        const { prevSample, logProb } = policy.transition(x, timestep, prediction, draw, timesteps.length);
         onStep?.(step, prevSample, logProb);
         return prevSample;
       });
