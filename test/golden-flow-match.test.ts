@@ -181,6 +181,7 @@ test("what has no meaning is refused with what was expected", () => {
     [{ shift_terminal: 0.02 }, /Expected null for shift_terminal but received 0\.02/],
     [{ stochastic_sampling: true }, /Expected false for stochastic_sampling/],
     [{ shift: 0 }, /Expected a number between 0\.001 and 1000 for shift but received 0/],
+    [{ _class_name: "PNDMScheduler", beta_start: 0.1 }, /^s: Expected a FlowMatch\w+ but received a PNDMScheduler; /],
     [{ beta_start: 0.1 }, /Expected no key beta_start but received 0\.1/],
   ];
   for (const [config, message] of refused) {

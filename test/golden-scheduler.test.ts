@@ -117,5 +117,9 @@ test("a config value that is not honoured is an error that names key and value",
   assert.throws(refused({ thresholding: true }), /Expected false for thresholding but received true/);
   assert.throws(refused({ beta_schedule: "cosine" }), /for beta_schedule but received "cosine"/);
   assert.throws(refused({ steps: 3 }), /Expected no key steps but received 3/);
+  assert.throws(
+    refused({ _class_name: "FlowMatchEulerDiscreteScheduler", shift: 3 }),
+    /schedule of a diffusion model but received a FlowMatchEuler\w+; scheduler\.name=flow-match/,
+  );
   assert.doesNotThrow(refused({ _class_name: "PNDMScheduler", skip_prk_steps: true, trained_betas: null }));
 });

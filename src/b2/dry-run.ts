@@ -1,17 +1,17 @@
 /** Estimates from a config what a run would load and compute. Nothing is downloaded, loaded or written. */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { optionsOf } from "../base/registry.js";
 import { listOf } from "../base/show.js";
 import { findModel } from "../hub/index.js";
-import { familyOf, modelFamilies, schedulerOf, type ModelFamily } from "../pipeline/index.js";
+import { schedulerOf } from "../pipeline/index.js";
 import { labelOf, rewards, type NeededModel } from "../rewards/index.js";
 import { schedulers } from "../schedulers/index.js";
 import { intervalOf, type Config } from "./config/schema.js";
 import { memoryLines } from "./memory/index.js";
-import { scoringModels } from "./models.js";
+import { familyOfConfig, scoringModels } from "./models.js";
 import { needsOf, objectives, timestepChoiceOf } from "./objectives/index.js";
 import { measuringCost } from "./probe/measured.js";
+import { quietStepsTrained } from "./quiet-steps.js";
 import { readPromptLists, thinOut } from "./rollout/prompts.js";
 import { trainedSteps } from "./rollout/schedule.js";
 import { imagesOf, levelsOf } from "./rollout/tree.js";
@@ -38,25 +38,6 @@ export function passesPerStep(config: Pick<Config, "model" | "sample" | "schedul
   const family = familyOfConfig(config);
   const perPrediction = schedulers.get((config.scheduler ?? schedulerOf(family)).name).passesPerStep ?? 1;
   return family.passes(config.sample.guidanceScale) * perPrediction;
-}
-
-/** The model's family; the first one while the model is not on this machine. */
-function familyOfConfig({ model }: Pick<Config, "model">): ModelFamily {
-  const found = findModel(model.path, model);
-  return found === undefined ? modelFamilies.entries()[0]! : familyOf(found);
-}
-
-/** What the scheduler takes from the training, as a line; none where it takes nothing. */
-function schedulerLines(config: Config): string[] {
-  const named = config.scheduler ?? schedulerOf(familyOfConfig(config));
-  const kind = schedulers.get(named.name);
-  const learnsFromSteps = objectives.get(config.objective.name).learnsFrom === "transitions";
-  if (!learnsFromSteps || config.interval.skipLast > 0) return [];
-  if (kind.endsWithoutNoise?.(optionsOf(kind, named)) !== true) return [];
-  return [
-    `scheduler ${named.name}: its last step draws no noise, so it has no log-prob and teaches nothing; ` +
-      "interval.skipLast=1 leaves it out",
-  ];
 }
 
 /** Counts the work of a config. */
@@ -123,7 +104,7 @@ export function dryRun(config: Config): string {
     `rewards, ${whole(counted.images)} images in ${stages} stages and ${whole(counted.evaluationImages)} in evaluations`,
     ...costs,
     `objective ${objective.name}, from ${learnsFrom}${asks.length > 0 ? `, with predictions of ${listOf(asks, "and")}` : ""}`,
-    ...schedulerLines(config),
+    ...[quietStepsTrained(config)].filter((line) => line !== undefined),
     ...(interval.mode === "fixed"
       ? []
       : [

@@ -1,7 +1,7 @@
 /** The models that a config names: downloading them, and finding them on this machine. */
 import { warn, type Progress, type RunContext } from "../base/progress.js";
 import { optionsOf, type Named } from "../base/registry.js";
-import { fetchModel, resolveModel } from "../hub/index.js";
+import { fetchModel, findModel, resolveModel } from "../hub/index.js";
 import { familyOf, modelFamilies, type ModelFamily } from "../pipeline/index.js";
 import { rewards, type NeededModel } from "../rewards/index.js";
 import type { Config } from "./config/schema.js";
@@ -73,6 +73,12 @@ export async function fetchDiffusionModel(model: ModelPath, context: RunContext)
     await fetchModel(place, { ...wanted, layouts }, context);
   }
   return found;
+}
+
+/** The family of a config's model; the first one while the model is not on this machine. For estimates. */
+export function familyOfConfig({ model }: Pick<Config, "model">): ModelFamily {
+  const found = findModel(model.path, model);
+  return found === undefined ? modelFamilies.entries()[0]! : familyOf(found);
 }
 
 /** Where a text-to-image model is on this machine, its family, and the folder of configs that a single file needs. */

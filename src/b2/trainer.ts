@@ -36,6 +36,7 @@ import { fetchModels, warnOfToyClip } from "./models.js";
 import { objectives, type ObjectiveKind } from "./objectives/index.js";
 import { smallestOf } from "./policy/batch-sizes.js";
 import { warnOfLongPrompts } from "./policy/long-prompts.js";
+import { quietStepsTrained } from "./quiet-steps.js";
 import { Policy } from "./policy/policy.js";
 import { isMeasured, measuredSteps, measureInterval, reportMeasurement } from "./probe/measured.js";
 import { imageNames } from "./record/images.js";
@@ -198,6 +199,8 @@ export class Trainer {
       checkTimesteps(config, policy.timesteps);
       const { training, "held-out": heldOut = [] } = plan.lists;
       if (reward === undefined) warnOfToyClip(config, context.progress);
+      const quiet = quietStepsTrained(config);
+      if (quiet !== undefined) warn(context.progress, { kind: "quiet-steps", text: quiet });
       const prompts = [...training, ...heldOut, config.sample.negativePrompt];
       warnOfLongPrompts(policy.model, prompts, context.progress);
       return new Trainer(plan, { policy, rewards, resources, writer: openRunFolder(plan) }, context);

@@ -6,7 +6,17 @@
  * an error.
  */
 import { showProblems } from "../base/show.js";
-import { between, boolean, oneOf, problemsOf, SchedulerConfigError, whole, type Rule } from "./rules.js";
+import {
+  between,
+  boolean,
+  isFlowMatching,
+  oneOf,
+  problemsOf,
+  samplerOf,
+  SchedulerConfigError,
+  whole,
+  type Rule,
+} from "./rules.js";
 
 /** DDIM's config under diffusers' keys. */
 export interface DDIMSchedulerConfig {
@@ -79,11 +89,17 @@ const OTHER_SAMPLERS = new Set([
  * @throws SchedulerConfigError with a sentence for every key at fault
  */
 export function parseSchedulerConfig(config: object, source = "DDIMScheduler"): DDIMSchedulerConfig {
+  const sampler = samplerOf(config);
+  if (isFlowMatching(sampler)) {
+    throw new SchedulerConfigError(
+      `${source}: Expected the noise schedule of a diffusion model but received a ${sampler}; scheduler.name=flow-match reads it`,
+    );
+  }
   const problems = problemsOf(config, { ...RULES, ...OFF }, OTHER_SAMPLERS);
   const given = Object.entries(config).filter(([key]) => Object.hasOwn(RULES, key));
   const honoured: Record<string, unknown> = {
     ...DEFAULTS,
-    clip_sample: clipsByDefault(config),
+    clip_sample: clipsByDefault(sampler),
     ...Object.fromEntries(given),
   };
   if (honoured.rescale_betas_zero_snr === true && honoured.prediction_type === "epsilon") {
@@ -100,10 +116,5 @@ export function parseSchedulerConfig(config: object, source = "DDIMScheduler"): 
   return honoured as unknown as DDIMSchedulerConfig;
 }
 
-/**
- * Only diffusers' DDIM and DDPM clip by default; other samplers never clip, so their configs must not turn clipping on.
- */
-function clipsByDefault(config: object): boolean {
-  const { _class_name: sampler = "DDIMScheduler" } = config as { _class_name?: unknown };
-  return typeof sampler === "string" && /^DD[IP]M/.test(sampler);
-}
+/** Only diffusers' DDIM and DDPM clip by default; other samplers never clip, so their configs must not turn clipping on. */
+const clipsByDefault = (sampler = "DDIMScheduler"): boolean => /^DD[IP]M/.test(sampler);

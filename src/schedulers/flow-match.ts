@@ -18,7 +18,16 @@ import { readJsonObject, type JsonObject } from "../base/files.js";
 import { showProblems } from "../base/show.js";
 import type { Tensor } from "../torch/index.js";
 import { columnOf, drawTransition, timestepsOf } from "./gaussian.js";
-import { between, oneOf, problemsOf, SchedulerConfigError, whole, type Rule } from "./rules.js";
+import {
+  between,
+  isFlowMatching,
+  oneOf,
+  problemsOf,
+  samplerOf,
+  SchedulerConfigError,
+  whole,
+  type Rule,
+} from "./rules.js";
 import {
   defineScheduler,
   type FamilySchedule,
@@ -106,6 +115,12 @@ export class FlowMatchScheduler implements Scheduler {
 
   /** @throws SchedulerConfigError with a sentence for every key at fault */
   static fromConfig(config: object, source = "FlowMatchScheduler", options?: FlowMatchOptions): FlowMatchScheduler {
+    const sampler = samplerOf(config);
+    if (sampler !== undefined && !isFlowMatching(sampler)) {
+      throw new SchedulerConfigError(
+        `${source}: Expected a FlowMatchEulerDiscreteScheduler but received a ${sampler}; scheduler.name=ddim reads it`,
+      );
+    }
     const { num_train_timesteps = 1000, shift = 1, use_dynamic_shifting } = config as Partial<FlowMatchConfig>;
     const isDynamic = use_dynamic_shifting === true && options?.schedule?.mu !== undefined;
     const rules = { ...RULES, ...OFF, ...(isDynamic && DYNAMIC) };
@@ -274,7 +289,7 @@ export const flowMatch = defineScheduler({
       .enum(["cps", "flow-sde"])
       .default("cps")
       .describe(
-        "How a step draws noise. `cps` replaces part of the noise in the latents by fresh noise (arXiv 2509.05952); its last step has none, so that nothing is learnt from it: `interval.skipLast=1` leaves it out. `flow-sde` is the SDE of Flow-GRPO (arXiv 2505.05470).",
+        "How a step draws noise. `cps` replaces part of the noise in the latents by fresh noise (arXiv 2509.05952); its last step has none, and the long stride before it next to none, so that nothing is learnt from them: `interval.skipLast=2` leaves them out. `flow-sde` is the SDE of Flow-GRPO (arXiv 2505.05470).",
       ),
     eta: z
       .number()
@@ -287,7 +302,8 @@ export const flowMatch = defineScheduler({
   }),
   deterministicSteps: true,
   isDeterministic: ({ eta }) => eta === 0,
-  endsWithoutNoise: ({ noise, eta }) => noise === "cps" || eta === 0,
+  // CPS draws noise in proportion to the next sigma: 0.009 after the second-to-last step of SD3, and 0 after the last.
+  quietSteps: ({ noise }) => (noise === "cps" ? 2 : 0),
   open: (config, options, source, schedule) =>
     FlowMatchScheduler.fromConfig(config, source, { ...options, ...(schedule && { schedule }) }),
 });

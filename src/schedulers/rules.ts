@@ -32,6 +32,14 @@ export const between = (from: number, to: number): Rule => ({
   holds: (value) => typeof value === "number" && value > from && value < to,
 });
 
+/** diffusers' class that a config is of, if it says so. */
+export function samplerOf(config: object): string | undefined {
+  const { _class_name: sampler } = config as { _class_name?: unknown };
+  return typeof sampler === "string" ? sampler : undefined;
+}
+
+export const isFlowMatching = (sampler: string | undefined): boolean => sampler?.startsWith("FlowMatch") ?? false;
+
 /**
  * A sentence for every key that has no rule, or a value against it. Keys that begin with an underscore are ignored.
  *

@@ -86,8 +86,11 @@ export interface SchedulerKind<O extends z.ZodObject = z.ZodObject> extends Entr
   readonly deterministicSteps?: boolean;
   /** Whether it samples without noise, so that there are no log-probs. Default: never. */
   isDeterministic?(options: z.output<O>): boolean;
-  /** Whether the last step of a trajectory draws no noise, so that it has no log-prob. Default: it draws some. */
-  endsWithoutNoise?(options: z.output<O>): boolean;
+  /**
+   * How many last steps of a trajectory draw no noise, so that they have no log-prob, or so little that their log-probs
+   * are many times as sensitive as the others'. Default 0.
+   */
+  quietSteps?(options: z.output<O>): number;
   /**
    * Makes the scheduler of a model.
    *

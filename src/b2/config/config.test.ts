@@ -110,7 +110,8 @@ test("every problem is told at once, with the key that was meant", () => {
   const problems = problemsOf({
     branch: { cuont: 5 },
     train: { lerningRate: 1 },
-    objective: { clipRange: 2 },
+    objective: { clipRange: 2, beta: 1 },
+    scheduler: { noise: "flow-sde" },
     learningRate: 1,
     sample: { steps: "many" },
     interval: { first: 9, last: 7 },
@@ -122,6 +123,8 @@ test("every problem is told at once, with the key that was meant", () => {
       "Unknown key branch.cuont; did you mean branch.count?",
       "Unknown key train.lerningRate; did you mean train.learningRate?",
       "Unknown key learningRate; did you mean train.learningRate?",
+      "Unknown key objective.beta of ppo; set objective.name to dpo or forward for it",
+      "Unknown key scheduler.noise of ddim; set scheduler.name to flow-match for it",
       "Expected less than 1 for objective.clipRange but received 2",
       'Expected a number for sample.steps but received "many"',
       "Expected interval.first to be at most interval.last (7) but received 9",

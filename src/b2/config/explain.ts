@@ -15,6 +15,9 @@ export function explain(issue: z.core.$ZodIssue): string[] {
     case "unrecognized_keys":
       return issue.keys.map((unknown) => {
         const full = [...issue.path.map(String), unknown].join(".");
+        const entry = isJsonObject(issue.input) ? issue.input["name"] : undefined;
+        const others = typeof entry === "string" ? entriesWith(unknown, key) : [];
+        if (others.length > 0) return `Unknown key ${full} of ${entry}; set ${key}.name to ${listOf(others)} for it`;
         const near = nearest(full, unknown);
         return `Unknown key ${full}${near === undefined ? "" : `; did you mean ${near}?`}`;
       });
@@ -89,6 +92,12 @@ function registryOf(key: string): Registry<Entry> | undefined {
   const [section] = key.split(".") as [string];
   return Object.hasOwn(registries, section) ? registries[section as keyof typeof registries] : undefined;
 }
+
+/** The entries that have an option, of the registry behind `key`. */
+const entriesWith = (option: string, key: string): string[] =>
+  (registryOf(key)?.entries() ?? [])
+    .filter(({ options }) => Object.hasOwn(options.shape, option))
+    .map(({ name }) => name);
 
 function unknownEntry(registry: Registry<Entry>, input: unknown): string {
   const name = isJsonObject(input) ? input["name"] : input;

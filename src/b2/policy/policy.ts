@@ -5,15 +5,16 @@
 import { InputError } from "../../base/errors.js";
 import { loadLora, LoraAdapter } from "../../lora/index.js";
 import {
-  familyOf,
   openModel,
   schedulerOf,
   type Conditioning,
   type DiffusionModel,
+  type ModelFamily,
   type PromptEmbeds,
 } from "../../pipeline/index.js";
 import { schedulers, type Transition } from "../../schedulers/index.js";
 import { setNumThreads, type Device, type Tensor } from "../../torch/index.js";
+import { checkModelOptions } from "../config/model-options.js";
 import type { Config } from "../config/schema.js";
 import { locateDiffusionModel } from "../models.js";
 import { needsOf } from "../objectives/index.js";
@@ -199,7 +200,8 @@ function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy
   const device = openDevice(config);
   if (threads !== null) setNumThreads(threads);
   const place = locateDiffusionModel(config.model);
-  checkNoise(config, place.folder);
+  checkModelOptions(place.family, config);
+  checkNoise(config, place.family);
   const model = openModel(
     place.folder,
     {
@@ -227,8 +229,8 @@ function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy
 }
 
 /** @throws InputError for steps without noise of a scheduler that always draws some */
-function checkNoise(config: Config, folder: string): void {
-  const { name } = config.scheduler ?? schedulerOf(familyOf(folder));
+function checkNoise(config: Config, family: ModelFamily): void {
+  const { name } = config.scheduler ?? schedulerOf(family);
   if (schedulers.get(name).deterministicSteps === true) return;
   for (const section of ["sample", "eval"] as const) {
     const { noise } = config[section];
