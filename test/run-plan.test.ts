@@ -180,7 +180,7 @@ describe("--dry-run", () => {
     stages: 3,
     select: { mode: "all" },
     train: { ...tinyValues.train, epochs: 2, timestepFraction: 0.5 },
-    eval: { ...tinyValues.eval, enabled: true, every: 2, maxPrompts: 2 },
+    eval: { ...tinyValues.eval, enabled: true, every: 2, maxPrompts: 2, steps: 3 },
   };
 
   it("prints models, rewards and passes, without libtorch, and writes and downloads nothing", async () => {
@@ -199,19 +199,21 @@ describe("--dry-run", () => {
     assert.match(stdout, /^ {2}match, weight 2: .*CLIP/m);
     assert.match(stdout, /^ {2}brightness, weight 1: /m);
     assert.match(stdout, /^objective ppo, from transitions$/m);
-    const { samplingPasses, backwardPasses } = estimate(resolveConfig(values));
+    const { samplingPasses, backwardPasses, evaluationPasses } = estimate(resolveConfig(values));
     assert.match(stdout, new RegExp(`^ {2}sampling: ${samplingPasses} forward$`, "m"));
     assert.match(stdout, new RegExp(`^ {2}training: at most ${backwardPasses} forward and backward$`, "m"));
+    assert.match(stdout, new RegExp(`^ {2}evaluations: ${evaluationPasses} forward$`, "m"));
     assert.ok(!existsSync(run) && !existsSync(cache));
   });
 
-  it("says that a last step without noise teaches nothing, where it is trained", () => {
+  it("says that last steps with hardly any noise teach nothing, where they are trained", () => {
     const of = (...layers: ConfigInput[]): boolean =>
-      /^scheduler flow-match: its last step draws no noise, .*interval\.skipLast=1/m.test(
+      /^scheduler flow-match: the last 2 steps .* hardly any noise or none, .*interval\.skipLast=2/m.test(
         dryRun(resolveConfig(values, { rewards: ["brightness"] }, { scheduler: { name: "flow-match" } }, ...layers)),
       );
     assert.ok(of());
-    assert.ok(!of({ interval: { skipLast: 1 } }));
+    assert.ok(of({ interval: { first: 3, skipLast: 1 } }));
+    assert.ok(!of({ interval: { first: 3, skipLast: 2 } }));
     assert.ok(!of({ scheduler: { noise: "flow-sde" } }));
     assert.ok(!of({ objective: { name: "forward" } }));
     assert.ok(!of({ scheduler: { name: "ddim" } }));
@@ -225,15 +227,15 @@ describe("--dry-run", () => {
       const experiment = await Experiment.open(run, config);
       const { trainer } = experiment;
       // The rows of every pass through the UNet.
-      const passes = { sampling: 0, training: 0 };
+      const passes = { sampling: 0, training: 0, evaluations: 0 };
       const { unet } = trainer.policy.model as StableDiffusionPipeline;
-      let phase: keyof typeof passes | undefined;
+      let phase: keyof typeof passes = "evaluations";
       const within = async <T>(name: keyof typeof passes, work: () => Promise<T>): Promise<T> => {
         phase = name;
         try {
           return await work();
         } finally {
-          phase = undefined;
+          phase = "evaluations";
         }
       };
       const [sample, update] = [trainer.sample.bind(trainer), trainer.update.bind(trainer)];
@@ -241,7 +243,7 @@ describe("--dry-run", () => {
       mock.method(trainer, "update", (trainSet: TrainSet) => within("training", () => update(trainSet)));
       const forward = unet.forward.bind(unet);
       mock.method(unet, "forward", (...args: Parameters<typeof forward>) => {
-        if (phase !== undefined) passes[phase] += args[0].size(0);
+        passes[phase] += args[0].size(0);
         return forward(...args);
       });
       await experiment.run();
@@ -252,7 +254,11 @@ describe("--dry-run", () => {
       assert.equal(sum([0, 1, 2].map((stage) => reader.samples(stage).length)), counted.images);
       assert.equal(sum(reader.metrics().map(({ pairs }) => pairs)), counted.pairs);
       assert.deepEqual(
-        { sampling: counted.samplingPasses, training: counted.backwardPasses + counted.forwardPasses },
+        {
+          sampling: counted.samplingPasses,
+          training: counted.backwardPasses + counted.forwardPasses,
+          evaluations: counted.evaluationPasses,
+        },
         passes,
       );
       const evaluations = readdirSync(join(run, "eval")).sort();

@@ -6,7 +6,7 @@ import { findModel } from "../hub/index.js";
 import { schedulerOf } from "../pipeline/index.js";
 import { labelOf, rewards, type NeededModel } from "../rewards/index.js";
 import { schedulers } from "../schedulers/index.js";
-import { intervalOf, type Config } from "./config/schema.js";
+import { evaluationSteps, intervalOf, type Config } from "./config/schema.js";
 import { memoryLines } from "./memory/index.js";
 import { familyOfConfig, scoringModels } from "./models.js";
 import { needsOf, objectives, timestepChoiceOf } from "./objectives/index.js";
@@ -29,6 +29,8 @@ export interface Estimate {
   /** Rows of these pairs that pass forward and backward. */
   readonly backwardPasses: number;
   readonly evaluationImages: number;
+  /** Rows that pass through the denoiser for these images. */
+  readonly evaluationPasses: number;
   /** What measuring the interval takes of all these. */
   readonly measuring: { readonly images: number; readonly passes: number };
 }
@@ -53,6 +55,7 @@ export function estimate(config: Config): Estimate {
   const ofImages = objectives.get(config.objective.name).learnsFrom === "final-latents";
   const measured = measuringCost(config);
   const measuring = { images: measured.images, passes: measured.steps * passes };
+  const evaluated = evaluationImages(config);
   let [images, samplingPasses, pairs] = [measuring.images, measuring.passes, 0];
   for (let stage = 0; stage < stages; stage++) {
     const s = trainedSteps(stage, intervalOf(config));
@@ -75,7 +78,8 @@ export function estimate(config: Config): Estimate {
     pairs,
     forwardPasses: pairs * others * trainPasses,
     backwardPasses: pairs * trainPasses,
-    evaluationImages: evaluationImages(config),
+    evaluationImages: evaluated,
+    evaluationPasses: evaluated * evaluationSteps(config) * passes,
     measuring,
   };
 }
@@ -115,6 +119,7 @@ export function dryRun(config: Config): string {
     `  sampling: ${whole(counted.samplingPasses)} forward`,
     `  training: at most ${whole(counted.backwardPasses)} forward and backward` +
       (counted.forwardPasses > 0 ? `, and ${whole(counted.forwardPasses)} forward` : ""),
+    ...(evaluation.enabled ? [`  evaluations: ${whole(counted.evaluationPasses)} forward`] : []),
   ].join("\n");
 }
 

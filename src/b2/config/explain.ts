@@ -16,8 +16,10 @@ export function explain(issue: z.core.$ZodIssue): string[] {
       return issue.keys.map((unknown) => {
         const full = [...issue.path.map(String), unknown].join(".");
         const entry = isJsonObject(issue.input) ? issue.input["name"] : undefined;
-        const others = typeof entry === "string" ? entriesWith(unknown, key) : [];
-        if (others.length > 0) return `Unknown key ${full} of ${entry}; set ${key}.name to ${listOf(others)} for it`;
+        const others = entriesWith(unknown, key);
+        if (typeof entry === "string" && others.length > 0) {
+          return `Unknown key ${full} of ${entry}; set ${key}.name to ${listOf(others)} for it`;
+        }
         const near = nearest(full, unknown);
         return `Unknown key ${full}${near === undefined ? "" : `; did you mean ${near}?`}`;
       });
