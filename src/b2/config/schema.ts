@@ -399,7 +399,7 @@ const evaluation = z.strictObject({
     .enum(["everywhere", "none"])
     .default("everywhere")
     .describe(
-      "Which of these steps draw noise. `everywhere`: all of them, as in training. `none`: none, which is DDIM with eta 0, or Euler's method for flow matching (flow_grpo's `noise_level=0`).",
+      "Which of these steps draw noise. `everywhere`: all of them, as in training. `none`: none of them, as with an eta of 0 (flow_grpo's `noise_level=0`).",
     )
     .meta(nothing),
   imagesPerPrompt: count()
