@@ -46,7 +46,7 @@ function estimated(options: Partial<PassSetting>): PassMemory {
   const usual = { dtype: "float32", computeDtype: "float32", device: "cpu", tiling: false } as const;
   const fusedAttention = hasOperator("aten::scaled_dot_product_attention");
   const setting = { ...usual, ...size, fusedAttention, trains: lora, gradientCheckpointing: false, ...options };
-  return modelFamilies.get("stable-diffusion").passMemory!(folder, setting)!;
+  return modelFamilies.get("stable-diffusion").passMemory!(folder, setting, {})!;
 }
 
 const generator = new Generator(0);

@@ -4,7 +4,7 @@
  * with JointAttnProcessor2_0. Without a text it is plain self-attention.
  */
 import { Linear, Module, RMSNorm, type Weights } from "../nn/index.js";
-import { cat, scaledDotProductAttention, type Tensor } from "../torch/index.js";
+import { cat, scaledDotProductAttention, tidy, type Tensor } from "../torch/index.js";
 
 export interface JointAttentionOptions {
   readonly dim: number;
@@ -60,10 +60,12 @@ class Projections {
   /** [B, N, dim] -> queries, keys and values */
   forward(tokens: Tensor): QKV {
     const rows = tokens.flatten(0, 1);
-    const split = (layer: Linear): Tensor =>
-      layer.forward(rows).view([tokens.size(0), tokens.size(1), this.#heads, -1]);
-    const [q, k] = [split(this.#q), split(this.#k)];
-    return [this.#normQ?.forward(q) ?? q, this.#normK?.forward(k) ?? k, split(this.#v)];
+    const split = (layer: Linear, norm?: RMSNorm): Tensor =>
+      tidy(() => {
+        const heads = layer.forward(rows).view([tokens.size(0), tokens.size(1), this.#heads, -1]);
+        return norm?.forward(heads) ?? heads;
+      });
+    return [split(this.#q, this.#normQ), split(this.#k, this.#normK), split(this.#v)];
   }
 }
 
@@ -89,19 +91,25 @@ export class JointAttention extends Module {
    * @returns without a text unless it has an output
    */
   forward(image: Tensor, text?: Tensor): { readonly image: Tensor; readonly text: Tensor | undefined } {
-    const own = this.#image.forward(image);
-    // The image's tokens come first.
-    const all = text === undefined ? own : join(own, this.#text!.forward(text));
-    const [q, k, v] = all.map((each) => each.transpose(1, 2)) as unknown as QKV; // [B, heads, N + M, headDim]
-    const attended = scaledDotProductAttention(q, k, v).transpose(1, 2).flatten(2); // [B, N + M, dim]
-    const project = (layer: Linear, start: number, { shape }: Tensor): Tensor => {
-      const rows = attended.narrow(1, start, shape[1]!).reshape([-1, shape[2]!]);
-      return layer.forward(rows).view(shape);
-    };
-    const out = project(this.#toOut, 0, image);
-    if (text === undefined || this.#toAddOut === undefined) return { image: out, text: undefined };
-    return { image: out, text: project(this.#toAddOut, image.size(1), text) };
+    return tidy(() => {
+      const [q, k, v] = this.#project(image, text).map((each) => each.transpose(1, 2)) as unknown as QKV; // [B, heads, N + M, headDim]
+      const attended = scaledDotProductAttention(q, k, v).transpose(1, 2).flatten(2); // [B, N + M, dim]
+      const project = (layer: Linear, start: number, { shape }: Tensor): Tensor => {
+        const rows = attended.narrow(1, start, shape[1]!).reshape([-1, shape[2]!]);
+        return layer.forward(rows).view(shape);
+      };
+      const out = project(this.#toOut, 0, image);
+      if (text === undefined || this.#toAddOut === undefined) return { image: out, text: undefined };
+      return { image: out, text: project(this.#toAddOut, image.size(1), text) };
+    });
+  }
+
+  /** The tokens of both, those of the image first. */
+  #project(image: Tensor, text: Tensor | undefined): QKV {
+    if (text === undefined) return this.#image.forward(image);
+    return tidy(() => {
+      const [own, other] = [this.#image.forward(image), this.#text!.forward(text)];
+      return own.map((tensor, i) => cat([tensor, other[i]!], 1)) as unknown as QKV;
+    });
   }
 }
-
-const join = (a: QKV, b: QKV): QKV => a.map((tensor, i) => cat([tensor, b[i]!], 1)) as unknown as QKV;

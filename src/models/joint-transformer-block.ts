@@ -63,7 +63,7 @@ class FeedForward extends Module {
 
   /** [B, N, dim] -> the same */
   forward(x: Tensor): Tensor {
-    const inner = gelu(this.#proj.forward(x.flatten(0, 1)), { approximate: "tanh" });
+    const inner = tidy(() => gelu(this.#proj.forward(x.flatten(0, 1)), { approximate: "tanh" }));
     return this.#out.forward(inner).view(x.shape);
   }
 }
@@ -115,28 +115,26 @@ export class JointTransformerBlock extends Module {
    */
   forward(image: Tensor, text: Tensor, activated: Tensor): JointTokens {
     return tidy(() => {
-      const own = this.#norm1.vectors(activated);
-      const [shift, scale, gate] = own as [Tensor, Tensor, Tensor];
-      const context = this.#contextNorm(text, activated);
-      const attended = this.#attn.forward(modulated(image, scale, shift), context.normed);
-      let x = gated(image, gate, attended.image);
-      if (this.#attn2 !== undefined) {
-        const [shift2, scale2, gate2] = own.slice(6) as [Tensor, Tensor, Tensor];
-        x = gated(x, gate2, this.#attn2.forward(modulated(image, scale2, shift2)).image);
-      }
-      const out = this.#perceptron(this.#ff, x, own);
-      if (this.#ffContext === undefined) return { image: out, text: undefined };
-      const y = gated(text, context.vectors[2]!, attended.text!);
-      return { image: out, text: this.#perceptron(this.#ffContext, y, context.vectors) };
+      const [own, context] = [this.#norm1.vectors(activated), this.#norm1Context.vectors(activated)];
+      const attended = tidy(() => this.#attend(image, text, own, context));
+      const out = tidy(() => this.#perceptron(this.#ff, attended.image, own));
+      if (attended.text === undefined) return { image: out, text: undefined };
+      return { image: out, text: this.#perceptron(this.#ffContext!, attended.text, context) };
     });
   }
 
-  /** The text's tokens as attention reads them, and the vectors of its own half. */
-  #contextNorm(text: Tensor, activated: Tensor): { readonly normed: Tensor; readonly vectors: readonly Tensor[] } {
-    const norm = this.#norm1Context;
-    if (norm instanceof AdaLayerNormContinuous) return { normed: norm.forward(text, activated), vectors: [] };
-    const vectors = norm.vectors(activated);
-    return { normed: modulated(text, vectors[1]!, vectors[0]!), vectors };
+  /** The tokens with what they attend to, and the text's only if it has an output. */
+  #attend(image: Tensor, text: Tensor, own: readonly Tensor[], context: readonly Tensor[]): JointTokens {
+    const [shift, scale, gate] = own as [Tensor, Tensor, Tensor];
+    const [textShift, textScale] = (this.contextPreOnly ? context.toReversed() : context) as [Tensor, Tensor];
+    const read = modulated(text, textScale, textShift);
+    const joint = this.#attn.forward(modulated(image, scale, shift), read);
+    let x = gated(image, gate, joint.image);
+    if (this.#attn2 !== undefined) {
+      const [shift2, scale2, gate2] = own.slice(6) as [Tensor, Tensor, Tensor];
+      x = gated(x, gate2, this.#attn2.forward(modulated(image, scale2, shift2)).image);
+    }
+    return { image: x, text: joint.text && gated(text, context[2]!, joint.text) };
   }
 
   #perceptron(ff: FeedForward, x: Tensor, vectors: readonly Tensor[]): Tensor {

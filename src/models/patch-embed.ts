@@ -5,7 +5,7 @@
  */
 import { showShape } from "../base/show.js";
 import { Conv2d, Module, type Init, type Weights } from "../nn/index.js";
-import { cat, tensor, type Tensor } from "../torch/index.js";
+import { cat, tensor, tidy, type Tensor } from "../torch/index.js";
 
 export interface PatchEmbedOptions {
   readonly inChannels: number;
@@ -49,9 +49,11 @@ export class PatchEmbed extends Module {
           `${patchSize * maxSize}, for latents but received ${showShape(latents.shape)}`,
       );
     }
-    const image = this.#proj.forward(latents.contiguous({ memoryFormat: "channelsLast" }));
-    const tokens = image.permute([0, 2, 3, 1]).reshape([-1, rows * columns, dim]);
-    return tokens.add(this.#cropped(rows, columns).to({ dtype: latents.dtype }));
+    return tidy(() => {
+      const image = this.#proj.forward(latents.contiguous({ memoryFormat: "channelsLast" }));
+      const tokens = image.permute([0, 2, 3, 1]).reshape([-1, rows * columns, dim]);
+      return tokens.add(this.#cropped(rows, columns).to({ dtype: latents.dtype }));
+    });
   }
 
   /** The middle of the table: [1, rows * columns, dim] */

@@ -109,13 +109,16 @@ export class SD3Transformer2DModel extends PretrainedModel<SD3TransformerConfig>
     this.#timeProj.dispose();
   }
 
-  /** The blocks: image [B, N, dim] and text [B, M, dim] -> image */
+  /** The blocks: image [B, N, dim] and text [B, M, dim], which are freed -> image */
   #transform(image: Tensor, text: Tensor, activated: Tensor): Tensor {
     let tokens: JointTokens = { image, text };
     for (const block of this.#blocks) {
+      const { image, text } = tokens;
       tokens = this.gradientCheckpointing
         ? checkpointed(block, tokens, activated)
-        : block.forward(tokens.image, tokens.text!, activated);
+        : block.forward(image, text!, activated);
+      image.dispose();
+      text!.dispose();
     }
     return tokens.image;
   }
@@ -160,5 +163,7 @@ function checkpointed(block: JointTransformerBlock, { image, text }: JointTokens
   );
   if (block.contextPreOnly) return { image: joined, text: undefined };
   const [images, texts] = [image.size(1), text!.size(1)];
-  return { image: joined.narrow(1, 0, images), text: joined.narrow(1, images, texts) };
+  const tokens = { image: joined.narrow(1, 0, images), text: joined.narrow(1, images, texts) };
+  joined.dispose(); // the views remain
+  return tokens;
 }

@@ -202,8 +202,12 @@ export interface ModelFamily<O extends z.ZodObject = z.ZodObject> extends Entry<
   readonly loraTargets?: readonly string[];
   /** Forward passes of the denoiser per prediction at this guidance scale. For estimates. */
   passes(guidanceScale: number): number;
-  /** Bytes of a model's passes besides its weights, from its configs; undefined where they are not known. For estimates. */
-  passMemory?(path: string, setting: PassSetting): PassMemory | undefined;
+  /**
+   * Bytes of a model's passes besides its weights, from its configs; undefined where they are not known. For estimates.
+   *
+   * @param own the config's `model.options`, parsed by the entry's own schema
+   */
+  passMemory?(path: string, setting: PassSetting, own: z.output<O>): PassMemory | undefined;
   /**
    * Loads a model.
    *

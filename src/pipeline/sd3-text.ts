@@ -11,7 +11,7 @@ import { promptEmbeds } from "./prompt-embeds.js";
 import type { SD3Parts } from "./sd3-parts.js";
 
 /** Tokens of CLIP, where there is no tokenizer to say it. */
-const CLIP_TOKENS = 77;
+export const CLIP_TOKENS = 77;
 
 export interface TextEncoding {
   readonly dtype: DType;

@@ -45,6 +45,7 @@ import {
   saveSD3Parts,
   SD3_PIPELINE,
 } from "./sd3-load.js";
+import { sd3PassMemory } from "./sd3-pass-memory.js";
 import { textParts, type SD3Parts } from "./sd3-parts.js";
 import { encodeText } from "./sd3-text.js";
 import { latentSides } from "./sizes.js";
@@ -266,5 +267,6 @@ export const stableDiffusion3 = defineModel({
   recognises: isStableDiffusion3,
   loraTargets: JOINT_PROJECTIONS,
   passes: (guidanceScale) => (guidanceScale > 1 ? 2 : 1),
+  passMemory: sd3PassMemory,
   open: (path, modelOptions, own) => StableDiffusion3Pipeline.fromPretrained(path, modelOptions, own),
 });

@@ -2,9 +2,10 @@
  * The peak memory of a run's phases on the model's device: weights (weights.ts), and what the passes take, worked out from
  * the model's configs. Nothing is loaded.
  */
+import { optionsOf } from "../../base/registry.js";
 import { findModel } from "../../hub/index.js";
 import { stepBytes } from "../../optim/index.js";
-import { familyOf, type PassMemory } from "../../pipeline/index.js";
+import { familyOf, type PassMemory, type PassSetting } from "../../pipeline/index.js";
 import type { Device, DType } from "../../torch/index.js";
 import { intervalOf, type Config } from "../config/schema.js";
 import { needsOf, objectives } from "../objectives/index.js";
@@ -64,7 +65,7 @@ function passMemoryOf({ model, train, lora }: Config): PassMemory | undefined {
   if (found === undefined) return undefined;
   const family = familyOf(found);
   const { dtype, device, tiling, height, width } = model;
-  return family.passMemory?.(found, {
+  const setting: PassSetting = {
     dtype,
     computeDtype: computeDtypeOf(model),
     device: device as Device,
@@ -78,7 +79,8 @@ function passMemoryOf({ model, train, lora }: Config): PassMemory | undefined {
         ? "all"
         : { rank: lora.rank, targets: lora.targetModules ?? family.loraTargets ?? [] },
     gradientCheckpointing: train.gradientCheckpointing,
-  });
+  };
+  return family.passMemory?.(found, setting, optionsOf(family, { name: family.name, ...model.options }));
 }
 
 /** As policy/device.ts has it, without asking libtorch: a CPU that computes in half precision takes less. */

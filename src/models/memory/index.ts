@@ -1,3 +1,4 @@
-export type { NetworkSetting } from "./layers.js";
-export { unetForwardBytes, unetTrainingBytes, type UNetBatch } from "./unet.js";
+export type { DenoiserBatch, NetworkSetting } from "./layers.js";
+export { sd3ForwardBytes, sd3TrainingBytes } from "./sd3-transformer.js";
+export { unetForwardBytes, unetTrainingBytes } from "./unet.js";
 export { vaeDecodeBytes, type VaeBatch } from "./vae.js";

@@ -23,6 +23,17 @@ export interface NetworkSetting {
   readonly trains: "nothing" | "all" | { readonly rank: number; readonly targets: readonly string[] };
 }
 
+/** A batch for a denoiser. */
+export interface DenoiserBatch {
+  /** Rows, both passes of guidance counted. */
+  readonly rows: number;
+  /** Of the latents. */
+  readonly height: number;
+  readonly width: number;
+  /** Tokens of the text. */
+  readonly tokens: number;
+}
+
 /** A network's layers, with a batch of images in them. */
 export class Layers extends Ledger {
   readonly batch: number;
@@ -37,6 +48,21 @@ export class Layers extends Ledger {
   /** Group or layer normalisation. */
   norm(x: Sized): Sized {
     return this.apply(x.elements, { inputs: [x], keeps: [x], trains: this.#trainsAll });
+  }
+
+  /** Root mean square normalisation over so many features, computed in float32. */
+  rmsNorm(x: Sized, features: number): Sized {
+    return this.tidy(() => {
+      const isWide = this.itemBytes === FLOAT;
+      const wide = isWide ? x : this.apply(x.elements, { inputs: [x], itemBytes: FLOAT });
+      const squares = this.apply(x.elements, { inputs: [wide], keeps: [wide], itemBytes: FLOAT });
+      // libtorch's mean keeps what it is the mean of.
+      const mean = { inputs: [squares], keeps: [squares], keepsOutput: true, itemBytes: FLOAT };
+      const scale = this.apply(x.elements / features, mean);
+      const scaled = this.apply(x.elements, { inputs: [wide, scale], keeps: [wide], itemBytes: FLOAT });
+      const normed = isWide ? scaled : this.apply(x.elements, { inputs: [scaled] });
+      return this.apply(x.elements, { inputs: [normed], ...(this.#trainsAll && { keeps: [normed], trains: true }) });
+    });
   }
 
   /** SiLU of a tensor that is used nowhere else: in place where no gradient needs it. */

@@ -1,22 +1,11 @@
 /** UNet2DConditionModel's passes in a ledger: the forward code of unet-2d-condition.ts and its blocks, in sizes. */
 import { levelsOf, type LevelConfig, type UNetConfig } from "../unet-config.js";
-import { Layers, type NetworkSetting } from "./layers.js";
+import { Layers, type DenoiserBatch, type NetworkSetting } from "./layers.js";
 import type { Sized } from "./ledger.js";
 import { resnet } from "./resnet.js";
 
-/** A batch for the denoiser. */
-export interface UNetBatch {
-  /** Rows, both passes of guidance counted. */
-  readonly rows: number;
-  /** Of the latents. */
-  readonly height: number;
-  readonly width: number;
-  /** Tokens of the text. */
-  readonly tokens: number;
-}
-
 /** Bytes of a forward pass without gradient, with the keys and values of the text computed before. */
-export function unetForwardBytes(config: UNetConfig, batch: UNetBatch, setting: NetworkSetting): number {
+export function unetForwardBytes(config: UNetConfig, batch: DenoiserBatch, setting: NetworkSetting): number {
   const unet = new UNetPass(config, batch, new Layers(batch.rows, setting));
   unet.forward(unet.encodeText());
   return unet.layers.peak;
@@ -25,7 +14,7 @@ export function unetForwardBytes(config: UNetConfig, batch: UNetBatch, setting: 
 /** Bytes of a forward and backward pass: activations and their gradients, those of parameters not counted. */
 export function unetTrainingBytes(
   config: UNetConfig,
-  batch: UNetBatch,
+  batch: DenoiserBatch,
   { gradientCheckpointing, ...setting }: NetworkSetting & { readonly gradientCheckpointing: boolean },
 ): number {
   const unet = new UNetPass(config, batch, new Layers(batch.rows, setting, true), gradientCheckpointing);
@@ -51,10 +40,10 @@ class UNetPass {
   readonly layers: Layers;
   readonly #config: UNetConfig;
   readonly #levels: readonly LevelConfig[];
-  readonly #batch: UNetBatch;
+  readonly #batch: DenoiserBatch;
   readonly #checkpoints: boolean;
 
-  constructor(config: UNetConfig, batch: UNetBatch, layers: Layers, checkpoints = false) {
+  constructor(config: UNetConfig, batch: DenoiserBatch, layers: Layers, checkpoints = false) {
     this.#config = config;
     this.#levels = levelsOf(config);
     this.#batch = batch;
