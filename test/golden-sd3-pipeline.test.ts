@@ -4,6 +4,7 @@ import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { loadLora } from "../src/lora/index.js";
+import { T5EncoderModel } from "../src/models/index.js";
 import { StableDiffusion3Pipeline, type TextEmbeds } from "../src/pipeline/index.js";
 import { Generator, inference, liveTensors, noGrad, randn, tensor, tidy, type Tensor } from "../src/torch/index.js";
 import { temporaryFolder } from "./support/folders.js";
@@ -143,24 +144,75 @@ for (const set of goldenSets("transformer", "io.safetensors").filter((each) => e
       }
     });
 
-    test("encoders and VAE wait while others compute, to the same bits", () => {
+    test("offload: the VAE waits while others compute, encoders and transformer never meet, to the same bits", () => {
       const device = "cpu:0" as "cpu"; // a device of its own for libtorch's sake, see offload.test.ts
       const model = StableDiffusion3Pipeline.fromPretrained(set.folder, { device, offload: true }, options);
       const moves: string[] = [];
-      for (const [name, part] of Object.entries(model.modules)) {
-        const move = part!.to_.bind(part);
-        part!.to_ = (to) => {
-          moves.push(`${name} to ${to}`);
-          return move(to);
-        };
-      }
+      const move = model.vae.to_.bind(model.vae);
+      model.vae.to_ = (to) => {
+        moves.push(to);
+        return move(to);
+      };
+      const present = (): string[] => Object.entries(model.modules).flatMap(([name, part]) => (part ? [name] : []));
+      const encoders = ["text_encoder", "text_encoder_2", "text_encoder_3"];
+      assert.deepEqual(present(), ["vae"]);
+      model.encodePrompts(prompts.slice(0, 1)).dispose();
+      assert.deepEqual(present(), [...encoders, "vae"]);
+      assert.equal(model.denoiser, model.transformer);
+      assert.deepEqual(present(), ["transformer", "vae"]);
+      // They come again for another prompt, beside the transformer.
+      model.encodePrompts(prompts.slice(0, 1)).dispose();
+      assert.deepEqual(present(), ["transformer", ...encoders, "vae"]);
       assert.deepEqual(outputs(model), outputs(pipeline));
-      assert.deepEqual(moves, [
-        "vae to cpu",
-        ...["text_encoder", "text_encoder_2", "text_encoder_3"].map((part) => `${part} to cpu`),
-        "vae to cpu:0",
-      ]);
+      assert.deepEqual(present(), ["transformer", "vae"]);
+      assert.deepEqual(moves, ["cpu", "cpu:0"]);
+      // One that may have been adapted stays as it is.
+      const adapted = model.adaptable["text_encoder_2"];
+      assert.deepEqual(outputs(model), outputs(pipeline));
+      assert.equal(model.modules["text_encoder_2"], adapted);
+      assert.deepEqual(present(), ["transformer", "text_encoder_2", "vae"]);
       model.dispose();
+    });
+
+    test("offload: a folder whose parts do not fit is refused before weights are read, and bad weights when they are", () => {
+      const folder = copied();
+      const offloaded = () => StableDiffusion3Pipeline.fromPretrained(folder, { offload: true }, options);
+      writeFileSync(join(folder, "text_encoder_3/model.safetensors"), "");
+      const live = liveTensors();
+      const model = offloaded();
+      assert.throws(() => model.encodePrompts(prompts), /text_encoder_3.model\.safetensors: Expected/);
+      model.dispose();
+      assert(liveTensors() <= live);
+      edit(join(folder, "text_encoder_3/config.json"), (json) => ({ ...json, d_model: 8 }));
+      assert.throws(offloaded, /Expected \d+, T5's d_model, for joint_attention_dim/);
+    });
+
+    test("T5 stays in half precision where its files have it so, to the same bits", () => {
+      for (const half of ["float16", "bfloat16"] as const) {
+        const folder = copied();
+        const t5 = join(folder, "text_encoder_3");
+        const stored = T5EncoderModel.fromPretrained(t5, { dtype: half });
+        stored.savePretrained(t5);
+        const widened = copied();
+        const wide = T5EncoderModel.fromPretrained(t5);
+        wide.savePretrained(join(widened, "text_encoder_3"));
+        for (const part of [stored, wide]) part.dispose();
+        const dtypes = (model: StableDiffusion3Pipeline): string[] => [
+          ...new Set([...model.modules["text_encoder_3"]!.parameters().values()].map(({ dtype }) => dtype)),
+        ];
+        const [held, twice] = [open(folder), open(widened)];
+        assert.deepEqual([dtypes(held), dtypes(twice)], [[half], ["float32"]]);
+        assert.deepEqual(outputs(held), outputs(twice));
+        for (const [dtype, expected] of [
+          ["float16", half],
+          ["bfloat16", "bfloat16"],
+        ] as const) {
+          const model = StableDiffusion3Pipeline.fromPretrained(folder, { dtype }, options);
+          assert.deepEqual(dtypes(model), [expected]);
+          model.dispose();
+        }
+        for (const model of [held, twice]) model.dispose();
+      }
     });
 
     test("sides are multiples of a patch of latents, and at most the table of positions", () => {

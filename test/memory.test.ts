@@ -6,7 +6,12 @@ import { disposeRecord, Trainer } from "../src/b2/index.js";
 import { runMemory } from "../src/b2/memory/index.js";
 import { LoraAdapter } from "../src/lora/index.js";
 import { AdamW, AdamW8bit, momentBytes, stepBytes } from "../src/optim/index.js";
-import { familyOf, StableDiffusion3Pipeline, StableDiffusionPipeline, type PassSetting } from "../src/pipeline/index.js";
+import {
+  familyOf,
+  StableDiffusion3Pipeline,
+  StableDiffusionPipeline,
+  type PassSetting,
+} from "../src/pipeline/index.js";
 import {
   Generator,
   hasOperator,

@@ -6,6 +6,8 @@ import { describe, it } from "node:test";
 import { dryRun } from "../src/b2/dry-run.js";
 import { Policy, presets, resolveConfig, Trainer } from "../src/b2/index.js";
 import { weightMemory } from "../src/b2/memory/index.js";
+import { silent } from "../src/base/progress.js";
+import { Experiment } from "../src/eval/experiment.js";
 import { StableDiffusion3Pipeline } from "../src/pipeline/index.js";
 import { RunReader } from "../src/runs/index.js";
 import { loadSafetensors, saveSafetensors } from "../src/safetensors/index.js";
@@ -63,6 +65,46 @@ describe("b2 run on Stable Diffusion 3", () => {
       }
     });
   }
+});
+
+it("model.offload: encoders are loaded for the prompts of a run once, and freed, to the same bits", async () => {
+  const folder = temporaryFolder();
+  const weights = (run: string): Buffer[] => {
+    const reader = new RunReader(join(folder, run));
+    return reader.finishedStages().map((stage) => readFileSync(reader.stagePath(stage, "lora")));
+  };
+  const texts = ["a cat", "a dog", "a fox", "a red apple", "two dogs", "a green fox"];
+  const own = {
+    prompts: { train: texts, order: "random" },
+    eval: { enabled: true, maxPrompts: 2, imagesPerPrompt: 1, clip: null, sheet: 1, sheetImages: 1 },
+  } as const;
+  const loaded: string[][] = [];
+  const progress = {
+    ...silent,
+    task: (label: string, total: number) => {
+      if (label === "encoding") loaded.push([label, String(total)]);
+      return silent.task(label, total, "");
+    },
+  };
+  for (const offload of [false, true]) {
+    const config = resolveConfig(sd3, own, { model: { ...sd3.model, offload } });
+    const experiment = await Experiment.open(join(folder, `${offload}`), config, { progress });
+    const { model } = experiment.trainer.policy;
+    const encoder = () => model.modules["text_encoder_3"];
+    assert.equal(encoder() === undefined, offload);
+    await experiment.run({ before: () => assert.equal(encoder() === undefined, offload) });
+    experiment.dispose();
+  }
+  assert.deepEqual(weights("true"), weights("false"));
+  assert.equal(weights("true").length, 2);
+  assert.equal(loaded.length, 1);
+  // Phases one by one know the prompts of their stage alone.
+  const config = resolveConfig(sd3, own, { model: { ...sd3.model, offload: true } });
+  const trainer = await Trainer.open(join(folder, "phases"), config);
+  await trainer.runAll();
+  assert.equal(trainer.policy.model.modules["text_encoder_3"], undefined);
+  trainer.dispose();
+  assert.deepEqual(weights("phases"), weights("false"));
 });
 
 it("--dry-run counts the weights that a run holds, with its LoRA, and says that CPS ends without noise", () => {

@@ -7,7 +7,7 @@
  * and when the family draws. The VAE is that of the other model: the index names it, so that it is stored once.
  */
 import { CLIPTextModelWithProjection, SD3Transformer2DModel } from "../../src/models/index.js";
-import { encodeSD3Text } from "../../src/pipeline/index.js";
+import { encodeSD3Text, Loadable } from "../../src/pipeline/index.js";
 import { FlowMatchScheduler } from "../../src/schedulers/index.js";
 import { CLIPTokenizer } from "../../src/tokenizer/index.js";
 import { Generator, mseLoss, noGrad, randn, sigmoid, type Tensor } from "../../src/torch/index.js";
@@ -42,7 +42,7 @@ export async function pretrainFlow(workplace: Workplace): Promise<void> {
   for (const [key, weight] of transformer.parameters()) if (ZERO_AT_FIRST.test(key)) noGrad(() => weight.mul_(0));
   const config = withTokenizer(FLOW_TEXT_ENCODER_CONFIG, files);
   const encoder = CLIPTextModelWithProjection.fromConfig(config, { generator, device });
-  const parts = { clips: [{ tokenizer, encoder }, undefined], t5: undefined, transformer } as const;
+  const parts = { clips: [{ tokenizer, encoder: new Loadable(() => encoder) }, undefined], t5: undefined, transformer } as const;
   const learnt = [...transformer.parameters()].filter(([key]) => key !== POSITIONS);
   const prefixed = (prefix: string, entries: Iterable<readonly [string, Tensor]>) =>
     [...entries].map(([key, t]) => [prefix + key, t] as const);

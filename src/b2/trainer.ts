@@ -173,7 +173,7 @@ export class Trainer {
       plan.lock?.release();
       throw error;
     }
-    return Trainer.begin(plan, new RewardResources(plan.device, resolveModel, plan.folder), context, reward);
+    return Trainer.begin(plan, new RewardResources(plan.device, resolveModel, plan.folder), context, { reward });
   }
 
   /**
@@ -181,12 +181,13 @@ export class Trainer {
    *
    * @param plan its lock is owned by the trainer from here on
    * @param resources owned by the trainer from here on
+   * @param options `prompts`: those to come, see Policy.openForTraining
    */
   static async begin(
     plan: RunPlan,
     resources: RewardResources,
     context: WithWorkers,
-    reward?: TrainerOptions["reward"],
+    { reward, prompts: toCome = [] }: { reward?: TrainerOptions["reward"]; prompts?: readonly string[] } = {},
   ): Promise<Trainer> {
     const { config } = plan;
     let policy: Policy | undefined;
@@ -195,7 +196,7 @@ export class Trainer {
       for (const change of plan.changes) context.progress.log(`resuming with ${showDifference(change)}`);
       for (const note of plan.notes) context.progress.log(note);
       rewards = reward === undefined ? await openRewards(config, resources, context) : RewardSet.of(reward);
-      policy = Policy.forTraining(config);
+      policy = await Policy.openForTraining(config, toCome, context);
       checkTimesteps(config, policy.timesteps);
       const { training, "held-out": heldOut = [] } = plan.lists;
       if (reward === undefined) warnOfToyClip(config, context.progress);
@@ -268,6 +269,7 @@ export class Trainer {
     await this.#measure(stage);
     const prompts = promptsOfStage(this.prompts, stage, config);
     const { skipLast } = config.interval;
+    await this.policy.encodeAhead(prompts, this.#context);
     const rollout = { stage, prompts, interval: this.#interval(stage), skipLast, data: this.objective.learnsFrom };
     const sampled = await this.#learner.followers.sampling(() =>
       sampleBranches(this.policy, rollout, config, this.#context),
@@ -397,6 +399,10 @@ export class Trainer {
     const optimization = { optimizer, scaler, followers, gradients, skippedBefore };
     const all = this.config.replay.stages === 0 ? trainSet : this.#withReplay(trainSet);
     try {
+      await this.policy.encodeAhead(
+        all.keys.map(({ prompt }) => prompt),
+        this.#context,
+      );
       const updates = await updatePolicy(this.policy, optimization, all, this.config, this.#context);
       if (![...this.policy.parameters.values()].every(allFinite)) {
         throw new InputError(

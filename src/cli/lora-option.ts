@@ -47,16 +47,24 @@ export async function checkPolicy(config: Config, { lora }: LoraOption): Promise
   return openDevice(config);
 }
 
+/** The prompts of a command. */
+interface PromptUse {
+  /** To check their length. */
+  readonly prompts?: readonly string[];
+  /** Those that are drawn, see Policy.openForTraining. Default: all of them. */
+  readonly uses?: readonly string[];
+}
+
 /**
  * Loads the model of a config with the weights of --lora, or with the base weights alone; downloads what is missing.
  *
- * @param use what else the command will load, so that a failing download is reported now; prompts to check their length
+ * @param use what else the command will load, so that a failing download is reported now; and its prompts
  */
 export async function loadPolicy(
   config: Config,
   { lora }: LoraOption,
   context: RunContext,
-  { prompts = [], ...use }: ModelUse & { readonly prompts?: readonly string[] } = {},
+  { prompts = [], uses = prompts, ...use }: ModelUse & PromptUse = {},
 ): Promise<Policy> {
   const { fetchModels } = await import("../b2/models.js");
   const { openDevice } = await import("../b2/policy/device.js");
@@ -66,7 +74,7 @@ export async function loadPolicy(
   openDevice(config); // before anything is downloaded
   const weights = await findWeights(lora.map(parseLora), context);
   await fetchModels(config, use, context);
-  const policy = Policy.forInference(config, weights);
+  const policy = await Policy.openForInference(config, weights, uses, context);
   warnOfLongPrompts(policy.model, prompts, context.progress);
   return policy;
 }

@@ -77,7 +77,7 @@ interface Subject {
   readonly model: string;
   readonly prompts: readonly string[];
   readonly pixels: number;
-  readonly open: (options: Required<WeightsOptions>) => StableDiffusionPipeline;
+  readonly open: (options: Required<Pick<WeightsOptions, "dtype" | "device">>) => StableDiffusionPipeline;
   /** Folder of the CLIP that scores its images. */
   readonly clip?: string;
   /** Whether the CPU makes a prediction alone, since more would take minutes. */
@@ -189,7 +189,7 @@ const firstLineOf = ({ message }: Error): string => printable(message.split("\n"
 /** Loads a model, works with it and frees it. */
 async function withModel<T>(
   { model: name, prompts, pixels, open, clip: folder }: Subject,
-  { dtype, device }: Required<WeightsOptions>,
+  { dtype, device }: Required<Pick<WeightsOptions, "dtype" | "device">>,
   { progress, signal }: RunContext,
   work: (model: StableDiffusionPipeline, given: ExerciseOptions) => T | Promise<T>,
 ): Promise<T> {

@@ -7,6 +7,7 @@
 import { resolveConfig } from "../b2/config/resolve.js";
 import type { ConfigInput } from "../b2/config/schema.js";
 import { fetchModels } from "../b2/models.js";
+import { promptsOfRun } from "../b2/prompts-of-run.js";
 import { endRewardRanks } from "../b2/remote-rewards.js";
 import { thinOut, type PromptLists } from "../b2/rollout/prompts.js";
 import { planFolder, withDevice, type FolderPlan } from "../b2/run-plan.js";
@@ -114,7 +115,9 @@ export class Experiment {
     }
     progress.log(`loading ${plan.config.model.path}`);
     const resources = new RewardResources(plan.device, resolveModel, plan.folder);
-    const trainer = await Trainer.begin(plan, resources, context, reward);
+    const next = plan.mode === "resume" ? new RunReader(plan.folder).nextStage() : 0;
+    const prompts = promptsOfRun(plan.lists, next, plan.config);
+    const trainer = await Trainer.begin(plan, resources, context, { reward, prompts });
     try {
       const judges = evaluation ? openJudges(plan.config, trainer.rewards, resources) : undefined;
       return new Experiment(trainer, judges, plan.lists, context, { before });

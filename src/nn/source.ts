@@ -10,6 +10,8 @@ export interface WeightsOptions {
   readonly dtype?: DType;
   /** Default "cpu". */
   readonly device?: Device;
+  /** Parameters that a file stores in half precision stay as they are stored. Default false. */
+  readonly keepHalf?: boolean;
 }
 
 /** Where a checkpoint in another layout stores a parameter, and how. */
@@ -67,9 +69,12 @@ export class RandomSource implements Source {
   }
 }
 
+const HALF: ReadonlySet<DType> = new Set<DType>(["float16", "bfloat16"]);
+
 export class CheckpointSource implements Source {
   readonly dtype: DType;
   readonly device: Device;
+  readonly #keepHalf: boolean;
   readonly #fileNames: readonly string[];
   readonly #names: (key: string) => StoredParameter;
   readonly #prefix: string;
@@ -80,9 +85,10 @@ export class CheckpointSource implements Source {
   readonly #taken = new Set<string>();
 
   constructor(fileNames: readonly string[], options: CheckpointOptions) {
-    const { dtype = "float32", device = "cpu", names = (key) => ({ key }), prefix = "" } = options;
+    const { dtype = "float32", device = "cpu", keepHalf = false, names = (key) => ({ key }), prefix = "" } = options;
     this.dtype = dtype;
     this.device = device;
+    this.#keepHalf = keepHalf;
     this.#fileNames = fileNames;
     this.#names = names;
     this.#prefix = prefix;
@@ -112,9 +118,11 @@ export class CheckpointSource implements Source {
     if (!this.#check.fits(name, { shape: storedShape(shape, stored) }, entry)) return this.#standIn(shape);
     const tensor = tidy(() => {
       const format = shape.length === 4 ? ({ memoryFormat: "channelsLast" } as const) : {};
-      const tensor = asAsked(file!.tensor(key, { dtype: this.dtype, device: this.device, ...format }), shape, stored);
+      const inFile = file!.dtype(key);
+      const dtype = this.#keepHalf && HALF.has(inFile) ? inFile : this.dtype;
+      const tensor = asAsked(file!.tensor(key, { dtype, device: this.device, ...format }), shape, stored);
       // A third of a tensor that was converted for it would keep the other two in memory.
-      const isConverted = this.device !== "cpu" || file!.dtype(key) !== this.dtype;
+      const isConverted = this.device !== "cpu" || inFile !== dtype;
       return isConverted && typeof stored !== "string" ? tensor.clone() : tensor;
     });
     this.#check.finite(name, tensor);
@@ -181,7 +189,7 @@ function asAsked(tensor: Tensor, shape: readonly number[], stored: Stored): Tens
 export const halvesSwapped = (tensor: Tensor): Tensor => tidy(() => cat(tensor.chunk(2, 0).toReversed()));
 
 /** The identity matrix of a size. */
-const identity = (size: number, { dtype, device }: Required<WeightsOptions>): Tensor =>
+const identity = (size: number, { dtype, device }: Pick<Source, "dtype" | "device">): Tensor =>
   tidy(() => {
     const place = arange(0, size);
     return place.unsqueeze(1).eq(place).to({ dtype, device });

@@ -14,9 +14,10 @@ export {
   type PassMemory,
   type PassSetting,
 } from "./diffusion-model.js";
-export { catPrompts, expandPrompts, promptEmbeds, type PromptEmbeds } from "./prompt-embeds.js";
+export { catPrompts, expandPrompts, promptEmbeds, promptsOn, type PromptEmbeds } from "./prompt-embeds.js";
 export { registerModel } from "./registry.js";
 export { expectNewFolder } from "./save.js";
+export { Loadable } from "./loadable.js";
 export { encodeText as encodeSD3Text } from "./sd3-text.js";
 export { StableDiffusion3Pipeline } from "./stable-diffusion-3.js";
 export { StableDiffusionPipeline } from "./stable-diffusion.js";

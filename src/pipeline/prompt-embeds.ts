@@ -2,7 +2,7 @@
  * Encoded prompts, one row each: named tensors whose first dimension is the batch. Each model family chooses the names.
  * They are plain objects, so that `tidy` keeps the tensors of one that it returns.
  */
-import { cat, noGrad, tensor, tidy, type Tensor } from "../torch/index.js";
+import { cat, noGrad, tensor, tidy, type Device, type Tensor } from "../torch/index.js";
 
 /** Named tensors of one batch, [B, ...] each. */
 export type States = { readonly [name: string]: Tensor | undefined };
@@ -45,6 +45,10 @@ export function expandPrompts<S extends States>(embeds: PromptEmbeds<S>, batch: 
     throw new RangeError(`Expected 1 or ${batch} prompts but received ${embeds.rows}`);
   return eachState(embeds.states, (x) => x.expand([batch, ...x.shape.slice(1)]));
 }
+
+/** Copies on a device, or views of those that are there already. */
+export const promptsOn = <S extends States>({ states }: PromptEmbeds<S>, device: Device): PromptEmbeds<S> =>
+  eachState(states, (x) => x.to({ device }));
 
 /** Concatenates several batches. */
 export function catPrompts<S extends States>(parts: readonly PromptEmbeds<S>[]): PromptEmbeds<S> {

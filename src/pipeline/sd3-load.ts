@@ -15,15 +15,18 @@ import {
   ModelConfigError,
   SD3Transformer2DModel,
   T5EncoderModel,
+  type PretrainedModel,
 } from "../models/index.js";
+import type { WeightsOptions } from "../nn/index.js";
 import { openScheduler, type Scheduler } from "../schedulers/index.js";
 import { isSD3SingleFile, saveSD3SingleFile, SD3SingleFile, type SD3PartName } from "../single-file/index.js";
 import { CLIPTokenizer, JsonTokenizer } from "../tokenizer/index.js";
 import type { Companion, ModelOptions } from "./diffusion-model.js";
 import { holding, loadScheduler, optionsOfParts } from "./load.js";
+import { Loadable } from "./loadable.js";
 import { saveScheduler, writeFolder } from "./save.js";
 import { checkSD3Fit } from "./sd3-fit.js";
-import { textParts, type ClipPart, type SD3Parts } from "./sd3-parts.js";
+import { textEncoders, textParts, type ClipPart, type SD3Parts } from "./sd3-parts.js";
 
 export const SD3_PIPELINE = "StableDiffusion3Pipeline";
 
@@ -59,6 +62,8 @@ interface Source {
   readonly texts: ReadonlySet<Suffix>;
   /** A folder with the folders of their tokenizers. */
   readonly tokenizers: string;
+  /** A folder with the folders of the parts, whose configs can be read by themselves. */
+  readonly configs?: string;
   readonly scheduler: Scheduler;
   readonly clip: (part: "text_encoder" | "text_encoder_2") => CLIPTextModelWithProjection;
   readonly t5: () => T5EncoderModel;
@@ -66,32 +71,63 @@ interface Source {
   readonly vae: () => AutoencoderKL;
 }
 
-/** Loads all parts and checks that they fit. @throws InputError naming the file and every key at fault */
+/**
+ * Loads all parts and checks that they fit. With `offload` text encoders and transformer are left to be loaded when they
+ * are called.
+ *
+ * @throws InputError naming the file and every key at fault
+ */
 export function loadSD3Parts(path: string, options: ModelOptions): SD3Parts {
   if (isPickle(path)) throw new ModelConfigError(pickleRefused(path));
   const source = isFile(path) ? ofFile(path, options) : ofFolder(path, options);
+  const { offload = false, gradientCheckpointing = false } = options;
   return holding((hold) => {
     const tokenizer = (suffix: Suffix): string => join(source.tokenizers, `tokenizer${suffix}`);
-    const clip = (suffix: "" | "_2"): ClipPart | undefined =>
-      source.texts.has(suffix)
-        ? {
-            tokenizer: CLIPTokenizer.fromPretrained(tokenizer(suffix)),
-            encoder: hold(source.clip(`text_encoder${suffix}`)),
-          }
-        : undefined;
+    const part = <M extends PretrainedModel<object>>(
+      name: string,
+      load: () => M,
+      modelClass: { readConfig(folder: string): M["config"] },
+    ): Loadable<M> => {
+      const { configs } = source;
+      const readConfig = configs === undefined ? undefined : () => modelClass.readConfig(join(configs, name));
+      return hold(new Loadable(load, readConfig));
+    };
+    const clip = (suffix: "" | "_2"): ClipPart | undefined => {
+      const name = `text_encoder${suffix}` as const;
+      if (!source.texts.has(suffix)) return undefined;
+      return {
+        tokenizer: CLIPTokenizer.fromPretrained(tokenizer(suffix)),
+        encoder: part(name, () => source.clip(name), CLIPTextModelWithProjection),
+      };
+    };
     const parts: SD3Parts = {
       scheduler: source.scheduler,
       clips: [clip(""), clip("_2")],
       t5: source.texts.has("_3")
-        ? { tokenizer: JsonTokenizer.fromPretrained(tokenizer("_3")), encoder: hold(source.t5()) }
+        ? {
+            tokenizer: JsonTokenizer.fromPretrained(tokenizer("_3")),
+            encoder: part("text_encoder_3", source.t5, T5EncoderModel),
+          }
         : undefined,
-      transformer: hold(source.transformer()),
+      transformer: part(
+        "transformer",
+        () => Object.assign(source.transformer(), { gradientCheckpointing }),
+        SD3Transformer2DModel,
+      ),
       vae: hold(source.vae()),
     };
     checkSD3Fit(parts, path);
+    if (!offload) for (const each of [...textEncoders(parts), parts.transformer]) each.keep();
     return parts;
   });
 }
+
+/**
+ * T5 computes in float32 unless the model computes in bfloat16, so that what its files have in half precision gives the
+ * same bits in half of the memory: 4.7 billion weights beside a float32 transformer take 9.5 GB and not 19. In a model that
+ * is held in bfloat16, T5 is too.
+ */
+const heldT5 = ({ dtype }: ModelOptions): WeightsOptions => ({ keepHalf: dtype !== "bfloat16" });
 
 function ofFolder(folder: string, options: ModelOptions): Source {
   const { texts, vae } = readSD3Index(folder);
@@ -100,9 +136,10 @@ function ofFolder(folder: string, options: ModelOptions): Source {
   return {
     texts,
     tokenizers: folder,
+    configs: folder,
     scheduler: loadScheduler(folder, options.scheduler ?? FLOW_MATCH),
     clip: (part) => CLIPTextModelWithProjection.fromPretrained(at(part), of(part)),
-    t5: () => T5EncoderModel.fromPretrained(at("text_encoder_3"), of("text_encoder_3")),
+    t5: () => T5EncoderModel.fromPretrained(at("text_encoder_3"), { ...of("text_encoder_3"), ...heldT5(options) }),
     transformer: () => SD3Transformer2DModel.fromPretrained(at("transformer"), of("transformer")),
     vae: () => AutoencoderKL.fromPretrained(vae, of("vae")),
   };
@@ -126,7 +163,7 @@ function ofFile(file: string, { dtype = "float32", device = "cpu", config, sched
     tokenizers: config,
     scheduler: openScheduler(scheduler ?? FLOW_MATCH, checkpoint.schedulerConfig(), file),
     clip: (part) => checkpoint.clip(part, held),
-    t5: () => checkpoint.t5(held),
+    t5: () => checkpoint.t5({ ...held, ...heldT5(held) }),
     transformer: () => checkpoint.transformer(held),
     vae: () => checkpoint.vae(held),
   };
@@ -164,11 +201,11 @@ export const companionOfFile = (path: string, config: string | undefined): Compa
 /** Writes a folder in diffusers' layout, atomically. @throws ModelConfigError unless it is empty or new */
 export function saveSD3Parts(parts: SD3Parts, folder: string): void {
   writeFolder(folder, (temporary) => {
-    parts.transformer.savePretrained(join(temporary, "transformer"));
+    parts.transformer.model.savePretrained(join(temporary, "transformer"));
     parts.vae.savePretrained(join(temporary, "vae"));
     const texts = textParts(parts).map(([suffix, part]): JsonObject => {
       part?.tokenizer.savePretrained(join(temporary, `tokenizer${suffix}`));
-      part?.encoder.savePretrained(join(temporary, `text_encoder${suffix}`));
+      part?.encoder.model.savePretrained(join(temporary, `text_encoder${suffix}`));
       const { tokenizer, encoder } = TEXTS[suffix];
       return {
         [`tokenizer${suffix}`]: part === undefined ? [null, null] : ["transformers", tokenizer[0]!],
@@ -187,8 +224,9 @@ export function saveSD3Parts(parts: SD3Parts, folder: string): void {
 
 /** Writes one file in the original layout, atomically. */
 export function saveSD3File({ transformer, vae, clips, t5 }: SD3Parts, file: string): void {
-  const [textEncoder, textEncoder2] = clips.map((clip) => clip?.encoder);
-  saveSD3SingleFile({ transformer, vae, textEncoder, textEncoder2, textEncoder3: t5?.encoder }, file);
+  const [textEncoder, textEncoder2] = clips.map((clip) => clip?.encoder.model);
+  const textEncoder3 = t5?.encoder.model;
+  saveSD3SingleFile({ transformer: transformer.model, vae, textEncoder, textEncoder2, textEncoder3 }, file);
 }
 
 /** What a folder's index says. */

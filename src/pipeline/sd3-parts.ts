@@ -2,16 +2,18 @@
 import type {
   AutoencoderKL,
   CLIPTextModelWithProjection,
+  PretrainedModel,
   SD3Transformer2DModel,
   T5EncoderModel,
 } from "../models/index.js";
 import type { Scheduler } from "../schedulers/index.js";
 import type { CLIPTokenizer, JsonTokenizer } from "../tokenizer/index.js";
+import type { Loadable } from "./loadable.js";
 
 /** A text encoder with its tokenizer. */
-export interface TextPart<Tokenizer, Encoder> {
+export interface TextPart<Tokenizer, Encoder extends PretrainedModel<object>> {
   readonly tokenizer: Tokenizer;
-  readonly encoder: Encoder;
+  readonly encoder: Loadable<Encoder>;
 }
 
 export type ClipPart = TextPart<CLIPTokenizer, CLIPTextModelWithProjection>;
@@ -22,7 +24,7 @@ export interface SD3Parts {
   readonly clips: readonly [ClipPart | undefined, ClipPart | undefined];
   /** `text_encoder_3`, where the folder has it. */
   readonly t5: T5Part | undefined;
-  readonly transformer: SD3Transformer2DModel;
+  readonly transformer: Loadable<SD3Transformer2DModel>;
   readonly vae: AutoencoderKL;
   readonly scheduler: Scheduler;
 }
@@ -34,3 +36,7 @@ export const textParts = ({ clips, t5 }: Pick<SD3Parts, "clips" | "t5">) =>
     ["_2", clips[1]],
     ["_3", t5],
   ] as const;
+
+/** The text encoders that a model has. */
+export const textEncoders = (parts: Pick<SD3Parts, "clips" | "t5">): Loadable<PretrainedModel<object>>[] =>
+  textParts(parts).flatMap(([, part]) => part?.encoder ?? []);

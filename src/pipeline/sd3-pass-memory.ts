@@ -1,7 +1,7 @@
 /** Bytes that the passes of Stable Diffusion 3 take besides weights, from the configs of a folder. Nothing is loaded. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { AutoencoderKL, SD3Transformer2DModel, sd3ForwardBytes, sd3TrainingBytes } from "../models/index.js";
+import { AutoencoderKL, sd3ForwardBytes, sd3TrainingBytes, SD3Transformer2DModel } from "../models/index.js";
 import type { PassMemory, PassSetting } from "./diffusion-model.js";
 import { decodingBytes, FLOAT, networkSetting } from "./pass-memory.js";
 import { readSD3Index } from "./sd3-load.js";
@@ -37,7 +37,8 @@ export function sd3PassMemory(
   return {
     latents,
     forward: (rows) => sd3ForwardBytes(transformer, batch(rows), network) + around(rows),
-    training: (rows) => sd3TrainingBytes(transformer, batch(rows), { ...network, gradientCheckpointing }) + around(rows),
+    training: (rows) =>
+      sd3TrainingBytes(transformer, batch(rows), { ...network, gradientCheckpointing }) + around(rows),
     decoding: decodingBytes(vae, { height, width }, setting),
   };
 }

@@ -22,7 +22,7 @@ export interface TextEncoding {
 
 /** Encodes prompts, a row each: states [B, 77 + T5's tokens, D] and pooled [B, P]. */
 export function encodeText(
-  { clips, t5, transformer }: Pick<SD3Parts, "clips" | "t5" | "transformer">,
+  { clips, t5, transformer }: Pick<SD3Parts, "clips" | "t5"> & { transformer: Pick<SD3Parts["transformer"], "config"> },
   prompts: readonly string[],
   { dtype, device, maxSequenceLength }: TextEncoding,
 ): TextEmbeds {
@@ -32,7 +32,7 @@ export function encodeText(
   const tokens = present[0]?.tokenizer.modelMaxLength ?? CLIP_TOKENS;
   const blank = (...shape: number[]): Tensor => zeros([rows, ...shape], { dtype, device });
   const texts = present.map(({ tokenizer, encoder }) =>
-    encoder.forward(tokenizer.encodeBatch(prompts).to({ device }), { dtype }),
+    encoder.model.forward(tokenizer.encodeBatch(prompts).to({ device }), { dtype }),
   );
   const [only] = texts;
   const before = clips[0] === undefined && only !== undefined ? pooledWidth - only.textEmbeds.size(-1) : 0;
@@ -45,6 +45,6 @@ export function encodeText(
   const embeds = texts.map(({ textEmbeds }) => textEmbeds);
   const pooled = embeds.length === 0 ? blank(pooledWidth) : besides(embeds, pooledWidth);
   const ids = t5?.tokenizer.encodeBatch(prompts, maxSequenceLength).to({ device });
-  const long = ids === undefined ? blank(tokens, width) : t5!.encoder.forward(ids, { dtype }).to({ dtype });
+  const long = ids === undefined ? blank(tokens, width) : t5!.encoder.model.forward(ids, { dtype }).to({ dtype });
   return promptEmbeds({ hiddenStates: cat([clip, long], 1), pooled });
 }

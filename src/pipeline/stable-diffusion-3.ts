@@ -45,8 +45,8 @@ import {
   saveSD3Parts,
   SD3_PIPELINE,
 } from "./sd3-load.js";
+import { textEncoders, textParts, type SD3Parts } from "./sd3-parts.js";
 import { sd3PassMemory } from "./sd3-pass-memory.js";
-import { textParts, type SD3Parts } from "./sd3-parts.js";
 import { encodeText } from "./sd3-text.js";
 import { latentSides } from "./sizes.js";
 
@@ -77,7 +77,7 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
   readonly device: Device;
   readonly #parts: SD3Parts;
   readonly #maxSequenceLength: number;
-  readonly #offload: Offload<"text" | "vae"> | undefined;
+  readonly #offload: Offload<"vae"> | undefined;
 
   private constructor(parts: SD3Parts, modelOptions: ModelOptions, own: z.input<typeof options>) {
     const { dtype = "float32", device = "cpu", computeDtype = defaultComputeDtype(dtype, device) } = modelOptions;
@@ -85,10 +85,8 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
     this.#maxSequenceLength = options.parse(own).maxSequenceLength;
     this.computeDtype = computeDtype;
     this.device = device;
-    const text = textParts(parts).flatMap(([, part]) => part?.encoder ?? []);
-    this.#offload =
-      modelOptions.offload === true && device !== "cpu" ? new Offload({ text, vae: [parts.vae] }, device) : undefined;
-    parts.transformer.gradientCheckpointing = modelOptions.gradientCheckpointing === true;
+    const away = modelOptions.offload === true && device !== "cpu";
+    this.#offload = away ? new Offload({ vae: [parts.vae] }, device) : undefined;
     if (modelOptions.tiling === true) parts.vae.tiling = {};
   }
 
@@ -108,7 +106,10 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
   }
 
   get transformer(): SD3Transformer2DModel {
-    return this.#parts.transformer;
+    const { transformer } = this.#parts;
+    // With offload text encoders leave before it comes.
+    if (transformer.loaded === undefined) this.#makeRoom();
+    return transformer.model;
   }
   get vae(): AutoencoderKL {
     return this.#parts.vae;
@@ -117,19 +118,37 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
     return this.#parts.scheduler;
   }
   get denoiser(): SD3Transformer2DModel {
-    return this.#parts.transformer;
+    return this.transformer;
   }
   get adaptable(): Readonly<Record<string, Module | undefined>> {
-    const { transformer, ...texts } = this.#parts;
-    const encoders = textParts(texts).map(([suffix, part]) => [`text_encoder${suffix}`, part?.encoder]);
-    return { transformer, ...(Object.fromEntries(encoders) as Readonly<Record<string, Module | undefined>>) };
+    const { clips, t5 } = this.#parts;
+    const transformer = () => this.transformer;
+    // Each is loaded when it is asked for, and an encoder stays from then on, as it may be adapted.
+    return {
+      get transformer() {
+        return transformer();
+      },
+      get text_encoder() {
+        return clips[0]?.encoder.keep();
+      },
+      get text_encoder_2() {
+        return clips[1]?.encoder.keep();
+      },
+      get text_encoder_3() {
+        return t5?.encoder.keep();
+      },
+    };
   }
+  /** Those in memory. */
   get modules(): Readonly<Record<string, Module | undefined>> {
-    return { ...this.adaptable, vae: this.vae };
+    const { transformer, vae, ...texts } = this.#parts;
+    const encoders = textParts(texts).map(([suffix, part]) => [`text_encoder${suffix}`, part?.encoder.loaded]);
+    const named = Object.fromEntries(encoders) as Readonly<Record<string, Module | undefined>>;
+    return { transformer: transformer.loaded, ...named, vae };
   }
   /** Sides of images are multiples of this: a patch of latents. */
   get downscale(): number {
-    return this.vae.downscale * this.transformer.config.patch_size;
+    return this.vae.downscale * this.#parts.transformer.config.patch_size;
   }
 
   /**
@@ -165,7 +184,7 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
 
   /** Encodes prompts without gradient; repeated prompts are encoded once. */
   encodePrompts(prompts: readonly string[]): TextEmbeds {
-    this.#offload?.keepOnly("text");
+    this.#offload?.keepOnly(null);
     const { computeDtype: dtype, device } = this;
     const encoding = { dtype, device, maxSequenceLength: this.#maxSequenceLength };
     return encodeEachOnce(prompts, (some) => encodeText(this.#parts, some, encoding));
@@ -198,7 +217,7 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
    * @returns float32 [B, C, h, w], on the latents' device
    */
   predict(latents: Tensor, timesteps: number | readonly number[], conditioning: TextConditioning): Tensor {
-    this.#offload?.keepOnly(null);
+    this.#makeRoom();
     const { guidanceScale, text, pooled } = conditioning;
     const states = { encoderHiddenStates: text as Tensor, pooledProjections: pooled! };
     return tidy(() => {
@@ -217,7 +236,7 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
    * @returns float32 [B, 3, H, W] in [0, 1], on the model's device
    */
   decode(latents: Tensor, { batchSize }: { batchSize?: number } = {}): Tensor {
-    this.#offload?.keepOnly("vae");
+    this.#makeRoom("vae");
     return decodeImages(this.vae, latents, { dtype: this.computeDtype, device: this.device, batchSize });
   }
 
@@ -232,7 +251,7 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
       sample_size: side,
       patch_size: patch,
       pos_embed_max_size: most,
-    } = this.transformer.config;
+    } = this.#parts.transformer.config;
     const { downscale } = this.vae;
     const sides = latentSides(size, { downscale, multiple: this.downscale, trained: [side, side] });
     const tooLong = sides.find((latents) => latents > most * patch);
@@ -247,6 +266,12 @@ export class StableDiffusion3Pipeline implements DiffusionModel {
   /** Frees the weights of all parts. */
   dispose(): void {
     for (const part of Object.values(this.modules)) part?.dispose();
+  }
+
+  /** With offload: frees the text encoders, and sends the VAE away unless it is what computes. */
+  #makeRoom(computes: "vae" | null = null): void {
+    this.#offload?.keepOnly(computes);
+    for (const encoder of textEncoders(this.#parts)) encoder.free();
   }
 }
 

@@ -3,6 +3,7 @@
  * scheduler that turns its predictions into a distribution. Log-probs are float32 whatever the model's dtype.
  */
 import { InputError } from "../../base/errors.js";
+import type { RunContext } from "../../base/progress.js";
 import { loadLora, LoraAdapter } from "../../lora/index.js";
 import {
   openModel,
@@ -53,12 +54,13 @@ export class Policy {
   /** Frozen LoRAs, for inference. */
   readonly #adapters: readonly LoraAdapter[];
   readonly #texts: TextCache;
+  readonly #encodesAhead: boolean;
   /** Passes of an image in a prediction with this conditioning. */
   readonly #passesOf = new WeakMap<Conditioning, number>();
 
   private constructor(
-    model: DiffusionModel,
-    { sample, model: { height, width } }: Pick<Config, "sample" | "model">,
+    { model, texts }: Opened,
+    { sample, model: { height, width, offload } }: Pick<Config, "sample" | "model">,
     { trainable, adapters = [] }: { trainable?: Trainable; adapters?: readonly LoraAdapter[] },
   ) {
     this.model = model;
@@ -66,7 +68,8 @@ export class Policy {
     this.latentShape = model.latentShape({ height: height ?? undefined, width: width ?? undefined });
     this.#sample = sample;
     this.#adapters = adapters;
-    this.#texts = new TextCache(model);
+    this.#texts = texts;
+    this.#encodesAhead = offload;
   }
 
   /**
@@ -76,19 +79,47 @@ export class Policy {
    *   sizes that the model has no latents for; nothing stays in memory then
    */
   static forTraining(config: Config): Policy {
-    const { base: keepsBase } = needsOf(config.objective);
-    return loaded(config, (model) => {
-      return new Policy(model, config, { trainable: createTrainable(model, config, { keepsBase }) });
-    });
+    return Policy.#toTrain(open(config), config);
+  }
+
+  /**
+   * Like `forTraining`. With `model.offload` prompts that are to come are encoded first, as many as there is room for: then
+   * text encoders and denoiser need not be in memory together, where the family can do without.
+   *
+   * @throws Interrupted when the signal aborts
+   */
+  static async openForTraining(config: Config, prompts: readonly string[], context: RunContext): Promise<Policy> {
+    return Policy.#toTrain(await openAndEncode(config, prompts, context), config);
   }
 
   /** Loads a config's model for inference. @throws InputError as `forTraining` does */
-  static forInference(config: Config, { loras = [], denoiser }: InferenceWeights = {}): Policy {
-    return loaded(config, (model) => {
+  static forInference(config: Config, weights: InferenceWeights = {}): Policy {
+    return Policy.#toInfer(open(config), config, weights);
+  }
+
+  /** Like `forInference`, with prompts that are encoded first, see `openForTraining`. */
+  static async openForInference(
+    config: Config,
+    weights: InferenceWeights,
+    prompts: readonly string[],
+    context: RunContext,
+  ): Promise<Policy> {
+    return Policy.#toInfer(await openAndEncode(config, prompts, context), config, weights);
+  }
+
+  static #toTrain(opened: Opened, config: Config): Policy {
+    const { base: keepsBase } = needsOf(config.objective);
+    return owned(opened, ({ model }) => {
+      return new Policy(opened, config, { trainable: createTrainable(model, config, { keepsBase }) });
+    });
+  }
+
+  static #toInfer(opened: Opened, config: Config, { loras = [], denoiser }: InferenceWeights): Policy {
+    return owned(opened, ({ model }) => {
       if (denoiser !== undefined) loadDenoiser(model.denoiser, denoiser);
       const { adaptable, denoiserName: part } = model;
       const adapters = loras.flatMap(({ file, weight }) => loadLora(adaptable, file, { weight, part }));
-      return new Policy(model, config, { adapters });
+      return new Policy(opened, config, { adapters });
     });
   }
 
@@ -127,6 +158,14 @@ export class Policy {
    */
   samplingConditioning(prompts: readonly string[]): Conditioning {
     return this.#conditioned(prompts, true, (embeds, guidance) => this.model.prepare(embeds, guidance));
+  }
+
+  /**
+   * With `model.offload`: encodes those of the prompts that are not known, together, so that the text encoders come once and
+   * not with every batch. All of them are kept, in main memory.
+   */
+  async encodeAhead(prompts: readonly string[], context: RunContext): Promise<void> {
+    if (this.#encodesAhead) await this.#texts.encodeAhead(withNegative(this.model, prompts, this.#sample), context);
   }
 
   /** The denoiser's prediction for a batch, see DiffusionModel.predict. */
@@ -194,8 +233,48 @@ export class Policy {
   }
 }
 
-/** Opens a config's model and makes a policy of it; disposes of the model if that fails. */
-function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy {
+/** A config's model, and the texts that it has encoded. */
+interface Opened {
+  readonly model: DiffusionModel;
+  readonly texts: TextCache;
+}
+
+/** Bytes of the texts of a whole run that are encoded before it: 1,500 prompts of Stable Diffusion 3.5 in bfloat16. */
+const BYTES_AHEAD = 4 * 2 ** 30;
+
+async function openAndEncode(config: Config, prompts: readonly string[], context: RunContext): Promise<Opened> {
+  const opened = open(config);
+  if (!config.model.offload || prompts.length === 0) return opened;
+  const { model, texts } = opened;
+  return owned(opened, async () => {
+    await texts.encodeAhead(withNegative(model, prompts, config.sample), context, { most: BYTES_AHEAD });
+    return opened;
+  });
+}
+
+const withNegative = (
+  model: DiffusionModel,
+  prompts: readonly string[],
+  { guidanceScale, negativePrompt }: Config["sample"],
+): readonly string[] => (model.isGuided(guidanceScale) ? [negativePrompt, ...prompts] : prompts);
+
+/** What is made of a model; if that fails, the model is disposed of. */
+function owned<T>(opened: Opened, make: (opened: Opened) => T): T {
+  const dispose = (error: unknown): never => {
+    opened.texts.dispose();
+    opened.model.dispose();
+    throw error;
+  };
+  try {
+    const made = make(opened);
+    return made instanceof Promise ? (made.catch(dispose) as T) : made;
+  } catch (error) {
+    return dispose(error);
+  }
+}
+
+/** Opens a config's model. */
+function open(config: Config): Opened {
   const { path, dtype, variant, threads, tiling, offload, options, height, width } = config.model;
   const device = openDevice(config);
   if (threads !== null) setNumThreads(threads);
@@ -218,14 +297,11 @@ function loaded(config: Config, make: (model: DiffusionModel) => Policy): Policy
     },
     options,
   );
-  try {
+  return owned({ model, texts: new TextCache(model, { inMainMemory: offload }) }, (opened) => {
     checkSize(model, config);
     checkSteps(model, path, config);
-    return make(model);
-  } catch (error) {
-    model.dispose();
-    throw error;
-  }
+    return opened;
+  });
 }
 
 /** @throws InputError for steps without noise of a scheduler that always draws some */

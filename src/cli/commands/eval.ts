@@ -35,7 +35,7 @@ export function addEvalCommand(program: Command): void {
       const config = await configFor(options, untrained);
       const output = new Output("eval", options);
       await interruptible("", async (signal) => {
-        const [{ readPromptLists }, { openDevice }, { fetchModels }, { checkRewardsOf }] = [
+        const [{ readPromptLists, thinOut }, { openDevice }, { fetchModels }, { checkRewardsOf }] = [
           await import("../../b2/rollout/prompts.js"),
           await import("../../b2/policy/device.js"),
           await import("../../b2/models.js"),
@@ -48,6 +48,7 @@ export function addEvalCommand(program: Command): void {
           await import("../../rewards/index.js"),
         ];
         const lists = readPromptLists(config);
+        const uses = [lists.training, lists["held-out"] ?? []].flatMap((list) => thinOut(list, config.eval.maxPrompts));
         let prompts = [...lists.training, ...(lists["held-out"] ?? [])];
         checkTruth(config, lists);
         checkRewardsOf(config, lists);
@@ -60,7 +61,7 @@ export function addEvalCommand(program: Command): void {
         const judges = openJudges(config, await RewardSet.open(config.rewards, resources), resources);
         const measure = async (weights: LoraOption, label: string): Promise<Evaluation> => {
           const context = { progress: output.progress(() => label), signal };
-          const policy = await loadPolicy(config, weights, context, { prompts });
+          const policy = await loadPolicy(config, weights, context, { prompts, uses });
           prompts = []; // warned of once
           try {
             const evaluation = await evaluate(policy, judges, lists, config, context);
