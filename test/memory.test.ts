@@ -1,10 +1,12 @@
 // What `--dry-run` says of memory, beside what libtorch holds.
 import assert from "node:assert/strict";
+import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { disposeRecord, Trainer } from "../src/b2/index.js";
 import { runMemory } from "../src/b2/memory/index.js";
 import { LoraAdapter } from "../src/lora/index.js";
+import { SD3Transformer2DModel, T5EncoderModel } from "../src/models/index.js";
 import { AdamW, AdamW8bit, momentBytes, stepBytes } from "../src/optim/index.js";
 import {
   familyOf,
@@ -35,7 +37,6 @@ function measured(work: () => void): number {
 /** Hardly too low, and not much too high: on libtorch 1.13 from -4% to +9%, on 2.13 to +16%. */
 function near(name: string, estimated: number, bytes: number): void {
   const ratio = estimated / bytes;
-  if (process.env["SHOW"]) console.log(name, ratio.toFixed(3), estimated, bytes);
   assert.ok(ratio > 0.9 && ratio < 1.2, `${name}: ${estimated} estimated, ${bytes} measured`);
 }
 
@@ -104,6 +105,37 @@ for (const name of ["sd1", "sd2", "sdxl", "sd3"]) {
     });
   });
 }
+
+it("loading takes little more than the weights, with text encoders that are freed before the transformer comes or without", () => {
+  const folder = join(temporaryFolder(), "model");
+  cpSync(join(fixtures, "sd3"), folder, { recursive: true });
+  const generator = new Generator(0);
+  const config = SD3Transformer2DModel.readConfig(join(folder, "transformer"));
+  const wide = { num_attention_heads: 32, caption_projection_dim: 256, num_layers: 2, pos_embed_max_size: 96 };
+  const t5 = T5EncoderModel.readConfig(join(folder, "text_encoder_3"));
+  const parts = {
+    transformer: SD3Transformer2DModel.fromConfig({ ...config, ...wide }, { generator, dtype: "float16" }),
+    text_encoder_3: T5EncoderModel.fromConfig({ ...t5, d_ff: 4096, num_layers: 3 }, { generator, dtype: "float16" }),
+  };
+  for (const [name, part] of Object.entries(parts)) {
+    part.savePretrained(join(folder, name));
+    part.dispose();
+  }
+  for (const offload of [false, true]) {
+    for (const dtype of ["float32", "bfloat16"] as const) {
+      let model: StableDiffusion3Pipeline | undefined;
+      const before = nativeBytes();
+      const peak = peakNativeBytes(() => {
+        model = StableDiffusion3Pipeline.fromPretrained(folder, { dtype, offload }, { maxSequenceLength: 8 });
+        if (offload) model.encodePrompts(["a cat"]).dispose();
+        assert.ok(model.denoiser.parameterCount() > 0);
+      });
+      const weights = nativeBytes() - before;
+      model!.dispose();
+      assert.ok(peak - before < 1.15 * weights, `${dtype}: ${peak - before} for ${weights}`);
+    }
+  }
+});
 
 describe("memory of a run", () => {
   const phases = (...layers: object[]) => {

@@ -1,6 +1,6 @@
 // Stable Diffusion 3 as a run trains it: processes of their own, runs that go on, and what a preset and --dry-run say.
 import assert from "node:assert/strict";
-import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { dryRun } from "../src/b2/dry-run.js";
@@ -8,6 +8,7 @@ import { Policy, presets, resolveConfig, Trainer } from "../src/b2/index.js";
 import { weightMemory } from "../src/b2/memory/index.js";
 import { silent } from "../src/base/progress.js";
 import { Experiment } from "../src/eval/experiment.js";
+import { T5EncoderModel } from "../src/models/index.js";
 import { StableDiffusion3Pipeline } from "../src/pipeline/index.js";
 import { RunReader } from "../src/runs/index.js";
 import { loadSafetensors, saveSafetensors } from "../src/safetensors/index.js";
@@ -119,6 +120,54 @@ it("--dry-run counts the weights that a run holds, with its LoRA, and says that 
   const ends = /^scheduler flow-match: the last 2 steps of a trajectory draw hardly any noise or none/m;
   assert.doesNotMatch(dryRun(config), ends);
   assert.match(dryRun(resolveConfig(sd3, { interval: { skipLast: 0 } })), ends);
+});
+
+it("--dry-run counts a VAE where the index says it is, no encoder that is not named, and T5 in half precision", () => {
+  const folder = temporaryFolder();
+  const path = join(folder, "model");
+  cpSync(join(fixtures, "sd3"), path, { recursive: true });
+  const pipeline = StableDiffusion3Pipeline.fromPretrained(path);
+  const sizes = Object.entries(pipeline.modules).map(([name, part]) => [name, part!.parameterCount()] as const);
+  const of = Object.fromEntries(sizes) as Record<"vae" | "text_encoder" | "text_encoder_2" | "text_encoder_3", number>;
+  const positions = pipeline.transformer.parameters().get("pos_embed.pos_embed")!.numel;
+  const learning = pipeline.transformer.parameterCount() - positions;
+  pipeline.dispose();
+  const memory = (change: { readonly offload?: boolean; readonly device?: string; readonly train?: object } = {}) => {
+    const { train = {}, ...model } = change;
+    const config = resolveConfig(sd3, { eval: { enabled: false }, model: { ...sd3.model, path, ...model }, train });
+    return Object.fromEntries(weightMemory(config).devices);
+  };
+  const { scoring: all } = memory()["cpu"]!;
+  const text = 4 * (of.text_encoder + of.text_encoder_2 + of.text_encoder_3);
+  const vae = 4 * of.vae;
+  const denoiser = all - text - vae;
+  // Encoders are gone before the denoiser comes; a GPU sends the VAE away too.
+  const cpu = { scoring: denoiser + vae, training: denoiser + vae, encoding: text + vae };
+  assert.deepEqual(memory({ offload: true }), { cpu });
+  assert.deepEqual(memory({ offload: true, device: "cuda" }), {
+    cuda: { scoring: denoiser + vae, training: denoiser, encoding: text },
+    cpu: { scoring: vae, training: vae, encoding: vae },
+  });
+  assert.match(
+    dryRun(resolveConfig(sd3, { model: { ...sd3.model, offload: true } })),
+    /MB while training, \d+ MB while prompts are encoded, before/,
+  );
+  // The positions do not learn: 4 bytes, and 16 with gradient and moments of what does.
+  const full = memory({ train: { ...sd3.train, parameters: "full" } })["cpu"]!;
+  assert.equal(full.training, text + vae + 4 * positions + 16 * learning);
+
+  const t5 = join(path, "text_encoder_3");
+  const half = T5EncoderModel.fromPretrained(t5, { dtype: "float16" });
+  half.savePretrained(t5);
+  half.dispose();
+  assert.equal(memory()["cpu"]!.scoring, all - 2 * of.text_encoder_3);
+  renameSync(join(path, "vae"), join(folder, "vae"));
+  const file = join(path, "model_index.json");
+  const index = JSON.parse(readFileSync(file, "utf8")) as object;
+  const place = { pretrained_model_name_or_path: "..", subfolder: "vae" };
+  const absent = { text_encoder_3: [null, null], tokenizer_3: [null, null] };
+  writeFileSync(file, JSON.stringify({ ...index, vae: ["diffusers", "AutoencoderKL", place], ...absent }));
+  assert.equal(memory()["cpu"]!.scoring, all - 4 * of.text_encoder_3);
 });
 
 it("the preset's numbers are those of its source, and other presets go on top", () => {

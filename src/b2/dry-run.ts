@@ -3,7 +3,7 @@ import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { listOf } from "../base/show.js";
 import { findModel } from "../hub/index.js";
-import { schedulerOf } from "../pipeline/index.js";
+import { modelFamilies, schedulerOf } from "../pipeline/index.js";
 import { labelOf, rewards, type NeededModel } from "../rewards/index.js";
 import { schedulers } from "../schedulers/index.js";
 import { evaluationSteps, intervalOf, type Config } from "./config/schema.js";
@@ -41,6 +41,12 @@ export function passesPerStep(config: Pick<Config, "model" | "sample" | "schedul
   const perPrediction = schedulers.get((config.scheduler ?? schedulerOf(family)).name).passesPerStep ?? 1;
   return family.passes(config.sample.guidanceScale) * perPrediction;
 }
+
+/** Which family's passes are counted while it is not known. */
+const assumed = ({ model }: Pick<Config, "model">): string =>
+  findModel(model.path, model) === undefined
+    ? `, if the model, which is not on this machine, is like ${modelFamilies.entries()[0]!.name}`
+    : "";
 
 /** Counts the work of a config. */
 export function estimate(config: Config): Estimate {
@@ -115,7 +121,7 @@ export function dryRun(config: Config): string {
           `interval, measured: ${whole(counted.measuring.images)} of the images and ${whole(counted.measuring.passes)} of ` +
             "the passes; the other passes are at most",
         ]),
-    "passes of one image through the denoiser",
+    `passes of one image through the denoiser${assumed(config)}`,
     `  sampling: ${whole(counted.samplingPasses)} forward`,
     `  training: at most ${whole(counted.backwardPasses)} forward and backward` +
       (counted.forwardPasses > 0 ? `, and ${whole(counted.forwardPasses)} forward` : ""),

@@ -70,11 +70,11 @@ export class PatchEmbed extends Module {
 /** diffusers' get_2d_sincos_pos_embed: the first half of the features is the column's, the second the row's. */
 function sinCosTable(dim: number, maxSize: number, baseSize: number): Init {
   return (shape, { dtype, device }) => {
-    const line = sinCosLine(dim / 2, maxSize, baseSize);
+    const line = sinCosLine(dim / 2, maxSize, baseSize).to({ device });
     const half = [maxSize, maxSize, dim / 2];
     return cat([line.unsqueeze(0).expand(half), line.unsqueeze(1).expand(half)], -1)
       .reshape(shape)
-      .to({ dtype, device });
+      .to({ dtype });
   };
 }
 

@@ -139,7 +139,10 @@ export interface ModelOptions {
   readonly config?: string;
   /** Decode images larger than the training size in overlapping tiles, so that memory does not grow with image size. */
   readonly tiling?: boolean;
-  /** Keep parts that do not compute at the moment in main memory, the denoiser aside: the same bits in less memory. */
+  /**
+   * Keep parts that do not compute at the moment in main memory, or free them, the denoiser aside: the same bits in less
+   * memory.
+   */
   readonly offload?: boolean;
   /** Keep only the inputs of each denoiser block, and recompute the rest in the backward pass. */
   readonly gradientCheckpointing?: boolean;
@@ -194,10 +197,18 @@ export interface ModelFamily<O extends z.ZodObject = z.ZodObject> extends Entry<
    * rest, which encodes prompts.
    */
   readonly decoder?: string;
+  /** Where a part of `repository` lies, if not in the subfolder of its name; null for one that the folder does without. */
+  partFolder?(path: string, part: string): string | null;
+  /** For families that free what encodes prompts with `ModelOptions.offload`, and load it again when it is called. */
+  readonly freesEncoders?: boolean;
+  /** Parts whose weights stay in half precision where their files have them so, whatever the model's dtype. */
+  readonly keptInHalf?: readonly string[];
   /** What a model needs besides its own files; once downloaded, it is passed as `ModelOptions.config`. */
   companion?(path: string, config: string | undefined): Companion | undefined;
   /** Whether a folder or file holds a model of this family. Checks names and configs only, and never throws. */
   recognises(path: string): boolean;
+  /** Keys of the denoiser that never learn. For estimates. */
+  readonly buffers?: readonly string[];
   /** `DiffusionModel.loraTargets`, for estimates before a model is loaded. */
   readonly loraTargets?: readonly string[];
   /** Forward passes of the denoiser per prediction at this guidance scale. For estimates. */

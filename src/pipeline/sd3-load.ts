@@ -206,6 +206,7 @@ export function saveSD3Parts(parts: SD3Parts, folder: string): void {
     const texts = textParts(parts).map(([suffix, part]): JsonObject => {
       part?.tokenizer.savePretrained(join(temporary, `tokenizer${suffix}`));
       part?.encoder.model.savePretrained(join(temporary, `text_encoder${suffix}`));
+      part?.encoder.free(); // before the next one comes, where it was not in memory
       const { tokenizer, encoder } = TEXTS[suffix];
       return {
         [`tokenizer${suffix}`]: part === undefined ? [null, null] : ["transformers", tokenizer[0]!],
@@ -235,6 +236,14 @@ export interface SD3Index {
   readonly texts: ReadonlySet<Suffix>;
   /** The folder of the VAE. */
   readonly vae: string;
+}
+
+/** Where a part of a folder lies; null for a text encoder that it does without. */
+export function sd3PartFolder(folder: string, part: string): string | null {
+  const { texts, vae } = readSD3Index(folder);
+  const isAbsentText = SUFFIXES.some((suffix) => part === `text_encoder${suffix}` && !texts.has(suffix));
+  if (isAbsentText) return null;
+  return part === "vae" ? vae : join(folder, part);
 }
 
 /** Where a part lies that a folder shares with another model: `pretrained_model_name_or_path` is relative to the folder. */

@@ -9,7 +9,7 @@ import { CLIP_TOKENS } from "./sd3-text.js";
 
 /**
  * @param own the family's options
- * @returns undefined where a config is missing
+ * @returns undefined for a single file, whose configs are not read, and where a config is missing
  * @throws ModelConfigError for a config that is none
  */
 export function sd3PassMemory(
@@ -17,6 +17,7 @@ export function sd3PassMemory(
   setting: PassSetting,
   { maxSequenceLength }: { readonly maxSequenceLength: number },
 ): PassMemory | undefined {
+  if (!existsSync(join(path, "model_index.json"))) return undefined;
   const index = readSD3Index(path);
   const folders = [join(path, "transformer"), index.vae] as const;
   if (folders.some((folder) => !existsSync(join(folder, "config.json")))) return undefined;

@@ -44,6 +44,7 @@ import {
   saveSD3File,
   saveSD3Parts,
   SD3_PIPELINE,
+  sd3PartFolder,
 } from "./sd3-load.js";
 import { textEncoders, textParts, type SD3Parts } from "./sd3-parts.js";
 import { sd3PassMemory } from "./sd3-pass-memory.js";
@@ -288,8 +289,12 @@ export const stableDiffusion3 = defineModel({
     settings: ["tokenizer", "tokenizer_2", "tokenizer_3", "scheduler"],
   },
   decoder: "vae",
+  partFolder: sd3PartFolder,
+  freesEncoders: true,
+  keptInHalf: ["text_encoder_3"],
   companion: companionOfFile,
   recognises: isStableDiffusion3,
+  buffers: ["pos_embed.pos_embed"],
   loraTargets: JOINT_PROJECTIONS,
   passes: (guidanceScale) => (guidanceScale > 1 ? 2 : 1),
   passMemory: sd3PassMemory,

@@ -125,8 +125,9 @@ export const presets = {
    * alpha 64, as in its train_sd3.py. Its moving average of 0.9 is taken every 8 updates; here 0.987 at every one. It is
    * evaluated in 40 steps (its `eval_num_steps`) without noise (`noise_level=0` in its train_sd3.py).
    *
-   * Departures: advantages are divided by the deviation of a prompt's images, not by that of all. Batches are for one GPU
-   * of 80 GB, a guess, as it has not been run at full size; what does not compute waits in main memory.
+   * Departures: advantages are divided by the deviation of a prompt's images, not by that of all. At these batches 24 images
+   * took 8.7 GB of a GPU without T5 (docs/benchmarks.md); the estimate is 12 GB, and 15 GB while T5 encodes prompts
+   * (docs/memory.md), so that a GPU of 24 GB does.
    */
   sd3: {
     model: {
@@ -226,7 +227,7 @@ export const presetSummaries: Readonly<Record<PresetName, string>> = {
   window: "noise only in the trained steps, as in MixGRPO; combine it with the others",
   "tight-clip": "a clip range of 1e-4, as elsewhere for mean log-probs; combine it with the others",
   sd: "Stable Diffusion at full size, model and reward from the hub, for one GPU of 24 GB; combine it with the others",
-  sd3: "Stable Diffusion 3.5 medium with flow_grpo's numbers: GRPO on 24 images a prompt, for one GPU of 80 GB",
+  sd3: "Stable Diffusion 3.5 medium with flow_grpo's numbers: GRPO on 24 images a prompt, for one GPU of 24 GB by the estimate",
   demo: "the forward objective on the embedded model, near enough to it to keep its diversity; five minutes on two cores",
   "demo-flow": "the forward objective on the embedded flow model, a narrow Stable Diffusion 3",
   "demo-b2": "B2-DiffuRL on the embedded model",

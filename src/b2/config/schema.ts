@@ -91,7 +91,7 @@ const model = z.strictObject({
     .boolean()
     .default(false)
     .describe(
-      "Keep what encodes prompts and what decodes images in main memory, and bring each to the device when it is called (diffusers' `enable_model_cpu_offload`); the denoiser stays there. Less memory of a GPU for a little time: encoded prompts are cached. On a CPU it does nothing.",
+      "Keep what encodes prompts and what decodes images in main memory, and bring each to the device when it is called (diffusers' `enable_model_cpu_offload`); the denoiser stays there. Less memory of a GPU for a little time: the prompts that are to come are encoded first, and cached in main memory. Stable Diffusion 3 frees its text encoders then, on a CPU too, and loads them again for other prompts (docs/memory.md). On a CPU other models gain nothing.",
     )
     .meta(nothing),
   threads: count()

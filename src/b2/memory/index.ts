@@ -17,8 +17,9 @@ export function memoryLines(config: Config): string[] {
   );
   return [
     ...[...devices].map(
-      ([device, { scoring, training }]) =>
-        `weights in memory: at most ${megabytes(scoring)} on ${device} while scoring, ${megabytes(training)} while training${onTop}`,
+      ([device, { scoring, training, encoding }]) =>
+        `weights in memory: at most ${megabytes(scoring)} on ${device} while scoring, ${megabytes(training)} while training` +
+        `${encoding === undefined ? "" : `, ${megabytes(encoding)} while prompts are encoded, before`}${onTop}`,
     ),
     ...(unknown.length === 0 ? [] : [`weights in memory without those of ${listOf(unknown, "and")}, to be downloaded`]),
     ...(peaks.length === 0 ? [] : [`peaks on ${config.model.device}, activations included: ${peaks.join(", ")}`]),

@@ -18,6 +18,8 @@ import { needsOf } from "../objectives/index.js";
 export interface WeightMemory {
   readonly scoring: number;
   readonly training: number;
+  /** While the run's prompts are encoded, where text encoders are freed afterwards. */
+  readonly encoding?: number;
 }
 
 /** What is known of a run's weights before anything is downloaded or loaded. */
@@ -38,15 +40,17 @@ interface ScoringModel extends Pick<Placement, "dtype" | "offload"> {
 
 /** The most that weights take while images are scored, and while the model trains. */
 export function weightMemory(config: Config): MemoryEstimate {
-  const devices = new Map<string, { scoring: number; training: number }>();
+  const devices = new Map<string, { -readonly [phase in keyof WeightMemory]: WeightMemory[phase] }>();
   const unknown: string[] = [];
   const add = (device: string, bytes: Partial<WeightMemory>): void => {
     const sum = devices.get(device) ?? { scoring: 0, training: 0 };
     sum.scoring += bytes.scoring ?? 0;
     sum.training += bytes.training ?? 0;
+    if (encodesFirst) sum.encoding = (sum.encoding ?? 0) + (bytes.encoding ?? 0);
     devices.set(device, sum);
   };
   const policy = policyBytes(config);
+  const encodesFirst = policy?.offloads === "freed";
   if (policy === undefined) unknown.push(config.model.path);
   else addPolicy(policy, config.model, add);
   for (const { path, device, dtype, offload } of scoringModels(config)) {
@@ -57,7 +61,7 @@ export function weightMemory(config: Config): MemoryEstimate {
     }
     const bytes = sum(weightFilesIn(found).flatMap(entriesOf).map(sizeOf)) * BYTES[dtype];
     add(device, { scoring: bytes });
-    add(offload ? "cpu" : device, { training: bytes });
+    add(offload ? "cpu" : device, { training: bytes, encoding: bytes });
   }
   return { devices, unknown: [...new Set(unknown)] };
 }
@@ -90,8 +94,8 @@ function placementIn(named: Named): Placement {
 
 /** Bytes of the policy's model. */
 interface PolicyBytes {
-  /** Whether the model's family knows `model.offload`. */
-  readonly canOffload: boolean;
+  /** With `model.offload`: whether its text encoders wait in main memory, or are freed; and if none of it. */
+  readonly offloads: "waiting" | "freed" | "nothing";
   /** The denoiser with what is trained, its optimiser state, and its copies. */
   readonly denoiser: number;
   readonly decoder: number;
@@ -99,13 +103,25 @@ interface PolicyBytes {
   readonly text: number;
 }
 
-/** With `model.offload` prompts are encoded and images decoded in turn; all of it waits on the CPU while the model trains. */
+/**
+ * With `model.offload` prompts are encoded and images decoded in turn; all of it waits on the CPU while the model trains. Text
+ * encoders that are freed come before the denoiser is loaded.
+ */
 function addPolicy(
-  { canOffload, denoiser, decoder, text }: PolicyBytes,
-  { device, offload }: Config["model"],
+  { offloads, denoiser, decoder, text }: PolicyBytes,
+  { device }: Config["model"],
   add: (device: string, bytes: Partial<WeightMemory>) => void,
 ): void {
-  if (!offload || !canOffload || device === "cpu") {
+  const isAway = device !== "cpu";
+  if (offloads === "freed") {
+    add(device, { scoring: denoiser + decoder, training: denoiser, encoding: text });
+    add(
+      "cpu",
+      isAway ? { scoring: decoder, training: decoder, encoding: decoder } : { training: decoder, encoding: decoder },
+    );
+    return;
+  }
+  if (offloads === "nothing" || !isAway) {
     const all = denoiser + decoder + text;
     add(device, { scoring: all, training: all });
     return;
@@ -122,17 +138,19 @@ function policyBytes(config: Config): PolicyBytes | undefined {
   const family = familyOf(found);
   const { denoiser, decoder, others } = partsOf(found, family, model.variant);
   const frozen = BYTES[model.dtype];
+  const canOffload = model.offload && family.decoder !== undefined;
   const rest = {
-    canOffload: family.decoder !== undefined,
+    offloads: canOffload ? (family.freesEncoders === true ? "freed" : "waiting") : "nothing",
     decoder: sum(decoder.map(sizeOf)) * frozen,
-    text: sum(others.map(sizeOf)) * frozen,
-  };
+    text: sum(others.map((entry) => sizeOf(entry) * (entry.inHalf === true ? BYTES.float16 : frozen))),
+  } as const;
   const needs = needsOf(objective);
   const followers = (train.ema === null ? 0 : 1) + (needs.samplerDecay === null ? 0 : 1);
   const trained = trainedTensors(config, denoiser, family);
   const learning = sum(trained.map((size) => 2 * size * BYTES.float32 + momentBytes(size, train)));
   const copies = followers + (train.parameters === "full" && needs.base ? 1 : 0);
-  const frozenBytes = train.parameters === "full" ? 0 : sum([...denoiser.values()].map(sizeOf)) * frozen;
+  const all = sum([...denoiser.values()].map(sizeOf));
+  const frozenBytes = (train.parameters === "full" ? all - sum(trained) : all) * frozen;
   return { ...rest, denoiser: frozenBytes + learning + copies * sum(trained) * BYTES.float32 };
 }
 
@@ -147,22 +165,30 @@ export function trainedSizes({ model, train, lora }: Pick<Config, "model" | "tra
 function trainedTensors(
   { train, lora }: Pick<Config, "train" | "lora">,
   denoiser: Parts["denoiser"],
-  { loraTargets = [] }: ModelFamily,
+  { loraTargets = [], buffers = [] }: ModelFamily,
 ): number[] {
-  if (train.parameters === "full") return [...denoiser.values()].map(sizeOf);
+  if (train.parameters === "full") {
+    return [...denoiser].filter(([key]) => !buffers.includes(key)).map(([, entry]) => sizeOf(entry));
+  }
   return loraSizes(denoiser, lora.targetModules ?? loraTargets, lora.rank);
+}
+
+/** A tensor, and whether it stays in half precision whatever the model's dtype. */
+interface HeldEntry extends TensorEntry {
+  readonly inHalf?: boolean;
 }
 
 interface Parts {
   readonly denoiser: ReadonlyMap<string, TensorEntry>;
   readonly decoder: readonly TensorEntry[];
-  readonly others: readonly TensorEntry[];
+  readonly others: readonly HeldEntry[];
 }
 
 /** The names of denoiser and decoder in checkpoints of one file. */
 const [DENOISER_PREFIX, DECODER_PREFIX] = ["model.diffusion_model.", "first_stage_model."];
 
-function partsOf(path: string, { repository, decoder }: ModelFamily, variant: string | null): Parts {
+function partsOf(path: string, family: ModelFamily, variant: string | null): Parts {
+  const { repository, decoder } = family;
   if (statSync(path).isFile()) {
     const all = [...readHeader(path).tensors];
     const isDenoiser = ([key]: [string, TensorEntry]): boolean => key.startsWith(DENOISER_PREFIX);
@@ -177,17 +203,20 @@ function partsOf(path: string, { repository, decoder }: ModelFamily, variant: st
   const [first, ...rest] = [...(repository?.weights ?? []), ...(repository?.optionalWeights ?? [])];
   if (first === undefined)
     return { denoiser: new Map(), decoder: [], others: weightFilesIn(path, variant).flatMap(entriesOf) };
-  const filesOf = (folder: string): string[] => weightFilesIn(join(path, folder), variant);
+  const filesOf = (part: string): string[] => {
+    const folder = family.partFolder === undefined ? join(path, part) : family.partFolder(path, part);
+    return folder === null ? [] : weightFilesIn(folder, variant);
+  };
+  const isKept = (part: string, { dtype }: TensorEntry): boolean =>
+    (dtype === "F16" || dtype === "BF16") && family.keptInHalf?.includes(part) === true;
+  const heldIn = (part: string): HeldEntry[] =>
+    filesOf(part)
+      .flatMap(entriesOf)
+      .map((entry) => ({ ...entry, inHalf: isKept(part, entry) }));
   return {
     denoiser: new Map(filesOf(first).flatMap((file) => [...readHeader(file).tensors])),
-    decoder: rest
-      .filter((name) => name === decoder)
-      .flatMap(filesOf)
-      .flatMap(entriesOf),
-    others: rest
-      .filter((name) => name !== decoder)
-      .flatMap(filesOf)
-      .flatMap(entriesOf),
+    decoder: rest.filter((part) => part === decoder).flatMap(heldIn),
+    others: rest.filter((part) => part !== decoder).flatMap(heldIn),
   };
 }
 

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
+import { Interrupted } from "../../base/errors.js";
 import { packageRoot } from "../../base/package-root.js";
-import { StableDiffusionPipeline } from "../../pipeline/index.js";
-import { liveTensors, tidy } from "../../torch/index.js";
+import { silent } from "../../base/progress.js";
+import { promptsOn, StableDiffusionPipeline } from "../../pipeline/index.js";
+import { deviceCount, liveTensors, tidy, type Device } from "../../torch/index.js";
 import { TextCache } from "./text-cache.js";
 
 const pipeline = StableDiffusionPipeline.fromPretrained(join(packageRoot(), "test/fixtures/sd1"));
@@ -74,6 +76,37 @@ describe("TextCache", () => {
     assert.deepEqual(statesOf(cache, ["a cat"]), cat);
     assert.deepEqual(encoded.flat(), ["a cat", "a dog", "a fox", "a dog", "a fox", "a cat"]);
     cache.dispose();
+  });
+
+  it("encodes ahead what is not known, as far as it may, and keeps all of that", async () => {
+    const { cache, encoded } = cacheFor(2);
+    const [cat, fox] = [statesOf(cache, ["a cat"]), statesOf(cache, ["a fox"])];
+    const four = ["a dog", "a cat", "a cow", "a dog", "an owl"];
+    await cache.encodeAhead(four, { progress: silent }, { most: 3 * BYTES_OF_ONE });
+    assert.deepEqual(encoded.flat(), ["a cat", "a fox", "a dog", "a cow"]);
+    assert.equal(cache.bytes, 3 * BYTES_OF_ONE);
+    await cache.encodeAhead(four, { progress: silent });
+    assert.deepEqual(encoded.flat().slice(4), ["an owl"]);
+    assert.deepEqual(statesOf(cache, four).slice(cat.length, 2 * cat.length), cat);
+    assert.equal(cache.bytes, 4 * BYTES_OF_ONE);
+    assert.equal(encoded.length, 5);
+    assert.deepEqual(statesOf(cache, ["a fox"]), fox); // had to go
+    assert.equal(encoded.length, 6);
+    const signal = AbortSignal.abort();
+    await assert.rejects(cache.encodeAhead(["a cat", "a bat", "a rat"], { progress: silent, signal }), Interrupted);
+    cache.dispose();
+  });
+
+  it("keeps texts in main memory, and gives them where the model is, to the same bits", () => {
+    const device: Device = deviceCount("cuda") > 0 ? "cuda" : "cpu";
+    const model = { encodePrompts: (texts: readonly string[]) => promptsOn(pipeline.encodePrompts(texts), device) };
+    const [waiting, staying] = [new TextCache(model, { inMainMemory: true }), new TextCache(model)];
+    const [given, expected] = [waiting, staying].map(
+      (cache) => cache.embeds(["a cat", "a dog"]).states["hiddenStates"]!,
+    );
+    assert.equal(given!.device, expected!.device);
+    assert.deepEqual(given!.to({ device: "cpu" }).toArray(), expected!.to({ device: "cpu" }).toArray());
+    for (const one of [given!, expected!, waiting, staying]) one.dispose();
   });
 
   it("keeps its texts when it is asked within a tidy", () => {
