@@ -42,7 +42,11 @@ export async function pretrainFlow(workplace: Workplace): Promise<void> {
   for (const [key, weight] of transformer.parameters()) if (ZERO_AT_FIRST.test(key)) noGrad(() => weight.mul_(0));
   const config = withTokenizer(FLOW_TEXT_ENCODER_CONFIG, files);
   const encoder = CLIPTextModelWithProjection.fromConfig(config, { generator, device });
-  const parts = { clips: [{ tokenizer, encoder: new Loadable(() => encoder) }, undefined], t5: undefined, transformer } as const;
+  const parts = {
+    clips: [{ tokenizer, encoder: new Loadable(() => encoder) }, undefined],
+    t5: undefined,
+    transformer,
+  } as const;
   const learnt = [...transformer.parameters()].filter(([key]) => key !== POSITIONS);
   const prefixed = (prefix: string, entries: Iterable<readonly [string, Tensor]>) =>
     [...entries].map(([key, t]) => [prefix + key, t] as const);
