@@ -4,15 +4,16 @@ import { cpSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { dryRun } from "../src/b2/dry-run.js";
-import { Policy, presets, resolveConfig, Trainer } from "../src/b2/index.js";
+import { Policy, presets, resolveConfig, Trainer, type WeightedLora } from "../src/b2/index.js";
 import { weightMemory } from "../src/b2/memory/index.js";
 import { silent } from "../src/base/progress.js";
 import { Experiment } from "../src/eval/experiment.js";
+import { LoraAdapter } from "../src/lora/index.js";
 import { T5EncoderModel } from "../src/models/index.js";
-import { StableDiffusion3Pipeline } from "../src/pipeline/index.js";
+import { StableDiffusion3Pipeline, type TextConditioning } from "../src/pipeline/index.js";
 import { RunReader } from "../src/runs/index.js";
 import { loadSafetensors, saveSafetensors } from "../src/safetensors/index.js";
-import { Generator, randn, tidy } from "../src/torch/index.js";
+import { Generator, noGrad, randn, tidy } from "../src/torch/index.js";
 import { b2 } from "./support/cli.js";
 import { fixtures, temporaryFolder } from "./support/folders.js";
 import { tinyValues } from "./support/tiny.js";
@@ -79,33 +80,56 @@ it("model.offload: encoders are loaded for the prompts of a run once, and freed,
     prompts: { train: texts, order: "random" },
     eval: { enabled: true, maxPrompts: 2, imagesPerPrompt: 1, clip: null, sheet: 1, sheetImages: 1 },
   } as const;
-  const loaded: string[][] = [];
-  const progress = {
-    ...silent,
-    task: (label: string, total: number) => {
-      if (label === "encoding") loaded.push([label, String(total)]);
-      return silent.task(label, total, "");
-    },
+  const config = (offload: boolean) => resolveConfig(sd3, own, { model: { ...sd3.model, offload } });
+  const usual = await Trainer.open(join(folder, "usual"), config(false));
+  await usual.runAll();
+  usual.dispose();
+  const expected = weights("usual");
+  assert.equal(expected.length, 2);
+
+  const counted: number[] = [];
+  const task = (label: string, total: number, unit: string) => {
+    if (label === "encoding") counted.push(total);
+    return silent.task(label, total, unit);
   };
-  for (const offload of [false, true]) {
-    const config = resolveConfig(sd3, own, { model: { ...sd3.model, offload } });
-    const experiment = await Experiment.open(join(folder, `${offload}`), config, { progress });
-    const { model } = experiment.trainer.policy;
-    const encoder = () => model.modules["text_encoder_3"];
-    assert.equal(encoder() === undefined, offload);
-    await experiment.run({ before: () => assert.equal(encoder() === undefined, offload) });
-    experiment.dispose();
-  }
-  assert.deepEqual(weights("true"), weights("false"));
-  assert.equal(weights("true").length, 2);
-  assert.equal(loaded.length, 1);
+  const experiment = await Experiment.open(join(folder, "run"), config(true), { progress: { ...silent, task } });
+  const { model } = experiment.trainer.policy;
+  const areGone = (): void => assert.equal(model.modules["text_encoder_3"], undefined);
+  areGone();
+  await experiment.run({ before: areGone });
+  experiment.dispose();
+  assert.deepEqual(weights("run"), expected);
+  assert.equal(counted.length, 1);
+
   // Phases one by one know the prompts of their stage alone.
-  const config = resolveConfig(sd3, own, { model: { ...sd3.model, offload: true } });
-  const trainer = await Trainer.open(join(folder, "phases"), config);
-  await trainer.runAll();
+  const trainer = await Trainer.open(join(folder, "phases"), config(true));
+  await trainer.runStage(0);
   assert.equal(trainer.policy.model.modules["text_encoder_3"], undefined);
   trainer.dispose();
-  assert.deepEqual(weights("phases"), weights("false"));
+  assert.deepEqual(weights("phases"), expected.slice(0, 1));
+});
+
+it("model.offload: prompts are encoded first, but not before a LoRA has adapted an encoder", async () => {
+  const path = join(fixtures, "sd3");
+  const pipeline = StableDiffusion3Pipeline.fromPretrained(path);
+  const part = "text_encoder_2";
+  const options = { part, targetModules: ["q_proj"], generator: new Generator(1) } as const;
+  const adapter = LoraAdapter.inject(pipeline.adaptable[part]!, options);
+  const file = join(temporaryFolder(), "lora.safetensors");
+  tidy(() => adapter.parameters.forEach((parameter) => noGrad(() => parameter.add_(0.5))));
+  adapter.save(file);
+  adapter.dispose();
+  pipeline.dispose();
+  const textOf = async (offload: boolean, loras: WeightedLora[] = [{ file, weight: 1 }]): Promise<number[]> => {
+    const config = resolveConfig(sd3, { model: { ...sd3.model, offload } });
+    const policy = await Policy.openForInference(config, { loras }, ["a cat"], { progress: silent });
+    const values = tidy(() => (policy.conditioning(["a cat"]) as TextConditioning).pooled!.toArray());
+    policy.dispose();
+    return values;
+  };
+  const adapted = await textOf(false);
+  assert.deepEqual(await textOf(true), adapted);
+  assert.notDeepEqual(await textOf(true, []), adapted);
 });
 
 it("--dry-run counts the weights that a run holds, with its LoRA, and says that CPS ends without noise", () => {

@@ -97,14 +97,23 @@ export class Policy {
     return Policy.#toInfer(open(config), config, weights);
   }
 
-  /** Like `forInference`, with prompts that are encoded first, see `openForTraining`. */
+  /** Like `forInference`, with prompts that are encoded first, see `openForTraining`; after LoRAs, which may adapt encoders. */
   static async openForInference(
     config: Config,
     weights: InferenceWeights,
     prompts: readonly string[],
     context: RunContext,
   ): Promise<Policy> {
-    return Policy.#toInfer(await openAndEncode(config, prompts, context), config, weights);
+    const { loras = [] } = weights;
+    const opened = loras.length === 0 ? await openAndEncode(config, prompts, context) : open(config);
+    const policy = Policy.#toInfer(opened, config, weights);
+    try {
+      if (loras.length > 0) await encodeFirst(opened, config, prompts, context);
+      return policy;
+    } catch (error) {
+      policy.dispose();
+      throw error;
+    }
   }
 
   static #toTrain(opened: Opened, config: Config): Policy {
@@ -244,12 +253,18 @@ const BYTES_AHEAD = 4 * 2 ** 30;
 
 async function openAndEncode(config: Config, prompts: readonly string[], context: RunContext): Promise<Opened> {
   const opened = open(config);
-  if (!config.model.offload || prompts.length === 0) return opened;
-  const { model, texts } = opened;
-  return owned(opened, async () => {
-    await texts.encodeAhead(withNegative(model, prompts, config.sample), context, { most: BYTES_AHEAD });
-    return opened;
-  });
+  await owned(opened, () => encodeFirst(opened, config, prompts, context));
+  return opened;
+}
+
+async function encodeFirst(
+  { model, texts }: Opened,
+  config: Config,
+  prompts: readonly string[],
+  context: RunContext,
+): Promise<void> {
+  if (!config.model.offload || prompts.length === 0) return;
+  await texts.encodeAhead(withNegative(model, prompts, config.sample), context, { most: BYTES_AHEAD });
 }
 
 const withNegative = (
