@@ -39,9 +39,13 @@ export interface SideSettings {
   /** Images at a time. */
   readonly images: number;
   readonly checkpointing: boolean;
+  /** Loads text encoders for the prompts alone, and the denoiser after them, where the family can. */
+  readonly offload: boolean;
 }
 
-const { folder, example, dtype, device, pixels, images, checkpointing } = JSON.parse(process.argv[2]!) as SideSettings;
+const { folder, example, dtype, device, pixels, images, checkpointing, offload } = JSON.parse(
+  process.argv[2]!,
+) as SideSettings;
 
 /** Runs `work` and measures its seconds and peak memory, weights included. */
 function measured(work: () => unknown): { seconds: number; peak: number } {
@@ -54,7 +58,12 @@ function measured(work: () => unknown): { seconds: number; peak: number } {
 
 const before = peakMemory(device);
 let pipeline!: DiffusionModel;
-const load = measured(() => (pipeline = openModel(folder, { dtype, device, gradientCheckpointing: checkpointing })));
+const load = measured(
+  () => (pipeline = openModel(folder, { dtype, device, offload, gradientCheckpointing: checkpointing })),
+);
+let prompts!: TextEmbeds;
+const text = measured(() => (prompts = pipeline.encodePrompts(["a cat riding a bike", ""]) as TextEmbeds));
+const ofDenoiser = measured(() => pipeline.denoiser);
 const weights = Object.values(pipeline.modules).flatMap((part) => [...(part?.parameters().values() ?? [])]);
 const weightBytes = weights.reduce((sum, { numel }) => sum + numel * (dtype === "float32" ? 4 : 2), 0);
 
@@ -63,8 +72,6 @@ const { computeDtype, denoiser, loraTargets } = pipeline;
 const generator = new Generator(0);
 const size = { height: pixels, width: pixels };
 const latents = randn([images, ...pipeline.latentShape(size)], { generator }).to({ device });
-let prompts!: TextEmbeds;
-const text = measured(() => (prompts = pipeline.encodePrompts(["a cat riding a bike", ""]) as TextEmbeds));
 const rows = (prompt: number) => prompts.select(Array<number>(images).fill(prompt));
 const [positive, negative] = [rows(0), rows(1)];
 const guidance = { guidanceScale: 5, negative };
@@ -154,6 +161,7 @@ answer({
   version: torchVersion(),
   load,
   text,
+  ofDenoiser,
   before,
   weightBytes,
   firstRatio,

@@ -3,15 +3,16 @@
  * of the machine's own matmul peak and peak memory of loading, encoding two prompts, a guided denoising step, a LoRA
  * training step and decoding, for one image or several at a time.
  *
- *     npm run build && node dist/bench/full-size.js [--model sd14|sdxl|sd35|sd35-t5] [--dtype float32] [--device cpu] [--pixels 512]
- *       [--images 1] [--work forward,step,train,decode] [--rounds 3] [--python python3] [--cache <folder>]
- *       [--stored <dtype of the file>]
+ *     npm run build && node dist/bench/full-size.js [--model sd14|sdxl|sd35|sd35-t5] [--dtype float32] [--device cpu]
+ *       [--pixels 512] [--images 1] [--work forward,step,train,decode] [--rounds 3] [--python python3] [--cache <folder>]
+ *       [--stored <dtype of the file>] [--checkpointing] [--offload]
  *
  * The weights are random (bench/full-size-models.ts), created once in `--cache`, in the dtype they are loaded in unless
- * `--stored` names another. On an accelerator, memory is that of its tensors, and both sides compute float32 in full. With `--python`, a Python with torch
- * and safetensors, PyTorch's eager mode does the same forward and training in turn (bench/full_size_torch.py), so that
- * a busy machine slows both; the fastest round of each counts. Each side is a process of its own, so that its memory
- * can be measured.
+ * `--stored` names another. `--offload` encodes before the denoiser is loaded, and frees the encoders. On an accelerator,
+ * memory is that of its tensors, and both sides compute float32 in full. With `--python`, a Python with torch and
+ * safetensors, PyTorch's eager mode does the same forward and training in turn (bench/full_size_torch.py), so that a busy
+ * machine slows both; the fastest round of each counts. Each side is a process of its own, so that its memory can be
+ * measured.
  *
  * Floating-point operations are counted at the calls into libtorch (bench/flops.ts); a training step counts as two
  * forward passes, its own and the gradient of the activations (three with `--checkpointing`): frozen weights get none.
@@ -41,6 +42,7 @@ const { values } = parseArgs({
     python: { type: "string" },
     cache: { type: "string", default: join(homedir(), ".cache/b2-diffurl/bench") },
     checkpointing: { type: "boolean", default: false },
+    offload: { type: "boolean", default: false },
   },
 });
 
@@ -73,8 +75,11 @@ interface Greeting {
   readonly load: Measured;
   /** Encoding two prompts. */
   readonly text: Measured;
+  /** Loading the denoiser, where the text encoders were loaded and freed before it. */
+  readonly ofDenoiser: Measured;
   /** Bytes in use before the load. */
   readonly before: number;
+  /** Of the weights in memory while it denoises. */
   readonly weightBytes: number;
   /** Largest distance of the first ratio from 1. */
   readonly firstRatio: number;
@@ -125,6 +130,7 @@ try {
     pixels: Number(values.pixels),
     images: Number(values.images),
     checkpointing: values.checkpointing,
+    offload: values.offload,
   };
   const told = JSON.stringify(settings);
   const ours = await start<Greeting>(process.execPath, [script("full-size-side.js"), told]);
@@ -137,7 +143,8 @@ try {
           pytorchEnvironment(),
         );
 
-  const { load, text, before, weightBytes, firstRatio, parameters, computeDtype, flops, version } = ours.greeting;
+  const { load, text, ofDenoiser, before, weightBytes, firstRatio, parameters, computeDtype, flops, version } =
+    ours.greeting;
   console.log(
     `${model}, weights in ${dtype}, computed in ${computeDtype}, ${values.pixels}x${values.pixels} pixels, ` +
       `images at a time: ${values.images}, device ${values.device}; denoiser of ` +
@@ -149,9 +156,14 @@ try {
   );
   console.log("\n| work | seconds | GFLOP/s | of matmul peak | peak memory | PyTorch | ours / PyTorch |");
   console.log("| --- | --- | --- | --- | --- | --- | --- |");
-  const loaded = `${gigabytes(load.peak)} (${(load.peak / weightBytes).toFixed(2)} x weights; ${gigabytes(before)} before)`;
+  const ofWeights = (peak: number): string =>
+    `${gigabytes(peak)} (${(peak / weightBytes).toFixed(2)} x weights; ${gigabytes(before)} before)`;
+  const loaded = values.offload ? gigabytes(load.peak) : ofWeights(load.peak);
   console.log(`| load | ${load.seconds.toFixed(1)} | | | ${loaded} | | |`);
   console.log(`| text | ${shown(text.seconds)} | | | ${gigabytes(text.peak)} | | |`);
+  if (values.offload) {
+    console.log(`| load the denoiser | ${ofDenoiser.seconds.toFixed(1)} | | | ${ofWeights(ofDenoiser.peak)} | | |`);
+  }
   // The first training step also creates Adam's moments, which does not matter: the fastest round is printed.
   const passes: Partial<Record<Work, number>> = { forward: 1, step: 1, train: values.checkpointing ? 3 : 2 };
   let matmulBest = 0; // so far; lower on a busy machine
