@@ -1,4 +1,4 @@
-"""The PyTorch side of bench/full-size.ts: the same denoiser in eager mode, as diffusers runs it (unet_torch.py, sd3_torch.py).
+"""The PyTorch side of bench/full-size.ts: the same denoiser in eager mode (unet_torch.py, sd3_torch.py).
 
     python3 bench/full_size_torch.py '<settings as JSON, see SideSettings of full-size-side.ts>'
 

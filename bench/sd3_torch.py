@@ -1,4 +1,4 @@
-"""SD3Transformer2DModel in plain PyTorch, as diffusers runs it: the other side of bench/full-size.ts for Stable Diffusion 3."""
+"""SD3Transformer2DModel in plain PyTorch, as diffusers runs it: the other side of bench/full-size.ts for sd35."""
 
 import math
 
