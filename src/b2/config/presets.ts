@@ -176,13 +176,13 @@ export const presets = {
     train: { learningRate: 3e-3, epochs: 4, samplesPerUpdate: 24, microBatch: 128 },
   },
 
-  /** The forward objective on the embedded flow model, in larger batches of more timesteps (docs/log.md). */
+  /** The forward objective on the embedded flow model, in larger batches of more timesteps, and shorter steps (docs/log.md). */
   "demo-flow": {
     ...EMOJI_GROUPS,
     ...WHOLE_TRAJECTORY,
     stages: 16,
     model: { path: "models/emoji-flow" },
-    objective: { ...FORWARD, timesteps: 5 },
+    objective: { ...FORWARD, beta: 1, timesteps: 5 },
     train: { learningRate: 3e-3, epochs: 4, samplesPerUpdate: 72, microBatch: 128 },
   },
 
