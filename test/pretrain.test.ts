@@ -8,10 +8,14 @@ import { b2 } from "./support/cli.js";
 import { repository, temporaryFolder } from "./support/folders.js";
 
 /** Runs the command until it ends, or until it has printed a text. */
-function pretrain(folder: string, until?: string): Promise<{ output: string; code: number | null }> {
+function pretrain(
+  folder: string,
+  until?: string,
+  ...options: string[]
+): Promise<{ output: string; code: number | null }> {
   const main = join(repository, "dist/scripts/pretrain/main.js");
   const places = ["--out", join(folder, "models"), "--work", join(folder, "work")];
-  const child = spawn(process.execPath, [main, ...places, "--scale", "0.0005", "--threads", "1"]);
+  const child = spawn(process.execPath, [main, ...places, "--scale", "0.0005", "--threads", "1", ...options]);
   let output = "";
   const read = (data: Buffer): void => {
     output += data.toString();
@@ -28,6 +32,9 @@ function pretrain(folder: string, until?: string): Promise<{ output: string; cod
 describe("npm run pretrain", () => {
   it("trains everything from nothing, and does no finished step twice when it was cut off", async () => {
     const folder = temporaryFolder();
+    const refused = await pretrain(folder, undefined, "--device", "gpu");
+    assert.notEqual(refused.code, 0);
+    assert.match(refused.output, /Expected cpu, or a cuda or mps that is on this machine, but received "gpu"/);
     const cut = await pretrain(folder, "decoder");
     assert.equal(cut.code, null, cut.output);
     const vae = join(folder, "models/emoji/vae/config.json");

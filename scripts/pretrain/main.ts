@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
-import { setNumThreads, type Device } from "../../src/torch/index.js";
+import { deviceCount, setNumThreads, type Device } from "../../src/torch/index.js";
 import { Renderer } from "../../src/world/index.js";
 import { pretrainClassifier } from "./classifier.js";
 import { pretrainClip } from "./clip.js";
@@ -42,6 +42,13 @@ function number(value: string): number {
   return parsed;
 }
 
+function device(value: string): Device {
+  const [kind, index = "0"] = value.split(":");
+  const count = kind === "cuda" || kind === "mps" ? deviceCount(kind) : Number(kind === "cpu");
+  if (Number(index) < count) return value as Device;
+  throw new InvalidArgumentError(`Expected cpu, or a cuda or mps that is on this machine, but received "${value}".`);
+}
+
 const program = new Command("pretrain")
   .description("Trains the embedded world's models from scratch: VAE, UNet, flow transformer, CLIP, classifier.")
   .option("--only <steps>", `some of ${STEPS.join(",")}, also when they are finished already`, steps)
@@ -49,7 +56,7 @@ const program = new Command("pretrain")
   .option("--work <folder>", "folder for checkpoints, from which an interrupted run resumes", ".cache/pretrain")
   .option("--seed <number>", "seed of all random numbers", number, 1)
   .option("--threads <number>", "threads of libtorch", number, availableParallelism())
-  .option("--device <device>", "where the flow model learns: cpu, cuda, mps", "cpu")
+  .option("--device <device>", "where the flow model learns: cpu, cuda, mps", device, "cpu")
   .option("--scale <number>", "factor of the length of every training, for trials", number, 1)
   .addHelpText("after", "\nExample: npm run pretrain -- --only clip,classifier --out /tmp/models");
 
