@@ -1,6 +1,6 @@
 /**
- * Measures the results, a step for each of the two models. Generates images for prompts of each template with the demo's settings, and counts how
- * many show what their prompt names, whole and slot by slot, according to the classifier.
+ * Measures the results, a step for each of the two models. Generates images for prompts of each template with the demo's
+ * settings, and counts how many show what their prompt names, whole and slot by slot, according to the classifier.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
